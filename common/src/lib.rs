@@ -1,0 +1,39 @@
+//! What both programs of walseal must agree on, and what talks to the outside.
+//!
+//! Rooms, lower before upper; a lower room never imports an upper one:
+//!
+//! | room | holds |
+//! | --- | --- |
+//! | [`lsn`], [`timeline`], [`segment`] | newtypes; no I/O |
+//! | [`wal`] | reading WAL bytes: pages, records, what a segment contains; no I/O |
+//! | [`seal`] | the sealed object: keys, envelope, frames, signatures; no I/O |
+//! | [`store`] | the object-store trait, its backends and decorators |
+//! | [`repository`] | what is in a repository, by name and by content |
+//! | [`postgres`] | talking to a server: SQL and the replication protocol |
+//! | [`config`] | the configuration file, environment, credentials |
+//! | [`telemetry`] | logging |
+//! | [`terminal`] | what both programs show a person: errors, exit codes, tables, progress, JSON |
+//!
+//! ```
+//! use walseal_common::lsn::Lsn;
+//! use walseal_common::segment::{SegmentName, SegmentSize};
+//! use walseal_common::timeline::TimelineId;
+//!
+//! let lsn: Lsn = "0/3000060".parse()?;
+//! let size = SegmentSize::DEFAULT;
+//! let name = SegmentName::new(TimelineId::FIRST, size.number(lsn), size);
+//! assert_eq!(name.to_string(), "000000010000000000000003");
+//! # Ok::<(), walseal_common::lsn::LsnParseError>(())
+//! ```
+
+pub mod config;
+pub mod lsn;
+pub mod postgres;
+pub mod repository;
+pub mod seal;
+pub mod segment;
+pub mod store;
+pub mod telemetry;
+pub mod terminal;
+pub mod timeline;
+pub mod wal;

@@ -1,0 +1,1 @@
+//! The sealed object: keys, envelope, frames, signatures. No I/O.

@@ -1,0 +1,129 @@
+//! The object store: where a repository's objects lie.
+//!
+//! One trait with few calls; each says what it promises. Backends and decorators all pass the same
+//! conformance suite. Keys are relative to the repository's URL, use `/` between parts, and never start
+//! or end with one.
+
+use std::fmt;
+use std::ops::Range;
+
+use bytes::Bytes;
+
+/// Places that objects can be kept in, and wrappers that add one property each.
+#[async_trait::async_trait]
+pub trait ObjectStore: Send + Sync + fmt::Debug {
+    /// Writes the object `key` once. When the call returns [`PutOutcome::Created`], the bytes are durable and
+    /// visible to every later `get` and `list`. A failed call may have written the object or not, but never
+    /// a part of it: readers see all bytes or none (I7).
+    ///
+    /// An existing object is never changed (I3): then the answer is [`PutOutcome::AlreadyExists`], whatever
+    /// its bytes are. Of several concurrent writers exactly one gets `Created` where the store supports it
+    /// (see [`Capabilities::conditional_put`]).
+    async fn put_new(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError>;
+
+    /// The whole object. Errors: [`StoreErrorKind::NotFound`] when there is none.
+    async fn get(&self, key: &str) -> Result<Bytes, StoreError>;
+
+    /// The bytes `range` of an object, and the object's whole size. A range that reaches beyond the end is
+    /// cut there; one that starts at or beyond the end yields no bytes.
+    ///
+    /// Errors: [`StoreErrorKind::NotFound`] when there is no such object.
+    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<RangeBody, StoreError>;
+
+    /// Objects whose key starts with `prefix` (a plain string, not a folder), in ascending byte order,
+    /// beginning after the key `start_after`; at most `limit`, and never more than 1,000 per call.
+    ///
+    /// An empty answer means that there are no more; a page shorter than `limit` does not.
+    async fn list(&self, prefix: &str, start_after: Option<&str>, limit: usize) -> Result<Vec<ObjectMeta>, StoreError>;
+
+    /// Removes an object. Removing what is not there is success.
+    async fn delete(&self, key: &str) -> Result<(), StoreError>;
+
+    /// Where this is, for messages: the URL, never with a secret in it.
+    fn describe(&self) -> String;
+}
+
+/// What became of a put.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PutOutcome {
+    /// The object was written and is durable.
+    Created,
+    /// The name was taken before; nothing was changed.
+    AlreadyExists,
+}
+
+/// The answer to a ranged get.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RangeBody {
+    /// The bytes asked for.
+    pub bytes: Bytes,
+    /// Size of the whole object in bytes.
+    pub object_size: u64,
+}
+
+/// One line of a listing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ObjectMeta {
+    /// The object's key.
+    pub key: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// When the store says it was written, in seconds since 1970; never used for decisions about recovery
+    /// (case 44).
+    pub modified: Option<i64>,
+}
+
+/// What a store was seen to be able to do; probed at init and recorded in `identity`.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Capabilities {
+    /// `If-None-Match: *` is honoured: a second put of a name is refused by the store itself.
+    pub conditional_put: bool,
+    /// Objects may be deleted with these credentials.
+    pub delete: bool,
+}
+
+/// Why a call to a store failed, as far as a caller must tell cases apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StoreErrorKind {
+    /// There is no such object.
+    NotFound,
+    /// The store refused these credentials, or they do not allow this.
+    Denied,
+    /// The bucket or folder itself is not there.
+    NoSuchStore,
+    /// No space or quota left.
+    Full,
+    /// The store asks to slow down (503, 429).
+    Throttled,
+    /// Unreachable, timed out, or broken off half way; the outcome is not known.
+    Unreachable,
+    /// The store answered with something that is not as it must be (wrong size, wrong checksum, 4xx).
+    Protocol,
+}
+
+/// A call to a store failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{operation} {key} in {store}: {reason}")]
+pub struct StoreError {
+    /// What kind of failure it was.
+    pub kind: StoreErrorKind,
+    /// What was tried: "put", "get", "list", "delete".
+    pub operation: &'static str,
+    /// The object's key, or the prefix of a listing.
+    pub key: String,
+    /// The store's URL, without secrets.
+    pub store: String,
+    /// What went wrong, and where there is something to do, what.
+    pub reason: String,
+}
+
+impl StoreError {
+    /// Whether the same call could succeed later without anybody changing anything.
+    pub fn is_permanent(&self) -> bool {
+        match self.kind {
+            StoreErrorKind::NotFound | StoreErrorKind::Denied | StoreErrorKind::NoSuchStore => true,
+            StoreErrorKind::Protocol => true,
+            StoreErrorKind::Full | StoreErrorKind::Throttled | StoreErrorKind::Unreachable => false,
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! Timelines, their histories, and branches.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::lsn::Lsn;
+
+/// A timeline's number; PostgreSQL's are 1 and up.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct TimelineId(u32);
+
+impl TimelineId {
+    /// The timeline that `initdb` makes.
+    pub const FIRST: TimelineId = TimelineId(1);
+
+    /// A timeline, or `None` for 0, which PostgreSQL never uses.
+    pub const fn new(number: u32) -> Option<TimelineId> {
+        if number == 0 { None } else { Some(TimelineId(number)) }
+    }
+
+    /// The plain number.
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+}
+
+/// As in the names of WAL files: eight hexadecimal digits.
+impl fmt::Display for TimelineId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08X}", self.0)
+    }
+}
+
+impl TryFrom<u32> for TimelineId {
+    type Error = &'static str;
+    fn try_from(number: u32) -> Result<Self, Self::Error> {
+        TimelineId::new(number).ok_or("0 is not a timeline")
+    }
+}
+
+impl From<TimelineId> for u32 {
+    fn from(timeline: TimelineId) -> u32 {
+        timeline.0
+    }
+}
+
+/// The 64-bit number that tells one cluster from another, made by `initdb`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SystemIdentifier(pub u64);
+
+impl fmt::Display for SystemIdentifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl FromStr for SystemIdentifier {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let plain = !text.is_empty() && !text.starts_with('0') && text.bytes().all(|b| b.is_ascii_digit());
+        text.parse().ok().filter(|_| plain).map(SystemIdentifier).ok_or_else(|| {
+            format!("\"{text}\" is not a system identifier; expected a decimal number such as 7437123456789012345")
+        })
+    }
+}
+
+impl Serialize for SystemIdentifier {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for SystemIdentifier {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// One line of a history file: `timeline` ended at `switch`, for `reason`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HistoryEntry {
+    /// The timeline that ended.
+    pub timeline: TimelineId,
+    /// Where it ended: its first byte that the child does not share.
+    pub switch: Lsn,
+    /// What PostgreSQL noted; may name a restore point, so it is user data.
+    pub reason: String,
+}
+
+/// The ancestry of a timeline, oldest first. Empty for a timeline without ancestors.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TimelineHistory {
+    /// The timeline whose history this is.
+    pub timeline: TimelineId,
+    /// Its ancestors, oldest first; numbers and switch points increase.
+    pub entries: Vec<HistoryEntry>,
+}
+
+/// The bytes are not a timeline history.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the history of timeline {timeline} is not readable: {why}")]
+pub struct HistoryError {
+    /// The timeline whose history was read.
+    pub timeline: u32,
+    /// What is wrong, with the line.
+    pub why: String,
+}
+
+impl TimelineHistory {
+    /// The history of a timeline that has no ancestors, as timeline 1.
+    pub fn root(timeline: TimelineId) -> TimelineHistory {
+        TimelineHistory { timeline, entries: Vec::new() }
+    }
+
+    /// Reads a history file as PostgreSQL does (`timeline.c`, `readTimeLineHistory`): blank lines and
+    /// comments are skipped, numbers must increase.
+    ///
+    /// Errors: a line that does not parse, numbers or switch points that do not increase.
+    pub fn parse(timeline: TimelineId, content: &[u8]) -> Result<TimelineHistory, HistoryError> {
+        let fail = |why: String| HistoryError { timeline: timeline.number(), why };
+        let text = String::from_utf8_lossy(content);
+        let mut entries: Vec<HistoryEntry> = Vec::new();
+        for (index, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let bad = || fail(format!("line {} is not \"timeline switchpoint reason\"", index + 1));
+            let mut words = line.splitn(2, char::is_whitespace);
+            let number = words.next().and_then(|w| w.parse().ok()).and_then(TimelineId::new).ok_or_else(bad)?;
+            let rest = words.next().ok_or_else(bad)?.trim_start();
+            let (switch, reason) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+            let switch: Lsn = switch.parse().map_err(|_| bad())?;
+            if entries.last().is_some_and(|last| last.timeline >= number || last.switch > switch) || number >= timeline
+            {
+                return Err(fail(format!("timelines do not increase at line {}", index + 1)));
+            }
+            entries.push(HistoryEntry { timeline: number, switch, reason: reason.trim().to_owned() });
+        }
+        Ok(TimelineHistory { timeline, entries })
+    }
+
+    /// The history file with exactly these entries, as PostgreSQL writes it.
+    pub fn render(&self) -> Vec<u8> {
+        let lines: Vec<String> = self
+            .entries
+            .iter()
+            .map(|entry| format!("{}\t{}\t{}\n", entry.timeline.number(), entry.switch, entry.reason))
+            .collect();
+        lines.join("\n").into_bytes()
+    }
+
+    /// The history of one of the ancestors, derived from this one (case 2 of the cases that bite).
+    pub fn ancestor(&self, timeline: TimelineId) -> Option<TimelineHistory> {
+        if timeline == self.timeline {
+            return Some(self.clone());
+        }
+        let at = self.entries.iter().position(|entry| entry.timeline == timeline)?;
+        Some(TimelineHistory { timeline, entries: self.entries[..at].to_vec() })
+    }
+
+    /// Where `timeline` ends on this path: its switch point, or `None` for the path's own (last) timeline
+    /// and for timelines that are not on it.
+    pub fn end_of(&self, timeline: TimelineId) -> Option<Lsn> {
+        self.entries.iter().find(|entry| entry.timeline == timeline).map(|entry| entry.switch)
+    }
+
+    /// Where this timeline itself began: the switch point of its parent; 0/0 without one.
+    pub fn begin(&self) -> Lsn {
+        self.entries.last().map_or(Lsn::INVALID, |entry| entry.switch)
+    }
+
+    /// The timeline of this path that holds the byte at `lsn`.
+    pub fn timeline_at(&self, lsn: Lsn) -> TimelineId {
+        self.entries.iter().find(|entry| lsn < entry.switch).map_or(self.timeline, |entry| entry.timeline)
+    }
+
+    /// Whether `timeline` is this one or one of its ancestors.
+    pub fn contains(&self, timeline: TimelineId) -> bool {
+        self.timeline == timeline || self.entries.iter().any(|entry| entry.timeline == timeline)
+    }
+
+    /// The branch of this timeline in the cluster `system`.
+    pub fn branch(&self, system: SystemIdentifier) -> Branch {
+        // The digest covers what PostgreSQL wrote, line by line, so that a derived copy of an ancestor's
+        // history (without its comments and blank lines) names the same branch.
+        let mut hasher = blake3::Hasher::new_derive_key("walseal 2026-11 branch");
+        hasher.update(system.to_string().as_bytes());
+        for entry in &self.entries {
+            hasher.update(format!("\n{}\t{}\t{}", entry.timeline.number(), entry.switch, entry.reason).as_bytes());
+        }
+        let digest = hasher.finalize();
+        let b = digest.as_bytes();
+        Branch { timeline: self.timeline, digest: u32::from_be_bytes([b[0], b[1], b[2], b[3]]) }
+    }
+}
+
+/// A timeline told apart by its history: two clusters that both made timeline 2 are on two branches.
+///
+/// Printed as `<timeline>-<digest>`, eight hexadecimal digits each: `00000002-9f3a01bc`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Branch {
+    /// The timeline's number.
+    pub timeline: TimelineId,
+    digest: u32,
+}
+
+impl fmt::Display for Branch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{:08x}", self.timeline, self.digest)
+    }
+}
+
+impl fmt::Debug for Branch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Branch {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parse = || {
+            let (timeline, digest) = text.split_once('-')?;
+            let timeline = TimelineId::new(u32::from_str_radix(timeline, 16).ok()?)?;
+            let branch = Branch { timeline, digest: u32::from_str_radix(digest, 16).ok()? };
+            (branch.to_string() == text).then_some(branch)
+        };
+        parse().ok_or_else(|| format!("\"{text}\" is not a branch; expected one such as 00000002-9f3a01bc"))
+    }
+}
+
+impl Serialize for Branch {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Branch {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const THREE: &[u8] = b"1\t0/3000158\tno recovery target specified\n\n2\t0/50000A0\tbefore 2026-11-01 10:00:00+00\n";
+
+    fn timeline(number: u32) -> TimelineId {
+        TimelineId::new(number).expect("not zero")
+    }
+
+    #[test]
+    fn history_is_read_as_postgres_wrote_it() {
+        let history = TimelineHistory::parse(timeline(3), THREE).expect("a legal history");
+        assert_eq!(history.entries.len(), 2);
+        assert_eq!(history.begin(), Lsn(0x50000A0));
+        assert_eq!(history.end_of(timeline(1)), Some(Lsn(0x3000158)));
+        assert_eq!(history.timeline_at(Lsn(0x3000157)), timeline(1));
+        assert_eq!(history.timeline_at(Lsn(0x3000158)), timeline(2));
+        assert_eq!(history.timeline_at(Lsn(0x60000000)), timeline(3));
+        assert_eq!(history.render(), THREE);
+    }
+
+    #[test]
+    fn case_02_the_history_of_an_ancestor_is_derived_and_names_the_same_branch() {
+        let system = SystemIdentifier(7_437_123_456_789_012_345);
+        let child = TimelineHistory::parse(timeline(3), THREE).expect("a legal history");
+        let parent = TimelineHistory::parse(timeline(2), b"# a comment\n1\t0/3000158\tno recovery target specified\n");
+        assert_eq!(child.ancestor(timeline(2)).map(|h| h.branch(system)), parent.ok().map(|h| h.branch(system)));
+        assert_eq!(child.ancestor(timeline(1)), Some(TimelineHistory::root(timeline(1))));
+        assert_eq!(child.ancestor(timeline(4)), None);
+    }
+
+    #[test]
+    fn case_17_two_histories_of_one_timeline_are_two_branches() {
+        let system = SystemIdentifier(7_437_123_456_789_012_345);
+        let branch = |text: &[u8]| TimelineHistory::parse(timeline(2), text).expect("legal").branch(system);
+        assert_ne!(branch(b"1\t0/3000158\tx\n"), branch(b"1\t0/3000160\tx\n"));
+        let one = TimelineHistory::root(TimelineId::FIRST);
+        assert_ne!(one.branch(system), one.branch(SystemIdentifier(7_437_123_456_789_012_346)));
+    }
+
+    #[test]
+    fn history_refuses_what_does_not_increase() {
+        for text in [
+            &b"2\t0/3000158\tx\n"[..],
+            b"1\t0/5000000\tx\n1\t0/6000000\tx\n",
+            b"x\n",
+            b"1\n",
+            b"1 0-3\n",
+            b"3\t0/1\tx\n",
+        ] {
+            assert!(TimelineHistory::parse(timeline(2), text).is_err(), "{text:?} was accepted");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn history_never_panics(content: Vec<u8>, number in 1u32..) {
+            let parsed = TimelineHistory::parse(timeline(number), &content);
+            prop_assert!(parsed.is_ok() || parsed.is_err());
+        }
+    }
+}
