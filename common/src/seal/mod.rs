@@ -1,1 +1,30 @@
-//! The sealed object: keys, envelope, frames, signatures. No I/O.
+//! The sealed object: keys, envelope, frames, signatures. No I/O. `docs/FORMAT.md` is normative.
+//!
+//! Writing: a [`Draft`] says what the object is, a [`Sealer`] takes its frames and ends in a [`SealedObject`].
+//! Reading: [`SignedHeader::read`] trusts a header after a small read; [`Envelope::read`] a whole object; an
+//! [`Opener`] turns frames back into plaintext.
+//!
+//! The writing half never needs a secret of the reading half (I9): a [`Recipient`] is public.
+
+mod compare;
+mod entropy;
+mod envelope;
+mod error;
+mod header;
+mod keys;
+mod opener;
+mod sealer;
+mod trust;
+
+pub use compare::{CompareDigest, CompareHasher, CompareKey, CompareKeyId};
+pub use entropy::Entropy;
+pub use envelope::{Envelope, FRAME_HEADER, FrameEntry, SIGNED_PREFIX_HINT, SignedHeader, Trailer};
+pub use error::SealError;
+pub use header::{Header, Kind, RecipientStanza, Sealing, Transactions, WalSection};
+pub use keys::{Identity, KeyError, Recipient, RecipientId, WriterKey, WriterPublic};
+pub use opener::Opener;
+pub use sealer::{Draft, MAX_PLAINTEXT, ObjectDigest, SealedObject, Sealer};
+pub use trust::{Role, TrustedWriter, TrustedWriters};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,350 @@
+//! Making an object: header, frames, trailer, in one pass.
+
+use std::fmt;
+use std::str::FromStr;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use chacha20poly1305::aead::inout::InOutBuf;
+use chacha20poly1305::aead::{AeadInOut, KeyInit};
+use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use hpke::aead::ChaCha20Poly1305;
+use hpke::kdf::HkdfSha256;
+use hpke::kem::X25519HkdfSha256;
+use hpke::{OpModeS, Serializable};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::entropy::{Drawn, System};
+use super::envelope::{FOOTER_MAGIC, MAGIC, VERSION, header_message, trailer_message};
+use super::header::FRAME_SIZES;
+use super::{Entropy, Header, Kind, Recipient, RecipientStanza, SealError, Sealing, WalSection, WriterKey};
+use crate::timeline::SystemIdentifier;
+
+/// Most bytes of plaintext in one object: memory in flight is bounded by it, whatever the segment size (I11).
+pub const MAX_PLAINTEXT: u64 = 16 << 20;
+
+/// What an object will be, before it has content.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// What the object is.
+    pub kind: Kind,
+    /// The cluster it belongs to.
+    pub cluster: SystemIdentifier,
+    /// Its name in the repository; the data key is bound to it.
+    pub name: String,
+    /// Which WAL it holds, for the kinds that hold some.
+    pub wal: Option<WalSection>,
+    /// Most bytes of plaintext in one frame, 64 KiB to 1 MiB.
+    pub frame_size: u32,
+    /// zstd's level.
+    pub level: i32,
+}
+
+/// Digest of all bytes of an object, by which labels refer to it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ObjectDigest([u8; 32]);
+super::compare::hexadecimal!(ObjectDigest, 32);
+
+impl ObjectDigest {
+    /// The digest of an object's bytes.
+    pub fn of(bytes: &[u8]) -> ObjectDigest {
+        ObjectDigest(*blake3::hash(bytes).as_bytes())
+    }
+}
+
+/// A finished object, ready to be stored.
+#[derive(Clone, Debug)]
+pub struct SealedObject {
+    /// Its name in the repository.
+    pub name: String,
+    /// All its bytes.
+    pub bytes: Bytes,
+    /// Their digest.
+    pub digest: ObjectDigest,
+    /// Bytes of plaintext in its frames.
+    pub plain_size: u64,
+}
+
+#[derive(Serialize)]
+struct TrailerOut<'a, B: Serialize> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frames: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plain_size: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<&'a B>,
+}
+
+impl Draft {
+    /// Begins an object with frames, sealed to all `recipients`, with the operating system's randomness.
+    ///
+    /// Errors: no random bytes; no recipient at all (there is no plaintext mode).
+    pub fn seal(self, recipients: &[Recipient], writer: &WriterKey) -> Result<Sealer, SealError> {
+        self.seal_with(recipients, writer, &mut System, Timestamp::now())
+    }
+
+    /// As [`Draft::seal`], with randomness and clock given: for test vectors only.
+    pub fn seal_with(
+        self,
+        recipients: &[Recipient],
+        writer: &WriterKey,
+        entropy: &mut dyn Entropy,
+        created: Timestamp,
+    ) -> Result<Sealer, SealError> {
+        if recipients.is_empty() {
+            return Err(SealError::Sealing("no recipient is given, and nothing is ever stored unsealed".to_owned()));
+        }
+        if !FRAME_SIZES.contains(&self.frame_size) {
+            return Err(SealError::TooLarge(format!("a frame of {} bytes", self.frame_size)));
+        }
+        let mut data_key = Zeroizing::new([0; 32]);
+        let mut nonce = [0; 15];
+        entropy.fill(data_key.as_mut_slice())?;
+        entropy.fill(&mut nonce)?;
+        let stanzas = recipients
+            .iter()
+            .map(|recipient| stanza(recipient, &data_key, self.cluster, &self.name, entropy))
+            .collect::<Result<Vec<_>, _>>()?;
+        let sealed = Sealing { codec: "zstd".to_owned(), frame_size: self.frame_size, nonce, recipients: stanzas };
+        let frame_size = self.frame_size as usize;
+        let level = self.level;
+        let (buffer, header_digest) = begin(self, Some(sealed), writer, created)?;
+        let compressor = zstd::bulk::Compressor::new(level).map_err(|error| SealError::Sealing(error.to_string()))?;
+        Ok(Sealer {
+            name: buffer.1,
+            buffer: buffer.0,
+            header_digest,
+            cipher: XChaCha20Poly1305::new((&*data_key).into()),
+            nonce,
+            compressor,
+            frame_size,
+            held: Vec::new(),
+            held_plain: None,
+            fresh: Vec::new(),
+            table: Vec::new(),
+            frames: 0,
+            plain_size: 0,
+            writer: writer.clone(),
+        })
+    }
+
+    /// Makes an object without frames: its `body` is plain, and signed.
+    pub fn sign<B: Serialize>(self, writer: &WriterKey, body: &B) -> Result<SealedObject, SealError> {
+        self.sign_at(writer, body, Timestamp::now())
+    }
+
+    /// As [`Draft::sign`], with the clock given: for test vectors only.
+    pub fn sign_at<B: Serialize>(
+        self,
+        writer: &WriterKey,
+        body: &B,
+        created: Timestamp,
+    ) -> Result<SealedObject, SealError> {
+        let ((buffer, name), digest) = begin(self, None, writer, created)?;
+        finish(name, buffer, &digest, writer, &TrailerOut { frames: None, plain_size: None, body: Some(body) }, 0)
+    }
+}
+
+fn stanza(
+    recipient: &Recipient,
+    data_key: &[u8; 32],
+    cluster: SystemIdentifier,
+    name: &str,
+    entropy: &mut dyn Entropy,
+) -> Result<RecipientStanza, SealError> {
+    let mut drawn = Drawn::from(entropy)?;
+    let (enc, sealed) = hpke::single_shot_seal_with_rng::<ChaCha20Poly1305, HkdfSha256, X25519HkdfSha256>(
+        &OpModeS::Base,
+        &recipient.key,
+        DATA_KEY_INFO,
+        data_key,
+        data_key_context(cluster, name).as_bytes(),
+        &mut drawn,
+    )
+    .map_err(|error| SealError::Sealing(error.to_string()))?;
+    let key = <[u8; 48]>::try_from(sealed).map_err(|_| SealError::Sealing("HPKE gave a wrong length".to_owned()))?;
+    if drawn.overdrawn() {
+        return Err(SealError::Sealing("HPKE took more randomness than a key has".to_owned()));
+    }
+    Ok(RecipientStanza { id: recipient.id(), enc: enc.to_bytes().into(), key })
+}
+
+/// HPKE's info for data keys.
+pub(super) const DATA_KEY_INFO: &[u8] = b"walseal data key 1";
+
+/// HPKE's associated data: binds a data key to cluster and object name.
+pub(super) fn data_key_context(cluster: SystemIdentifier, name: &str) -> String {
+    format!("{cluster}\n{name}")
+}
+
+type Begun = ((Vec<u8>, String), [u8; 32]);
+
+fn begin(draft: Draft, sealed: Option<Sealing>, writer: &WriterKey, created: Timestamp) -> Result<Begun, SealError> {
+    let name = draft.name.clone();
+    let header = Header {
+        kind: draft.kind,
+        cluster: draft.cluster,
+        name: draft.name,
+        writer: writer.public().to_string(),
+        created,
+        sealed,
+        wal: draft.wal,
+    };
+    let json = serde_json::to_vec(&header).map_err(|error| SealError::Sealing(error.to_string()))?;
+    let length = u32::try_from(json.len())
+        .ok()
+        .filter(|length| *length <= super::envelope::MAX_HEADER)
+        .ok_or_else(|| SealError::TooLarge(format!("a header of {} bytes", json.len())))?;
+    let mut buffer = Vec::with_capacity(json.len() + (64 << 10));
+    buffer.extend_from_slice(MAGIC);
+    buffer.extend_from_slice(&VERSION.to_le_bytes());
+    buffer.extend_from_slice(&[0, 0]);
+    buffer.extend_from_slice(&length.to_le_bytes());
+    buffer.extend_from_slice(&json);
+    let digest = *blake3::hash(&buffer).as_bytes();
+    let signature = writer.sign(&header_message(&buffer));
+    buffer.extend_from_slice(&signature);
+    Ok(((buffer, name), digest))
+}
+
+fn finish<B: Serialize>(
+    name: String,
+    mut buffer: Vec<u8>,
+    header_digest: &[u8; 32],
+    writer: &WriterKey,
+    trailer: &TrailerOut<'_, B>,
+    plain_size: u64,
+) -> Result<SealedObject, SealError> {
+    let json = serde_json::to_vec(trailer).map_err(|error| SealError::Sealing(error.to_string()))?;
+    let length = u32::try_from(json.len())
+        .ok()
+        .filter(|length| *length <= super::envelope::MAX_TRAILER)
+        .ok_or_else(|| SealError::TooLarge(format!("a trailer of {} bytes", json.len())))?;
+    let signature = writer.sign(&trailer_message(header_digest, &json));
+    let mut checksum = crc32fast::Hasher::new();
+    checksum.update(&json);
+    checksum.update(&signature);
+    buffer.reserve_exact(json.len() + 80);
+    buffer.extend_from_slice(&json);
+    buffer.extend_from_slice(&signature);
+    buffer.extend_from_slice(&length.to_le_bytes());
+    buffer.extend_from_slice(&checksum.finalize().to_le_bytes());
+    buffer.extend_from_slice(FOOTER_MAGIC);
+    let bytes = Bytes::from(buffer);
+    Ok(SealedObject { name, digest: ObjectDigest::of(&bytes), bytes, plain_size })
+}
+
+/// An object that is being made. Frames go in, [`Sealer::finish`] ends it.
+pub struct Sealer {
+    name: String,
+    buffer: Vec<u8>,
+    header_digest: [u8; 32],
+    cipher: XChaCha20Poly1305,
+    nonce: [u8; 15],
+    compressor: zstd::bulk::Compressor<'static>,
+    frame_size: usize,
+    /// The last frame, compressed: it is encrypted when it is known whether another one follows.
+    held: Vec<u8>,
+    held_plain: Option<u32>,
+    fresh: Vec<u8>,
+    table: Vec<u8>,
+    frames: u64,
+    plain_size: u64,
+    writer: WriterKey,
+}
+
+impl fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sealer({}, {} frames)", self.name, self.frames)
+    }
+}
+
+impl Sealer {
+    /// Adds one frame with this plaintext. Returns its number, from 0.
+    ///
+    /// Errors: more bytes than `frame_size`, or more than [`MAX_PLAINTEXT`] in the object.
+    pub fn frame(&mut self, plain: &[u8]) -> Result<u64, SealError> {
+        if plain.len() > self.frame_size {
+            return Err(SealError::TooLarge(format!("a frame of {} bytes", plain.len())));
+        }
+        self.plain_size += plain.len() as u64;
+        if self.plain_size > MAX_PLAINTEXT {
+            return Err(SealError::TooLarge(format!("{} bytes of plaintext", self.plain_size)));
+        }
+        self.fresh.clear();
+        self.fresh.reserve(zstd::zstd_safe::compress_bound(plain.len()));
+        self.compressor
+            .compress_to_buffer(plain, &mut self.fresh)
+            .map_err(|error| SealError::Sealing(error.to_string()))?;
+        self.encrypt_held(false)?;
+        std::mem::swap(&mut self.held, &mut self.fresh);
+        self.held_plain = Some(plain.len() as u32);
+        Ok(self.frames)
+    }
+
+    /// Adds frames of `frame_size` bytes for all of `plain`.
+    pub fn frames_of(&mut self, plain: &[u8]) -> Result<(), SealError> {
+        plain.chunks(self.frame_size).try_for_each(|chunk| self.frame(chunk).map(|_| ()))
+    }
+
+    /// Bytes of plaintext so far.
+    pub fn plain_size(&self) -> u64 {
+        self.plain_size
+    }
+
+    /// Ends the object. One without any frame gets an empty one.
+    pub fn finish(self) -> Result<SealedObject, SealError> {
+        self.finish_with::<()>(None)
+    }
+
+    /// Ends the object, with a plain body in its trailer.
+    pub fn finish_with<B: Serialize>(mut self, body: Option<&B>) -> Result<SealedObject, SealError> {
+        if self.held_plain.is_none() {
+            self.frame(&[])?;
+        }
+        self.encrypt_held(true)?;
+        let trailer =
+            TrailerOut { frames: Some(STANDARD.encode(&self.table)), plain_size: Some(self.plain_size), body };
+        finish(self.name, self.buffer, &self.header_digest, &self.writer, &trailer, self.plain_size)
+    }
+
+    fn encrypt_held(&mut self, last: bool) -> Result<(), SealError> {
+        let Some(plain_length) = self.held_plain.take() else { return Ok(()) };
+        let at = self.buffer.len() + 8;
+        let stored = self.held.len() + 16;
+        self.buffer.reserve(stored + 8);
+        self.buffer.extend_from_slice(&(stored as u32).to_le_bytes());
+        self.buffer.extend_from_slice(&[0; 4]);
+        self.buffer.extend_from_slice(&self.held);
+        let nonce = frame_nonce(&self.nonce, self.frames, last);
+        let target = self.buffer.get_mut(at..).unwrap_or_default();
+        let tag = self
+            .cipher
+            .encrypt_inout_detached(&nonce, &self.header_digest, InOutBuf::from(target))
+            .map_err(|_| SealError::Sealing("a frame could not be encrypted".to_owned()))?;
+        self.buffer.extend_from_slice(&tag);
+        let ciphertext = self.buffer.get(at..).unwrap_or_default();
+        let checksum = crc32fast::hash(ciphertext);
+        let digest = blake3::hash(ciphertext);
+        self.table.extend_from_slice(&(stored as u32).to_le_bytes());
+        self.table.extend_from_slice(&plain_length.to_le_bytes());
+        self.table.extend_from_slice(&digest.as_bytes()[..16]);
+        if let Some(slot) = self.buffer.get_mut(at - 4..at) {
+            slot.copy_from_slice(&checksum.to_le_bytes());
+        }
+        self.frames += 1;
+        Ok(())
+    }
+}
+
+/// The nonce of a frame: prefix, number (big-endian), last-frame flag.
+pub(super) fn frame_nonce(prefix: &[u8; 15], number: u64, last: bool) -> XNonce {
+    let mut nonce = [0; 24];
+    nonce[..15].copy_from_slice(prefix);
+    nonce[15..23].copy_from_slice(&number.to_be_bytes());
+    nonce[23] = u8::from(last);
+    nonce.into()
+}

@@ -1,0 +1,126 @@
+//! The vectors in `common/tests/vectors`: objects made from fixed keys and fixed randomness. They stay readable for ever,
+//! and the same input makes the same bytes for as long as the format has this version.
+
+use std::path::PathBuf;
+
+use super::{Counting, SYSTEM, draft, plaintext, wal_section};
+use crate::seal::*;
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors")
+}
+
+fn file(name: &str) -> Vec<u8> {
+    let path = folder().join(name);
+    std::fs::read(&path).unwrap_or_else(|error| panic!("the vector {} is part of the project: {error}", path.display()))
+}
+
+fn text(name: &str) -> String {
+    String::from_utf8(file(name)).expect("a key file is text")
+}
+
+struct Vector {
+    file: &'static str,
+    name: &'static str,
+    kind: Kind,
+    plain: Vec<u8>,
+    wal: Option<(u64, u64)>,
+    body: Option<serde_json::Value>,
+}
+
+fn vectors() -> Vec<Vector> {
+    vec![
+        Vector {
+            file: "data.object",
+            name: "base/20261121T023000Z-0000002a/data/00000000",
+            kind: Kind::Data,
+            plain: plaintext(150_000),
+            wal: None,
+            body: None,
+        },
+        Vector {
+            file: "empty.object",
+            name: "base/20261121T023000Z-0000002a/manifest/00000000",
+            kind: Kind::Manifest,
+            plain: Vec::new(),
+            wal: None,
+            body: None,
+        },
+        Vector {
+            file: "tail.object",
+            name: "tail/00000001-a2dd04c7/000000010000000000000003/0000000003000064-0000000003000BB8",
+            kind: Kind::Tail,
+            plain: plaintext(3000)[100..].to_vec(),
+            wal: Some((100, 3000)),
+            body: None,
+        },
+        Vector {
+            file: "label.object",
+            name: "base/20261121T023000Z-0000002a/label",
+            kind: Kind::Label,
+            plain: Vec::new(),
+            wal: None,
+            body: Some(serde_json::json!({ "id": "20261121T023000Z-0000002a", "type": "full" })),
+        },
+    ]
+}
+
+fn make(vector: &Vector, recipients: &[Recipient], writer: &WriterKey) -> SealedObject {
+    let wal = vector.wal.map(|(start, end)| wal_section(writer, &plaintext(1 << 20), start, end));
+    let created = "2026-11-21T02:30:00Z".parse().expect("a time");
+    let draft = Draft { wal, ..draft(vector.kind, vector.name) };
+    if let Some(body) = &vector.body {
+        return draft.sign_at(writer, body, created).expect("a small body");
+    }
+    let mut sealer = draft.seal_with(recipients, writer, &mut Counting(1), created).expect("sealable");
+    sealer.frames_of(&vector.plain).expect("within bounds");
+    sealer.finish().expect("sealable")
+}
+
+#[test]
+fn vectors_are_read_as_they_were_written() {
+    let identities = Identity::read_file(&text("identity.key")).expect("an identity");
+    let writer = WriterKey::read_file(&text("writer.key")).expect("a writer key");
+    let trust = TrustedWriters::new(vec![TrustedWriter::archiver(writer.public())]);
+    for vector in vectors() {
+        let envelope = Envelope::read(file(vector.file).into(), &trust, SYSTEM, vector.name)
+            .unwrap_or_else(|error| panic!("{}: {error}", vector.file));
+        match &vector.body {
+            Some(body) => assert_eq!(envelope.trailer.body::<serde_json::Value>().as_ref(), Ok(body)),
+            None => assert_eq!(envelope.read_all(&identities).as_ref(), Ok(&vector.plain), "{}", vector.file),
+        }
+        assert_eq!(envelope.header().wal.is_some(), vector.wal.is_some());
+    }
+}
+
+#[test]
+fn the_same_input_makes_the_same_header_and_structure() {
+    let identities = Identity::read_file(&text("identity.key")).expect("an identity");
+    let recipients: Vec<Recipient> = identities.iter().map(|identity| identity.recipient().clone()).collect();
+    let writer = WriterKey::read_file(&text("writer.key")).expect("a writer key");
+    for vector in vectors() {
+        let made = make(&vector, &recipients, &writer);
+        let stored = file(vector.file);
+        let header = SignedHeader::length(&stored).expect("an object") as usize;
+        // Header and signatures are deterministic; what zstd makes of the same bytes may change between its versions.
+        assert_eq!(made.bytes[..header], stored[..header], "{}", vector.file);
+    }
+}
+
+/// Writes vectors that are missing. Existing ones are never written again: they are what older walseals wrote.
+#[test]
+fn every_vector_is_checked_in() {
+    let identities = Identity::read_file(&text("identity.key")).expect("an identity");
+    let recipients: Vec<Recipient> = identities.iter().map(|identity| identity.recipient().clone()).collect();
+    let writer = WriterKey::read_file(&text("writer.key")).expect("a writer key");
+    let missing: Vec<&str> = vectors()
+        .iter()
+        .filter(|vector| !folder().join(vector.file).exists())
+        .map(|vector| {
+            let new = folder().join(format!("{}.new", vector.file));
+            std::fs::write(&new, make(vector, &recipients, &writer).bytes).expect("the folder is writable");
+            vector.file
+        })
+        .collect();
+    assert!(missing.is_empty(), "not checked in: {missing:?}; look at the .new files and rename them");
+}
