@@ -1,1 +1,3 @@
+//! `walseal-archiver`: PostgreSQL into a sealed repository.
+
 fn main() {}
