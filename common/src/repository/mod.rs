@@ -1,1 +1,238 @@
-//! What is in a repository: object names, identity, WAL, base label and manifest.
+//! What is in a repository: object names, identity, WAL, base label and manifest. `docs/FORMAT.md` is normative.
+//!
+//! A [`Repository`] is one cluster's folder in a store, read with the eyes of somebody who trusts certain writers:
+//! an object whose signature does not verify is an error, never an answer.
+
+mod base;
+mod cover;
+mod error;
+mod identity;
+mod listing;
+mod name;
+mod wal;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+pub use base::{
+    BaseId, BaseType, Extent, FileEntry, FrameDigest, Label, ManifestEntry, ObjectReference, PathError, PathField,
+    RelativePath,
+};
+pub use cover::Cover;
+pub use error::RepositoryError;
+pub use identity::RepositoryIdentity;
+pub use listing::WalListing;
+pub use name::{ObjectName, UnknownName};
+pub use wal::WalPut;
+
+use crate::seal::{Envelope, Identity, SIGNED_PREFIX_HINT, SealError, SealedObject, SignedHeader, TrustedWriters};
+use crate::store::{ObjectMeta, ObjectStore, PutOutcome, StoreErrorKind};
+use crate::timeline::SystemIdentifier;
+
+/// Most bytes that one object has: 16 MiB of plaintext that zstd could not shrink, with room for header and trailer.
+pub const MAX_OBJECT: u64 = (16 << 20) + (4 << 20);
+
+/// One cluster's folder in a store.
+#[derive(Clone, Debug)]
+pub struct Repository {
+    store: Arc<dyn ObjectStore>,
+    cluster: SystemIdentifier,
+    trust: Arc<TrustedWriters>,
+}
+
+impl Repository {
+    /// The folder of `cluster` in `store`. Nothing is read yet.
+    pub fn new(store: Arc<dyn ObjectStore>, cluster: SystemIdentifier, trust: TrustedWriters) -> Repository {
+        Repository { store, cluster, trust: Arc::new(trust) }
+    }
+
+    /// The one cluster in `store`, or the one that is named.
+    ///
+    /// Errors: none, several without a name, not the named one.
+    pub async fn find(
+        store: Arc<dyn ObjectStore>,
+        wanted: Option<SystemIdentifier>,
+        trust: TrustedWriters,
+    ) -> Result<Repository, RepositoryError> {
+        let clusters = Repository::clusters(store.as_ref()).await?;
+        let describe = || store.describe();
+        let words = || clusters.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let cluster = match (wanted, clusters.as_slice()) {
+            (_, []) => return Err(RepositoryError::Empty { store: describe() }),
+            (Some(wanted), found) if found.contains(&wanted) => wanted,
+            (Some(wanted), _) => {
+                return Err(RepositoryError::NoSuchCluster {
+                    store: describe(),
+                    wanted: wanted.to_string(),
+                    found: words(),
+                });
+            }
+            (None, [one]) => *one,
+            (None, _) => return Err(RepositoryError::SeveralClusters { store: describe(), found: words() }),
+        };
+        Ok(Repository::new(store, cluster, trust))
+    }
+
+    /// Every cluster with an `identity` in `store`, in no more calls than there are folders.
+    pub async fn clusters(store: &dyn ObjectStore) -> Result<Vec<SystemIdentifier>, RepositoryError> {
+        let mut clusters = Vec::new();
+        let mut after: Option<String> = None;
+        while let Some(first) = store.list("", after.as_deref(), 1).await?.into_iter().next() {
+            let folder = first.key.split('/').next().unwrap_or_default();
+            if let Ok(cluster) = folder.parse::<SystemIdentifier>() {
+                let key = ObjectName::Identity.key(cluster);
+                match store.get_range(&key, 0..1).await {
+                    Ok(_) => clusters.push(cluster),
+                    Err(error) if error.kind == StoreErrorKind::NotFound => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            // '0' is the byte after '/': everything below the folder sorts before it.
+            after = Some(format!("{folder}0"));
+        }
+        Ok(clusters)
+    }
+
+    /// The cluster whose folder this is.
+    pub fn cluster(&self) -> SystemIdentifier {
+        self.cluster
+    }
+
+    /// Whose objects count.
+    pub fn trust(&self) -> &TrustedWriters {
+        &self.trust
+    }
+
+    /// The store below.
+    pub fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.store
+    }
+
+    /// Where it is, for messages.
+    pub fn describe(&self) -> String {
+        self.store.describe()
+    }
+
+    /// Stores a finished object under its own name, once.
+    pub async fn put(&self, object: &SealedObject) -> Result<PutOutcome, RepositoryError> {
+        let key = format!("{}/{}", self.cluster, object.name);
+        Ok(self.store.put_new(&key, object.bytes.clone()).await?)
+    }
+
+    /// Reads a whole object and verifies both its signatures.
+    ///
+    /// Errors: not there; not exactly what a trusted writer signed under this name.
+    pub async fn read(&self, name: &ObjectName) -> Result<Envelope, RepositoryError> {
+        let bytes = self.store.get(&name.key(self.cluster)).await?;
+        self.verify(name, bytes)
+    }
+
+    /// Verifies bytes that were read as the object `name`.
+    pub fn verify(&self, name: &ObjectName, bytes: Bytes) -> Result<Envelope, RepositoryError> {
+        let text = name.to_string();
+        Envelope::read(bytes, &self.trust, self.cluster, &text)
+            .map_err(|source| RepositoryError::Object { name: text, source })
+    }
+
+    /// Reads and verifies only the header of an object: one small read. Also returns the object's size in bytes.
+    pub async fn read_header(&self, name: &ObjectName) -> Result<(SignedHeader, u64), RepositoryError> {
+        let key = name.key(self.cluster);
+        let text = name.to_string();
+        let mut part = self.store.get_range(&key, 0..SIGNED_PREFIX_HINT).await?;
+        let refuse = |source| RepositoryError::Object { name: text.clone(), source };
+        let length = SignedHeader::length(&part.bytes).map_err(refuse)?;
+        if length > part.bytes.len() as u64 && part.object_size >= length {
+            part = self.store.get_range(&key, 0..length).await?;
+        }
+        let signed = SignedHeader::read(&part.bytes, &self.trust, self.cluster, &text).map_err(refuse)?;
+        Ok((signed, part.object_size))
+    }
+
+    /// Reads a whole object and opens it.
+    pub async fn open(&self, name: &ObjectName, identities: &[Identity]) -> Result<Vec<u8>, RepositoryError> {
+        let envelope = self.read(name).await?;
+        let plain = envelope.read_all(identities);
+        plain.map_err(|source| RepositoryError::Object { name: name.to_string(), source })
+    }
+
+    /// What the repository is.
+    ///
+    /// Errors: [`RepositoryError::Empty`] when `init` has not been here.
+    pub async fn identity(&self) -> Result<RepositoryIdentity, RepositoryError> {
+        let envelope = self.read(&ObjectName::Identity).await.map_err(|error| {
+            if error.is_not_found() { RepositoryError::Empty { store: self.describe() } } else { error }
+        })?;
+        envelope.trailer.body().map_err(|source| self.refused(&ObjectName::Identity, source))
+    }
+
+    /// The label of a base backup, verified.
+    pub async fn label(&self, id: &BaseId) -> Result<Label, RepositoryError> {
+        let name = ObjectName::Label(id.clone());
+        let label: Label = self.read(&name).await?.trailer.body().map_err(|source| self.refused(&name, source))?;
+        if label.id == *id {
+            Ok(label)
+        } else {
+            let (found, expected) = (label.id.to_string(), id.to_string());
+            Err(self.refused(&name, SealError::WrongName { found, expected }))
+        }
+    }
+
+    /// The list of files of a base backup, page by page in order; each page is checked against the label.
+    pub async fn manifest_page(
+        &self,
+        label: &Label,
+        page: usize,
+        identities: &[Identity],
+    ) -> Result<Vec<ManifestEntry>, RepositoryError> {
+        let missing = || SealError::Truncated("the label lists no such page");
+        let own = ObjectName::Label(label.id.clone());
+        let reference = label.manifest.get(page).ok_or_else(missing).map_err(|source| self.refused(&own, source))?;
+        let envelope = self.read_reference(reference).await?;
+        let refuse = |source| RepositoryError::Object { name: reference.name.clone(), source };
+        let plain = envelope.read_all(identities).map_err(refuse)?;
+        plain
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(|line| {
+                serde_json::from_slice(line)
+                    .map_err(|error| refuse(SealError::Structure(format!("a line of the list of files: {error}"))))
+            })
+            .collect()
+    }
+
+    /// Reads an object that a label refers to and checks that it is the very same.
+    pub async fn read_reference(&self, reference: &ObjectReference) -> Result<Envelope, RepositoryError> {
+        let refuse = |source| RepositoryError::Object { name: reference.name.clone(), source };
+        let unknown = |error: UnknownName| refuse(SealError::Structure(error.to_string()));
+        let name: ObjectName = reference.name.parse().map_err(unknown)?;
+        let bytes = self.store.get(&name.key(self.cluster)).await?;
+        if bytes.len() as u64 != reference.size || crate::seal::ObjectDigest::of(&bytes) != reference.digest {
+            // Reading it as an object first says more precisely what is wrong, where that is possible.
+            self.verify(&name, bytes)?.verify_frames().map_err(refuse)?;
+            return Err(refuse(SealError::Structure("it is not the object that the label refers to".to_owned())));
+        }
+        self.verify(&name, bytes)
+    }
+
+    /// One page of what lies below `prefix`, beginning after `after`, keys relative to the cluster's folder. An empty page
+    /// means that nothing follows.
+    pub(crate) async fn list_page(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<ObjectMeta>, RepositoryError> {
+        let folder = format!("{}/", self.cluster);
+        let after = after.map(|after| format!("{folder}{after}"));
+        let mut page = self.store.list(&format!("{folder}{prefix}"), after.as_deref(), limit).await?;
+        for meta in &mut page {
+            meta.key = meta.key.strip_prefix(&folder).unwrap_or(&meta.key).to_owned();
+        }
+        Ok(page)
+    }
+
+    fn refused(&self, name: &ObjectName, source: SealError) -> RepositoryError {
+        RepositoryError::Object { name: name.to_string(), source }
+    }
+}

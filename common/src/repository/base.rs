@@ -1,0 +1,375 @@
+//! Base backups: the label, and the list of files.
+
+use std::fmt;
+use std::str::FromStr;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::lsn::Lsn;
+use crate::seal::{ObjectDigest, SealedObject};
+use crate::segment::SegmentSize;
+use crate::timeline::Branch;
+
+/// Name of a base backup: when it began, and a random number. Sorts by time.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BaseId(String);
+
+impl BaseId {
+    /// The id of a backup that begins at `start` (to the second), told apart by `random`.
+    pub fn new(start: Timestamp, random: u32) -> BaseId {
+        BaseId(format!("{}-{random:08x}", start.strftime("%Y%m%dT%H%M%SZ")))
+    }
+
+    /// A new id for now, from the operating system's random bytes.
+    ///
+    /// Errors: there are none.
+    pub fn generate() -> Result<BaseId, crate::seal::SealError> {
+        let mut random = [0; 4];
+        getrandom::fill(&mut random).map_err(|error| crate::seal::SealError::NoEntropy(error.to_string()))?;
+        Ok(BaseId::new(Timestamp::now(), u32::from_le_bytes(random)))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for BaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for BaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for BaseId {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const SHAPE: &[u8] = b"00000000T000000Z-hhhhhhhh";
+        let fits = text.len() == SHAPE.len()
+            && text.bytes().zip(SHAPE).all(|(byte, shape)| match shape {
+                b'0' => byte.is_ascii_digit(),
+                b'h' => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
+                other => byte == *other,
+            });
+        if fits {
+            Ok(BaseId(text.to_owned()))
+        } else {
+            Err(format!("\"{text}\" is not the id of a base backup; expected one such as 20261121T023000Z-9f3a01bc"))
+        }
+    }
+}
+
+impl Serialize for BaseId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for BaseId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Whether a backup stands alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BaseType {
+    /// Read whole from the server.
+    Full,
+}
+
+/// An object that a backup needs.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ObjectReference {
+    /// Its name in the repository.
+    pub name: String,
+    /// All its bytes.
+    pub size: u64,
+    /// Digest of all its bytes.
+    pub digest: ObjectDigest,
+}
+
+impl From<&SealedObject> for ObjectReference {
+    fn from(object: &SealedObject) -> Self {
+        ObjectReference { name: object.name.clone(), size: object.bytes.len() as u64, digest: object.digest }
+    }
+}
+
+/// The plain, signed body of a label, as in section 6 of the format. Written last: without it the backup does not
+/// exist (I7).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Label {
+    /// The backup's name.
+    pub id: BaseId,
+    /// Whether it stands alone.
+    #[serde(rename = "type")]
+    pub kind: BaseType,
+    /// The backup it refers to.
+    pub parent: Option<BaseId>,
+    /// The branch at its start and stop.
+    pub branch: Branch,
+    /// Where replay begins.
+    pub start: Lsn,
+    /// From here on the backup is consistent; no target before it can be reached with it (case 7).
+    pub stop: Lsn,
+    /// The archiver's clock at the start.
+    pub start_time: Timestamp,
+    /// The archiver's clock at the stop.
+    pub stop_time: Timestamp,
+    /// The highest transaction time that the archiver saw in WAL before `stop`.
+    pub highest_time: Option<Timestamp>,
+    /// The server's version number, for example 150018.
+    pub postgres_version: u32,
+    /// Size of its WAL segments.
+    pub segment_size: SegmentSize,
+    /// Bytes of all files.
+    pub cluster_size: u64,
+    /// Bytes of all data objects that this backup wrote.
+    pub stored_size: u64,
+    /// How many tablespaces beside the default one.
+    pub tablespaces: u32,
+    /// Page checksum failures that the server reported; 0 in a sound backup (case 31).
+    pub suspect: u64,
+    /// The pages of the list of files, in order.
+    pub manifest: Vec<ObjectReference>,
+    /// Every data object that is needed, own and others'.
+    pub objects: Vec<ObjectReference>,
+}
+
+/// A path in the data directory, relative, with `/` between parts. Bytes: PostgreSQL does not promise UTF-8.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RelativePath(Vec<u8>);
+
+/// A path would lead out of the data directory, or is no path.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("\"{0}\" is not a path below the data directory")]
+pub struct PathError(pub String);
+
+impl RelativePath {
+    /// A path of these bytes.
+    ///
+    /// Errors: empty, absolute, with an empty part, `.`, `..` or a zero byte: nothing may be written outside.
+    pub fn new(bytes: &[u8]) -> Result<RelativePath, PathError> {
+        let legal = !bytes.is_empty()
+            && !bytes.contains(&0)
+            && bytes.split(|byte| *byte == b'/').all(|part| !matches!(part, b"" | b"." | b".."));
+        if legal {
+            Ok(RelativePath(bytes.to_vec()))
+        } else {
+            Err(PathError(String::from_utf8_lossy(bytes).chars().take(200).collect()))
+        }
+    }
+
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for RelativePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from_utf8_lossy(&self.0))
+    }
+}
+
+/// One line of the list of files.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum ManifestEntry {
+    /// A tablespace.
+    Tablespace {
+        /// Its OID, the name of its link in `pg_tblspc`.
+        oid: u32,
+        /// Where it was on the server; none for an in-place tablespace.
+        location: Option<String>,
+    },
+    /// A directory.
+    Directory {
+        /// Where.
+        #[serde(flatten)]
+        path: PathField,
+        /// Permission bits.
+        mode: u32,
+    },
+    /// A file.
+    File(FileEntry),
+}
+
+/// A file of a base backup.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// Where.
+    #[serde(flatten)]
+    pub path: PathField,
+    /// Permission bits.
+    pub mode: u32,
+    /// Seconds since 1970.
+    pub mtime: i64,
+    /// Bytes.
+    pub size: u64,
+    /// Which frames make up the file, in order.
+    pub extents: Vec<Extent>,
+    /// First half of the digest of each frame's plaintext, in order.
+    #[serde(with = "frame_digests")]
+    pub digests: Vec<FrameDigest>,
+}
+
+/// First half of BLAKE3 of a frame's plaintext.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct FrameDigest(pub [u8; 16]);
+
+impl FrameDigest {
+    /// The digest of this plaintext.
+    pub fn of(plain: &[u8]) -> FrameDigest {
+        let mut half = [0; 16];
+        half.copy_from_slice(&blake3::hash(plain).as_bytes()[..16]);
+        FrameDigest(half)
+    }
+}
+
+/// A run of frames in one object: `[object, frame, count]`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(from = "(u32, u32, u32)", into = "(u32, u32, u32)")]
+pub struct Extent {
+    /// Which of the label's `objects`.
+    pub object: u32,
+    /// The first frame's number.
+    pub frame: u32,
+    /// How many frames.
+    pub count: u32,
+}
+
+impl From<(u32, u32, u32)> for Extent {
+    fn from((object, frame, count): (u32, u32, u32)) -> Extent {
+        Extent { object, frame, count }
+    }
+}
+
+impl From<Extent> for (u32, u32, u32) {
+    fn from(extent: Extent) -> (u32, u32, u32) {
+        (extent.object, extent.frame, extent.count)
+    }
+}
+
+/// A path in JSON: `path` when it is UTF-8, else `path_hex`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "RawPath", into = "RawPath")]
+pub struct PathField(pub RelativePath);
+
+#[derive(Clone, Serialize, Deserialize)]
+struct RawPath {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_hex: Option<String>,
+}
+
+impl TryFrom<RawPath> for PathField {
+    type Error = PathError;
+    fn try_from(raw: RawPath) -> Result<PathField, PathError> {
+        let bytes = match (raw.path, raw.path_hex) {
+            (Some(path), None) => path.into_bytes(),
+            (None, Some(hex)) => (0..hex.len())
+                .step_by(2)
+                .map(|at| hex.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok()))
+                .collect::<Option<Vec<u8>>>()
+                .ok_or(PathError(hex))?,
+            _ => return Err(PathError("neither path nor path_hex, or both".to_owned())),
+        };
+        RelativePath::new(&bytes).map(PathField)
+    }
+}
+
+impl From<PathField> for RawPath {
+    fn from(field: PathField) -> RawPath {
+        match String::from_utf8(field.0.0) {
+            Ok(path) => RawPath { path: Some(path), path_hex: None },
+            Err(error) => {
+                let hex = error.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+                RawPath { path: None, path_hex: Some(hex) }
+            }
+        }
+    }
+}
+
+mod frame_digests {
+    use serde::{Deserializer, Serializer};
+
+    use super::{Deserialize, Engine, FrameDigest, STANDARD};
+
+    pub fn serialize<S: Serializer>(digests: &[FrameDigest], serializer: S) -> Result<S::Ok, S::Error> {
+        let bytes: Vec<u8> = digests.iter().flat_map(|digest| digest.0).collect();
+        serializer.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<FrameDigest>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let bytes = STANDARD.decode(text).map_err(serde::de::Error::custom)?;
+        let (chunks, rest) = bytes.as_chunks::<16>();
+        if rest.is_empty() {
+            Ok(chunks.iter().map(|chunk| FrameDigest(*chunk)).collect())
+        } else {
+            Err(serde::de::Error::custom("the list of digests is not whole"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn manifest_lines_are_those_of_the_format() {
+        let file = ManifestEntry::File(FileEntry {
+            path: PathField(RelativePath::new(b"base/1/1259").expect("a path")),
+            mode: 0o600,
+            mtime: 1_700_000_000,
+            size: 65_537,
+            extents: vec![Extent { object: 0, frame: 3, count: 2 }],
+            digests: vec![FrameDigest([1; 16]), FrameDigest([2; 16])],
+        });
+        let text = serde_json::to_string(&file).expect("serialisable");
+        assert_eq!(
+            text,
+            r#"{"type":"file","path":"base/1/1259","mode":384,"mtime":1700000000,"size":65537,"extents":[[0,3,2]],"digests":"AQEBAQEBAQEBAQEBAQEBAQICAgICAgICAgICAgICAgI="}"#
+        );
+        assert_eq!(serde_json::from_str::<ManifestEntry>(&text).expect("its own text"), file);
+        let directory =
+            ManifestEntry::Directory { path: PathField(RelativePath::new(b"odd\xff").expect("a path")), mode: 0o700 };
+        let text = serde_json::to_string(&directory).expect("serialisable");
+        assert_eq!(text, r#"{"type":"directory","path_hex":"6f6464ff","mode":448}"#);
+        assert_eq!(serde_json::from_str::<ManifestEntry>(&text).expect("its own text"), directory);
+    }
+
+    #[test]
+    fn a_path_never_leads_out_of_the_data_directory() {
+        for path in ["", "/etc/passwd", "../x", "a/../b", "a//b", "a/", "./a", "a\0b"] {
+            assert!(RelativePath::new(path.as_bytes()).is_err(), "{path:?}");
+            let line = serde_json::json!({ "type": "directory", "path": path, "mode": 448 });
+            assert!(serde_json::from_value::<ManifestEntry>(line).is_err(), "{path:?}");
+        }
+        assert!(serde_json::from_str::<ManifestEntry>(r#"{"type":"directory","path_hex":"2e2","mode":448}"#).is_err());
+        assert!(serde_json::from_str::<ManifestEntry>(r#"{"type":"directory","path_hex":"é","mode":448}"#).is_err());
+    }
+
+    #[test]
+    fn base_ids_sort_by_time() {
+        let id = |text: &str, random| BaseId::new(text.parse().expect("a time"), random);
+        assert_eq!(id("2026-11-21T02:30:00.9Z", 42).to_string(), "20261121T023000Z-0000002a");
+        assert!(id("2026-11-21T02:30:00Z", 9) < id("2026-11-21T02:30:01Z", 0));
+        for text in ["", "20261121T023000Z", "20261121T023000Z-0000002A", "20261121T023000Z-0000002a/x"] {
+            assert!(text.parse::<BaseId>().is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! What lies in a repository, by name. Names are hints: what counts is verified when it is read.
+
+use std::collections::BTreeMap;
+
+use crate::lsn::{Lsn, LsnRange};
+use crate::seal::MAX_PLAINTEXT;
+use crate::segment::{SegmentName, SegmentNumber, SegmentSize};
+use crate::timeline::Branch;
+
+use super::{BaseId, Cover, ObjectName, Repository, RepositoryError};
+
+/// The WAL of one branch, by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WalListing {
+    /// The branch.
+    pub branch: Branch,
+    /// Size of its segments.
+    pub segment_size: SegmentSize,
+    /// Whole segments, as runs without a hole, in order.
+    pub runs: Vec<LsnRange>,
+    /// Segments of which a `.partial` is there.
+    pub partials: Vec<SegmentName>,
+    /// Tails by segment, in order.
+    pub tails: BTreeMap<SegmentNumber, Vec<LsnRange>>,
+}
+
+impl WalListing {
+    /// Whether the whole segment is there.
+    pub fn has_segment(&self, number: SegmentNumber) -> bool {
+        let start = number.start(self.segment_size);
+        self.runs.iter().any(|run| run.contains(start))
+    }
+
+    /// The tails of a segment.
+    pub fn tails_of(&self, number: SegmentNumber) -> &[LsnRange] {
+        self.tails.get(&number).map_or(&[], Vec::as_slice)
+    }
+
+    /// Where the WAL that begins at or before `from` and has no hole ends: whole segments, then the tails of the next
+    /// one. `from` itself, aligned down to its segment, when not even that is there. A `.partial` is counted as reaching to
+    /// the end that its segment's tails or its own header say; see [`Repository::contiguous_end`].
+    pub fn contiguous_end(&self, from: Lsn) -> Lsn {
+        let start = self.segment_size.align_down(from);
+        let end = self.runs.iter().find(|run| run.contains(start)).map_or(start, |run| run.end);
+        Cover::of(end, self.tails_of(self.segment_size.number(end))).end
+    }
+
+    /// The highest LSN that any name speaks of.
+    pub fn highest(&self) -> Option<Lsn> {
+        let runs = self.runs.last().map(|run| run.end);
+        let tails = self.tails.values().flatten().map(|tail| tail.end).max();
+        let partials = self
+            .partials
+            .iter()
+            .filter_map(|segment| segment.number(self.segment_size))
+            .map(|number| number.start(self.segment_size))
+            .max();
+        [runs, tails, partials].into_iter().flatten().max()
+    }
+
+    /// Whether the branch holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty() && self.partials.is_empty() && self.tails.is_empty()
+    }
+}
+
+/// How many parts a whole segment has: none of its own when it fits one object.
+fn parts(size: SegmentSize) -> u64 {
+    size.bytes().div_ceil(MAX_PLAINTEXT)
+}
+
+/// Folds names, in order, into runs.
+#[derive(Default)]
+struct Runs {
+    runs: Vec<LsnRange>,
+    /// The segment whose parts are being seen, and how many in order.
+    open: Option<(SegmentNumber, u64)>,
+}
+
+impl Runs {
+    fn whole(&mut self, number: SegmentNumber, size: SegmentSize) {
+        let range = number.range(size);
+        match self.runs.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => self.runs.push(range),
+        }
+    }
+
+    fn part(&mut self, number: SegmentNumber, part: u8, size: SegmentSize) {
+        let seen = match self.open {
+            Some((open, seen)) if open == number => seen,
+            _ => 0,
+        };
+        let seen = if u64::from(part) == seen { seen + 1 } else { seen };
+        self.open = Some((number, seen));
+        if seen == parts(size) && u64::from(part) + 1 == parts(size) {
+            self.whole(number, size);
+        }
+    }
+}
+
+impl Repository {
+    /// The WAL of `branch`, by name, from segment `from` on.
+    pub async fn wal_listing(
+        &self,
+        branch: Branch,
+        segment_size: SegmentSize,
+        from: Option<SegmentNumber>,
+    ) -> Result<WalListing, RepositoryError> {
+        let mut runs = Runs::default();
+        let mut partials = Vec::new();
+        let mut tails: BTreeMap<SegmentNumber, Vec<LsnRange>> = BTreeMap::new();
+        let begin = |prefix: &str| {
+            // Before the segment's own name: "…/000…03" sorts after "…/000…02~".
+            let before = from.and_then(|from| from.0.checked_sub(1)).map(SegmentNumber);
+            before.map(|number| format!("{prefix}{}~", SegmentName::new(branch.timeline, number, segment_size)))
+        };
+        self.for_each_name(
+            &ObjectName::wal_prefix(branch),
+            begin(&ObjectName::wal_prefix(branch)),
+            |name| match name {
+                ObjectName::Wal(_, segment, part) => {
+                    let Some(number) = segment.number(segment_size) else { return };
+                    match part {
+                        None if parts(segment_size) == 1 => runs.whole(number, segment_size),
+                        Some(part) if parts(segment_size) > 1 => runs.part(number, part, segment_size),
+                        _ => {}
+                    }
+                }
+                ObjectName::Partial(_, segment) => partials.push(segment),
+                _ => {}
+            },
+        )
+        .await?;
+        self.for_each_name(&ObjectName::tail_prefix(branch), begin(&ObjectName::tail_prefix(branch)), |name| {
+            if let ObjectName::Tail(_, segment, range) = name
+                && let Some(number) = segment.number(segment_size)
+            {
+                tails.entry(number).or_default().push(range);
+            }
+        })
+        .await?;
+        Ok(WalListing { branch, segment_size, runs: runs.runs, partials, tails })
+    }
+
+    /// The tails of one segment, by name.
+    pub async fn tails(&self, branch: Branch, segment: SegmentName) -> Result<Vec<LsnRange>, RepositoryError> {
+        let mut tails = Vec::new();
+        let prefix = format!("{}{segment}/", ObjectName::tail_prefix(branch));
+        self.for_each_name(&prefix, None, |name| {
+            if let ObjectName::Tail(_, _, range) = name {
+                tails.push(range);
+            }
+        })
+        .await?;
+        Ok(tails)
+    }
+
+    /// Every branch that any object of WAL or history names, in order.
+    pub async fn branches(&self) -> Result<Vec<Branch>, RepositoryError> {
+        let mut branches = std::collections::BTreeSet::new();
+        for prefix in ["wal/", "tail/", "history/"] {
+            let mut after: Option<String> = None;
+            loop {
+                let page = self.list_page(prefix, after.as_deref(), 1).await?;
+                let Some(first) = page.first() else { break };
+                let folder = first.key.get(prefix.len()..).unwrap_or_default().split('/').next().unwrap_or_default();
+                if let Ok(branch) = folder.parse::<Branch>() {
+                    branches.insert(branch);
+                }
+                after = Some(format!("{prefix}{folder}0"));
+            }
+        }
+        Ok(branches.into_iter().collect())
+    }
+
+    /// Ids of all base backups that have a label, oldest first.
+    pub async fn base_ids(&self) -> Result<Vec<BaseId>, RepositoryError> {
+        let mut ids = Vec::new();
+        let mut after: Option<String> = None;
+        // A backup's names sort as data, label, manifest: after `data/` jump to the label, then to the next backup.
+        loop {
+            let page = self.list_page("base/", after.as_deref(), 1).await?;
+            let Some(first) = page.first() else { break };
+            let folder = first.key.get("base/".len()..).unwrap_or_default().split('/').next().unwrap_or_default();
+            if let Ok(id) = folder.parse::<BaseId>() {
+                let label = ObjectName::Label(id.clone()).to_string();
+                let found = self.list_page(&label, None, 1).await?;
+                if found.iter().any(|meta| meta.key == label) {
+                    ids.push(id);
+                }
+            }
+            after = Some(format!("base/{folder}0"));
+        }
+        Ok(ids)
+    }
+
+    /// Calls `each` for every name below `prefix` that this format knows, in order.
+    async fn for_each_name(
+        &self,
+        prefix: &str,
+        after: Option<String>,
+        mut each: impl FnMut(ObjectName) + Send,
+    ) -> Result<(), RepositoryError> {
+        let mut after = after;
+        loop {
+            let page = self.list_page(prefix, after.as_deref(), 1000).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.key.clone());
+            page.iter().filter_map(|meta| meta.key.parse().ok()).for_each(&mut each);
+        }
+    }
+}

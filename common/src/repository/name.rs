@@ -1,0 +1,172 @@
+//! Names of objects, made and taken apart in one place.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::lsn::{Lsn, LsnRange};
+use crate::segment::SegmentName;
+use crate::timeline::{Branch, SystemIdentifier};
+
+use super::BaseId;
+
+/// The name of an object below its cluster's folder, as in section 1 of the format.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum ObjectName {
+    /// What the repository is.
+    Identity,
+    /// A whole segment, or a part (by number) of one over 16 MiB.
+    Wal(Branch, SegmentName, Option<u8>),
+    /// The valid part of a branch's last segment.
+    Partial(Branch, SegmentName),
+    /// A durable piece of the segment that is being filled.
+    Tail(Branch, SegmentName, LsnRange),
+    /// A timeline's history.
+    History(Branch),
+    /// A base backup's label.
+    Label(BaseId),
+    /// A page of its list of files.
+    Manifest(BaseId, u32),
+    /// Frames of its files.
+    Data(BaseId, u32),
+    /// Bytes that were refused because the name was taken by others: the name, and a random word.
+    Conflict(Box<ObjectName>, String),
+}
+
+impl ObjectName {
+    /// The key in the store: the cluster's folder and the name.
+    pub fn key(&self, cluster: SystemIdentifier) -> String {
+        format!("{cluster}/{self}")
+    }
+
+    /// Prefix of all segments of a branch.
+    pub fn wal_prefix(branch: Branch) -> String {
+        format!("wal/{branch}/")
+    }
+
+    /// Prefix of all tails of a branch.
+    pub fn tail_prefix(branch: Branch) -> String {
+        format!("tail/{branch}/")
+    }
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ObjectName::Identity => f.write_str("identity"),
+            ObjectName::Wal(branch, segment, None) => write!(f, "wal/{branch}/{segment}"),
+            ObjectName::Wal(branch, segment, Some(part)) => write!(f, "wal/{branch}/{segment}/{part:02}"),
+            ObjectName::Partial(branch, segment) => write!(f, "wal/{branch}/{segment}.partial"),
+            ObjectName::Tail(branch, segment, range) => {
+                write!(f, "tail/{branch}/{segment}/{:016X}-{:016X}", range.start.0, range.end.0)
+            }
+            ObjectName::History(branch) => write!(f, "history/{branch}"),
+            ObjectName::Label(id) => write!(f, "base/{id}/label"),
+            ObjectName::Manifest(id, page) => write!(f, "base/{id}/manifest/{page:08}"),
+            ObjectName::Data(id, number) => write!(f, "base/{id}/data/{number:08}"),
+            ObjectName::Conflict(name, word) => write!(f, "conflict/{name}/{word}"),
+        }
+    }
+}
+
+/// The text is no name that this format knows. Readers ignore such objects.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("\"{0}\" is not a name of this format")]
+pub struct UnknownName(pub String);
+
+fn number(text: &str, digits: usize) -> Option<u32> {
+    (text.len() == digits && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok())?
+}
+
+fn position(text: &str) -> Option<Lsn> {
+    let plain = text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'A'..=b'F'));
+    if plain { u64::from_str_radix(text, 16).ok().map(Lsn) } else { None }
+}
+
+impl FromStr for ObjectName {
+    type Err = UnknownName;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parse = || {
+            if let Some(rest) = text.strip_prefix("conflict/") {
+                let (name, word) = rest.rsplit_once('/')?;
+                let nested = !name.starts_with("conflict/") && !word.is_empty();
+                return nested.then(|| Some(ObjectName::Conflict(Box::new(name.parse().ok()?), word.to_owned())))?;
+            }
+            let parts: Vec<&str> = text.splitn(5, '/').collect();
+            Some(match parts.as_slice() {
+                ["identity"] => ObjectName::Identity,
+                ["wal", branch, segment] => match segment.strip_suffix(".partial") {
+                    Some(segment) => ObjectName::Partial(branch.parse().ok()?, segment.parse().ok()?),
+                    None => ObjectName::Wal(branch.parse().ok()?, segment.parse().ok()?, None),
+                },
+                ["wal", branch, segment, part] => {
+                    let part = u8::try_from(number(part, 2)?).ok()?;
+                    ObjectName::Wal(branch.parse().ok()?, segment.parse().ok()?, Some(part))
+                }
+                ["tail", branch, segment, range] => {
+                    let (from, to) = range.split_once('-')?;
+                    let range = LsnRange::new(position(from)?, position(to)?).filter(|range| !range.is_empty())?;
+                    ObjectName::Tail(branch.parse().ok()?, segment.parse().ok()?, range)
+                }
+                ["history", branch] => ObjectName::History(branch.parse().ok()?),
+                ["base", id, "label"] => ObjectName::Label(id.parse().ok()?),
+                ["base", id, "manifest", page] => ObjectName::Manifest(id.parse().ok()?, number(page, 8)?),
+                ["base", id, "data", data] => ObjectName::Data(id.parse().ok()?, number(data, 8)?),
+                _ => return None,
+            })
+        };
+        parse().ok_or_else(|| UnknownName(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_the_format() {
+        for text in [
+            "identity",
+            "wal/00000001-a2dd04c7/000000010000000000000003",
+            "wal/00000001-a2dd04c7/000000010000000000000003/07",
+            "wal/00000001-a2dd04c7/000000010000000000000003.partial",
+            "tail/00000001-a2dd04c7/000000010000000000000003/0000000003000064-0000000003000BB8",
+            "history/00000002-a2dd04c7",
+            "base/20261121T023000Z-0000002a/label",
+            "base/20261121T023000Z-0000002a/manifest/00000000",
+            "base/20261121T023000Z-0000002a/data/00000012",
+            "conflict/wal/00000001-a2dd04c7/000000010000000000000003/0011aabb",
+        ] {
+            let name: ObjectName = text.parse().unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(name.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn names_of_strangers_are_refused() {
+        for text in [
+            "",
+            "identity/x",
+            "wal/00000001-a2dd04c7/00000001000000000000000",
+            "wal/00000001-A2DD04C7/000000010000000000000003",
+            "wal/00000001-a2dd04c7/000000010000000000000003/7",
+            "tail/00000001-a2dd04c7/000000010000000000000003/0000000003000064-0000000003000064",
+            "base/x/label",
+            "base/20261121T023000Z-0000002a/label/x",
+            "conflict/conflict/identity/a/b",
+            "notes.txt",
+        ] {
+            assert!(text.parse::<ObjectName>().is_err(), "{text:?} was accepted");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn names_never_panic(text: String) {
+            let parsed = text.parse::<ObjectName>();
+            prop_assert!(parsed.is_err() || parsed.is_ok_and(|name| name.to_string() == text));
+        }
+    }
+}
