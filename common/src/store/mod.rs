@@ -2,12 +2,27 @@
 //!
 //! One trait with few calls; each says what it promises. Backends and decorators all pass the same
 //! conformance suite. Keys are relative to the repository's URL, use `/` between parts, and never start
-//! or end with one.
+//! or end with one. No key lies below another key (`a` and `a/b`): in a directory a name cannot be a file and
+//! a folder at once.
+
+pub mod directory;
+mod key;
+pub mod url;
 
 use std::fmt;
 use std::ops::Range;
 
 use bytes::Bytes;
+
+pub use directory::DirectoryStore;
+pub use url::{StoreUrl, StoreUrlError};
+
+/// Most bytes that one `get` or `get_range` returns, so that a strange object cannot fill the memory; what is
+/// larger is read in ranges.
+pub const LARGEST_GET: u64 = 256 << 20;
+
+/// Most objects that one `list` returns.
+pub const LARGEST_PAGE: usize = 1000;
 
 /// Places that objects can be kept in, and wrappers that add one property each.
 #[async_trait::async_trait]
@@ -18,20 +33,30 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
     ///
     /// An existing object is never changed (I3): then the answer is [`PutOutcome::AlreadyExists`], whatever
     /// its bytes are. Of several concurrent writers exactly one gets `Created` where the store supports it
-    /// (see [`Capabilities::conditional_put`]).
+    /// (see [`Capabilities::conditional_put`]). An object that is said to exist is as durable as one just
+    /// created. It may be our own: when an earlier attempt failed with an unknown outcome (a retry does that
+    /// unseen), `AlreadyExists` can mean that it had succeeded, so callers compare the bytes before they speak
+    /// of a conflict.
+    ///
+    /// Errors: [`StoreErrorKind::Protocol`] when `key` cannot be a key.
     async fn put_new(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError>;
 
-    /// The whole object. Errors: [`StoreErrorKind::NotFound`] when there is none.
+    /// The whole object.
+    ///
+    /// Errors: [`StoreErrorKind::NotFound`] when there is none, [`StoreErrorKind::Protocol`] when it has more than
+    /// [`LARGEST_GET`] bytes.
     async fn get(&self, key: &str) -> Result<Bytes, StoreError>;
 
     /// The bytes `range` of an object, and the object's whole size. A range that reaches beyond the end is
     /// cut there; one that starts at or beyond the end yields no bytes.
     ///
-    /// Errors: [`StoreErrorKind::NotFound`] when there is no such object.
+    /// Errors: [`StoreErrorKind::NotFound`] when there is no such object, [`StoreErrorKind::Protocol`] when the answer
+    /// would have more than [`LARGEST_GET`] bytes.
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<RangeBody, StoreError>;
 
     /// Objects whose key starts with `prefix` (a plain string, not a folder), in ascending byte order,
-    /// beginning after the key `start_after`; at most `limit`, and never more than 1,000 per call.
+    /// beginning after the key `start_after` (which need not exist, nor start with `prefix`); at most `limit`,
+    /// and never more than [`LARGEST_PAGE`] per call.
     ///
     /// An empty answer means that there are no more; a page shorter than `limit` does not.
     async fn list(&self, prefix: &str, start_after: Option<&str>, limit: usize) -> Result<Vec<ObjectMeta>, StoreError>;
