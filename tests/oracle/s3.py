@@ -1,0 +1,49 @@
+#!/usr/bin/env python3
+"""Reads and changes a bucket past walseal, with boto3: the tests' second opinion on what lies there.
+
+The server is named by WALSEAL_TEST_S3_ENDPOINT, _REGION, _BUCKET, _ACCESS_KEY_ID and _SECRET_ACCESS_KEY.
+"""
+
+import os
+import sys
+
+import boto3
+
+
+def bucket():
+    """The bucket of this run."""
+    env = lambda name: os.environ["WALSEAL_TEST_S3_" + name]
+    resource = boto3.resource(
+        "s3",
+        endpoint_url=env("ENDPOINT"),
+        region_name=env("REGION"),
+        aws_access_key_id=env("ACCESS_KEY_ID"),
+        aws_secret_access_key=env("SECRET_ACCESS_KEY"),
+        config=boto3.session.Config(s3={"addressing_style": "path"}),
+    )
+    return resource.Bucket(env("BUCKET"))
+
+
+def main(verb, *args):
+    store = bucket()
+    if verb == "list":  # PREFIX
+        for item in store.objects.filter(Prefix=args[0]):
+            print(f"{item.size} {item.key}")
+    elif verb == "get":  # KEY FILE
+        store.download_file(args[0], args[1])
+    elif verb == "put":  # KEY FILE
+        with open(args[1], "rb") as body:
+            store.put_object(Key=args[0], Body=body.read())
+    elif verb == "delete":  # KEY
+        store.delete_objects(Delete={"Objects": [{"Key": args[0]}]})
+    elif verb == "download":  # PREFIX FOLDER
+        for item in store.objects.filter(Prefix=args[0]):
+            path = os.path.join(args[1], item.key[len(args[0]):].lstrip("/"))
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            store.download_file(item.key, path)
+    else:
+        sys.exit(f"unknown verb {verb}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

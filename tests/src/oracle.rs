@@ -1,0 +1,50 @@
+//! Judgements that walseal has no part in: PostgreSQL's own checkers, and a search for plain text.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+
+use crate::account::Account;
+use crate::cluster::Cluster;
+use crate::deadline::PATIENCE;
+use crate::scratch::Scratch;
+use crate::server::Server;
+
+/// `pg_verifybackup -n`: every file of the backup's manifest is there, with its size and checksum.
+pub fn verify_backup(scratch: &Scratch, server: &Server, data: &Path) -> Result<()> {
+    let call = scratch.call(server.program("pg_verifybackup")).args(["-n", "-e"]).arg(data);
+    call.within(PATIENCE * 5).run()?.success()?;
+    Ok(())
+}
+
+/// `pg_checksums --check` of a cluster that is stopped: every page's checksum agrees.
+pub fn checksums(cluster: &Cluster) -> Result<()> {
+    let call = cluster.client("pg_checksums").args(["--check", "-D"]).arg(cluster.data());
+    call.within(PATIENCE * 5).run()?.success()?;
+    Ok(())
+}
+
+/// `pg_amcheck` of all databases of a running cluster, with every heap row looked up in its indexes.
+pub fn amcheck(cluster: &Cluster) -> Result<()> {
+    let call =
+        cluster.client("pg_amcheck").args(["--all", "--install-missing", "--heapallindexed", "--maintenance-db"]);
+    call.arg(cluster.conninfo()).within(PATIENCE * 5).run()?.success()?;
+    Ok(())
+}
+
+/// No file below `folder` contains any of these texts.
+///
+/// Errors: one does, with its name; there is no file at all, which proves nothing.
+pub fn no_plaintext(scratch: &Scratch, folder: &Path, needles: &[&str]) -> Result<()> {
+    let me = Account::current()?;
+    // grep with an empty fixed string lists every file: so it is seen to read them.
+    let search = |needle: &str| scratch.call_as(&me, "/usr/bin/grep").args(["-rlaF", "-e", needle]).arg(folder).run();
+    search("")?.success()?;
+    for needle in needles {
+        let found = search(needle)?;
+        if found.code != Some(1) {
+            bail!("plain text {needle:?} stands in: {found}");
+        }
+    }
+    Ok(())
+}

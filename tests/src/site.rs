@@ -1,0 +1,283 @@
+//! An installation: a cluster, a repository, and both programs with their keys and configuration.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
+
+use crate::cluster::Cluster;
+use crate::deadline::{PATIENCE, eventually};
+use crate::process::{Call, Finished, Process};
+use crate::programs::Programs;
+use crate::scratch::Scratch;
+use crate::settings::ClusterBuilder;
+use crate::store::Place;
+
+/// An installation as a user has it, all in the folder of one test.
+///
+/// The archiver's keys and configuration lie in `archiver`, the restorer's in `restorer`, as on two hosts.
+#[derive(Debug)]
+pub struct Site {
+    /// The archiver, as it is called beside the server.
+    pub archiver: Side,
+    /// The restorer, as it is called on the restore host.
+    pub restorer: Side,
+    /// The cluster that is archived.
+    pub cluster: Cluster,
+    /// Where the repository lies.
+    pub place: Place,
+    /// The test's folder.
+    pub scratch: Arc<Scratch>,
+}
+
+/// Which store a site's repository lies in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Store {
+    /// A folder of the test.
+    Directory,
+    /// A prefix on the run's S3 server.
+    S3,
+}
+
+impl Site {
+    /// Makes a cluster, starts it, makes keys with both `keygen`s and writes both configurations.
+    ///
+    /// Nothing else is done: `init` is the test's first step.
+    pub fn new(cluster: ClusterBuilder, store: Store) -> Result<Site> {
+        let scratch = Scratch::new()?;
+        let programs = Programs::find()?;
+        let place = match store {
+            Store::Directory => Place::directory(&scratch)?,
+            Store::S3 => Place::s3(&scratch)?,
+        };
+        let mut archiver = Side::new(&scratch, programs.archiver, "archiver")?;
+        let mut restorer = Side::new(&scratch, programs.restorer, "restorer")?;
+        let writer = archiver.keygen("writer.key")?;
+        let recipient = restorer.keygen("identity.key")?;
+        let cluster = cluster.inside(&scratch).start()?;
+
+        archiver.set_text("cluster.name", "orders");
+        archiver.set_text("cluster.conninfo", &cluster.conninfo());
+        archiver.set_text("cluster.state_dir", &scratch.dir("state")?.to_string_lossy());
+        archiver.set_text("cluster.pg_bin", &cluster.server().bin().to_string_lossy());
+        archiver.set("keys.recipients", &list(&[&recipient]));
+        archiver.set_text("keys.writer_key_file", &archiver.folder.join("writer.key").to_string_lossy());
+        restorer.set("keys.identity_files", &list(&[&restorer.folder.join("identity.key").to_string_lossy()]));
+        restorer.set("keys.trusted_writers", &list(&[&writer]));
+        for side in [&mut archiver, &mut restorer] {
+            side.use_place(&place);
+            side.write_config()?;
+        }
+        Ok(Site { archiver, restorer, cluster, place, scratch })
+    }
+
+    /// Runs `init` and starts the daemon.
+    pub fn archive(&self) -> Result<Daemon> {
+        self.archiver.run(&["init"])?.success()?;
+        self.archiver.daemon(&["run"])
+    }
+
+    /// A folder that is not there yet, for a restore.
+    pub fn target(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(name)
+    }
+
+    /// A restored data directory as a cluster, not started.
+    pub fn restored(&self, data: &Path) -> Result<Cluster> {
+        Cluster::open(&self.scratch, self.cluster.server(), data)
+    }
+}
+
+/// One of the programs with its configuration file.
+#[derive(Clone, Debug)]
+pub struct Side {
+    scratch: Arc<Scratch>,
+    program: PathBuf,
+    folder: PathBuf,
+    settings: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+impl Side {
+    /// `program` with an empty configuration in a folder of its own.
+    pub fn new(scratch: &Arc<Scratch>, program: PathBuf, name: &str) -> Result<Side> {
+        Ok(Side { scratch: scratch.clone(), program, folder: scratch.dir(name)?, settings: BTreeMap::new() })
+    }
+
+    /// Makes a key in its folder and returns the public half.
+    pub fn keygen(&self, file: &str) -> Result<String> {
+        let call = self.scratch.call(&self.program).args(["keygen", "--output"]).arg(self.folder.join(file));
+        let made = call.run()?.success()?;
+        match made.text() {
+            key if !key.is_empty() && key.lines().count() == 1 => Ok(key.to_owned()),
+            _ => bail!("keygen prints one public key on stdout, not: {made}"),
+        }
+    }
+
+    /// Sets `section.key` to TOML text; counts from the next [`Side::write_config`].
+    pub fn set(&mut self, name: &str, toml: &str) {
+        let (section, key) = name.rsplit_once('.').unwrap_or(("", name));
+        self.settings.entry(section.to_owned()).or_default().insert(key.to_owned(), toml.to_owned());
+    }
+
+    /// Sets `section.key` to a string.
+    pub fn set_text(&mut self, name: &str, text: &str) {
+        self.set(name, &string(text));
+    }
+
+    /// Removes `section.key`.
+    pub fn unset(&mut self, name: &str) {
+        let (section, key) = name.rsplit_once('.').unwrap_or(("", name));
+        if let Some(keys) = self.settings.get_mut(section) {
+            keys.remove(key);
+        }
+    }
+
+    /// Points it at a repository.
+    pub fn use_place(&mut self, place: &Place) {
+        self.set_text("repository.url", &place.url());
+        if let Place::S3 { server, .. } = place {
+            self.set_text("repository.s3.endpoint", &server.endpoint);
+            self.set_text("repository.s3.region", &server.region);
+            self.set("repository.s3.path_style", "true");
+            self.set_text("repository.s3.access_key_id", &server.access_key_id);
+            self.set_text("repository.s3.secret_access_key", &server.secret_access_key);
+        }
+    }
+
+    /// Writes the configuration file.
+    pub fn write_config(&self) -> Result<()> {
+        let mut text = String::new();
+        for (section, keys) in &self.settings {
+            writeln!(text, "[{section}]")?;
+            for (key, value) in keys {
+                writeln!(text, "{key} = {value}")?;
+            }
+        }
+        let name = self.folder.file_name().unwrap_or_default().to_string_lossy();
+        self.scratch.file(&format!("{name}/walseal.toml"), &text).map(|_| ())
+    }
+
+    /// Its configuration file.
+    pub fn config(&self) -> PathBuf {
+        self.folder.join("walseal.toml")
+    }
+
+    /// The folder of its keys and configuration.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The program.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// A call of the program with its configuration, as the server's account.
+    pub fn call(&self, args: &[&str]) -> Call {
+        self.scratch.call(&self.program).arg("--config").arg(self.config()).args(args)
+    }
+
+    /// Runs a verb to its end, within a minute.
+    pub fn run(&self, args: &[&str]) -> Result<Finished> {
+        self.call(args).run()
+    }
+
+    /// Runs a verb that moves data, within five minutes.
+    pub fn run_long(&self, args: &[&str]) -> Result<Finished> {
+        self.call(args).within(PATIENCE * 5).run()
+    }
+
+    /// Starts a verb that stays.
+    pub fn daemon(&self, args: &[&str]) -> Result<Daemon> {
+        Ok(Daemon { process: self.call(args).spawn()? })
+    }
+
+    /// A hook's command line, for `archive_command` and its like: program and configuration by absolute paths.
+    pub fn hook(&self, rest: &str) -> String {
+        format!("{} --config {} {rest}", self.program.display(), self.config().display())
+    }
+}
+
+/// A program that stays.
+#[derive(Debug)]
+pub struct Daemon {
+    process: Process,
+}
+
+impl Daemon {
+    /// Its process id.
+    pub fn pid(&self) -> i32 {
+        self.process.pid()
+    }
+
+    /// What it has logged until now.
+    pub fn log(&self) -> String {
+        self.process.said()
+    }
+
+    /// Whether it has not ended.
+    pub fn is_running(&mut self) -> Result<bool> {
+        self.process.is_running()
+    }
+
+    /// Looks until `look` has an answer.
+    ///
+    /// Errors: the daemon has ended, or there is no answer in time; with its log.
+    pub fn until<T>(&mut self, what: &str, within: Duration, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+        let outcome = eventually(what, within, || {
+            if let Some(answer) = look()? {
+                return Ok(Some(answer));
+            }
+            if !self.process.is_running()? {
+                bail!("the daemon ended while the test waited for {what}");
+            }
+            Ok(None)
+        });
+        outcome.with_context(|| format!("the daemon's log:\n{}", self.log()))
+    }
+
+    /// Waits until its log contains this text.
+    pub fn says(&mut self, text: &str, within: Duration) -> Result<()> {
+        let path = self.process.stderr_path().to_owned();
+        self.until(&format!("the daemon to say {text:?}"), within, || {
+            Ok(crate::process::read(&path)?.contains(text).then_some(()))
+        })
+    }
+
+    /// Kills it with SIGKILL.
+    pub fn sigkill(mut self) -> Result<()> {
+        self.process.signal(Signal::KILL)?;
+        self.process.ends(PATIENCE)
+    }
+
+    /// Asks it to end and waits for that.
+    pub fn sigterm(mut self) -> Result<Finished> {
+        self.process.signal(Signal::TERM)?;
+        self.process.wait(PATIENCE)
+    }
+
+    /// Sends a signal.
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
+        self.process.signal(signal)
+    }
+
+    /// Waits for its end.
+    pub fn wait(self, within: Duration) -> Result<Finished> {
+        self.process.wait(within)
+    }
+}
+
+/// A TOML string. JSON's is one, too.
+fn string(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// A TOML list of strings.
+fn list(texts: &[&str]) -> String {
+    let strings: Vec<String> = texts.iter().map(|text| string(text)).collect();
+    format!("[{}]", strings.join(", "))
+}
