@@ -4,7 +4,7 @@
 //!
 //! | room | holds |
 //! | --- | --- |
-//! | [`lsn`], [`timeline`], [`segment`] | newtypes; no I/O |
+//! | [`lsn`], [`timeline`], [`segment`], [`time`] | newtypes; no I/O |
 //! | [`wal`] | reading WAL bytes: pages, records, what a segment contains; no I/O |
 //! | [`seal`] | the sealed object: keys, envelope, frames, signatures; no I/O |
 //! | [`store`] | the object-store trait, its backends and decorators |
@@ -35,5 +35,6 @@ pub mod segment;
 pub mod store;
 pub mod telemetry;
 pub mod terminal;
+pub mod time;
 pub mod timeline;
 pub mod wal;
