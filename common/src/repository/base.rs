@@ -153,7 +153,7 @@ pub struct RelativePath(Vec<u8>);
 
 /// A path would lead out of the data directory, or is no path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is not a path below the data directory")]
+#[error("\"{}\" is not a path below the data directory", .0.escape_debug())]
 pub struct PathError(pub String);
 
 impl RelativePath {
@@ -175,11 +175,27 @@ impl RelativePath {
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
+
+    /// Whether this is `folder` or lies below it.
+    pub fn is_within(&self, folder: &str) -> bool {
+        self.0.strip_prefix(folder.as_bytes()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+    }
+
+    /// This path, which is relative to a tablespace's folder, relative to the data directory.
+    pub fn in_tablespace(&self, oid: u32) -> RelativePath {
+        let mut joined = format!("pg_tblspc/{oid}/").into_bytes();
+        joined.extend_from_slice(&self.0);
+        RelativePath(joined)
+    }
 }
 
+/// Text as it is; where it is not UTF-8 or has control characters, all that is not printable ASCII is escaped.
 impl fmt::Display for RelativePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&String::from_utf8_lossy(&self.0))
+        match std::str::from_utf8(&self.0) {
+            Ok(text) if !text.chars().any(char::is_control) => f.write_str(text),
+            _ => write!(f, "{}", self.0.escape_ascii()),
+        }
     }
 }
 

@@ -2,16 +2,16 @@
 
 use serde::Deserialize;
 use walseal_common::lsn::{Lsn, LsnRange};
+use walseal_common::repository::RelativePath;
 use walseal_common::timeline::TimelineId;
 
 use super::ManifestWalRange;
-use crate::base::path::EntryPath;
 
 /// What a manifest says of one file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ListedFile {
     /// The file, relative to the data directory; one in a tablespace begins with `pg_tblspc/<oid>/`.
-    pub path: EntryPath,
+    pub path: RelativePath,
     /// Its size in bytes.
     pub size: u64,
     /// Name of the algorithm and the checksum itself; `None` where the server computed none.
@@ -58,7 +58,7 @@ impl ListedFile {
             (None, Some(encoded)) => unhex(&encoded).ok_or("its Encoded-Path is not hexadecimal")?,
             _ => return Err("it should have one of Path and Encoded-Path".to_owned()),
         };
-        let path = EntryPath::new(&path).map_err(|error| error.to_string())?;
+        let path = RelativePath::new(&path).map_err(|error| error.to_string())?;
         let checksum = match (line.algorithm, line.checksum) {
             (None, None) => None,
             (Some(algorithm), Some(checksum)) => {

@@ -11,9 +11,8 @@ mod tests;
 
 use sha2::{Digest, Sha256};
 use walseal_common::lsn::LsnRange;
+use walseal_common::repository::RelativePath;
 use walseal_common::timeline::{SystemIdentifier, TimelineId};
-
-use super::path::EntryPath;
 
 pub use line::ListedFile;
 pub use received::ReceivedFiles;
@@ -68,23 +67,23 @@ pub enum ManifestError {
     Truncated(u64),
     /// A file is listed, but did not arrive.
     #[error("{0} is in the server's backup manifest, but was not received, or is listed twice")]
-    NotReceived(EntryPath),
+    NotReceived(RelativePath),
     /// A file arrived, but is not listed.
     #[error("{first} was received, but is not in the server's backup manifest ({count} such files)")]
     NotListed {
         /// The first of them, by name.
-        first: EntryPath,
+        first: RelativePath,
         /// How many there are.
         count: usize,
     },
     /// A file arrived twice.
     #[error("{0} was received twice")]
-    ReceivedTwice(EntryPath),
+    ReceivedTwice(RelativePath),
     /// A file has another size than listed.
     #[error("{path} has {received} bytes, but {listed} in the server's backup manifest")]
     Size {
         /// The file.
-        path: EntryPath,
+        path: RelativePath,
         /// Bytes listed.
         listed: u64,
         /// Bytes that arrived.
@@ -96,7 +95,7 @@ pub enum ManifestError {
     )]
     FileChecksum {
         /// The file.
-        path: EntryPath,
+        path: RelativePath,
         /// How both were computed.
         algorithm: &'static str,
         /// The checksum listed, in hexadecimal.
@@ -108,7 +107,7 @@ pub enum ManifestError {
     #[error("{path} has a checksum of type {listed} in the server's backup manifest, where {asked} was asked for")]
     Algorithm {
         /// The file.
-        path: EntryPath,
+        path: RelativePath,
         /// The algorithm in the manifest.
         listed: String,
         /// The one that was asked for.

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
+use walseal_common::repository::RelativePath;
+
 use super::{ListedFile, ManifestError, line};
 use crate::base::checksum::FileChecksum;
-use crate::base::path::EntryPath;
 
 /// The files that came out of the archives and are not yet found in the manifest.
 ///
@@ -14,14 +15,14 @@ use crate::base::path::EntryPath;
 /// change them afterwards, are compared: nothing has changed them yet.
 #[derive(Default, Debug)]
 pub struct ReceivedFiles {
-    pub(super) files: HashMap<EntryPath, (u64, FileChecksum)>,
+    pub(super) files: HashMap<RelativePath, (u64, FileChecksum)>,
 }
 
 impl ReceivedFiles {
     /// Notes a file that was received whole.
     ///
     /// Errors: a file of this name came before.
-    pub fn note(&mut self, path: EntryPath, size: u64, checksum: FileChecksum) -> Result<(), ManifestError> {
+    pub fn note(&mut self, path: RelativePath, size: u64, checksum: FileChecksum) -> Result<(), ManifestError> {
         if path.is_within("pg_wal") {
             return Ok(());
         }

@@ -33,8 +33,8 @@ fn seal(text: String) -> String {
     format!("{text}\"Manifest-Checksum\": \"{sum}\"}}\n")
 }
 
-fn path(bytes: &[u8]) -> EntryPath {
-    EntryPath::new(bytes).expect("a path")
+fn path(bytes: &[u8]) -> RelativePath {
+    RelativePath::new(bytes).expect("a path")
 }
 
 fn nine_digits() -> (u64, FileChecksum) {
@@ -131,7 +131,7 @@ fn lines_that_postgres_would_not_write_are_refused() {
         ("\"Size\": 9,", "\"Size\": -9,", "line 4"),
         ("\"Size\": 9,", "\"Size\": 9, \"Size\": 9,", "duplicate"),
         ("\"Size\": 9,", "\"Size\": 9, \"Colour\": 9,", "Colour"),
-        ("\"Path\": \"backup_label\"", "\"Path\": \"../backup_label\"", "\"..\""),
+        ("\"Path\": \"backup_label\"", "\"Path\": \"../backup_label\"", "not a path"),
         ("\"Path\": \"backup_label\"", "\"Path\": \"x\", \"Encoded-Path\": \"00\"", "one of Path and Encoded-Path"),
         ("\"626173652fff\"", "\"626173652ff\"", "not hexadecimal"),
         ("\"626173652fff\"", "\"626173652fé\"", "not hexadecimal"),

@@ -1,6 +1,6 @@
 //! One header block of a tar archive.
 
-use crate::base::path::EntryPath;
+use walseal_common::repository::RelativePath;
 
 /// Size of a block, in bytes.
 pub const BLOCK: usize = 512;
@@ -9,7 +9,7 @@ pub const BLOCK: usize = 512;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TarHeader {
     /// Where it belongs, relative to the folder that the archive is of.
-    pub path: EntryPath,
+    pub path: RelativePath,
     /// The permission bits, at most 0o7777.
     pub mode: u32,
     /// Time of its last change, in seconds since 1970; before that negative.
@@ -97,7 +97,9 @@ impl TarHeader {
                 path.pop();
             }
         }
-        let path = EntryPath::new(&path).map_err(|error| fail(format!("its name is refused: {}", error.why)))?;
+        // The server writes `./pg_wal/archive_status` where all other names are plain (`basebackup.c`, `sendDir`).
+        let plain = path.strip_prefix(b"./").unwrap_or(&path);
+        let path = RelativePath::new(plain).map_err(|error| fail(error.to_string()))?;
         // `print_tar_number` writes a negative time as the 64-bit number that has the same bits.
         Ok(TarHeader { path, mode, mtime: mtime as i64, kind })
     }
