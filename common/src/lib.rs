@@ -5,6 +5,7 @@
 //! | room | holds |
 //! | --- | --- |
 //! | [`lsn`], [`timeline`], [`segment`], [`time`] | newtypes; no I/O |
+//! | [`secret`] | text that must not be seen |
 //! | [`wal`] | reading WAL bytes: pages, records, what a segment contains; no I/O |
 //! | [`seal`] | the sealed object: keys, envelope, frames, signatures; no I/O |
 //! | [`store`] | the object-store trait, its backends and decorators |
@@ -31,6 +32,7 @@ pub mod lsn;
 pub mod postgres;
 pub mod repository;
 pub mod seal;
+pub mod secret;
 pub mod segment;
 pub mod store;
 pub mod telemetry;

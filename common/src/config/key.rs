@@ -1,0 +1,274 @@
+//! Every key that the configuration knows.
+
+/// What a key's value looks like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Any text.
+    Text,
+    /// Text that is never shown.
+    Secret,
+    /// A file or folder; relative to the configuration file's folder, or to the current one elsewhere.
+    Path,
+    /// `true` or `false`.
+    Boolean,
+    /// A whole number, not negative.
+    Number,
+    /// A whole number with a unit: `ms`, `s`, `m`, `h`, `d`, `w`.
+    Duration,
+    /// Bytes: `0`, `100MB`, `64MiB`.
+    Size,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// Several texts; separated by commas in the environment.
+    List,
+    /// Several paths; separated by commas in the environment.
+    Paths,
+    /// Texts or tables `{ key, roles }`; from the environment texts only.
+    Writers,
+    /// An array of tables; only in the file.
+    Tables,
+    /// A table whose keys this version does not know; only in the file.
+    OpenTable,
+}
+
+impl Kind {
+    /// The kind as the documentation calls it.
+    pub fn describe(self) -> String {
+        match self {
+            Kind::Text => "text".into(),
+            Kind::Secret => "text, secret".into(),
+            Kind::Path => "path".into(),
+            Kind::Boolean => "`true` or `false`".into(),
+            Kind::Number => "number".into(),
+            Kind::Duration => "duration".into(),
+            Kind::Size => "size".into(),
+            Kind::Choice(words) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(" or "),
+            Kind::List => "list of texts".into(),
+            Kind::Paths => "list of paths".into(),
+            Kind::Writers => "list of texts or tables".into(),
+            Kind::Tables => "array of tables".into(),
+            Kind::OpenTable => "table".into(),
+        }
+    }
+
+    /// Whether a variable of the environment can carry such a value.
+    pub fn fits_a_variable(self) -> bool {
+        !matches!(self, Kind::Tables | Kind::OpenTable)
+    }
+}
+
+/// What holds when nobody sets a key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fallback {
+    /// Nothing: a verb that needs the key asks for it.
+    None,
+    /// This value, written as in the environment.
+    Value(&'static str),
+    /// A value that follows from others, described for the documentation.
+    Derived(&'static str),
+}
+
+/// A key of the configuration.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Key {
+    /// The whole path, parts joined by dots: `repository.s3.endpoint`.
+    pub path: &'static str,
+    /// What its value looks like.
+    pub kind: Kind,
+    /// What holds when nobody sets it.
+    pub fallback: Fallback,
+    /// Whether this version acts on it. Others are accepted, so that one file serves all versions, and named
+    /// in [`Config::warnings`](super::Config::warnings) when set to something else than their default.
+    pub in_use: bool,
+    /// What it means, in one sentence of Markdown.
+    pub meaning: &'static str,
+}
+
+impl Key {
+    /// The variable that sets this key: `WALSEAL_REPOSITORY_S3_ENDPOINT`.
+    pub fn variable(&self) -> String {
+        format!("WALSEAL_{}", self.path.to_uppercase().replace('.', "_"))
+    }
+
+    /// The key's own name, without its table.
+    pub fn name(&self) -> &'static str {
+        self.path.rsplit('.').next().unwrap_or(self.path)
+    }
+
+    /// The table that holds the key; empty at the top.
+    pub fn table(&self) -> &'static str {
+        self.path.rsplit_once('.').map_or("", |(table, _)| table)
+    }
+}
+
+/// The key at `path`.
+pub fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path == path)
+}
+
+/// Whether some key lies in the table at `path`.
+pub fn is_table(path: &str) -> bool {
+    KEYS.iter().any(|key| key.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
+}
+
+/// A key that this version acts on.
+const fn key(path: &'static str, kind: Kind, fallback: Fallback, meaning: &'static str) -> Key {
+    Key { path, kind, fallback, in_use: true, meaning }
+}
+
+/// A key that is accepted, and that a later version acts on.
+const fn later(path: &'static str, kind: Kind, fallback: Fallback, meaning: &'static str) -> Key {
+    Key { path, kind, fallback, in_use: false, meaning }
+}
+
+use Fallback::{Derived, None, Value};
+use Kind::{Boolean, Choice, Duration, List, Number, OpenTable, Path, Paths, Secret, Size, Tables, Text, Writers};
+
+/// Every key, in the order of the documentation.
+pub const KEYS: &[Key] = &[
+    key("cluster.name", Text, None, "name of the cluster, of `a-z`, `0-9`, `_` and `-`, at most 55 long"),
+    key(
+        "cluster.conninfo",
+        Secret,
+        Derived("`DATABASE_URL`, else libpq's `PG*`"),
+        "how to reach the server: libpq's syntax or a URL; several hosts; `passfile`; `sslmode`",
+    ),
+    key(
+        "cluster.state_dir",
+        Path,
+        Derived("`/var/lib/walseal/<name>`"),
+        "the index, caches and the socket of the daemon; created; may be lost",
+    ),
+    key("cluster.slot", Text, Derived("`walseal_<name>`, hyphens as underscores"), "the physical replication slot"),
+    key(
+        "cluster.pg_bin",
+        Path,
+        Derived("searched by major version"),
+        "folder of PostgreSQL's programs (`postgres`, `pg_ctl`, …)",
+    ),
+    key(
+        "repository.url",
+        Text,
+        Derived("`s3://S3_BUCKET/S3_PREFIX`"),
+        "where the backups are: `s3://bucket/prefix`, `file:///folder` or `sftp://user@host/path`",
+    ),
+    key("repository.s3.endpoint", Text, None, "URL of the S3 server; without it AWS itself, by region"),
+    key(
+        "repository.s3.region",
+        Text,
+        Derived("AWS's own chain; `us-east-1` with an endpoint"),
+        "region, also part of every signature",
+    ),
+    key(
+        "repository.s3.path_style",
+        Boolean,
+        Derived("`true` with an endpoint, else `false`"),
+        "the bucket in the path (`true`) or in the host name (`false`)",
+    ),
+    key(
+        "repository.s3.checksums",
+        Choice(&["when_required", "when_supported"]),
+        Derived("`when_required` with an endpoint, else `when_supported`"),
+        "when to send checksums beyond what S3 demands; some servers refuse them",
+    ),
+    key("repository.s3.access_key_id", Text, Derived("AWS's own chain"), "access key; without it profiles and roles"),
+    key("repository.s3.access_key_id_file", Path, None, "file that holds the access key"),
+    key("repository.s3.secret_access_key", Secret, Derived("AWS's own chain"), "secret of the access key"),
+    key("repository.s3.secret_access_key_file", Path, None, "file that holds the secret of the access key"),
+    key("repository.s3.session_token", Secret, None, "token of temporary credentials"),
+    key("repository.s3.session_token_file", Path, None, "file that holds the token of temporary credentials"),
+    key(
+        "repository.s3.ca_file",
+        Path,
+        Derived("the system's roots"),
+        "PEM file of the certificate authorities to trust for the endpoint",
+    ),
+    key(
+        "extra_repository",
+        Tables,
+        None,
+        "further copies (`url`, `required`); known, but refused until copies are available",
+    ),
+    key("keys.recipients", List, None, "public keys (`walseal1…`); objects are sealed to all of them"),
+    key(
+        "keys.writer_key_file",
+        Path,
+        None,
+        "the writer key; on the restorer optional: signs its entries in the ledger",
+    ),
+    key("keys.identity_files", Paths, None, "secret keys that open what was sealed; restorer only"),
+    key(
+        "keys.trusted_writers",
+        Writers,
+        None,
+        "writers whose signatures count (`walsealw1…`: roles `wal` and `base`), or `{ key = \"walsealw1…\", roles = [\"drill\"] }`",
+    ),
+    key("wal.enabled", Boolean, Value("true"), "whether the daemon streams WAL"),
+    key(
+        "wal.ship_interval",
+        Duration,
+        Value("1s"),
+        "longest time that committed WAL waits before it is shipped; from 10ms to 1h",
+    ),
+    later(
+        "wal.synchronous",
+        Boolean,
+        Value("false"),
+        "ship each commit at once, so that the archiver can stand in `synchronous_standby_names`",
+    ),
+    key(
+        "wal.stall_limit",
+        Duration,
+        Value("5s"),
+        "a buffer full for longer closes the connection; the slot keeps the WAL",
+    ),
+    key("wal.shutdown_wait", Duration, Value("10s"), "how long a server's shutdown may wait for a store that is down"),
+    later("wal.give_up_at", Text, None, "WAL kept by the slot beyond which the archiver gives the slot up"),
+    later("wal.canary", Boolean, Value("false"), "keep a small hash-chained table that drills check"),
+    later("wal.frontier_interval", Duration, Value("5m"), "how often the frontier is written down, signed"),
+    later("base.schedule", Text, None, "when to take base backups, as cron writes it"),
+    later("base.timezone", Text, Derived("the server's"), "time zone of the schedule, by its IANA name"),
+    later("base.jitter", Duration, Value("0s"), "start later by a random time up to this"),
+    later("base.full_every", Duration, Value("7d"), "take a full base backup when the last one is older"),
+    key(
+        "base.max_rate",
+        Size,
+        Value("0"),
+        "bytes per second that a base backup may read from the server; 0 is no limit",
+    ),
+    later("retention.window", Duration, Value("14d"), "any second of this time can be restored"),
+    later("retention.daily", Number, Value("7"), "keep one base backup for each of so many days beyond the window"),
+    later("retention.weekly", Number, Value("4"), "likewise for weeks"),
+    later("retention.monthly", Number, Value("0"), "likewise for months"),
+    later("retention.min_proven", Number, Value("1"), "prune never goes below this many proven backups"),
+    key("fetch.retry", Duration, Value("5m"), "how long `fetch` retries a store that does not answer"),
+    key("fetch.retry_standby", Duration, Value("10s"), "likewise on a standby, which can also stream"),
+    later("drill.schedule", Text, None, "when to drill, as cron writes it"),
+    later("drill.timezone", Text, Derived("the host's"), "time zone of the schedule, by its IANA name"),
+    later("drill.jitter", Duration, Value("0s"), "start later by a random time up to this"),
+    later("drill.scratch_dir", Path, Value("/var/tmp/walseal"), "where drills restore to"),
+    later("drill.pg_bin", Path, Derived("`cluster.pg_bin`"), "folder of PostgreSQL's programs for drills"),
+    later("drill.max_rto", Duration, None, "a drill fails when the restore takes longer"),
+    later("drill.max_rpo", Duration, None, "a drill fails when more time than this would be lost"),
+    later("drill.make_base", Boolean, Value("false"), "take the next base backup from the drill's instance"),
+    later("drill.snapshot", List, None, "databases to dump from the drill's instance"),
+    later("drill.checks", Tables, None, "checks of your own: `name`, `database`, `sql`, `expect`"),
+    later("snapshot", OpenTable, None, "logical dumps; the keys are those of the version that makes them"),
+    later("alerts", OpenTable, None, "alerts; the keys are those of the version that sends them"),
+    later("http.listen", Text, None, "address and port of metrics and health; off without it"),
+    later("walseal.actor", Text, Derived("the login"), "who acts, for the ledger"),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_two_keys_share_a_path_or_a_variable() {
+        let paths: BTreeSet<_> = KEYS.iter().map(|key| key.path).collect();
+        let variables: BTreeSet<_> = KEYS.iter().map(Key::variable).collect();
+        assert_eq!((paths.len(), variables.len()), (KEYS.len(), KEYS.len()));
+    }
+}

@@ -1,0 +1,201 @@
+//! The tables of the configuration, typed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::location::RepositoryUrl;
+use super::origin::Setting;
+use crate::secret::Secret;
+
+/// `[cluster]`: the server that is backed up.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClusterConfig {
+    /// Name of the cluster, `[a-z0-9_-]`. See [`Config::need_name`](super::Config::need_name).
+    pub name: Option<Setting<String>>,
+    /// The connection string, which may hold a password. See
+    /// [`Config::need_conninfo`](super::Config::need_conninfo).
+    pub conninfo: Option<Setting<Secret>>,
+    /// Where set. See [`Config::need_state_dir`](super::Config::need_state_dir).
+    pub state_dir: Option<Setting<PathBuf>>,
+    /// Where set. See [`Config::need_slot`](super::Config::need_slot).
+    pub slot: Option<Setting<String>>,
+    /// Folder of PostgreSQL's programs, where it is not to be searched.
+    pub pg_bin: Option<Setting<PathBuf>>,
+}
+
+/// `[repository]`: where the backups are.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RepositoryConfig {
+    /// The place. See [`Config::need_repository`](super::Config::need_repository).
+    pub url: Option<Setting<RepositoryUrl>>,
+    /// `[repository.s3]`.
+    pub s3: S3Config,
+}
+
+/// `[repository.s3]`: how to reach an S3 store.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct S3Config {
+    /// URL of the server, `http` or `https`; AWS itself when not set.
+    pub endpoint: Option<Setting<String>>,
+    /// Region, where set.
+    pub region: Option<Setting<String>>,
+    /// Whether the bucket stands in the path. See [`S3Config::uses_path_style`].
+    pub path_style: Option<Setting<bool>>,
+    /// When to send checksums. See [`S3Config::uses_checksums`].
+    pub checksums: Option<Setting<Checksums>>,
+    /// Access key.
+    pub access_key_id: Option<Setting<String>>,
+    /// File with the access key.
+    pub access_key_id_file: Option<Setting<PathBuf>>,
+    /// Secret of the access key.
+    pub secret_access_key: Option<Setting<Secret>>,
+    /// File with the secret.
+    pub secret_access_key_file: Option<Setting<PathBuf>>,
+    /// Token of temporary credentials.
+    pub session_token: Option<Setting<Secret>>,
+    /// File with the token.
+    pub session_token_file: Option<Setting<PathBuf>>,
+    /// PEM file of certificate authorities for the endpoint, in place of the system's.
+    pub ca_file: Option<Setting<PathBuf>>,
+}
+
+impl S3Config {
+    /// Whether the bucket stands in the path: as set, else with a custom endpoint.
+    pub fn uses_path_style(&self) -> bool {
+        self.path_style.as_ref().map_or(self.endpoint.is_some(), |setting| setting.value)
+    }
+
+    /// When to send checksums: as set, else only where required with a custom endpoint.
+    pub fn uses_checksums(&self) -> Checksums {
+        let derived = if self.endpoint.is_some() { Checksums::WhenRequired } else { Checksums::WhenSupported };
+        self.checksums.as_ref().map_or(derived, |setting| setting.value)
+    }
+}
+
+/// When to send checksums of bodies, in the words of the AWS SDKs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Checksums {
+    /// Only where S3 demands one.
+    WhenRequired,
+    /// Wherever there is one to send.
+    WhenSupported,
+}
+
+/// `[keys]`: as texts; the sealed object's room gives them their types.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KeysConfig {
+    /// Public keys to seal to (`walseal1…`).
+    pub recipients: Option<Setting<Vec<String>>>,
+    /// File of the writer key.
+    pub writer_key_file: Option<Setting<PathBuf>>,
+    /// Files of identities.
+    pub identity_files: Option<Setting<Vec<PathBuf>>>,
+    /// Writers whose signatures count.
+    pub trusted_writers: Option<Setting<Vec<TrustedWriter>>>,
+}
+
+/// A writer whose signatures count, and for what.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TrustedWriter {
+    /// Its public key (`walsealw1…`), as written.
+    pub key: String,
+    /// What it is trusted with; never empty.
+    pub roles: Vec<WriterRole>,
+}
+
+/// What a writer is trusted with.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum WriterRole {
+    /// WAL and everything about it.
+    Wal,
+    /// Base backups.
+    Base,
+    /// Results of drills in the ledger.
+    Drill,
+}
+
+/// `[wal]`: the stream.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WalConfig {
+    /// Whether the daemon streams WAL.
+    pub enabled: Setting<bool>,
+    /// Longest time that committed WAL waits before it is shipped; 10 ms to 1 h.
+    pub ship_interval: Setting<Duration>,
+    /// Ship each commit at once.
+    pub synchronous: Setting<bool>,
+    /// A buffer full for longer closes the connection.
+    pub stall_limit: Setting<Duration>,
+    /// How long a server's shutdown may wait for a store that is down.
+    pub shutdown_wait: Setting<Duration>,
+    /// How often the frontier is written down.
+    pub frontier_interval: Setting<Duration>,
+}
+
+/// `[base]`: base backups.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BaseConfig {
+    /// When, as cron writes it; not yet checked.
+    pub schedule: Option<Setting<String>>,
+    /// Time zone of the schedule, else the server's; not yet checked.
+    pub timezone: Option<Setting<String>>,
+    /// Start later by a random time up to this.
+    pub jitter: Setting<Duration>,
+    /// Take a full one when the last is older.
+    pub full_every: Setting<Duration>,
+    /// Bytes per second to read from the server; 0 is no limit.
+    pub max_rate: Setting<u64>,
+}
+
+/// `[retention]`: what is kept.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RetentionConfig {
+    /// Any second of this time.
+    pub window: Setting<Duration>,
+    /// Bases beyond it, one for each of so many days.
+    pub daily: Setting<u32>,
+    /// Likewise for weeks.
+    pub weekly: Setting<u32>,
+    /// Likewise for months.
+    pub monthly: Setting<u32>,
+    /// Proven backups that prune never goes below.
+    pub min_proven: Setting<u32>,
+}
+
+/// `[fetch]`: the `restore_command`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FetchConfig {
+    /// How long a store that does not answer is retried.
+    pub retry: Setting<Duration>,
+    /// Likewise on a standby.
+    pub retry_standby: Setting<Duration>,
+}
+
+/// `[drill]`: restores that prove a backup.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DrillConfig {
+    /// When, as cron writes it; not yet checked.
+    pub schedule: Option<Setting<String>>,
+    /// Where drills restore to.
+    pub scratch_dir: Setting<PathBuf>,
+    /// Folder of PostgreSQL's programs for drills, where it is another than the cluster's.
+    pub pg_bin: Option<Setting<PathBuf>>,
+    /// A drill fails when the restore takes longer.
+    pub max_rto: Option<Setting<Duration>>,
+    /// A drill fails when more time than this would be lost.
+    pub max_rpo: Option<Setting<Duration>>,
+    /// Checks of the user's own.
+    pub checks: Vec<DrillCheck>,
+}
+
+/// One of `[[drill.checks]]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DrillCheck {
+    /// What the check is called.
+    pub name: String,
+    /// The database it runs in.
+    pub database: String,
+    /// The statement.
+    pub sql: String,
+    /// The text that its first column must have.
+    pub expect: String,
+}
