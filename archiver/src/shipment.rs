@@ -1,0 +1,192 @@
+//! A piece of WAL on its way into the repository: sealed, stored once, and durable before anybody hears of it (I1).
+
+use bytes::Bytes;
+use walseal_common::lsn::{Lsn, LsnRange};
+use walseal_common::repository::{ObjectName, Repository, RepositoryError, WalPut};
+use walseal_common::seal::{
+    CompareDigest, Draft, Kind, MAX_PLAINTEXT, SealError, SealedObject, Transactions, WalSection,
+};
+use walseal_common::segment::{SegmentName, SegmentNumber, SegmentSize};
+use walseal_common::timeline::Branch;
+
+use crate::keys::ArchiveKeys;
+
+/// Plaintext of one frame of WAL.
+const FRAME_SIZE: u32 = 1 << 20;
+/// On WAL, zstd's level 1 is both faster and smaller than level 3.
+const LEVEL: i32 = 1;
+
+/// A piece of one segment, with everything its object's header says.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    /// As what it is stored.
+    pub kind: PieceKind,
+    /// The branch it belongs to.
+    pub branch: Branch,
+    /// Size of the cluster's segments.
+    pub segment_size: SegmentSize,
+    /// Where it begins.
+    pub start: Lsn,
+    /// The WAL itself.
+    pub bytes: Bytes,
+    /// Digest of the segment up to `start`.
+    pub digest_start: CompareDigest,
+    /// Digest of the segment up to the piece's end.
+    pub digest_end: CompareDigest,
+    /// Transactions that end in it.
+    pub transactions: Transactions,
+    /// A record that ends in it began before it and was not read.
+    pub leading_unread: bool,
+}
+
+/// As what a piece of WAL is stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PieceKind {
+    /// A whole segment, or one part of a segment over 16 MiB.
+    Whole,
+    /// A piece of the segment that is being filled.
+    Tail,
+    /// The valid part of a branch's last segment.
+    Partial,
+}
+
+/// A piece of WAL could not be made durable.
+#[derive(Debug, thiserror::Error)]
+pub enum ShipError {
+    /// The repository did not take it.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// It could not be sealed.
+    #[error("{range} could not be sealed: {source}")]
+    Seal {
+        /// The WAL.
+        range: LsnRange,
+        /// Why.
+        source: SealError,
+    },
+    /// The thread that sealed it ended early.
+    #[error("{0} could not be sealed: the thread that did it ended early")]
+    Thread(LsnRange),
+}
+
+impl ShipError {
+    /// Whether trying the same piece again is useless.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            ShipError::Repository(error) => error.is_permanent(),
+            ShipError::Seal { source, .. } => source.is_permanent(),
+            ShipError::Thread(_) => false,
+        }
+    }
+}
+
+impl Piece {
+    /// The LSNs it covers.
+    pub fn range(&self) -> LsnRange {
+        LsnRange { start: self.start, end: self.start.advance(self.bytes.len() as u64) }
+    }
+
+    /// The segment it belongs to.
+    pub fn segment(&self) -> SegmentName {
+        SegmentName::new(self.branch.timeline, self.number(), self.segment_size)
+    }
+
+    fn number(&self) -> SegmentNumber {
+        self.segment_size.number(self.start)
+    }
+
+    /// Its object's name.
+    pub fn name(&self) -> ObjectName {
+        match self.kind {
+            PieceKind::Whole if self.segment_size.bytes() > MAX_PLAINTEXT => {
+                let part = self.segment_size.offset(self.start) / MAX_PLAINTEXT;
+                // At most 64 parts: 1 GiB in 16 MiB.
+                ObjectName::Wal(self.branch, self.segment(), Some(part as u8))
+            }
+            PieceKind::Whole => ObjectName::Wal(self.branch, self.segment(), None),
+            PieceKind::Tail => ObjectName::Tail(self.branch, self.segment(), self.range()),
+            PieceKind::Partial => ObjectName::Partial(self.branch, self.segment()),
+        }
+    }
+
+    fn section(&self, keys: &ArchiveKeys) -> WalSection {
+        WalSection {
+            branch: self.branch,
+            segment: self.segment(),
+            segment_size: self.segment_size,
+            start: self.start,
+            end: self.range().end,
+            compare_key: keys.writer.compare().id(),
+            digest_start: self.digest_start,
+            digest_end: self.digest_end,
+            transactions: self.transactions,
+            leading_unread: self.leading_unread,
+        }
+    }
+
+    fn seal(&self, name: &ObjectName, repository: &Repository, keys: &ArchiveKeys) -> Result<SealedObject, SealError> {
+        let kind = match self.kind {
+            PieceKind::Whole => Kind::Wal,
+            PieceKind::Tail => Kind::Tail,
+            PieceKind::Partial => Kind::Partial,
+        };
+        let draft = Draft {
+            kind,
+            cluster: repository.cluster(),
+            name: name.to_string(),
+            wal: Some(self.section(keys)),
+            frame_size: FRAME_SIZE,
+            level: LEVEL,
+        };
+        let mut sealer = draft.seal(&keys.recipients, &keys.writer)?;
+        sealer.frames_of(&self.bytes)?;
+        sealer.finish()
+    }
+
+    async fn sealed_as(
+        &self,
+        name: ObjectName,
+        repository: &Repository,
+        keys: &ArchiveKeys,
+    ) -> Result<(ObjectName, SealedObject), ShipError> {
+        let (piece, repository, keys) = (self.clone(), repository.clone(), keys.clone());
+        let range = self.range();
+        let sealed = tokio::task::spawn_blocking(move || {
+            let object = piece.seal(&name, &repository, &keys);
+            object.map(|object| (name, object))
+        });
+        let sealed = sealed.await.map_err(|_| ShipError::Thread(range))?;
+        sealed.map_err(|source| ShipError::Seal { range, source })
+    }
+
+    /// Seals the piece and stores it. When this returns, it is durable, or was before with the same bytes.
+    ///
+    /// Errors: [`RepositoryError::Conflict`] when the name holds other bytes; these bytes are then kept under
+    /// `conflict/` (I3).
+    pub async fn ship(&self, repository: &Repository, keys: &ArchiveKeys) -> Result<WalPut, ShipError> {
+        let section = self.section(keys);
+        let (name, object) = self.sealed_as(self.name(), repository, keys).await?;
+        match repository.put_wal(&name, &object, &section).await {
+            Ok(put) => Ok(put),
+            Err(error @ (RepositoryError::Conflict { .. } | RepositoryError::OtherCompareKey { .. })) => {
+                self.keep_conflicting(name, repository, keys).await?;
+                Err(error.into())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn keep_conflicting(
+        &self,
+        name: ObjectName,
+        repository: &Repository,
+        keys: &ArchiveKeys,
+    ) -> Result<(), ShipError> {
+        // The digest names the bytes, so that a retry does not keep them twice.
+        let word: String = self.digest_end.to_string().chars().take(16).collect();
+        let kept = ObjectName::Conflict(Box::new(name), word);
+        let (_, object) = self.sealed_as(kept, repository, keys).await?;
+        repository.put(&object).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,381 @@
+//! Cutting the WAL stream into pieces: whole segments when they are full, tails in between.
+
+use bytes::Bytes;
+use walseal_common::lsn::Lsn;
+use walseal_common::seal::{CompareDigest, CompareHasher, CompareKey, MAX_PLAINTEXT, Transactions};
+use walseal_common::segment::{SegmentNumber, SegmentSize};
+use walseal_common::timeline::Branch;
+use walseal_common::wal::{Content, Event, WalkOptions, Walker};
+
+use crate::shipment::{Piece, PieceKind};
+
+/// How many tails a part of a segment may have before one is shipped that covers all of it, so that a reader never
+/// needs more than 64 gets for a segment.
+const MOST_TAILS: u32 = 32;
+
+/// WAL that came again is not what was shipped before.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the server's WAL up to {at} is not what branch {branch} of the repository holds: another server wrote this \
+     timeline, or one of the two is damaged. Nothing is confirmed any more; find out which server is alive"
+)]
+pub struct OverlapDiffers {
+    /// The branch.
+    pub branch: Branch,
+    /// The position for which both sides have a digest.
+    pub at: Lsn,
+}
+
+/// What is known of a stretch of WAL while it grows.
+#[derive(Clone, Copy, Default)]
+struct Tally {
+    transactions: Transactions,
+    leading_unread: bool,
+}
+
+/// Cuts a branch's WAL into pieces. Holds at most one object's worth of plaintext: 16 MiB (I11).
+pub struct Cutter {
+    branch: Branch,
+    segment_size: SegmentSize,
+    key: CompareKey,
+    /// Digest of the segment from its start to `received`.
+    hasher: CompareHasher,
+    walker: Option<Walker>,
+    /// First byte of `part`: the segment's start, or that of a part of 16 MiB.
+    part_start: Lsn,
+    part: Vec<u8>,
+    part_digest: CompareDigest,
+    part_tally: Tally,
+    part_tails: u32,
+    /// Everything before it was cut, or was durable before this stream began. `part_start <= cut <= received`.
+    cut: Lsn,
+    cut_digest: CompareDigest,
+    cut_tally: Tally,
+    /// End of what was durable before this stream, and its digest: compared when the stream has passed it.
+    overlap: Option<(Lsn, CompareDigest)>,
+}
+
+impl std::fmt::Debug for Cutter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Cutter({} at {}, cut to {})", self.branch, self.received(), self.cut)
+    }
+}
+
+impl Cutter {
+    /// Begins at `start`, the start of a segment. `durable` tells what lies in the repository of this segment: its end
+    /// and the digest there; it is compared when the stream has passed it, and is not shipped again as a tail.
+    pub fn new(
+        branch: Branch,
+        segment_size: SegmentSize,
+        key: &CompareKey,
+        start: Lsn,
+        durable: Option<(Lsn, CompareDigest)>,
+    ) -> Cutter {
+        debug_assert_eq!(segment_size.offset(start), 0, "a stream begins with a segment");
+        let hasher = key.hasher();
+        let empty = hasher.digest();
+        Cutter {
+            branch,
+            segment_size,
+            key: key.clone(),
+            hasher,
+            walker: new_walker(start, segment_size),
+            part_start: start,
+            part: Vec::new(),
+            part_digest: empty,
+            part_tally: Tally::default(),
+            part_tails: 0,
+            cut: start,
+            cut_digest: empty,
+            cut_tally: Tally::default(),
+            overlap: durable,
+        }
+    }
+
+    /// End of what was pushed.
+    pub fn received(&self) -> Lsn {
+        self.part_start.advance(self.part.len() as u64)
+    }
+
+    /// Bytes that no piece holds yet.
+    pub fn uncut(&self) -> u64 {
+        self.received().bytes_since(self.cut)
+    }
+
+    /// Takes the bytes that follow. Parts and segments that they complete are appended to `pieces`.
+    ///
+    /// Errors: the bytes contradict what the repository holds.
+    pub fn push(&mut self, mut bytes: &[u8], pieces: &mut Vec<Piece>) -> Result<(), OverlapDiffers> {
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(self.room()));
+            self.take(now);
+            if let Some((at, expected)) = self.overlap.filter(|(at, _)| *at == self.received()) {
+                if self.hasher.digest() != expected {
+                    return Err(OverlapDiffers { branch: self.branch, at });
+                }
+                self.overlap = None;
+                self.mark_cut();
+            }
+            if self.received().bytes_since(self.part_start) == self.part_capacity() {
+                pieces.push(self.finish_part());
+            }
+            bytes = later;
+        }
+        Ok(())
+    }
+
+    /// Bytes until something is due: the end of a part, or the position to compare.
+    fn room(&self) -> usize {
+        let received = self.received();
+        let part_end = self.part_start.advance(self.part_capacity());
+        let due = match self.overlap {
+            Some((at, _)) if at > received => at.min(part_end),
+            _ => part_end,
+        };
+        usize::try_from(due.bytes_since(received)).unwrap_or(usize::MAX)
+    }
+
+    fn part_capacity(&self) -> u64 {
+        self.segment_size.bytes().min(MAX_PLAINTEXT)
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        if self.part.capacity() == 0 {
+            self.part.reserve_exact(self.part_capacity() as usize);
+        }
+        self.part.extend_from_slice(bytes);
+        self.hasher.update(bytes);
+        let Some(walker) = &mut self.walker else { return };
+        let mut seen = Tally::default();
+        let walked = walker.push(bytes, |event| match event {
+            Event::LeadingSkipped { .. } => seen.leading_unread = true,
+            Event::Record(record) => match &record.content {
+                Content::Transaction(end) => match end.time.to_jiff() {
+                    Some(time) => seen.transactions.add(time),
+                    None => seen.leading_unread = true,
+                },
+                Content::Unreadable(_) => seen.leading_unread = true,
+                _ => {}
+            },
+        });
+        if let Err(end) = walked {
+            // The bytes are the server's and are kept as they are; only the hint of times is lost until the next segment.
+            tracing::warn!(branch = %self.branch, %end, "the record walk stopped; this segment's times stay unknown");
+            seen.leading_unread = true;
+            self.walker = None;
+        }
+        for tally in [&mut self.part_tally, &mut self.cut_tally] {
+            tally.transactions.merge(&seen.transactions);
+            tally.leading_unread |= seen.leading_unread || self.walker.is_none();
+        }
+    }
+
+    fn mark_cut(&mut self) {
+        self.cut = self.received();
+        self.cut_digest = self.hasher.digest();
+        self.cut_tally = Tally { leading_unread: self.walker.is_none(), ..Tally::default() };
+    }
+
+    fn piece(&self, kind: PieceKind, start: Lsn, bytes: Bytes, digest_start: CompareDigest, tally: Tally) -> Piece {
+        Piece {
+            kind,
+            branch: self.branch,
+            segment_size: self.segment_size,
+            start,
+            bytes,
+            digest_start,
+            digest_end: self.hasher.digest(),
+            transactions: tally.transactions,
+            leading_unread: tally.leading_unread,
+        }
+    }
+
+    fn finish_part(&mut self) -> Piece {
+        let bytes = Bytes::from(std::mem::take(&mut self.part));
+        let end = self.part_start.advance(bytes.len() as u64);
+        let piece = self.piece(PieceKind::Whole, self.part_start, bytes, self.part_digest, self.part_tally);
+        self.part_start = end;
+        self.part_tails = 0;
+        if self.segment_size.offset(end) == 0 {
+            self.hasher = self.key.hasher();
+            if self.walker.is_none() {
+                self.walker = new_walker(end, self.segment_size);
+            }
+        }
+        self.part_digest = self.hasher.digest();
+        self.part_tally = Tally { leading_unread: self.walker.is_none(), ..Tally::default() };
+        self.mark_cut();
+        piece
+    }
+
+    /// Cuts what was not cut yet as a tail, or nothing when there is nothing. Once a part has many tails, the new one
+    /// covers the part from its start.
+    pub fn cut_tail(&mut self) -> Option<Piece> {
+        if self.uncut() == 0 || self.overlap.is_some() {
+            return None;
+        }
+        let piece = if self.part_tails >= MOST_TAILS {
+            self.part_tails = 0;
+            self.piece(
+                PieceKind::Tail,
+                self.part_start,
+                Bytes::copy_from_slice(&self.part),
+                self.part_digest,
+                self.part_tally,
+            )
+        } else {
+            let from = usize::try_from(self.cut.bytes_since(self.part_start)).unwrap_or(usize::MAX);
+            let bytes = Bytes::copy_from_slice(self.part.get(from..).unwrap_or_default());
+            self.piece(PieceKind::Tail, self.cut, bytes, self.cut_digest, self.cut_tally)
+        };
+        self.part_tails += 1;
+        self.mark_cut();
+        Some(piece)
+    }
+
+    /// The end of a timeline: what the last segment holds, to be kept as `.partial`. `None` when it ended with a segment or
+    /// (over 16 MiB) with a part.
+    pub fn partial(&self) -> Option<Piece> {
+        (!self.part.is_empty()).then(|| {
+            self.piece(
+                PieceKind::Partial,
+                self.part_start,
+                Bytes::copy_from_slice(&self.part),
+                self.part_digest,
+                self.part_tally,
+            )
+        })
+    }
+
+    /// The segment that is being filled.
+    pub fn segment(&self) -> SegmentNumber {
+        self.segment_size.number(self.part_start)
+    }
+}
+
+fn new_walker(start: Lsn, size: SegmentSize) -> Option<Walker> {
+    // A segment's start is always the start of a page.
+    Walker::new(start, size, WalkOptions { check_crc: false, ..WalkOptions::default() }).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use walseal_common::lsn::LsnRange;
+    use walseal_common::repository::Cover;
+    use walseal_common::seal::WriterKey;
+    use walseal_common::timeline::{SystemIdentifier, TimelineHistory, TimelineId};
+
+    use super::*;
+
+    fn branch() -> Branch {
+        TimelineHistory::root(TimelineId::FIRST).branch(SystemIdentifier(7))
+    }
+
+    fn key() -> CompareKey {
+        WriterKey::generate().expect("random bytes").compare().clone()
+    }
+
+    /// Bytes that are no WAL: the walk stops at once, which must not matter to the pieces.
+    fn noise(length: usize) -> Vec<u8> {
+        (0..length).map(|at| (at * 7 + at / 251) as u8).collect()
+    }
+
+    fn digest(key: &CompareKey, bytes: &[u8]) -> CompareDigest {
+        let mut hasher = key.hasher();
+        hasher.update(bytes);
+        hasher.digest()
+    }
+
+    const MIB: u64 = 1 << 20;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn i2_pieces_hold_every_byte_once_in_order(
+            steps in prop::collection::vec((1usize..400_000, any::<bool>()), 1..60),
+            size in prop::sample::select(vec![1u64, 2, 32]),
+        ) {
+            let size = SegmentSize::new(size * MIB).expect("a legal size");
+            let start = SegmentNumber(5).start(size);
+            let key = key();
+            let mut cutter = Cutter::new(branch(), size, &key, start, None);
+            let total: usize = steps.iter().map(|(length, _)| length).sum();
+            let wal = noise(total);
+            let mut pieces = Vec::new();
+            let mut at = 0;
+            for (length, cut) in steps {
+                cutter.push(&wal[at..at + length], &mut pieces).expect("no overlap to differ");
+                at += length;
+                if cut {
+                    pieces.extend(cutter.cut_tail());
+                }
+            }
+            pieces.extend(cutter.cut_tail());
+            prop_assert_eq!(cutter.received(), start.advance(total as u64));
+            prop_assert_eq!(cutter.uncut(), 0);
+            let ranges: Vec<LsnRange> = pieces.iter().map(Piece::range).collect();
+            prop_assert_eq!(Cover::of(start, &ranges).end, cutter.received());
+            for piece in &pieces {
+                let from = piece.start.bytes_since(start) as usize;
+                let to = from + piece.bytes.len();
+                prop_assert_eq!(&piece.bytes[..], &wal[from..to]);
+                let segment = size.align_down(piece.start).bytes_since(start) as usize;
+                prop_assert_eq!(piece.digest_start, digest(&key, &wal[segment..from]));
+                prop_assert_eq!(piece.digest_end, digest(&key, &wal[segment..to]));
+                prop_assert!(piece.bytes.len() as u64 <= MAX_PLAINTEXT);
+                prop_assert_eq!(size.number(piece.start), size.number(Lsn(piece.range().end.0 - 1)));
+            }
+            // A reader never needs more than 64 gets for a segment.
+            for number in 0..=(total as u64 / size.bytes()) {
+                let segment = SegmentNumber(5 + number).range(size);
+                let inside: Vec<LsnRange> = ranges.iter().copied().filter(|r| segment.contains(r.start)).collect();
+                prop_assert!(Cover::of(segment.start, &inside).pieces.len() <= 64);
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_quiet_segment_never_needs_more_than_64_gets() {
+        let size = SegmentSize::new(MIB).expect("a legal size");
+        let start = SegmentNumber(1).start(size);
+        let mut cutter = Cutter::new(branch(), size, &key(), start, None);
+        let mut pieces = Vec::new();
+        for step in noise(1000) {
+            cutter.push(&[step], &mut pieces).expect("no overlap to differ");
+            pieces.extend(cutter.cut_tail());
+            let ranges: Vec<LsnRange> = pieces.iter().map(Piece::range).collect();
+            let cover = Cover::of(start, &ranges);
+            assert_eq!(cover.end, cutter.received());
+            assert!(cover.pieces.len() <= 64, "{} gets at {}", cover.pieces.len(), cutter.received());
+        }
+    }
+
+    #[test]
+    fn what_is_durable_already_is_compared_and_not_shipped_again() {
+        let size = SegmentSize::new(MIB).expect("a legal size");
+        let (start, key) = (SegmentNumber(9).start(size), key());
+        let wal = noise(3000);
+        let durable = (start.advance(1000), digest(&key, &wal[..1000]));
+        let mut cutter = Cutter::new(branch(), size, &key, start, Some(durable));
+        let mut pieces = Vec::new();
+        cutter.push(&wal[..900], &mut pieces).expect("not at the position yet");
+        assert!(cutter.cut_tail().is_none(), "nothing new before the position to compare");
+        cutter.push(&wal[900..2000], &mut pieces).expect("the same bytes");
+        let tail = cutter.cut_tail().expect("1000 new bytes");
+        assert_eq!(tail.range(), LsnRange { start: start.advance(1000), end: start.advance(2000) });
+        assert_eq!(tail.digest_start, durable.1);
+    }
+
+    #[test]
+    fn case_17_other_bytes_than_the_durable_ones_are_refused() {
+        let size = SegmentSize::new(MIB).expect("a legal size");
+        let (start, key) = (SegmentNumber(9).start(size), key());
+        let mut wal = noise(3000);
+        let durable = (start.advance(1000), digest(&key, &wal[..1000]));
+        wal[999] ^= 1;
+        let mut cutter = Cutter::new(branch(), size, &key, start, Some(durable));
+        let outcome = cutter.push(&wal, &mut Vec::new());
+        assert_eq!(outcome, Err(OverlapDiffers { branch: branch(), at: start.advance(1000) }));
+    }
+}
