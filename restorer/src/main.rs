@@ -1,1 +1,2 @@
+//! `walseal-restorer`: from a repository back to a PostgreSQL cluster.
 fn main() {}

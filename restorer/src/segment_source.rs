@@ -1,0 +1,327 @@
+//! The bytes of one segment, put together from whatever objects hold it.
+//!
+//! A segment may lie in the repository whole, in parts (over 16 MiB), as a `.partial`, as tails, or as a mixture;
+//! section 5 of `docs/FORMAT.md` says how they make up one. Everything that recovery or a plan reads of WAL comes
+//! through [`read_segment`].
+
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use walseal_common::lsn::{Lsn, LsnRange};
+use walseal_common::repository::{Cover, ObjectName, Repository, RepositoryError};
+use walseal_common::seal::{CompareKey, Identity, MAX_PLAINTEXT, SealError, WalSection};
+use walseal_common::segment::{SegmentName, SegmentNumber, SegmentSize};
+use walseal_common::timeline::Branch;
+
+/// How often a segment is looked at anew when its objects change while they are read: tails go away once the whole
+/// segment is there, so the second look finds that one.
+const LOOKS: usize = 4;
+
+/// Objects of one segment that are read at the same time; bounds memory to about as many times 32 MiB (I11).
+const READS_AT_ONCE: usize = 4;
+
+/// One segment as recovery may see it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SegmentBytes {
+    /// Exactly one segment long; zeros from `valid_end` on (case 3).
+    pub bytes: Vec<u8>,
+    /// End of the bytes that objects hold without a hole, from the segment's start on. Never below the start.
+    pub valid_end: Lsn,
+    /// Whether the bytes reach the segment's end.
+    pub whole: bool,
+    /// The highest LSN of this segment that any object speaks of. Beyond `valid_end` it proves a hole: bytes that
+    /// were durable once and cannot be had now.
+    pub known_end: Lsn,
+}
+
+impl std::fmt::Debug for SegmentBytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SegmentBytes(valid to {}, known to {}, whole: {})", self.valid_end, self.known_end, self.whole)
+    }
+}
+
+/// A segment could not be read.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SegmentError {
+    /// No object holds anything of it. Whether that is the end of WAL or a hole, the caller must judge (I6).
+    #[error("segment {segment} of branch {branch} is not in {store}, neither whole nor in pieces")]
+    Missing {
+        /// The branch that was asked.
+        branch: Branch,
+        /// The segment.
+        segment: SegmentName,
+        /// The store's URL.
+        store: String,
+    },
+    /// Two objects of the segment hold different bytes for the same place.
+    #[error(
+        "{first} and {second} disagree about the WAL before {at}: two servers wrote the same branch; \
+         find out which writer is the living one (walseal-archiver adopt --writer) before this segment is used"
+    )]
+    Disagreement {
+        /// One object.
+        first: String,
+        /// The other.
+        second: String,
+        /// Where the bytes up to it differ.
+        at: Lsn,
+    },
+    /// Two objects follow each other, but nobody can tell that they belong together.
+    #[error(
+        "{first} and {second} follow each other at {at} but were written with different compare keys, so that nothing \
+         shows that they belong together; archivers of one cluster must share a compare key"
+    )]
+    Incomparable {
+        /// One object.
+        first: String,
+        /// The other.
+        second: String,
+        /// Where they meet.
+        at: Lsn,
+    },
+    /// An object's header or content is not what its name says.
+    #[error("object {name}: its header says {found}, its name {expected}")]
+    Misplaced {
+        /// The object.
+        name: String,
+        /// What the header says.
+        found: String,
+        /// What the name says.
+        expected: String,
+    },
+    /// The objects changed each time they were read.
+    #[error("the pieces of segment {segment} of branch {branch} changed each time they were read; try again")]
+    Unsteady {
+        /// The branch.
+        branch: Branch,
+        /// The segment.
+        segment: SegmentName,
+    },
+    /// The repository did not give an object.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+}
+
+impl SegmentError {
+    /// Whether the same call could succeed later without anybody changing anything.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            SegmentError::Repository(error) => error.is_permanent(),
+            SegmentError::Unsteady { .. } => false,
+            _ => true,
+        }
+    }
+
+    /// Whether there is just nothing of the segment.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, SegmentError::Missing { .. })
+    }
+}
+
+/// Reads segment `segment` of `branch` up to its valid end.
+///
+/// One get where the whole segment is one object; else two listings and as many gets as the fewest pieces that cover
+/// it. Memory: one segment, and four objects.
+///
+/// Errors: [`SegmentError::Missing`] when no object holds anything of it; pieces that do not agree; an object that is
+/// not what a trusted writer signed; none of `identities` opens it; the store.
+pub async fn read_segment(
+    repository: &Repository,
+    branch: Branch,
+    segment: SegmentNumber,
+    size: SegmentSize,
+    identities: &[Identity],
+) -> Result<SegmentBytes, SegmentError> {
+    let name = SegmentName::new(branch.timeline, segment, size);
+    let source = Source { repository, branch, range: segment.range(size), name, size, identities };
+    for _ in 0..LOOKS {
+        if size.bytes() <= MAX_PLAINTEXT {
+            match source.piece(ObjectName::Wal(branch, name, None), source.range).await {
+                Ok(piece) => return source.join(vec![piece], source.range.end).await,
+                Err(error) if is_gone(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        match source.joined_pieces().await {
+            Ok(Some(bytes)) => return Ok(bytes),
+            Ok(None) => {}
+            Err(error) if is_gone(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(SegmentError::Unsteady { branch, segment: name })
+}
+
+fn is_gone(error: &SegmentError) -> bool {
+    matches!(error, SegmentError::Repository(error) if error.is_not_found())
+}
+
+/// One object's share of the segment.
+struct Piece {
+    name: ObjectName,
+    section: WalSection,
+    plain: Vec<u8>,
+}
+
+struct Source<'a> {
+    repository: &'a Repository,
+    branch: Branch,
+    range: LsnRange,
+    name: SegmentName,
+    size: SegmentSize,
+    identities: &'a [Identity],
+}
+
+impl Source<'_> {
+    /// The segment from parts, partial and tails; `None` when it became whole meanwhile.
+    async fn joined_pieces(&self) -> Result<Option<SegmentBytes>, SegmentError> {
+        // Tails are listed before `wal/`: a tail goes only once its bytes lie there, so that nothing slips through.
+        let tails = self.repository.tails(self.branch, self.name).await?;
+        let mut available: Vec<(LsnRange, ObjectName)> =
+            tails.into_iter().map(|range| (range, ObjectName::Tail(self.branch, self.name, range))).collect();
+        let mut partial = None;
+        for name in self.stored_names().await? {
+            match &name {
+                ObjectName::Wal(_, _, None) if self.size.bytes() <= MAX_PLAINTEXT => return Ok(None),
+                ObjectName::Wal(_, _, Some(part)) if self.size.bytes() > MAX_PLAINTEXT => {
+                    let start = self.range.start.advance(u64::from(*part) * MAX_PLAINTEXT);
+                    available.push((LsnRange { start, end: start.advance(MAX_PLAINTEXT) }, name));
+                }
+                ObjectName::Partial(..) => {
+                    let (signed, _) = self.repository.read_header(&name).await?;
+                    if let Some(section) = signed.header.wal {
+                        let range = LsnRange { start: section.start, end: section.end };
+                        available.push((range, name.clone()));
+                        partial = Some(range);
+                    }
+                }
+                _ => {}
+            }
+        }
+        let inside = |range: &LsnRange| self.range.start <= range.start && range.end <= self.range.end;
+        available.retain(|(range, _)| inside(range));
+        let Some(known_end) = available.iter().map(|(range, _)| range.end).max() else {
+            let (branch, segment, store) = (self.branch, self.name, self.repository.describe());
+            return Err(SegmentError::Missing { branch, segment, store });
+        };
+        // One of equal pieces is enough; the partial outlives the tails.
+        available.retain(|(range, name)| Some(*range) != partial || matches!(name, ObjectName::Partial(..)));
+        let ranges: Vec<LsnRange> = available.iter().map(|(range, _)| *range).collect();
+        let chosen: Vec<(LsnRange, ObjectName)> = Cover::of(self.range.start, &ranges)
+            .pieces
+            .into_iter()
+            .filter_map(|range| available.iter().find(|(there, _)| *there == range).cloned())
+            .collect();
+        let pieces: Vec<Piece> = stream::iter(chosen)
+            .map(|(range, name)| self.piece(name, range))
+            .buffered(READS_AT_ONCE)
+            .try_collect()
+            .await?;
+        self.join(pieces, known_end).await.map(Some)
+    }
+
+    /// Names below `wal/` that belong to this segment: itself, its parts, its partial.
+    async fn stored_names(&self) -> Result<Vec<ObjectName>, SegmentError> {
+        let folder = format!("{}/", self.repository.cluster());
+        let prefix = format!("{folder}{}{}", ObjectName::wal_prefix(self.branch), self.name);
+        let mut names = Vec::new();
+        let mut after: Option<String> = None;
+        loop {
+            let listed = self.repository.store().list(&prefix, after.as_deref(), 1000).await;
+            let page = listed.map_err(RepositoryError::from)?;
+            let Some(last) = page.last() else { return Ok(names) };
+            after = Some(last.key.clone());
+            names.extend(page.iter().filter_map(|meta| meta.key.strip_prefix(&folder)?.parse::<ObjectName>().ok()));
+        }
+    }
+
+    /// Reads and opens one object, and checks that it holds `range` of this segment.
+    async fn piece(&self, name: ObjectName, range: LsnRange) -> Result<Piece, SegmentError> {
+        let envelope = self.repository.read(&name).await?;
+        let refuse = |source: SealError| RepositoryError::Object { name: name.to_string(), source };
+        let Some(section) = envelope.header().wal.clone() else {
+            return Err(refuse(SealError::Header("it does not say which WAL it holds".to_owned())).into());
+        };
+        let found = format!(
+            "{}..{} of segment {} ({} bytes) of branch {}",
+            section.start,
+            section.end,
+            section.segment,
+            section.segment_size.bytes(),
+            section.branch
+        );
+        let expected =
+            format!("{range} of segment {} ({} bytes) of branch {}", self.name, self.size.bytes(), self.branch);
+        if found != expected {
+            return Err(SegmentError::Misplaced { name: name.to_string(), found, expected });
+        }
+        let plain = envelope.read_all(self.identities).map_err(refuse)?;
+        if plain.len() as u64 != range.len() {
+            let found = format!("{} bytes of WAL", plain.len());
+            return Err(SegmentError::Misplaced { name: name.to_string(), found, expected });
+        }
+        Ok(Piece { name, section, plain })
+    }
+
+    /// Joins pieces of which each begins at or before the end of the one before.
+    async fn join(&self, pieces: Vec<Piece>, known_end: Lsn) -> Result<SegmentBytes, SegmentError> {
+        let mut bytes = Vec::with_capacity(usize::try_from(self.size.bytes()).unwrap_or(0));
+        let mut before: Option<(ObjectName, WalSection)> = None;
+        let mut compare_key = None;
+        for piece in pieces {
+            if let Some((name, section)) = &before {
+                if piece.section.start < section.end && compare_key.is_none() {
+                    compare_key = Some(self.compare_key().await?);
+                }
+                agree(&bytes, (name, section), &piece, compare_key.as_ref())?;
+            }
+            let covered = self.range.start.advance(bytes.len() as u64).bytes_since(piece.section.start);
+            bytes.extend_from_slice(piece.plain.get(usize::try_from(covered).unwrap_or(usize::MAX)..).unwrap_or(&[]));
+            before = Some((piece.name, piece.section));
+        }
+        let valid_end = self.range.start.advance(bytes.len() as u64);
+        bytes.resize(usize::try_from(self.size.bytes()).unwrap_or(bytes.len()), 0);
+        Ok(SegmentBytes { bytes, valid_end, whole: valid_end == self.range.end, known_end })
+    }
+
+    async fn compare_key(&self) -> Result<CompareKey, SegmentError> {
+        let name = ObjectName::Identity;
+        let content = self.repository.open(&name, self.identities).await?;
+        let key = <[u8; 32]>::try_from(content.as_slice()).map_err(|_| {
+            let source = SealError::Structure("the compare key in it is not 32 bytes long".to_owned());
+            SegmentError::Repository(RepositoryError::Object { name: name.to_string(), source })
+        })?;
+        Ok(CompareKey::new(key))
+    }
+}
+
+/// Checks that `piece` goes on with (or overlaps) the bytes so far, whose last object is `before`.
+fn agree(
+    bytes: &[u8],
+    (name, before): (&ObjectName, &WalSection),
+    piece: &Piece,
+    compare_key: Option<&CompareKey>,
+) -> Result<(), SegmentError> {
+    let (section, at) = (&piece.section, piece.section.start);
+    let (first, second) = (name.to_string(), piece.name.to_string());
+    let disagreement = |at| SegmentError::Disagreement { first: first.clone(), second: second.clone(), at };
+    if before.end == at {
+        if before.compare_key != section.compare_key {
+            return Err(SegmentError::Incomparable { first, second, at });
+        }
+        return if before.digest_end == section.digest_start { Ok(()) } else { Err(disagreement(at)) };
+    }
+    let shared = usize::try_from(before.end.bytes_since(at)).unwrap_or(usize::MAX);
+    let from = bytes.len().checked_sub(shared).unwrap_or(usize::MAX);
+    let same = bytes.get(from..).zip(piece.plain.get(..shared)).is_some_and(|(one, other)| one == other);
+    if !same {
+        return Err(disagreement(before.end));
+    }
+    let Some(key) = compare_key.filter(|key| key.id() == section.compare_key) else {
+        return Err(SegmentError::Incomparable { first, second, at });
+    };
+    let mut hasher = key.hasher();
+    hasher.update(bytes.get(..from).unwrap_or_default());
+    if hasher.digest() == section.digest_start { Ok(()) } else { Err(disagreement(at)) }
+}
+
+#[cfg(test)]
+mod tests;
