@@ -1,0 +1,129 @@
+//! The server's own programs on this machine: `postgres`, `pg_ctl`, `pg_dump`, …
+
+use std::env;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A program of a given major version was not found.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "no {program} of PostgreSQL {major} was found; looked at {}; install the package of that version, or set \
+     pg_bin (--pg-bin) to the directory that holds it", looked_text(.looked)
+)]
+pub struct ProgramError {
+    /// The program's name.
+    pub program: String,
+    /// The major version that was asked for.
+    pub major: u32,
+    /// Where it was looked for, and what was there.
+    pub looked: Vec<(PathBuf, String)>,
+}
+
+fn looked_text(looked: &[(PathBuf, String)]) -> String {
+    let places: Vec<String> = looked.iter().map(|(path, found)| format!("{} ({found})", path.display())).collect();
+    if places.is_empty() { "nothing".to_owned() } else { places.join(", ") }
+}
+
+/// A program, with the version it gave.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Program {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its version as `server_version_num`: 150018 for 15.18.
+    pub version: u32,
+}
+
+/// Finds `program` of PostgreSQL `major`: in `pg_bin` alone when it is given, else in `PATH`, in
+/// `/usr/lib/postgresql/<major>/bin` (Debian), in `/usr/pgsql-<major>/bin` (PGDG's RPMs), and where `pg_config` says.
+/// What is found counts only once its `--version` is of that major.
+///
+/// Runs programs and waits for them: not for async code without `spawn_blocking`.
+///
+/// Errors: with all places and what was there.
+pub fn find(program: &str, major: u32, pg_bin: Option<&Path>) -> Result<Program, ProgramError> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    find_in(program, major, &directories(major, pg_bin, &path))
+}
+
+fn directories(major: u32, pg_bin: Option<&Path>, path: &OsStr) -> Vec<PathBuf> {
+    if let Some(directory) = pg_bin {
+        return vec![directory.to_owned()];
+    }
+    let mut directories: Vec<PathBuf> = env::split_paths(path).filter(|path| path.is_absolute()).collect();
+    directories.push(PathBuf::from(format!("/usr/lib/postgresql/{major}/bin")));
+    directories.push(PathBuf::from(format!("/usr/pgsql-{major}/bin")));
+    let configured = Command::new("pg_config").arg("--bindir").output();
+    if let Some(output) = configured.ok().filter(|output| output.status.success()) {
+        directories.push(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
+    }
+    directories
+}
+
+fn find_in(program: &str, major: u32, directories: &[PathBuf]) -> Result<Program, ProgramError> {
+    let mut looked = Vec::new();
+    for directory in directories {
+        let path = directory.join(program);
+        if looked.iter().any(|(seen, _)| *seen == path) {
+            continue;
+        }
+        if !path.is_file() {
+            looked.push((path, "not there".to_owned()));
+            continue;
+        }
+        match version_of(&path) {
+            Ok(version) if version / 10_000 == major => return Ok(Program { path, version }),
+            Ok(version) => looked.push((path, format!("is of version {}", version / 10_000))),
+            Err(why) => looked.push((path, why)),
+        }
+    }
+    Err(ProgramError { program: program.to_owned(), major, looked })
+}
+
+/// Asks a program for its version.
+fn version_of(path: &Path) -> Result<u32, String> {
+    let output = Command::new(path).arg("--version").output().map_err(|error| format!("does not run: {error}"))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    parse_version(&text).ok_or_else(|| "does not say its version".to_owned())
+}
+
+/// Reads "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)" as 150018.
+fn parse_version(text: &str) -> Option<u32> {
+    let (_, version) = text.split_once("(PostgreSQL) ")?;
+    Some(super::session::version_number(version)).filter(|version| *version > 0)
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+mod program_tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn versions_are_read_as_programs_print_them() {
+        assert_eq!(parse_version("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n"), Some(150_018));
+        assert_eq!(parse_version("pg_dump (PostgreSQL) 18beta1\n"), Some(180_000));
+        assert_eq!(parse_version("psql from somewhere 15.1"), None);
+        assert_eq!(parse_version(""), None);
+    }
+
+    #[test]
+    fn the_installed_server_is_found_in_debians_place() {
+        let found = find("postgres", 15, None).expect("PostgreSQL 15; run: apt-get install postgresql-15");
+        assert_eq!(found.version / 10_000, 15);
+    }
+
+    #[test]
+    fn a_program_of_another_major_does_not_do_and_is_named() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("pg_ctl");
+        fs::write(&path, "#!/bin/sh\necho 'pg_ctl (PostgreSQL) 14.2'\n").expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("made executable");
+        let error = find("pg_ctl", 15, Some(folder.path())).expect_err("14 is not 15");
+        assert_eq!(error.looked, [(path, "is of version 14".to_owned())]);
+        let text = find("pg_dump", 15, Some(folder.path())).expect_err("not there").to_string();
+        assert!(text.contains("pg_dump (not there)") && text.contains("pg_bin"), "{text}");
+    }
+}
