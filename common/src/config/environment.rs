@@ -230,7 +230,7 @@ fn unknown_variable(name: &str) -> ConfigError {
             let keys = KEYS.iter().filter(|key| key.kind.fits_a_variable()).map(|key| own(&key.variable()));
             let known: Vec<String> = keys.chain(CONTROL.iter().copied().map(own)).collect();
             match nearest::of(&own(name), known.iter().map(String::as_str)) {
-                Some(near) => format!("the nearest known one is WALSEAL_{near}"),
+                Some(near) => format!("use the nearest known one, WALSEAL_{near}, or unset it"),
                 None => "unset it, or see docs/CONFIGURATION.md for the known ones".to_owned(),
             }
         }

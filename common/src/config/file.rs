@@ -100,7 +100,7 @@ fn nearest_key(name: &str, is_table: bool) -> String {
         tables.extend(KEYS.iter().filter(|key| matches!(key.kind, Kind::Tables | Kind::OpenTable)).map(|key| key.path));
         tables.dedup();
         return match nearest::of(name, tables.iter().copied()) {
-            Some(near) => format!("the nearest known one is [{near}]"),
+            Some(near) => format!("use the nearest known one, [{near}], or take it out"),
             None => format!("known tables are {}", tables.join(", ")),
         };
     }
@@ -112,7 +112,7 @@ fn nearest_key(name: &str, is_table: bool) -> String {
     let elsewhere = || KEYS.iter().find(|key| key.name() == own);
     let anywhere = || nearest::of(name, KEYS.iter().map(|key| key.path)).and_then(key::find);
     match near.or_else(elsewhere).or_else(anywhere) {
-        Some(key) => format!("the nearest known one is {}", key.path),
+        Some(key) => format!("use the nearest known one, {}, or take it out", key.path),
         None if siblings().next().is_some() => {
             let names: Vec<&str> = siblings().map(key::Key::name).collect();
             let place = if table.is_empty() { "at the top".to_owned() } else { format!("under [{table}]") };

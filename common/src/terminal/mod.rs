@@ -1,1 +1,30 @@
 //! What both programs show a person: errors and exit codes, tables, progress, JSON.
+//!
+//! Facts go to standard output; errors, progress and log lines go to standard error. Whatever came from outside is
+//! printed with its control characters escaped, so that no name in a bucket can drive a terminal.
+
+mod exit;
+mod failure;
+mod json;
+mod progress;
+mod table;
+pub mod units;
+
+pub use exit::{CheckExit, Exit, FetchExit, of_usage_error};
+pub use failure::Failure;
+pub use json::{Schema, to_json};
+pub use progress::Progress;
+pub use table::{Align, Look, Table};
+
+/// The text with control characters, other than line ends and tabs, written as escapes.
+pub fn printable(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() && c != '\n' && c != '\t' {
+            safe.extend(c.escape_default());
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
+}

@@ -27,11 +27,11 @@ fn an_open_file_with_a_secret_in_it_is_warned_about() {
 
 #[test]
 fn an_unknown_key_is_named_with_its_line_and_the_nearest_known_one() {
-    assert_snapshot!(complaint("[cluster]\nname = \"a\"\nconninf = \"host=x\""), @r#"/walseal.toml:3: key "cluster.conninf" is not known; the nearest known one is cluster.conninfo"#);
-    assert_snapshot!(complaint("[base]\nship_interval = \"1s\""), @r#"/walseal.toml:2: key "base.ship_interval" is not known; the nearest known one is wal.ship_interval"#);
-    assert_snapshot!(complaint("[wall]\nenabled = true"), @r#"/walseal.toml:1: table "wall" is not known; the nearest known one is [wal]"#);
+    assert_snapshot!(complaint("[cluster]\nname = \"a\"\nconninf = \"host=x\""), @r#"/walseal.toml:3: key "cluster.conninf" is not known; use the nearest known one, cluster.conninfo, or take it out"#);
+    assert_snapshot!(complaint("[base]\nship_interval = \"1s\""), @r#"/walseal.toml:2: key "base.ship_interval" is not known; use the nearest known one, wal.ship_interval, or take it out"#);
+    assert_snapshot!(complaint("[wall]\nenabled = true"), @r#"/walseal.toml:1: table "wall" is not known; use the nearest known one, [wal], or take it out"#);
     assert_snapshot!(complaint("[entirely.other]\nx = 1"), @r#"/walseal.toml:1: table "entirely" is not known; known tables are cluster, repository, repository.s3, keys, wal, base, retention, fetch, drill, http, walseal, extra_repository, drill.checks, snapshot, alerts"#);
-    assert_snapshot!(complaint("recipients = []"), @r#"/walseal.toml:1: key "recipients" is not known; the nearest known one is keys.recipients"#);
+    assert_snapshot!(complaint("recipients = []"), @r#"/walseal.toml:1: key "recipients" is not known; use the nearest known one, keys.recipients, or take it out"#);
     assert_snapshot!(complaint("[fetch]\nzzz = 1"), @r#"/walseal.toml:2: key "fetch.zzz" is not known; known keys under [fetch] are retry, retry_standby"#);
     assert_snapshot!(complaint("wal = true"), @r#"/walseal.toml:1: key "wal" is not known; wal is a table: write [wal] on a line of its own, and its keys below"#);
     assert_snapshot!(complaint("[repository.s3.endpoint]\nurl = \"x\""), @r#"repository.s3.endpoint (from /walseal.toml:1) is a table, not text; write it as in "text in quotes""#);
@@ -40,7 +40,7 @@ fn an_unknown_key_is_named_with_its_line_and_the_nearest_known_one() {
 
 #[test]
 fn an_unknown_variable_is_named_with_the_nearest_known_one() {
-    assert_snapshot!(variable_complaint(&[("WALSEAL_REPOSITORY_URI", "s3://x")]), @r#"environment: variable "WALSEAL_REPOSITORY_URI" is not known; the nearest known one is WALSEAL_REPOSITORY_URL"#);
+    assert_snapshot!(variable_complaint(&[("WALSEAL_REPOSITORY_URI", "s3://x")]), @r#"environment: variable "WALSEAL_REPOSITORY_URI" is not known; use the nearest known one, WALSEAL_REPOSITORY_URL, or unset it"#);
     assert_snapshot!(variable_complaint(&[("WALSEAL_XYZ", "hunter2")]), @r#"environment: variable "WALSEAL_XYZ" is not known; unset it, or see docs/CONFIGURATION.md for the known ones"#);
     assert_snapshot!(variable_complaint(&[("WALSEAL_DRILL_CHECKS", "x")]), @r#"environment: variable "WALSEAL_DRILL_CHECKS" is not known; drill.checks is a table, which only the configuration file can set"#);
 }
