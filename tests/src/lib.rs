@@ -26,6 +26,7 @@
 //! | [`workload`], [`pgbench`] | load that remembers what it committed |
 //! | [`oracle`], [`wal`] | answers that walseal has no part in |
 //! | [`store`] | where a repository lies, read past walseal |
+//! | [`proxy`] | an outage of the store at the turn of a switch |
 //! | [`programs`], [`site`] | walseal's programs, configured and with keys |
 
 pub mod account;
@@ -36,6 +37,7 @@ pub mod pgbench;
 pub mod port;
 pub mod process;
 pub mod programs;
+pub mod proxy;
 pub mod scratch;
 pub mod server;
 pub mod session;

@@ -1,8 +1,10 @@
 //! The test bed, tested by itself: nothing here needs walseal's programs.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
@@ -10,6 +12,7 @@ use walseal_common::lsn::Lsn;
 use walseal_tests::cluster::{Cluster, Stop};
 use walseal_tests::deadline::{PATIENCE, eventually};
 use walseal_tests::pgbench::Pgbench;
+use walseal_tests::proxy::{Line, Proxy};
 use walseal_tests::scratch::{self, Scratch, sweep};
 use walseal_tests::settings::{Access, Tls};
 use walseal_tests::tls::Certificates;
@@ -38,6 +41,13 @@ fn segments_have_the_size_that_was_asked_for() -> Result<()> {
         let cluster = Cluster::builder().segment_mib(mebibytes).start()?;
         assert_eq!(cluster.value("show wal_segment_size")?, format!("{mebibytes}MB"));
     }
+    Ok(())
+}
+
+#[test]
+fn a_server_of_an_older_major_starts() -> Result<()> {
+    let cluster = Cluster::builder().major(14).start()?;
+    assert_eq!(cluster.value("show server_version_num")?.get(..2), Some("14"));
     Ok(())
 }
 
@@ -210,6 +220,32 @@ fn a_repository_is_listed_read_and_broken(scratch: &Scratch, place: &store::Plac
     place.remove(scratch, "one")?;
     assert!(place.remove(scratch, "one").is_err());
     assert_eq!(place.list(scratch)?.len(), 1);
+    Ok(())
+}
+
+#[test]
+fn a_proxy_passes_breaks_and_stalls_a_connection() -> Result<()> {
+    let upstream = TcpListener::bind("127.0.0.1:0")?;
+    let proxy = Proxy::start(&upstream.local_addr()?.to_string())?;
+    let mut client = TcpStream::connect(proxy.address())?;
+    let (mut server, _) = upstream.accept()?;
+    let mut three = [0; 3];
+    client.write_all(b"ask")?;
+    server.read_exact(&mut three)?;
+    assert_eq!(&three, b"ask");
+
+    proxy.set(Line::Stalled);
+    client.set_read_timeout(Some(Duration::from_millis(300)))?;
+    server.write_all(b"yes")?;
+    let stalled = client.read(&mut three).map_err(|error| error.kind());
+    assert!(stalled.is_err(), "a byte passed although the line was stalled: {stalled:?}");
+    proxy.set(Line::Up);
+    client.set_read_timeout(Some(PATIENCE))?;
+    client.read_exact(&mut three)?;
+    assert_eq!(&three, b"yes", "what was held passes when the line is up again");
+
+    proxy.set(Line::Down);
+    assert_eq!(client.read(&mut three)?, 0, "the connection ends");
     Ok(())
 }
 

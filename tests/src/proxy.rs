@@ -1,0 +1,110 @@
+//! A TCP proxy before a store: an outage at the turn of a switch.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+/// How often a connection looks whether the proxy was switched.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What the proxy does with connections, those that are open included.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Line {
+    /// Everything passes.
+    Up = 0,
+    /// Connections are taken and closed at once.
+    Down = 1,
+    /// Connections are taken and stay open, but no byte passes: the worst kind of outage.
+    Stalled = 2,
+}
+
+/// A proxy on a port of its own. Dropping it closes every connection.
+#[derive(Debug)]
+pub struct Proxy {
+    address: SocketAddr,
+    switch: Arc<Switch>,
+}
+
+#[derive(Debug, Default)]
+struct Switch {
+    line: AtomicU8,
+    gone: AtomicBool,
+}
+
+impl Proxy {
+    /// A proxy to `upstream`, a `host:port`; its line is up.
+    pub fn start(upstream: &str) -> Result<Proxy> {
+        let listener = TcpListener::bind("127.0.0.1:0").context("opening a port for a proxy")?;
+        let address = listener.local_addr().context("asking for the port of a proxy")?;
+        let switch = Arc::new(Switch::default());
+        let (upstream, shared) = (upstream.to_owned(), switch.clone());
+        std::thread::spawn(move || {
+            for incoming in listener.incoming() {
+                if shared.gone.load(Ordering::Relaxed) {
+                    break;
+                }
+                // A client that left before it was let in is none, and neither is one whose upstream is gone.
+                let Ok(client) = incoming else { continue };
+                let Ok(server) = TcpStream::connect(&upstream) else { continue };
+                for (from, to) in [(client.try_clone(), server.try_clone()), (Ok(server), Ok(client))] {
+                    let (Ok(from), Ok(to)) = (from, to) else { continue };
+                    let switch = shared.clone();
+                    std::thread::spawn(move || pass(from, to, &switch));
+                }
+            }
+        });
+        Ok(Proxy { address, switch })
+    }
+
+    /// Switches the line.
+    pub fn set(&self, line: Line) {
+        self.switch.line.store(line as u8, Ordering::Relaxed);
+    }
+
+    /// Where clients connect to: `host:port`.
+    pub fn address(&self) -> String {
+        self.address.to_string()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.switch.gone.store(true, Ordering::Relaxed);
+        // Wakes the thread that waits for a client, so that it ends; where that fails it ends with the process.
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+/// Carries bytes one way until either side ends, or the line goes down.
+fn pass(mut from: TcpStream, mut to: TcpStream, switch: &Switch) {
+    let mut buffer = vec![0; 64 << 10];
+    // Bytes that were read and wait for the line.
+    let mut held = 0;
+    let ready = from.set_read_timeout(Some(LOOK)).is_ok();
+    while ready && !switch.gone.load(Ordering::Relaxed) && switch.line.load(Ordering::Relaxed) != Line::Down as u8 {
+        if switch.line.load(Ordering::Relaxed) == Line::Stalled as u8 {
+            // Only the rate of looking at the switch.
+            std::thread::sleep(LOOK);
+        } else if held > 0 {
+            if to.write_all(&buffer[..held]).is_err() {
+                break;
+            }
+            held = 0;
+        } else {
+            match from.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(read) => held = read,
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(_) => break,
+            }
+        }
+    }
+    // Either side may be closed already; then there is nothing left to close.
+    let _ = from.shutdown(Shutdown::Both);
+    let _ = to.shutdown(Shutdown::Both);
+}
