@@ -3,6 +3,7 @@
 //! [`plan`] turns a target and a repository into a [`plan::Plan`], a value that says everything before a byte moves;
 //! [`segment_source`] puts the bytes of a segment together from whatever objects hold them.
 
+pub mod plan;
 pub mod segment_source;
 
 #[cfg(test)]

@@ -1,0 +1,170 @@
+//! From a target and a repository to an explained plan. No side effects: a plan is read, never done, here.
+
+mod recovery;
+mod target;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use walseal_common::lsn::Lsn;
+use walseal_common::repository::BaseId;
+use walseal_common::segment::SegmentSize;
+use walseal_common::time::PgTimestamp;
+use walseal_common::timeline::{Branch, SystemIdentifier, TimelineId};
+use walseal_common::wal::{TransactionOutcome, Xid};
+
+pub use recovery::{RecoverySetting, recovery_settings};
+pub use target::{Action, Reading, Target, TargetError, TimelineChoice};
+
+/// Version of [`Plan`] as JSON. A reader refuses another one.
+pub const PLAN_SCHEMA: u32 = 1;
+
+/// What is to be planned.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Request {
+    /// Where to.
+    pub target: Target,
+    /// Stop just before the target (`--exclusive`).
+    pub exclusive: bool,
+    /// The timeline to end on; by default the one with the newest frontier.
+    pub timeline: Option<TimelineChoice>,
+    /// The base backup to begin from; by default the newest that fits.
+    pub base: Option<BaseId>,
+    /// What recovery does at the target.
+    pub action: Action,
+}
+
+impl Request {
+    /// To `target`, everything else by default.
+    pub fn to(target: Target) -> Request {
+        Request { target, exclusive: false, timeline: None, base: None, action: Action::default() }
+    }
+}
+
+/// Everything that a restore needs to know, decided before a byte moves. Serialisable: a restore writes it beside the
+/// data directory, where `fetch` reads it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Plan {
+    /// Version of this value: [`PLAN_SCHEMA`].
+    pub schema: u32,
+    /// The cluster.
+    pub cluster: SystemIdentifier,
+    /// The repository's URL, without secrets.
+    pub repository: String,
+    /// Size of the cluster's WAL segments.
+    pub segment_size: SegmentSize,
+    /// What was asked.
+    pub request: Request,
+    /// The base backup to rebuild from.
+    pub base: PlannedBase,
+    /// Why newer base backups were not taken, newest first.
+    pub passed_over: Vec<PassedOver>,
+    /// The branches of the way, oldest ancestor first; the last one is the timeline that recovery ends on. All of
+    /// [`Plan::timeline`]'s ancestry is here, also what lies before the base.
+    pub path: Vec<PathStep>,
+    /// Where recovery stops: end of the last record that is replayed. For `latest`, the end of the last whole record
+    /// known when the plan was made; more may have come since.
+    pub stop: Lsn,
+    /// Lines of `postgresql.auto.conf` by which PostgreSQL itself decides where to stop. Without
+    /// `restore_command`, which depends on where the restore is made.
+    pub recovery: Vec<RecoverySetting>,
+    /// The last transaction that ends before `stop`, where the WAL from the base on has one.
+    pub last_before: Option<TransactionPoint>,
+    /// The first transaction that ends after `stop`, where there is one.
+    pub first_after: Option<TransactionPoint>,
+    /// What it costs.
+    pub cost: Cost,
+    /// What a person should know before going on, a sentence each.
+    pub warnings: Vec<String>,
+}
+
+impl Plan {
+    /// The timeline that recovery ends on, before it makes its own.
+    pub fn timeline(&self) -> TimelineId {
+        self.path.last().map_or(self.base.branch.timeline, |step| step.timeline)
+    }
+
+    /// The branch of `timeline` on this plan's path; `None` for timelines that are not on it.
+    pub fn branch_of(&self, timeline: TimelineId) -> Option<&PathStep> {
+        self.path.iter().find(|step| step.timeline == timeline)
+    }
+}
+
+/// The base backup of a plan: what its label says, without the list of objects.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PlannedBase {
+    /// Its id; the label has the rest.
+    pub id: BaseId,
+    /// The branch it was made on.
+    pub branch: Branch,
+    /// Where replay begins.
+    pub start: Lsn,
+    /// From here on it is consistent.
+    pub stop: Lsn,
+    /// When it began, by the archiver's clock.
+    pub start_time: Timestamp,
+    /// When it ended, by the archiver's clock.
+    pub stop_time: Timestamp,
+    /// The server's version number, for example 150018.
+    pub postgres_version: u32,
+    /// Tablespaces beside the default one.
+    pub tablespaces: u32,
+    /// Page checksum failures that the server reported (case 31).
+    pub suspect: u64,
+}
+
+/// A base backup that was not taken.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PassedOver {
+    /// Which.
+    pub id: BaseId,
+    /// Why, as the end of "it was not taken because".
+    pub why: String,
+}
+
+/// One branch of a plan's path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PathStep {
+    /// The branch.
+    pub branch: Branch,
+    /// Its timeline's number.
+    pub timeline: TimelineId,
+    /// The first WAL that recovery takes from it: where replay begins, or where the timeline began. Equal to `to` for
+    /// ancestors that ended before the base began.
+    pub from: Lsn,
+    /// Where the path leaves it: the switch point to the next step; for the last step, the end of WAL without a gap
+    /// that was known when the plan was made.
+    pub to: Lsn,
+    /// The highest position on this branch that anything in the repository spoke of when the plan was made: objects by
+    /// name, and stop points of base backups. Below it, WAL that is not there is a hole and never the end (case 1).
+    pub known_end: Lsn,
+}
+
+/// The end of a transaction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TransactionPoint {
+    /// The transaction.
+    pub xid: Xid,
+    /// When, by the server's clock.
+    pub time: PgTimestamp,
+    /// Start of the record; what `recovery_target_lsn` compares with.
+    pub lsn: Lsn,
+    /// End of the record.
+    pub end: Lsn,
+    /// How it ended.
+    pub outcome: TransactionOutcome,
+}
+
+/// What a restore costs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Cost {
+    /// Objects of the base backup to fetch.
+    pub base_objects: u64,
+    /// Their bytes in the store.
+    pub base_bytes: u64,
+    /// WAL segments to replay, the last one counted whole.
+    pub wal_segments: u64,
+    /// Bytes of WAL to replay, before compression.
+    pub wal_bytes: u64,
+    /// Bytes of disk that the data directory needs: all files of the base backup, and the WAL.
+    pub disk_bytes: u64,
+}
