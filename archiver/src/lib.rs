@@ -3,4 +3,5 @@
 pub mod base;
 pub mod keys;
 pub mod shipment;
+pub mod socket;
 pub mod stream;

@@ -1,7 +1,21 @@
 //! WAL over the replication protocol: receive, cut, ship, confirm.
+//!
+//! An LSN walks through here: `session` reads it from the socket into a bounded buffer, `cut` puts it into a piece,
+//! `ship` makes the piece durable, `frontier` advances over it, and only then `session` confirms it to the server.
+//! `received >= cut >= durable >= frontier == confirmed`, at every moment.
 
 mod cut;
+mod error;
 mod frontier;
+mod progress;
+mod resume;
+mod session;
+mod ship;
+mod streamer;
 
 pub use cut::{Cutter, OverlapDiffers};
+pub use error::StreamError;
 pub use frontier::Frontier;
+pub use progress::{Progress, ProgressSender, ProgressWatch, StreamEnded};
+pub use session::{SessionEnd, Timing};
+pub use streamer::Streamer;

@@ -27,6 +27,7 @@ mod layers;
 mod location;
 mod nearest;
 mod need;
+mod opening;
 mod origin;
 mod reader;
 mod sections;
@@ -48,6 +49,7 @@ pub use key::{Fallback, KEYS, Key, Kind};
 pub use key_file::read_secret_file;
 pub use location::RepositoryUrl;
 pub use need::Conninfo;
+pub use opening::OpenError;
 pub use origin::{Origin, Setting};
 pub use sections::{
     BaseConfig, Checksums, ClusterConfig, DrillCheck, DrillConfig, FetchConfig, KeysConfig, RepositoryConfig,

@@ -22,6 +22,8 @@ pub struct WalListing {
     pub partials: Vec<SegmentName>,
     /// Tails by segment, in order.
     pub tails: BTreeMap<SegmentNumber, Vec<LsnRange>>,
+    /// Parts of segments over 16 MiB that are not whole yet, in order.
+    pub parts: BTreeMap<SegmentNumber, Vec<u8>>,
 }
 
 impl WalListing {
@@ -36,31 +38,48 @@ impl WalListing {
         self.tails.get(&number).map_or(&[], Vec::as_slice)
     }
 
-    /// Where the WAL that begins at or before `from` and has no hole ends: whole segments, then the tails of the next
+    /// The parts that are there of a segment that is not whole.
+    pub fn parts_of(&self, number: SegmentNumber) -> &[u8] {
+        self.parts.get(&number).map_or(&[], Vec::as_slice)
+    }
+
+    /// All pieces of a segment that is not whole: tails, and parts of one over 16 MiB.
+    pub fn pieces_of(&self, number: SegmentNumber) -> Vec<LsnRange> {
+        let start = number.start(self.segment_size);
+        let part = |part: &u8| {
+            let start = start.advance(u64::from(*part) * MAX_PLAINTEXT);
+            LsnRange { start, end: start.advance(MAX_PLAINTEXT) }
+        };
+        self.tails_of(number).iter().copied().chain(self.parts_of(number).iter().map(part)).collect()
+    }
+
+    /// Where the WAL that begins at or before `from` and has no hole ends: whole segments, then the pieces of the next
     /// one. `from` itself, aligned down to its segment, when not even that is there. A `.partial` is counted as reaching to
     /// the end that its segment's tails or its own header say; see [`Repository::contiguous_end`].
     pub fn contiguous_end(&self, from: Lsn) -> Lsn {
         let start = self.segment_size.align_down(from);
         let end = self.runs.iter().find(|run| run.contains(start)).map_or(start, |run| run.end);
-        Cover::of(end, self.tails_of(self.segment_size.number(end))).end
+        Cover::of(end, &self.pieces_of(self.segment_size.number(end))).end
     }
 
     /// The highest LSN that any name speaks of.
     pub fn highest(&self) -> Option<Lsn> {
         let runs = self.runs.last().map(|run| run.end);
         let tails = self.tails.values().flatten().map(|tail| tail.end).max();
+        let parts =
+            self.parts.last_key_value().and_then(|(number, _)| self.pieces_of(*number).last().map(|part| part.end));
         let partials = self
             .partials
             .iter()
             .filter_map(|segment| segment.number(self.segment_size))
             .map(|number| number.start(self.segment_size))
             .max();
-        [runs, tails, partials].into_iter().flatten().max()
+        [runs, tails, parts, partials].into_iter().flatten().max()
     }
 
     /// Whether the branch holds nothing.
     pub fn is_empty(&self) -> bool {
-        self.runs.is_empty() && self.partials.is_empty() && self.tails.is_empty()
+        self.runs.is_empty() && self.partials.is_empty() && self.tails.is_empty() && self.parts.is_empty()
     }
 }
 
@@ -73,8 +92,8 @@ fn parts(size: SegmentSize) -> u64 {
 #[derive(Default)]
 struct Runs {
     runs: Vec<LsnRange>,
-    /// The segment whose parts are being seen, and how many in order.
-    open: Option<(SegmentNumber, u64)>,
+    /// Parts of segments that are not whole.
+    parts: BTreeMap<SegmentNumber, Vec<u8>>,
 }
 
 impl Runs {
@@ -87,13 +106,10 @@ impl Runs {
     }
 
     fn part(&mut self, number: SegmentNumber, part: u8, size: SegmentSize) {
-        let seen = match self.open {
-            Some((open, seen)) if open == number => seen,
-            _ => 0,
-        };
-        let seen = if u64::from(part) == seen { seen + 1 } else { seen };
-        self.open = Some((number, seen));
-        if seen == parts(size) && u64::from(part) + 1 == parts(size) {
+        let seen = self.parts.entry(number).or_default();
+        seen.push(part);
+        if seen.len() as u64 == parts(size) {
+            self.parts.remove(&number);
             self.whole(number, size);
         }
     }
@@ -123,7 +139,9 @@ impl Repository {
                     let Some(number) = segment.number(segment_size) else { return };
                     match part {
                         None if parts(segment_size) == 1 => runs.whole(number, segment_size),
-                        Some(part) if parts(segment_size) > 1 => runs.part(number, part, segment_size),
+                        Some(part) if u64::from(part) < parts(segment_size) && parts(segment_size) > 1 => {
+                            runs.part(number, part, segment_size)
+                        }
                         _ => {}
                     }
                 }
@@ -140,7 +158,7 @@ impl Repository {
             }
         })
         .await?;
-        Ok(WalListing { branch, segment_size, runs: runs.runs, partials, tails })
+        Ok(WalListing { branch, segment_size, runs: runs.runs, partials, tails, parts: runs.parts })
     }
 
     /// The tails of one segment, by name.

@@ -1,0 +1,107 @@
+//! Why a stream ended.
+
+use std::time::Duration;
+
+use walseal_common::lsn::Lsn;
+use walseal_common::postgres::PostgresError;
+use walseal_common::repository::RepositoryError;
+use walseal_common::timeline::{HistoryError, SystemIdentifier};
+
+use super::cut::OverlapDiffers;
+use crate::shipment::ShipError;
+
+/// A stream ended, or could not begin. The daemon tries again unless it is permanent; the slot keeps the WAL.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// The server, or the way to it.
+    #[error(transparent)]
+    Postgres(#[from] PostgresError),
+    /// The repository.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// A piece could not be made durable.
+    #[error(transparent)]
+    Ship(#[from] ShipError),
+    /// The server's WAL contradicts the repository's.
+    #[error(transparent)]
+    Overlap(#[from] OverlapDiffers),
+    /// A history that the server sent.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// Another cluster answered.
+    #[error(
+        "the server's system identifier is {server}, but the repository {repository} belongs to cluster {expected}: \
+         this is another cluster (or one that went through pg_upgrade or initdb), and needs a prefix of its own: run \
+         walseal-archiver init"
+    )]
+    OtherCluster {
+        /// The server's.
+        server: SystemIdentifier,
+        /// The repository's.
+        expected: SystemIdentifier,
+        /// Where.
+        repository: String,
+    },
+    /// The segment size changed under the same system identifier.
+    #[error("the server's WAL segments have {server} bytes, but the repository was made for {expected}")]
+    OtherSegmentSize {
+        /// The server's.
+        server: u64,
+        /// The repository's.
+        expected: u64,
+    },
+    /// A standby answered, and nobody chose one.
+    #[error(
+        "{host} is a standby; walseal streams from the primary unless cluster.conninfo says \
+         target_session_attrs=standby (or any)"
+    )]
+    Standby {
+        /// The host.
+        host: String,
+    },
+    /// The current timeline's history is mandatory (case 2).
+    #[error(
+        "the server is on timeline {0} but has no history file for it; without it no restore could follow the timeline"
+    )]
+    NoHistory(u32),
+    /// The buffer was full for too long (case 12).
+    #[error(
+        "the repository did not take WAL for {} s, so the connection was closed to let the server shut down when it \
+         wants to; the slot keeps the WAL",
+        .0.as_secs_f32()
+    )]
+    Stalled(Duration),
+    /// The server asked, perhaps to shut down, and what it had sent could not be made durable in time (case 12).
+    #[error(
+        "the server waits for {waiting} bytes of WAL that the repository did not take within {} s; the connection was \
+         closed so that the server is not held up; the slot keeps the WAL",
+        .limit.as_secs_f32()
+    )]
+    ShutdownWait {
+        /// Bytes received and not durable.
+        waiting: u64,
+        /// `wal.shutdown_wait`.
+        limit: Duration,
+    },
+    /// The WAL that should come next is gone from the server.
+    #[error("the server no longer has the WAL from {0} on: it is lost for point-in-time recovery")]
+    WalGone(Lsn),
+    /// A task of the stream ended early; this is a bug.
+    #[error("a part of the stream ended early: {0}")]
+    Task(String),
+}
+
+impl StreamError {
+    /// Whether trying again is useless until somebody changes something.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            // Servers come back, passwords get fixed, hosts fail over: a daemon keeps trying, and says so.
+            StreamError::Postgres(_) | StreamError::Standby { .. } | StreamError::NoHistory(_) => false,
+            StreamError::Repository(error) => matches!(error, RepositoryError::OtherCompareKey { .. }),
+            StreamError::Ship(_) | StreamError::Stalled(_) | StreamError::ShutdownWait { .. } => false,
+            StreamError::WalGone(_) | StreamError::Task(_) | StreamError::History(_) => false,
+            StreamError::Overlap(_) => false,
+            StreamError::OtherCluster { .. } | StreamError::OtherSegmentSize { .. } => true,
+        }
+    }
+}

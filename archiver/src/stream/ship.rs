@@ -1,0 +1,131 @@
+//! Shipping: what was received is cut, sealed and stored, several pieces at once, and the frontier follows.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use walseal_common::repository::Repository;
+
+use super::session::Feed;
+use super::{Cutter, Frontier, ProgressSender, StreamError};
+use crate::keys::ArchiveKeys;
+use crate::shipment::{Piece, PieceKind};
+
+/// Plaintext in flight between cutter and repository, in KiB (I11): two whole objects, so that one is sealed while
+/// another is stored, and room for tails beside them.
+const IN_FLIGHT_KIB: u32 = 34 << 10;
+
+/// The side of a stream behind the buffer.
+pub(super) struct Shipping {
+    pub(super) repository: Repository,
+    pub(super) keys: Arc<ArchiveKeys>,
+    pub(super) cutter: Cutter,
+    pub(super) frontier: Arc<Mutex<Frontier>>,
+    pub(super) ship_interval: Duration,
+    pub(super) progress: ProgressSender,
+}
+
+impl Shipping {
+    /// Runs until the feed is closed and everything is durable, or something fails.
+    pub(super) async fn run(mut self, mut feed: mpsc::UnboundedReceiver<Feed>) -> Result<(), StreamError> {
+        let room = Arc::new(Semaphore::new(IN_FLIGHT_KIB as usize));
+        let mut flights: JoinSet<Result<(), StreamError>> = JoinSet::new();
+        let mut pieces = Vec::new();
+        // When the oldest uncut byte is due.
+        let mut due: Option<Instant> = None;
+        loop {
+            tokio::select! {
+                biased;
+                Some(landed) = flights.join_next(), if !flights.is_empty() => flown(landed)?,
+                fed = feed.recv() => match fed {
+                    Some(Feed::Wal(bytes, permit)) => {
+                        self.cutter.push(&bytes, &mut pieces)?;
+                        // The bytes are copied: their place in the buffer is free again.
+                        drop((bytes, permit));
+                    }
+                    Some(Feed::Flush) => pieces.extend(self.cutter.cut_tail()),
+                    Some(Feed::EndOfBranch) => {
+                        pieces.extend(self.cutter.cut_tail());
+                        pieces.extend(self.cutter.partial());
+                    }
+                    None => {
+                        pieces.extend(self.cutter.cut_tail());
+                        self.launch(&mut pieces, &room, &mut flights).await?;
+                        while let Some(landed) = flights.join_next().await {
+                            flown(landed)?;
+                        }
+                        return Ok(());
+                    }
+                },
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => pieces.extend(self.cutter.cut_tail()),
+            }
+            self.launch(&mut pieces, &room, &mut flights).await?;
+            due = match (self.cutter.uncut(), due) {
+                (0, _) => None,
+                (_, None) => Some(Instant::now() + self.ship_interval),
+                // A tail that came due was cut, and what is left is newer.
+                (_, Some(due)) if due <= Instant::now() => Some(Instant::now() + self.ship_interval),
+                (_, due) => due,
+            };
+        }
+    }
+
+    /// Starts shipping the pieces, in order, as soon as there is room for each.
+    async fn launch(
+        &self,
+        pieces: &mut Vec<Piece>,
+        room: &Arc<Semaphore>,
+        flights: &mut JoinSet<Result<(), StreamError>>,
+    ) -> Result<(), StreamError> {
+        for piece in pieces.drain(..) {
+            let kib = (piece.bytes.len() as u32).div_ceil(1024).clamp(1, IN_FLIGHT_KIB);
+            let permit = loop {
+                tokio::select! {
+                    biased;
+                    // A failure must be seen while waiting: nobody else would give the room free.
+                    Some(landed) = flights.join_next(), if !flights.is_empty() => flown(landed)?,
+                    permit = room.clone().acquire_many_owned(kib) => {
+                        break permit.map_err(|error| StreamError::Task(error.to_string()))?;
+                    }
+                }
+            };
+            let (repository, keys) = (self.repository.clone(), self.keys.clone());
+            let (frontier, progress) = (self.frontier.clone(), self.progress.clone());
+            flights.spawn(async move {
+                let put = piece.ship(&repository, &keys).await?;
+                tracing::debug!(piece = %piece.name(), ?put, "durable");
+                confirm(&piece, &frontier, &progress);
+                drop(permit);
+                Ok(())
+            });
+        }
+        Ok(())
+    }
+}
+
+/// The piece is durable: the frontier advances as far as there is no hole (I2). Only from here on may its LSNs be
+/// confirmed (I1).
+fn confirm(piece: &Piece, frontier: &Mutex<Frontier>, progress: &ProgressSender) {
+    if piece.kind == PieceKind::Partial {
+        // Its bytes are durable as tails already.
+        return;
+    }
+    let mut frontier = frontier.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = frontier.end();
+    let end = frontier.complete(piece.range());
+    progress.update(|progress| {
+        if end > before {
+            progress.frontier = end;
+            progress.frontier_moved = Some(Timestamp::now());
+        }
+        progress.highest_time = progress.highest_time.max(piece.transactions.highest);
+        progress.shipped_bytes += piece.bytes.len() as u64;
+    });
+}
+
+fn flown(landed: Result<Result<(), StreamError>, tokio::task::JoinError>) -> Result<(), StreamError> {
+    landed.map_err(|error| StreamError::Task(error.to_string()))?
+}

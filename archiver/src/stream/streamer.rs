@@ -1,0 +1,234 @@
+//! The stream over the years: connects, resumes from the repository, streams, and tries again.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use walseal_common::lsn::Lsn;
+use walseal_common::postgres::replication::SlotCreated;
+use walseal_common::postgres::{Conninfo, PostgresError, ReplicationClient, SqlClient};
+use walseal_common::repository::{Repository, RepositoryIdentity};
+
+use super::resume::{self, StartPoint};
+use super::session::{Receiver, SessionEnd, Timing};
+use super::ship::Shipping;
+use super::{Cutter, Frontier, ProgressSender, ProgressWatch, StreamError};
+use crate::keys::ArchiveKeys;
+
+/// Everything a stream needs.
+#[derive(Clone, Debug)]
+pub struct Streamer {
+    /// The server.
+    pub conninfo: Conninfo,
+    /// Name of the physical replication slot: the durable queue.
+    pub slot: String,
+    /// Fixed, so that synchronous replication can name it (case 13).
+    pub application_name: String,
+    /// Where the WAL goes.
+    pub repository: Repository,
+    /// What the repository is.
+    pub identity: RepositoryIdentity,
+    /// The archiver's keys.
+    pub keys: Arc<ArchiveKeys>,
+    /// How the stream behaves.
+    pub timing: Timing,
+    progress: ProgressSender,
+}
+
+/// First and longest pause between two attempts.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+impl Streamer {
+    /// A stream that has not begun.
+    pub fn new(
+        conninfo: Conninfo,
+        slot: String,
+        repository: Repository,
+        identity: RepositoryIdentity,
+        keys: Arc<ArchiveKeys>,
+        timing: Timing,
+    ) -> Streamer {
+        let progress = ProgressSender::default();
+        let application_name = slot.clone();
+        Streamer { conninfo, slot, application_name, repository, identity, keys, timing, progress }
+    }
+
+    /// Follows the stream.
+    pub fn progress(&self) -> ProgressWatch {
+        self.progress.watch()
+    }
+
+    /// Streams until `stop` says so. Whatever goes wrong is logged once, shown in the progress, and tried again with
+    /// growing pauses: the slot keeps what is not durable.
+    ///
+    /// Errors: only what trying again cannot mend.
+    pub async fn run(&self, mut stop: watch::Receiver<bool>) -> Result<SessionEnd, StreamError> {
+        let mut pause = PAUSES.0;
+        let mut lost: Option<Lsn> = None;
+        let mut said = String::new();
+        loop {
+            let before = self.progress.watch().now().shipped_bytes;
+            let outcome = self.stream_once(&mut stop, lost.take()).await;
+            self.progress.update(|progress| progress.connected = false);
+            match outcome {
+                Ok(end @ (SessionEnd::Asked | SessionEnd::AskedWithRest(_))) => return Ok(end),
+                Ok(SessionEnd::Timeline(next)) => {
+                    tracing::info!(next = next.number(), "the timeline ended; following the server to the next");
+                    pause = PAUSES.0;
+                    continue;
+                }
+                Ok(SessionEnd::ServerShutdown) => {
+                    let trouble = "the server shut down; waiting for it to come back".to_owned();
+                    tracing::info!("{trouble}");
+                    self.progress.update(|progress| progress.trouble = Some(trouble));
+                }
+                Err(error) => {
+                    let words = error.to_string();
+                    if error.is_permanent() {
+                        self.progress.update(|progress| progress.trouble = Some(words));
+                        return Err(error);
+                    }
+                    if let StreamError::WalGone(from) = error {
+                        lost = Some(from);
+                    }
+                    if words == said {
+                        tracing::debug!(error = %words, "still no stream");
+                    } else {
+                        tracing::warn!(error = %words, "no stream; trying again until it works");
+                        said.clone_from(&words);
+                    }
+                    self.progress.update(|progress| progress.trouble = Some(words));
+                }
+            }
+            if self.progress.watch().now().shipped_bytes > before {
+                pause = PAUSES.0;
+                said.clear();
+            }
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return Ok(SessionEnd::Asked),
+                () = tokio::time::sleep(pause) => {}
+            }
+            pause = (pause * 2).min(PAUSES.1);
+        }
+    }
+
+    /// One connection, from identification to its end. `lost` is a position from which on the server has no WAL any
+    /// more: the stream then begins at what the slot still keeps.
+    async fn stream_once(
+        &self,
+        stop: &mut watch::Receiver<bool>,
+        lost: Option<Lsn>,
+    ) -> Result<SessionEnd, StreamError> {
+        let connect = ReplicationClient::connect(&self.conninfo, &self.application_name);
+        let mut client = tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return Ok(SessionEnd::Asked),
+            client = connect => client?,
+        };
+        let wanted = self.conninfo.target_session_attrs();
+        let server = resume::identify(&mut client, &self.repository, &self.identity, wanted).await?;
+        resume::store_histories(&self.repository, &self.keys, &server.history).await?;
+        let slot = self.slot_position(&mut client).await?;
+        let mut point = resume::start_point(&self.repository, &server, slot).await?;
+        if let (Some(lost), Some(slot)) = (lost, slot) {
+            let from = server.segment_size.align_down(slot);
+            if point.frontier == lost && from > lost {
+                tracing::error!(
+                    from = %lost, to = %from,
+                    "gap: this WAL is not in the repository and no longer on the server; restores to times within it are impossible, and a new base backup is needed: walseal-archiver backup"
+                );
+                point = StartPoint { start: from, frontier: from, digest: None, ..point };
+            }
+        }
+        self.stream_from(&mut client, stop, point, slot, &server).await
+    }
+
+    async fn stream_from(
+        &self,
+        client: &mut ReplicationClient,
+        stop: &mut watch::Receiver<bool>,
+        point: StartPoint,
+        slot: Option<Lsn>,
+        server: &resume::ServerPosition,
+    ) -> Result<SessionEnd, StreamError> {
+        let host = client.host().to_string();
+        let stream = match client.start_replication(Some(&self.slot), point.start, point.branch.timeline).await {
+            Ok(stream) => stream,
+            Err(error) if error.is_wal_removed() => return Err(StreamError::WalGone(point.frontier)),
+            Err(error) => return Err(error.into()),
+        };
+        tracing::info!(
+            %host, branch = %point.branch, start = %point.start, frontier = %point.frontier,
+            "streaming WAL from slot {}", self.slot
+        );
+        let frontier = Frontier::new(point.frontier);
+        let following = frontier.watch();
+        let compare = point.digest.map(|digest| (point.frontier, digest));
+        let cutter = Cutter::new(point.branch, server.segment_size, self.keys.writer.compare(), point.start, compare);
+        let shipping = Shipping {
+            repository: self.repository.clone(),
+            keys: self.keys.clone(),
+            cutter,
+            frontier: Arc::new(Mutex::new(frontier)),
+            ship_interval: self.timing.ship_interval,
+            progress: self.progress.clone(),
+        };
+        let (feed, fed) = mpsc::unbounded_channel();
+        self.progress.update(|progress| {
+            progress.connected = true;
+            progress.branch = Some(point.branch);
+            progress.received = point.frontier;
+            progress.frontier = point.frontier;
+            progress.server_end = progress.server_end.max(server.position);
+            progress.trouble = None;
+        });
+        // What the slot had confirmed stays confirmed; below it nothing is ever reported.
+        let floor = slot.unwrap_or_default();
+        let receiver = Receiver {
+            stream,
+            timing: self.timing,
+            frontier: following,
+            resumed: point.frontier,
+            floor,
+            feed,
+            shipping: tokio::spawn(shipping.run(fed)),
+            progress: self.progress.clone(),
+        };
+        receiver.run(stop).await.map_err(|error| match error {
+            StreamError::Postgres(error) if error.is_wal_removed() => StreamError::WalGone(point.frontier),
+            other => other,
+        })
+    }
+
+    /// The oldest WAL that the slot keeps; makes the slot when there is none, so that WAL is kept from now on.
+    async fn slot_position(&self, client: &mut ReplicationClient) -> Result<Option<Lsn>, StreamError> {
+        if let Some(state) = self.read_slot(client).await? {
+            return Ok(state);
+        }
+        if client.create_physical_slot(&self.slot, false).await? == SlotCreated::Created {
+            tracing::warn!(slot = self.slot, "the replication slot was not there and was made anew");
+        }
+        Ok(self.read_slot(client).await?.flatten())
+    }
+
+    /// `None`: no slot. `Some(None)`: one that keeps nothing.
+    async fn read_slot(&self, client: &mut ReplicationClient) -> Result<Option<Option<Lsn>>, StreamError> {
+        match client.read_slot(&self.slot).await {
+            Ok(state) => Ok(state.map(|state| state.restart)),
+            Err(PostgresError::Unsupported { .. }) => {
+                let sql = SqlClient::connect_to(&self.conninfo, client.host(), &self.application_name).await?;
+                let row = sql
+                    .query_opt(
+                        "reading pg_replication_slots failed",
+                        "SELECT restart_lsn::text FROM pg_replication_slots WHERE slot_name = $1 AND slot_type = 'physical'",
+                        &[&self.slot],
+                    )
+                    .await?;
+                let Some(row) = row else { return Ok(None) };
+                let restart: Option<String> =
+                    row.try_get(0).map_err(|error| SqlClient::error("reading pg_replication_slots failed", &error))?;
+                Ok(Some(restart.and_then(|text| text.parse().ok())))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
