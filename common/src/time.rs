@@ -36,6 +36,13 @@ impl PgTimestamp {
         let unix = self.0.checked_add(EPOCH_UNIX_SECONDS * MICROS)?;
         jiff::Timestamp::from_microsecond(unix).ok()
     }
+
+    /// As [`PgTimestamp::to_jiff`], with what lies outside those years moved to their edge. Nothing moves in a
+    /// [`TransactionEnd`](crate::wal::TransactionEnd), whose times are checked.
+    pub fn to_jiff_saturating(self) -> jiff::Timestamp {
+        let edge = if self.0 < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
+        self.to_jiff().unwrap_or(edge)
+    }
 }
 
 impl fmt::Display for PgTimestamp {
@@ -153,6 +160,7 @@ mod tests {
         #[test]
         fn timestamp_never_panics(micros: i64, text: String) {
             prop_assert!(!PgTimestamp(micros).to_string().is_empty());
+            prop_assert_eq!(PgTimestamp(micros).to_jiff_saturating() > jiff::Timestamp::UNIX_EPOCH, micros > -946_684_800_000_000);
             let parsed = text.parse::<PgTimestamp>();
             prop_assert!(parsed.is_ok() || parsed.is_err());
         }

@@ -17,8 +17,8 @@ pub enum WalError {
     },
     /// The page magic is of no PostgreSQL that this program reads.
     #[error(
-        "unknown WAL page magic 0x{0:04X}; PostgreSQL 14 to 18 write 0xD10D, 0xD110, 0xD113, 0xD116 and 0xD118, so this \
-         is another version's WAL or no WAL at all"
+        "unknown WAL page magic 0x{0:04X}; PostgreSQL 14 to 18 write 0xD10D, 0xD110, 0xD113, 0xD116 and 0xD118, so this is \
+         another version's WAL, a page that was never written, or no WAL at all"
     )]
     UnknownMagic(u16),
     /// One stretch of WAL with pages of two majors.
