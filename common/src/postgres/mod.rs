@@ -36,6 +36,8 @@ mod transport;
 mod wire;
 
 #[cfg(test)]
+mod fake_server;
+#[cfg(test)]
 mod test_cluster;
 #[cfg(test)]
 mod tests;

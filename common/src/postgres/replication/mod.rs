@@ -36,7 +36,7 @@ pub struct SystemInfo {
 /// A connection for replication commands, one at a time. Streams and backups borrow it: one that is dropped in its
 /// middle leaves a connection whose further commands fail with [`PostgresError::Abandoned`].
 pub struct ReplicationClient {
-    session: Session,
+    pub(super) session: Session,
 }
 
 impl std::fmt::Debug for ReplicationClient {

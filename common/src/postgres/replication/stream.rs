@@ -70,6 +70,8 @@ pub struct WalStream<'a> {
     state: State,
     /// What has come of the result set that names the next timeline.
     ending: ResultSets,
+    /// Why nothing can be sent any more. The server has gone, but what it said last may still be there to read.
+    unsent: Option<PostgresError>,
 }
 
 impl std::fmt::Debug for WalStream<'_> {
@@ -97,8 +99,14 @@ impl<'a> WalStream<'a> {
             Ok(frame) => frame,
             Err(error) => return Err(session.recover(&doing, error).await),
         };
-        let mut stream =
-            WalStream { session, timeline, received: start, state: State::Streaming, ending: ResultSets::default() };
+        let mut stream = WalStream {
+            session,
+            timeline,
+            received: start,
+            state: State::Streaming,
+            ending: ResultSets::default(),
+            unsent: None,
+        };
         match frame.tag {
             COPY_BOTH_RESPONSE_TAG => Ok(stream),
             // At the very end of an old timeline the server starts no copy at all.
@@ -127,7 +135,7 @@ impl<'a> WalStream<'a> {
     /// follow what came before.
     pub async fn next(&mut self) -> Result<StreamEvent, PostgresError> {
         // Something of an earlier, cancelled call may be left to send.
-        self.session.wire.flush(STREAMING).await?;
+        self.flush().await;
         loop {
             if self.state == State::Ended {
                 return Ok(StreamEvent::EndOfStream);
@@ -141,7 +149,7 @@ impl<'a> WalStream<'a> {
                 (State::Streaming, COPY_DONE_TAG) => {
                     self.state = State::Ending;
                     self.queue_copy_done()?;
-                    self.session.wire.flush(STREAMING).await?;
+                    self.flush().await;
                 }
                 // walsender.c, WalSndDone: all is sent and confirmed, and the process exits.
                 (State::Streaming, COMMAND_COMPLETE_TAG) => self.state = State::Ended,
@@ -160,9 +168,17 @@ impl<'a> WalStream<'a> {
     async fn failed(&mut self, error: PostgresError) -> PostgresError {
         self.state = State::Ended;
         if error.server().is_none() {
-            return error;
+            // When sending failed first, that is the cause.
+            return self.unsent.take().unwrap_or(error);
         }
         self.session.recover(STREAMING, error).await
+    }
+
+    /// Sends what is queued. That it fails is told by the next read, after all that the server had sent before.
+    async fn flush(&mut self) {
+        if self.unsent.is_none() {
+            self.unsent = self.session.wire.flush(STREAMING).await.err();
+        }
     }
 
     fn queue_copy_done(&mut self) -> Result<(), PostgresError> {
@@ -198,7 +214,8 @@ impl<'a> WalStream<'a> {
     /// Tells the server how far we are. All three are ends of ranges: everything before them is written, durable,
     /// applied. Positions must never decrease and `flush` must never pass what is durable (I1).
     ///
-    /// Cancel-safe: a status that was not sent whole is finished by the next call of any kind.
+    /// Cancel-safe: a status that was not sent whole is finished by the next call of any kind. A connection that broke is
+    /// told by [`WalStream::next`], once everything that had arrived before is read.
     pub async fn send_status(
         &mut self,
         write: Lsn,
@@ -206,8 +223,8 @@ impl<'a> WalStream<'a> {
         apply: Lsn,
         reply_requested: bool,
     ) -> Result<(), PostgresError> {
-        if self.state != State::Streaming {
-            // The copy is over, and nobody reads statuses any more.
+        if self.state != State::Streaming || self.unsent.is_some() {
+            // Nobody reads statuses any more.
             return Ok(());
         }
         let mut message = Vec::with_capacity(34);
@@ -221,7 +238,8 @@ impl<'a> WalStream<'a> {
             CopyData::new(&message[..])?.write(buffer);
             Ok(())
         })?;
-        self.session.wire.flush(STREAMING).await
+        self.flush().await;
+        Ok(())
     }
 
     /// Ends the stream politely: says so, and throws away what the server had sent before it heard. The client may be
@@ -229,7 +247,7 @@ impl<'a> WalStream<'a> {
     pub async fn stop(mut self) -> Result<(), PostgresError> {
         if self.state == State::Streaming {
             self.queue_copy_done()?;
-            self.session.wire.flush(STREAMING).await?;
+            self.flush().await;
         }
         let mut copying = self.state == State::Streaming;
         while self.state != State::Ended {

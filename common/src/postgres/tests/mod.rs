@@ -1,5 +1,8 @@
 //! Tests of this room against a scripted server and a real one.
 
+mod fake_backup;
+mod fake_login;
+mod fake_stream;
 mod real_backup;
 mod real_login;
 mod real_replication;
