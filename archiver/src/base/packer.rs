@@ -98,11 +98,6 @@ impl Packer {
         (!self.frames.is_empty()).then(|| self.close_object())
     }
 
-    /// Whether the object that is being filled holds anything yet.
-    pub fn is_empty(&self) -> bool {
-        self.frames.is_empty() && self.open.is_empty()
-    }
-
     fn close_frame(&mut self, full: &mut Vec<PackedObject>) {
         let frame = std::mem::take(&mut self.open);
         if self.plain + frame.len() as u64 > MAX_PLAINTEXT || self.frames.len() == MAX_FRAMES {

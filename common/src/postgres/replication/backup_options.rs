@@ -37,6 +37,10 @@ pub struct BaseBackupOptions {
     pub max_rate_kib: Option<u32>,
     /// Whether the server checks page checksums as it reads; what fails comes as a warning (case 31).
     pub verify_checksums: bool,
+    /// Whether the server sends the file `tablespace_map` in place of the links in `pg_tblspc`. Links are told of in tar
+    /// headers, which end at 99 bytes of a location; but before PostgreSQL 16 a server that sends the map leaves out
+    /// in-place tablespaces.
+    pub tablespace_map: bool,
     /// The server's manifest, or `None` for none.
     pub manifest: Option<ManifestChecksums>,
 }
@@ -49,6 +53,7 @@ impl Default for BaseBackupOptions {
             progress: true,
             max_rate_kib: None,
             verify_checksums: true,
+            tablespace_map: true,
             manifest: Some(ManifestChecksums::default()),
         }
     }
@@ -86,7 +91,7 @@ impl BaseBackupOptions {
             format!("CHECKPOINT '{checkpoint}'"),
             "WAL false".to_owned(),
             "WAIT false".to_owned(),
-            "TABLESPACE_MAP true".to_owned(),
+            format!("TABLESPACE_MAP {}", self.tablespace_map),
             format!("VERIFY_CHECKSUMS {}", self.verify_checksums),
             "TARGET 'client'".to_owned(),
         ];
@@ -108,7 +113,7 @@ impl BaseBackupOptions {
         flag(self.progress, "PROGRESS");
         flag(self.checkpoint == Checkpoint::Fast, "FAST");
         flag(true, "NOWAIT");
-        flag(true, "TABLESPACE_MAP");
+        flag(self.tablespace_map, "TABLESPACE_MAP");
         flag(!self.verify_checksums, "NOVERIFY_CHECKSUMS");
         parts.extend(self.max_rate_kib.map(|rate| format!("MAX_RATE {rate}")));
         match checksums {

@@ -1,0 +1,327 @@
+//! A base backup from beginning to end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+use walseal_common::lsn::{Lsn, LsnRange};
+use walseal_common::postgres::replication::{
+    BackupEvent, BaseBackupOptions, Checkpoint, ManifestChecksums, ReplicationClient,
+};
+use walseal_common::repository::{BaseId, BaseType, Label, ObjectName, ObjectReference, Repository};
+use walseal_common::seal::{Draft, Kind, MAX_PLAINTEXT};
+use walseal_common::timeline::{Branch, TimelineHistory, TimelineId};
+
+use super::checksum::ChecksumAlgorithm;
+use super::error::BaseError;
+use super::intake::{Intake, Ready, TakenIn};
+use super::progress::{Progress, Stage};
+use super::shipper::{Effort, Room, SealingKeys, Shipper, put};
+use super::suspect::Suspect;
+use super::tablespaces::Tablespaces;
+
+/// How often a backup says what it waits for.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+
+/// Bytes between two reports of what was copied.
+const REPORT_BYTES: u64 = 1 << 20;
+
+/// How a backup is made.
+#[derive(Clone)]
+pub struct BackupOptions {
+    /// Kept in `backup_label` on the server's side; everybody who restores sees it.
+    pub label: String,
+    /// Whether the server makes its checkpoint at once, which costs it a burst of writes, or takes its time.
+    pub checkpoint: Checkpoint,
+    /// Most KiB per second that the server sends; `None` for no limit.
+    pub max_rate_kib: Option<u32>,
+    /// To whom objects are sealed, and who signs them.
+    pub keys: Arc<SealingKeys>,
+    /// How much is under way at once.
+    pub effort: Effort,
+}
+
+impl BackupOptions {
+    /// A backup that somebody waits for: the checkpoint is made at once.
+    pub fn by_hand(keys: SealingKeys) -> BackupOptions {
+        BackupOptions {
+            label: "walseal".to_owned(),
+            checkpoint: Checkpoint::Fast,
+            max_rate_kib: None,
+            keys: Arc::new(keys),
+            effort: Effort::default(),
+        }
+    }
+}
+
+/// Knows when WAL has become durable in the repository: the daemon's stream, or one made for this backup.
+#[async_trait::async_trait]
+pub trait WaitDurable: Send + Sync {
+    /// Returns once all WAL of `range` on `branch` is durable in the repository. May take long: a standby's backup
+    /// waits for the primary to go on (case 33). The backup reports every second what it waits for.
+    ///
+    /// Errors: that can't happen any more.
+    async fn wait_durable(
+        &self,
+        branch: Branch,
+        range: LsnRange,
+    ) -> Result<DurableWal, Box<dyn std::error::Error + Send + Sync>>;
+}
+
+/// What is known of WAL that has become durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct DurableWal {
+    /// The highest transaction time that the archiver saw on the branch before the range's end; `None` where it saw
+    /// none.
+    pub highest_time: Option<Timestamp>,
+}
+
+/// What the server says of the cluster before the backup.
+struct Source {
+    timeline: TimelineId,
+    branch: Branch,
+    segment_size: walseal_common::segment::SegmentSize,
+    postgres_version: u32,
+}
+
+/// What came over the wire.
+struct Received {
+    start: Lsn,
+    stop: Lsn,
+    taken: TakenIn,
+    suspect: u64,
+}
+
+/// Takes a full base backup over `client`, stores it in `repository`, and writes its label last (I7).
+///
+/// The slot must hold WAL before this is called (case 15), and somebody must be streaming it: after the files the backup
+/// waits for `wal` through its stop position. `progress` is told how far it is.
+///
+/// Cancelling (dropping the future) leaves objects without a label, which nobody sees, and a client without use.
+///
+/// Errors: see [`BaseError`]; nothing that was stored is visible then.
+pub async fn run(
+    client: &mut ReplicationClient,
+    repository: &Repository,
+    options: &BackupOptions,
+    progress: &mut dyn Progress,
+    wal: &dyn WaitDurable,
+) -> Result<Label, BaseError> {
+    let source = source(client, repository).await?;
+    let start_time = Timestamp::now();
+    let id = BaseId::generate().map_err(|source| BaseError::Seal { name: "base".to_owned(), source })?;
+    progress.report(Stage::Checkpoint { id: id.clone() });
+
+    let mut shipper = Shipper::new(repository.clone(), id.clone(), options.keys.clone(), options.effort);
+    let received = receive(client, &source, options, &mut shipper, progress).await?;
+    progress.report(Stage::Storing);
+    let Received { start, stop, mut taken, suspect } = received;
+    for ready in taken.last.drain(..) {
+        ship(&mut shipper, ready, None).await?;
+    }
+    let shipped = shipper.finish().await?;
+    let stop_time = Timestamp::now();
+    check_manifest(repository, &source, start, stop, &taken)?;
+    let durable = wait_for_wal(&source, start, stop, progress, wal).await?;
+
+    let size = |list: &[ObjectReference]| list.iter().map(|object| object.size).sum();
+    let label = Label {
+        id,
+        kind: BaseType::Full,
+        parent: None,
+        branch: source.branch,
+        start,
+        stop,
+        start_time,
+        stop_time,
+        highest_time: durable.highest_time,
+        postgres_version: source.postgres_version,
+        segment_size: source.segment_size,
+        cluster_size: taken.cluster_size,
+        stored_size: size(&shipped.objects),
+        tablespaces: taken.tablespaces,
+        suspect,
+        manifest: shipped.pages,
+        objects: shipped.objects,
+    };
+    store_label(repository, options, &label).await?;
+    Ok(label)
+}
+
+/// Asks the server who it is.
+async fn source(client: &mut ReplicationClient, repository: &Repository) -> Result<Source, BaseError> {
+    let system = client.identify_system().await?;
+    if system.system_identifier != repository.cluster() {
+        return Err(BaseError::WrongCluster { server: system.system_identifier, repository: repository.cluster() });
+    }
+    let timeline = system.timeline;
+    // Timeline 1 has no history; to ask for it would leave an error in the server's log.
+    let history = if timeline == TimelineId::FIRST {
+        TimelineHistory::root(timeline)
+    } else {
+        let content = client.timeline_history(timeline).await?.ok_or(BaseError::NoHistory(timeline))?;
+        TimelineHistory::parse(timeline, &content)?
+    };
+    Ok(Source {
+        timeline,
+        branch: history.branch(repository.cluster()),
+        segment_size: client.segment_size().await?,
+        postgres_version: client.server_version_num(),
+    })
+}
+
+/// Runs BASE_BACKUP and ships what arrives.
+async fn receive(
+    client: &mut ReplicationClient,
+    source: &Source,
+    options: &BackupOptions,
+    shipper: &mut Shipper,
+    progress: &mut dyn Progress,
+) -> Result<Received, BaseError> {
+    let command = BaseBackupOptions {
+        label: options.label.clone(),
+        checkpoint: options.checkpoint,
+        progress: true,
+        max_rate_kib: options.max_rate_kib,
+        verify_checksums: true,
+        manifest: Some(ManifestChecksums::Crc32c),
+        // Links instead of a map: before PostgreSQL 16 a server that sends the map leaves out in-place tablespaces,
+        // and a restore to other places would have to change the map, which the server's manifest covers (case 56).
+        tablespace_map: false,
+    };
+    let mut backup = client.base_backup(&command).await?;
+    let same = |timeline| {
+        let from = source.timeline;
+        if timeline == from { Ok(()) } else { Err(BaseError::TimelineChanged { from, to: timeline }) }
+    };
+    same(backup.timeline())?;
+    let start = backup.start_position();
+    let listed = backup.tablespaces();
+    let spaces = Tablespaces::new(listed.iter().filter_map(|t| t.place.as_ref().map(|(oid, at)| (*oid, at.as_str()))));
+    let total: Option<u64> = listed.iter().map(|tablespace| tablespace.size_kib.map(|kib| kib << 10)).sum();
+
+    let mut intake = Intake::new(spaces, ChecksumAlgorithm::Crc32c);
+    // Set aside before the first byte of an object is taken: where there is no memory, nothing more is read (I11).
+    let mut room: Option<Room> = None;
+    let mut suspect = Suspect::default();
+    let (mut done, mut reported) = (0, 0);
+    progress.report(Stage::Copying { done, total });
+    loop {
+        let ready = match backup.next().await? {
+            BackupEvent::ArchiveStart { tablespace, name } => {
+                intake.archive_start(name, tablespace.map(|(oid, _)| oid))?;
+                Vec::new()
+            }
+            BackupEvent::Data(bytes) => {
+                if room.is_none() {
+                    room = Some(shipper.room(MAX_PLAINTEXT).await?);
+                }
+                done += bytes.len() as u64;
+                if done - reported >= REPORT_BYTES {
+                    reported = done;
+                    progress.report(Stage::Copying { done, total });
+                }
+                intake.data(bytes)?
+            }
+            BackupEvent::ManifestStart => {
+                intake.manifest_start()?;
+                Vec::new()
+            }
+            BackupEvent::ManifestData(bytes) => {
+                if room.is_none() {
+                    room = Some(shipper.room(MAX_PLAINTEXT).await?);
+                }
+                intake.manifest_data(&bytes)?
+            }
+            BackupEvent::Progress(_) => Vec::new(),
+            BackupEvent::Notice(notice) => {
+                if suspect.note(&notice) {
+                    progress.report(Stage::ChecksumFailure { message: notice.0.message });
+                }
+                Vec::new()
+            }
+            BackupEvent::End { stop, timeline } => {
+                same(timeline)?;
+                progress.report(Stage::Copying { done, total });
+                return Ok(Received { start, stop, taken: intake.finish()?, suspect: suspect.count() });
+            }
+        };
+        for ready in ready {
+            // What was set aside is for the object that was being filled; a page needs its own.
+            let set_aside = if matches!(ready, Ready::Object(_)) { room.take() } else { None };
+            ship(shipper, ready, set_aside).await?;
+        }
+    }
+}
+
+async fn ship(shipper: &mut Shipper, ready: Ready, set_aside: Option<Room>) -> Result<(), BaseError> {
+    let room = match set_aside {
+        Some(room) => room,
+        None => shipper.room(ready.plain_size()).await?,
+    };
+    shipper.ship(ready, room);
+    Ok(())
+}
+
+/// Checks that the manifest is of this backup.
+fn check_manifest(
+    repository: &Repository,
+    source: &Source,
+    start: Lsn,
+    stop: Lsn,
+    taken: &TakenIn,
+) -> Result<(), BaseError> {
+    let manifest = &taken.manifest;
+    if let Some(cluster) = manifest.system_identifier
+        && cluster != repository.cluster()
+    {
+        return Err(BaseError::OtherManifest(format!("names cluster {cluster}")));
+    }
+    match manifest.wal_ranges.as_slice() {
+        [one] if one.timeline == source.timeline && one.range.start == start && one.range.end == stop => Ok(()),
+        ranges => Err(BaseError::OtherManifest(format!("needs the WAL {ranges:?}, not {start}..{stop}"))),
+    }
+}
+
+async fn wait_for_wal(
+    source: &Source,
+    start: Lsn,
+    stop: Lsn,
+    progress: &mut dyn Progress,
+    wal: &dyn WaitDurable,
+) -> Result<DurableWal, BaseError> {
+    let backwards = || BaseError::OtherManifest(format!("runs backwards, from {start} to {stop}"));
+    let range = LsnRange::new(start, stop).ok_or_else(backwards)?;
+    let since = Instant::now();
+    let mut durable = wal.wait_durable(source.branch, range);
+    let mut ticks = tokio::time::interval(REPORT_EVERY);
+    loop {
+        tokio::select! {
+            biased;
+            durable = &mut durable => return durable.map_err(|source| BaseError::Wal { stop, source }),
+            _ = ticks.tick() => progress.report(Stage::WaitingForWal { through: stop, waited: since.elapsed() }),
+        }
+    }
+}
+
+/// Makes the backup visible.
+async fn store_label(repository: &Repository, options: &BackupOptions, label: &Label) -> Result<(), BaseError> {
+    let name = ObjectName::Label(label.id.clone());
+    let draft = Draft {
+        kind: Kind::Label,
+        cluster: repository.cluster(),
+        name: name.to_string(),
+        wal: None,
+        frame_size: 64 << 10,
+        level: options.effort.level,
+    };
+    let signed = draft.sign(&options.keys.writer, label);
+    let object = signed.map_err(|source| BaseError::Seal { name: name.to_string(), source })?;
+    put(repository, &name, &object).await
+}
+
+#[cfg(test)]
+mod rebuilt;
+#[cfg(test)]
+mod tests;

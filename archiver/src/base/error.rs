@@ -1,0 +1,132 @@
+//! Why a base backup failed.
+
+use walseal_common::lsn::Lsn;
+use walseal_common::postgres::PostgresError;
+use walseal_common::repository::{RelativePath, RepositoryError};
+use walseal_common::seal::SealError;
+use walseal_common::timeline::{HistoryError, SystemIdentifier, TimelineId};
+
+use super::pages::PageError;
+use super::server_manifest::ManifestError;
+use super::tar::TarError;
+
+/// A base backup was not made. What was stored of it stays invisible, because it has no label (I7).
+#[derive(Debug, thiserror::Error)]
+pub enum BaseError {
+    /// The server refused, or the connection broke.
+    #[error(transparent)]
+    Server(#[from] PostgresError),
+    /// The server belongs to another cluster than the repository (I4).
+    #[error(
+        "this server is cluster {server}, but the repository is that of cluster {repository}; check cluster.conninfo \
+         and repository.url, or make a repository for this cluster with: walseal-archiver init"
+    )]
+    WrongCluster {
+        /// The server's system identifier.
+        server: SystemIdentifier,
+        /// The repository's.
+        repository: SystemIdentifier,
+    },
+    /// The server does not have the history of its own timeline.
+    #[error("the server has no history of its timeline {}; without it nobody can tell this branch from another", .0.number())]
+    NoHistory(TimelineId),
+    /// The history of the server's timeline is not readable.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// The server changed its timeline in between.
+    #[error("the backup would begin on timeline {} and end on timeline {}: the server was promoted; try again", .from.number(), .to.number())]
+    TimelineChanged {
+        /// The timeline before.
+        from: TimelineId,
+        /// The timeline after.
+        to: TimelineId,
+    },
+    /// An archive of the server is not as it must be.
+    #[error("the server's archive {archive} is not readable: {source}; try again")]
+    Tar {
+        /// Name of the archive.
+        archive: String,
+        /// What is wrong.
+        source: TarError,
+    },
+    /// The server's manifest is not as it must be, or disagrees with what was received.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The manifest is of another backup.
+    #[error("the server's backup manifest is not that of this backup: it {0}")]
+    OtherManifest(String),
+    /// A link that the list of files can't describe.
+    #[error("{path} is a symbolic link to \"{target}\", which {why}")]
+    Link {
+        /// The link.
+        path: RelativePath,
+        /// Where it points.
+        target: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A file without which the backup can't be used was not sent.
+    #[error("the server did not send {0}; without it the backup could not be restored (case 27)")]
+    Missing(&'static str),
+    /// The server sent something out of its order.
+    #[error("the server sent {0}")]
+    Order(&'static str),
+    /// A file does not fit into the list of files.
+    #[error("{path}: {source}")]
+    Listing {
+        /// The file.
+        path: RelativePath,
+        /// Why it does not fit.
+        source: PageError,
+    },
+    /// An object could not be sealed.
+    #[error("sealing {name}: {source}")]
+    Seal {
+        /// The object's name.
+        name: String,
+        /// Why.
+        source: SealError,
+    },
+    /// The repository did not take an object.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// An object's name is taken by other bytes.
+    #[error("{0} is already there with other bytes, although its name is random; nothing was changed, try again")]
+    Taken(String),
+    /// WAL through the stop position did not become durable.
+    #[error("the base backup is stored, but WAL through {stop} is not: {source}; without it the backup has no use")]
+    Wal {
+        /// The stop position.
+        stop: Lsn,
+        /// Why the WAL is not there.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A task of this program ended in a way it must not.
+    #[error("a task of the backup ended unexpectedly ({0}); this is a bug")]
+    Task(String),
+}
+
+impl BaseError {
+    /// Whether another attempt must fail in the same way unless somebody changes something.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            BaseError::Server(error) => error.is_permanent(),
+            BaseError::Manifest(error) => error.is_permanent(),
+            BaseError::Repository(error) => error.is_permanent(),
+            BaseError::Seal { source, .. } => source.is_permanent(),
+            BaseError::WrongCluster { .. }
+            | BaseError::NoHistory(_)
+            | BaseError::History(_)
+            | BaseError::Link { .. }
+            | BaseError::Listing { .. } => true,
+            BaseError::TimelineChanged { .. }
+            | BaseError::Tar { .. }
+            | BaseError::OtherManifest(_)
+            | BaseError::Missing(_)
+            | BaseError::Order(_)
+            | BaseError::Taken(_)
+            | BaseError::Wal { .. }
+            | BaseError::Task(_) => false,
+        }
+    }
+}
