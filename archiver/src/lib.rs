@@ -1,6 +1,20 @@
 //! The archiver: what takes base backups and WAL from PostgreSQL into a sealed repository.
+//!
+//! | room | holds |
+//! | --- | --- |
+//! | [`cmd`] | the verbs: thin |
+//! | [`daemon`] | owns the stream and the socket |
+//! | [`socket`] | how the other verbs and the hook talk to the daemon |
+//! | [`stream`] | WAL over the replication protocol: receive, cut, ship, confirm |
+//! | [`shipment`] | a piece of WAL on its way into the repository |
+//! | [`base`] | base backups; [`base_backup`] brings one together with the stream |
+//! | [`archive`], [`keys`] | the configuration, opened |
 
+pub mod archive;
 pub mod base;
+pub mod base_backup;
+pub mod cmd;
+pub mod daemon;
 pub mod keys;
 pub mod shipment;
 pub mod socket;

@@ -1,3 +1,7 @@
-//! `walseal-archiver`: PostgreSQL into a sealed repository.
+//! `walseal-archiver`: from PostgreSQL into a sealed repository.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    walseal_archiver::cmd::main()
+}

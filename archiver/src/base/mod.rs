@@ -29,4 +29,4 @@ pub mod tar;
 pub use backup::{BackupOptions, DurableWal, WaitDurable, run};
 pub use error::BaseError;
 pub use progress::{Progress, Stage};
-pub use shipper::{Effort, SealingKeys};
+pub use shipper::Effort;

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use walseal_common::repository::{BaseId, ObjectName, ObjectReference, Repository};
-use walseal_common::seal::{Draft, Kind, MAX_PLAINTEXT, ObjectDigest, Recipient, SealError, SealedObject, WriterKey};
+use walseal_common::seal::{Draft, Kind, MAX_PLAINTEXT, ObjectDigest, SealError, SealedObject};
 use walseal_common::store::PutOutcome;
 
 use super::error::BaseError;
 use super::intake::Ready;
+use crate::keys::ArchiveKeys;
 
 /// The unit in which memory is counted, in bytes.
 const UNIT: u64 = 1 << 10;
@@ -20,15 +21,6 @@ const OVERHEAD: u64 = 256 << 10;
 
 /// Plaintext in a frame of a page, in bytes.
 const PAGE_FRAME: usize = 1 << 20;
-
-/// With what objects are made.
-#[derive(Clone)]
-pub struct SealingKeys {
-    /// To whom they are sealed.
-    pub recipients: Vec<Recipient>,
-    /// Who signs them.
-    pub writer: WriterKey,
-}
 
 /// How much is under way at once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,7 +57,7 @@ type Stored = (ObjectName, ObjectReference);
 pub struct Shipper {
     repository: Repository,
     id: BaseId,
-    keys: Arc<SealingKeys>,
+    keys: Arc<ArchiveKeys>,
     level: i32,
     memory: Arc<Semaphore>,
     sealing: Arc<Semaphore>,
@@ -85,7 +77,7 @@ pub struct Shipped {
 
 impl Shipper {
     /// A shipper for the backup `id`.
-    pub fn new(repository: Repository, id: BaseId, keys: Arc<SealingKeys>, effort: Effort) -> Shipper {
+    pub fn new(repository: Repository, id: BaseId, keys: Arc<ArchiveKeys>, effort: Effort) -> Shipper {
         let units = (effort.memory / UNIT).clamp(2 * (MAX_PLAINTEXT + OVERHEAD) / UNIT, u64::from(u32::MAX)) as usize;
         Shipper {
             repository,
@@ -193,7 +185,7 @@ pub(super) async fn put(repository: &Repository, name: &ObjectName, object: &Sea
 }
 
 /// Seals frames, each of which is freed as soon as its ciphertext is there.
-fn seal(draft: Draft, frames: Vec<Vec<u8>>, keys: &SealingKeys) -> Result<SealedObject, SealError> {
+fn seal(draft: Draft, frames: Vec<Vec<u8>>, keys: &ArchiveKeys) -> Result<SealedObject, SealError> {
     let mut sealer = draft.seal(&keys.recipients, &keys.writer)?;
     for frame in frames {
         sealer.frame(&frame)?;

@@ -1,13 +1,13 @@
 //! How far the stream is, for everybody who asks: status, backups that wait, the hook.
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use walseal_common::lsn::Lsn;
 use walseal_common::timeline::Branch;
 
 /// A moment's view of the stream. `server_end >= received >= frontier` while connected.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Progress {
     /// Whether a stream is running now.
     pub connected: bool,
@@ -21,12 +21,24 @@ pub struct Progress {
     pub frontier: Lsn,
     /// When the frontier last moved, by this host's clock.
     pub frontier_moved: Option<Timestamp>,
+    /// Since when something received has not been durable, by this host's clock; none while all is.
+    pub behind_since: Option<Timestamp>,
     /// The highest transaction time in what this process made durable.
     pub highest_time: Option<Timestamp>,
     /// Why there is no stream, in words.
     pub trouble: Option<String>,
     /// Bytes of WAL that this process made durable.
     pub shipped_bytes: u64,
+}
+
+impl Progress {
+    /// How much time's worth of WAL would be lost with the server now: how long its oldest WAL that is not durable has
+    /// been known here.
+    pub fn behind(&self, now: Timestamp) -> std::time::Duration {
+        self.behind_since
+            .and_then(|since| std::time::Duration::try_from(now.duration_since(since)).ok())
+            .unwrap_or_default()
+    }
 }
 
 /// The side that reports.

@@ -92,7 +92,7 @@ impl Receiver<'_> {
             let need = pending.as_ref().map_or(0, |bytes| bytes.len().min(BUFFER)) as u32;
             tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => return self.finish(None).await,
+                () = asked_to_stop(stop) => return self.finish(None).await,
                 ended = &mut self.shipping => return Err(ended_early(ended)),
                 changed = self.frontier.changed() => {
                     if changed.is_err() {
@@ -121,6 +121,9 @@ impl Receiver<'_> {
                         self.progress.update(|progress| {
                             progress.server_end = progress.server_end.max(server_end).max(received);
                             progress.received = progress.received.max(received);
+                            if progress.received > progress.frontier && progress.behind_since.is_none() {
+                                progress.behind_since = Some(jiff::Timestamp::now());
+                            }
                         });
                         stalled = Instant::now();
                         pending = Some(data);
@@ -205,6 +208,12 @@ impl Receiver<'_> {
         };
         Ok(end)
     }
+}
+
+/// Returns once `stop` says so, or nobody is left to say it.
+pub(super) async fn asked_to_stop(stop: &mut watch::Receiver<bool>) {
+    // An error means that the sender is gone: then nobody waits for this stream any more.
+    drop(stop.wait_for(|stop| *stop).await);
 }
 
 /// How long the server may take to hear that the stream ends.

@@ -119,7 +119,10 @@ fn confirm(piece: &Piece, frontier: &Mutex<Frontier>, progress: &ProgressSender)
     progress.update(|progress| {
         if end > before {
             progress.frontier = end;
-            progress.frontier_moved = Some(Timestamp::now());
+            let now = Timestamp::now();
+            progress.frontier_moved = Some(now);
+            // What came after this piece was cut is newer than a ship interval; it is behind from now on.
+            progress.behind_since = (progress.received > end).then_some(now);
         }
         progress.highest_time = progress.highest_time.max(piece.transactions.highest);
         progress.shipped_bytes += piece.bytes.len() as u64;

@@ -10,7 +10,7 @@ use walseal_common::postgres::{Conninfo, PostgresError, ReplicationClient, SqlCl
 use walseal_common::repository::{Repository, RepositoryIdentity};
 
 use super::resume::{self, StartPoint};
-use super::session::{Receiver, SessionEnd, Timing};
+use super::session::{Receiver, SessionEnd, Timing, asked_to_stop};
 use super::ship::Shipping;
 use super::{Cutter, Frontier, ProgressSender, ProgressWatch, StreamError};
 use crate::keys::ArchiveKeys;
@@ -105,7 +105,7 @@ impl Streamer {
                 said.clear();
             }
             tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => return Ok(SessionEnd::Asked),
+                () = asked_to_stop(&mut stop) => return Ok(SessionEnd::Asked),
                 () = tokio::time::sleep(pause) => {}
             }
             pause = (pause * 2).min(PAUSES.1);
@@ -121,7 +121,7 @@ impl Streamer {
     ) -> Result<SessionEnd, StreamError> {
         let connect = ReplicationClient::connect(&self.conninfo, &self.application_name);
         let mut client = tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => return Ok(SessionEnd::Asked),
+            () = asked_to_stop(stop) => return Ok(SessionEnd::Asked),
             client = connect => client?,
         };
         let wanted = self.conninfo.target_session_attrs();

@@ -1,8 +1,11 @@
 //! What the configuration names, opened: the store, the keys, the way to the server.
 
-use super::{Config, ConfigError, WriterRole};
+use std::sync::Arc;
+
+use super::{Config, ConfigError, RepositoryUrl, WriterRole};
 use crate::postgres::{Conninfo, ConninfoError};
 use crate::seal::{Identity, KeyError, Recipient, Role, TrustedWriter, WriterKey, WriterPublic};
+use crate::store::{DirectoryStore, ObjectStore};
 
 /// Something that the configuration names cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +29,9 @@ pub enum OpenError {
         /// What is wrong.
         source: ConninfoError,
     },
+    /// A kind of repository that this version cannot use.
+    #[error("{0} repositories are not available in this version; use file:///folder")]
+    Scheme(&'static str),
 }
 
 impl OpenError {
@@ -36,6 +42,17 @@ impl OpenError {
 }
 
 impl Config {
+    /// The store that `repository.url` names. Nothing is read yet.
+    ///
+    /// Errors: not configured; a kind of store that this version cannot use; unusable credentials.
+    pub fn open_store(&self) -> Result<Arc<dyn ObjectStore>, OpenError> {
+        match &self.need_repository()?.value {
+            RepositoryUrl::Directory { path } => Ok(Arc::new(DirectoryStore::new(path.clone()))),
+            RepositoryUrl::S3 { .. } => Err(OpenError::Scheme("s3")),
+            RepositoryUrl::Sftp { .. } => Err(OpenError::Scheme("sftp")),
+        }
+    }
+
     /// The public keys that objects are sealed to.
     ///
     /// Errors: none is configured; one is not a recipient.

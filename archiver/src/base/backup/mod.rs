@@ -17,9 +17,10 @@ use super::checksum::ChecksumAlgorithm;
 use super::error::BaseError;
 use super::intake::{Intake, Ready, TakenIn};
 use super::progress::{Progress, Stage};
-use super::shipper::{Effort, Room, SealingKeys, Shipper, put};
+use super::shipper::{Effort, Room, Shipper, put};
 use super::suspect::Suspect;
 use super::tablespaces::Tablespaces;
+use crate::keys::ArchiveKeys;
 
 /// How often a backup says what it waits for.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
@@ -37,14 +38,14 @@ pub struct BackupOptions {
     /// Most KiB per second that the server sends; `None` for no limit.
     pub max_rate_kib: Option<u32>,
     /// To whom objects are sealed, and who signs them.
-    pub keys: Arc<SealingKeys>,
+    pub keys: Arc<ArchiveKeys>,
     /// How much is under way at once.
     pub effort: Effort,
 }
 
 impl BackupOptions {
     /// A backup that somebody waits for: the checkpoint is made at once.
-    pub fn by_hand(keys: SealingKeys) -> BackupOptions {
+    pub fn by_hand(keys: ArchiveKeys) -> BackupOptions {
         BackupOptions {
             label: "walseal".to_owned(),
             checkpoint: Checkpoint::Fast,

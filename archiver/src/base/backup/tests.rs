@@ -21,6 +21,7 @@ use walseal_tests::pgbench::Pgbench;
 
 use super::rebuilt::{entries, rebuild};
 use super::*;
+use crate::keys::ArchiveKeys;
 
 /// WAL that is durable at once; it remembers what it was asked for.
 #[derive(Default)]
@@ -81,7 +82,7 @@ impl Bed {
 
     fn options(&self) -> BackupOptions {
         let recipients = vec![self.identity.recipient().clone()];
-        BackupOptions::by_hand(SealingKeys { recipients, writer: self.writer.clone() })
+        BackupOptions::by_hand(ArchiveKeys { recipients, writer: self.writer.clone() })
     }
 
     async fn connect(&self) -> ReplicationClient {

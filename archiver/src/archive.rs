@@ -1,0 +1,85 @@
+//! What the configuration names for an archiver, opened once: store, keys, trusted writers.
+
+use std::sync::Arc;
+
+use walseal_common::config::{Config, OpenError};
+use walseal_common::postgres::{Conninfo, PostgresError, ReplicationClient};
+use walseal_common::repository::{Repository, RepositoryError, RepositoryIdentity};
+use walseal_common::seal::TrustedWriters;
+use walseal_common::store::ObjectStore;
+use walseal_common::timeline::SystemIdentifier;
+
+use crate::keys::ArchiveKeys;
+
+/// An archiver's configuration, opened.
+#[derive(Clone, Debug)]
+pub struct Archive {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// The store below the repository.
+    pub store: Arc<dyn ObjectStore>,
+    /// The keys that make objects.
+    pub keys: Arc<ArchiveKeys>,
+    /// Whose objects count: configured writers and this one.
+    pub trust: TrustedWriters,
+}
+
+/// No repository could be chosen.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// The configuration.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The repository.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// The server, which was asked which of several clusters it is.
+    #[error(transparent)]
+    Postgres(#[from] PostgresError),
+    /// The repository belongs to other clusters (case 19).
+    #[error(
+        "{store} holds cluster {found}, but the server is cluster {server}: it went through pg_upgrade or initdb, or \
+         this is another server; make a folder for it beside the other with: walseal-archiver init"
+    )]
+    OtherCluster {
+        /// The store's URL.
+        store: String,
+        /// Clusters in it.
+        found: String,
+        /// The server's.
+        server: SystemIdentifier,
+    },
+}
+
+impl Archive {
+    /// Opens store and keys. Nothing is read from the store yet.
+    pub fn open(config: Config) -> Result<Archive, OpenError> {
+        let store = config.open_store()?;
+        let keys = ArchiveKeys { recipients: config.open_recipients()?, writer: config.open_writer_key()? };
+        let trust = keys.trust(config.open_trusted_writers()?);
+        Ok(Archive { config: Arc::new(config), store, keys: Arc::new(keys), trust })
+    }
+
+    /// The repository of the cluster that `conninfo` leads to, and what it is. With one cluster in the store the server
+    /// is not asked: it may be down when the daemon starts, and every stream checks again.
+    pub async fn repository(&self, conninfo: &Conninfo) -> Result<(Repository, RepositoryIdentity), ArchiveError> {
+        let clusters = Repository::clusters(self.store.as_ref()).await?;
+        let cluster = match clusters.as_slice() {
+            [] => return Err(RepositoryError::Empty { store: self.store.describe() }.into()),
+            [one] => *one,
+            several => {
+                let mut client = ReplicationClient::connect(conninfo, "walseal").await?;
+                let server = client.identify_system().await?.system_identifier;
+                client.close().await;
+                if !several.contains(&server) {
+                    let found = several.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                    return Err(ArchiveError::OtherCluster { store: self.store.describe(), found, server });
+                }
+                server
+            }
+        };
+        let repository = Repository::new(self.store.clone(), cluster, self.trust.clone());
+        let identity = repository.identity().await?;
+        Ok((repository, identity))
+    }
+}

@@ -1,0 +1,117 @@
+//! Taking a base backup while the WAL streams: the two halves of a restore, brought together.
+
+use walseal_common::lsn::LsnRange;
+use walseal_common::postgres::{Conninfo, PostgresError, ReplicationClient};
+use walseal_common::repository::{Label, Repository, RepositoryIdentity};
+use walseal_common::terminal::units;
+use walseal_common::timeline::Branch;
+
+use crate::base::{self, BackupOptions, BaseError, DurableWal, Stage, WaitDurable};
+use crate::keys::ArchiveKeys;
+use crate::stream::{ProgressWatch, StreamError};
+
+/// A backup could not be taken. Nothing of it is visible.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeError {
+    /// The backup itself.
+    #[error(transparent)]
+    Base(#[from] BaseError),
+    /// The server.
+    #[error(transparent)]
+    Postgres(#[from] PostgresError),
+    /// It is another server.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    /// Another one is under way.
+    #[error("a base backup is already under way; wait for it to end")]
+    Busy,
+    /// A result that could not be passed on.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// Takes a full base backup and returns its label, which is durable. `progress` follows the stream that brings the WAL.
+///
+/// Errors: as [`base::run`]; the server is not the repository's cluster.
+pub async fn take(
+    conninfo: &Conninfo,
+    repository: &Repository,
+    identity: &RepositoryIdentity,
+    keys: &ArchiveKeys,
+    progress: ProgressWatch,
+    mut report: impl FnMut(String, Option<u64>, Option<u64>) + Send,
+) -> Result<Label, TakeError> {
+    let mut client = ReplicationClient::connect(conninfo, "walseal base backup").await?;
+    crate::stream::identify(&mut client, repository, identity, conninfo.target_session_attrs()).await?;
+    let options = BackupOptions::by_hand(keys.clone());
+    let wal = StreamedWal { repository: repository.clone(), identity: identity.clone(), progress };
+    let mut tell = move |stage: Stage| {
+        let (text, done, total) = words(&stage);
+        report(text, done, total);
+    };
+    let label = base::run(&mut client, repository, &options, &mut tell, &wal).await?;
+    client.close().await;
+    Ok(label)
+}
+
+fn words(stage: &Stage) -> (String, Option<u64>, Option<u64>) {
+    match stage {
+        Stage::Checkpoint { id } => (format!("{id}: the server makes a checkpoint"), None, None),
+        Stage::Copying { done, total } => ("copying".to_owned(), Some(*done), *total),
+        Stage::Storing => ("storing the last objects".to_owned(), None, None),
+        Stage::WaitingForWal { through, waited } => {
+            let text =
+                format!("waiting for WAL through {through} to be durable, for {} so far", units::duration(*waited));
+            (text, None, None)
+        }
+        Stage::ChecksumFailure { message } => {
+            (format!("the server reports a page checksum failure: {message}"), None, None)
+        }
+    }
+}
+
+/// WAL that a stream makes durable beside the backup.
+struct StreamedWal {
+    repository: Repository,
+    identity: RepositoryIdentity,
+    progress: ProgressWatch,
+}
+
+/// The WAL that a backup needs will not come.
+#[derive(Debug, thiserror::Error)]
+enum MissingWal {
+    #[error("the WAL stream has moved on to branch {now}, but the backup was made on {wanted}; take another one")]
+    OtherBranch { now: Branch, wanted: Branch },
+    #[error("WAL from {} on is missing in the repository, where it ends at {end}: the replication slot was made too late or lost WAL; take another one", .range.start)]
+    Gap { range: LsnRange, end: walseal_common::lsn::Lsn },
+}
+
+#[async_trait::async_trait]
+impl WaitDurable for StreamedWal {
+    async fn wait_durable(
+        &self,
+        branch: Branch,
+        range: LsnRange,
+    ) -> Result<DurableWal, Box<dyn std::error::Error + Send + Sync>> {
+        let mut progress = self.progress.clone();
+        loop {
+            progress.durable(range.end).await?;
+            let now = progress.now();
+            match now.branch {
+                Some(now) if now == branch => break,
+                Some(now) if now.timeline > branch.timeline => {
+                    return Err(MissingWal::OtherBranch { now, wanted: branch }.into());
+                }
+                _ => progress.changed().await.map(|_| ())?,
+            }
+        }
+        // The frontier says that there is no hole behind it as far as this stream knows; the repository says it for all.
+        let size = self.identity.segment_size;
+        let listing = self.repository.wal_listing(branch, size, Some(size.number(range.start))).await?;
+        let end = self.repository.contiguous_end(&listing, range.start).await?;
+        if end < range.end {
+            return Err(MissingWal::Gap { range, end }.into());
+        }
+        Ok(DurableWal { highest_time: progress.now().highest_time })
+    }
+}

@@ -1,0 +1,85 @@
+//! The verbs: parse, call one thing, show the result.
+
+mod backup;
+mod keygen;
+mod run;
+mod status;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use walseal_common::config::cli::GlobalArgs;
+use walseal_common::config::{Config, Environment, OpenError};
+use walseal_common::telemetry::init_logging;
+use walseal_common::terminal::{Exit, Failure};
+
+use crate::archive::Archive;
+
+/// Keeps a PostgreSQL cluster recoverable to any second, sealed, in a bucket its owner controls.
+#[derive(Parser, Debug)]
+#[command(name = "walseal-archiver", version, max_term_width = 100)]
+struct Arguments {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    /// Make a writer key and print its public half
+    Keygen(keygen::Arguments),
+    /// The daemon: stream WAL until told to stop
+    Run,
+    /// Take a base backup now
+    Backup(backup::Arguments),
+    /// How far back and how close to now the cluster can be restored
+    Status(status::Arguments),
+}
+
+/// Parses the command line, runs the verb, and says how it ended.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let ended = start(&arguments);
+    match ended {
+        Ok(()) => Exit::Done.into(),
+        Err(failure) => failure.report(),
+    }
+}
+
+fn start(arguments: &Arguments) -> Result<(), Failure> {
+    if let Verb::Keygen(arguments) = &arguments.verb {
+        return keygen::run(arguments);
+    }
+    let environment = Environment::of_this_process()?;
+    init_logging(arguments.global.log_format, &environment)
+        .map_err(|error| Failure::from_error("start logging", &error))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(8)
+        .build()
+        .map_err(|error| Failure::from_error("start", &error))?;
+    let ended = runtime.block_on(async {
+        let config = arguments.global.load()?;
+        match &arguments.verb {
+            Verb::Keygen(_) => Ok(()),
+            Verb::Run => run::run(open(config)?).await,
+            Verb::Backup(arguments) => backup::run(arguments, open(config)?).await,
+            Verb::Status(arguments) => status::run(arguments, open(config)?).await,
+        }
+    });
+    // Threads that seal for an answer nobody waits for any more must not hold up the end.
+    runtime.shutdown_background();
+    ended
+}
+
+fn open(config: Config) -> Result<Archive, Failure> {
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+    Archive::open(config).map_err(|error| refused(&error))
+}
+
+fn refused(error: &OpenError) -> Failure {
+    Failure::saying(error)
+}

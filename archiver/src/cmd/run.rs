@@ -1,0 +1,25 @@
+//! `run`: the daemon.
+
+use walseal_common::terminal::{Failure, units};
+
+use crate::archive::Archive;
+use crate::daemon;
+use crate::stream::SessionEnd;
+
+/// Runs until it is told to stop.
+pub async fn run(archive: Archive) -> Result<(), Failure> {
+    match daemon::run(archive).await {
+        Ok(SessionEnd::AskedWithRest(bytes)) => {
+            tracing::warn!(
+                "stopped with {} of WAL received and not in the repository; the replication slot keeps it for the next start",
+                units::size(bytes)
+            );
+            Ok(())
+        }
+        Ok(_) => {
+            tracing::info!("stopped; everything received is in the repository");
+            Ok(())
+        }
+        Err(error) => Err(Failure::saying(error)),
+    }
+}

@@ -1,0 +1,182 @@
+//! The daemon: owns the stream and the socket, and shuts them down in order.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Mutex, watch};
+use walseal_common::config::OpenError;
+use walseal_common::postgres::Conninfo;
+use walseal_common::repository::{Repository, RepositoryIdentity};
+
+use crate::archive::{Archive, ArchiveError};
+use crate::base_backup::{self, TakeError};
+use crate::keys::ArchiveKeys;
+use crate::socket::{self, Answers, Reporter, Request, SocketError};
+use crate::stream::{ProgressWatch, SessionEnd, StreamError, Streamer, Timing};
+
+/// The daemon could not start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The configuration.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The repository.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// The state folder.
+    #[error("the folder {} (cluster.state_dir) cannot be made or used: {source}", path.display())]
+    StateDir {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The stream ended for good.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    /// A task of the daemon ended early; this is a bug.
+    #[error("a part of the daemon ended early: {0}")]
+    Task(String),
+    /// A second signal came before everything was shipped.
+    #[error("asked twice to stop: stopped at once; what was not shipped is kept by the replication slot")]
+    Aborted,
+}
+
+/// How a stream behaves by configuration.
+pub fn timing(archive: &Archive) -> Timing {
+    let wal = &archive.config.wal;
+    Timing {
+        ship_interval: wal.ship_interval.value,
+        stall_limit: wal.stall_limit.value,
+        shutdown_wait: wal.shutdown_wait.value,
+        status_interval: std::time::Duration::from_secs(1),
+    }
+}
+
+/// Runs until SIGTERM or SIGINT: then ships the tail, confirms it, and returns. A second signal returns at once.
+pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
+    let config = archive.config.clone();
+    let conninfo = config.open_conninfo()?;
+    let slot = config.need_slot().map_err(OpenError::from)?;
+    let state_dir = config.need_state_dir().map_err(OpenError::from)?;
+    make_private(&state_dir)?;
+    let (repository, identity) = archive.repository(&conninfo).await?;
+    let streamer = Streamer::new(
+        conninfo.clone(),
+        slot,
+        repository.clone(),
+        identity.clone(),
+        archive.keys.clone(),
+        timing(&archive),
+    );
+    let desk = Desk {
+        conninfo,
+        repository,
+        identity,
+        keys: archive.keys.clone(),
+        progress: streamer.progress(),
+        backup: Mutex::new(()),
+    };
+    let socket = socket::path(&state_dir);
+    let serving = tokio::spawn(socket::serve(&socket, Arc::new(desk)).await?);
+    let (stop, stopped) = watch::channel(false);
+    let streaming = tokio::spawn(async move { streamer.run(stopped).await });
+    notify(&[sd_notify::NotifyState::Ready]);
+    let outcome = supervise(streaming, serving, &stop).await;
+    // The next daemon finds a clean place; one that was killed leaves the socket, and the next removes it.
+    if let Err(error) = std::fs::remove_file(&socket) {
+        tracing::debug!(%error, "the socket was gone already");
+    }
+    outcome
+}
+
+async fn supervise(
+    mut streaming: tokio::task::JoinHandle<Result<SessionEnd, StreamError>>,
+    mut serving: tokio::task::JoinHandle<std::io::Error>,
+    stop: &watch::Sender<bool>,
+) -> Result<SessionEnd, DaemonError> {
+    let handler = |kind| signal(kind).map_err(|error| DaemonError::Task(error.to_string()));
+    let mut terminate = handler(SignalKind::terminate())?;
+    let mut interrupt = handler(SignalKind::interrupt())?;
+    let mut asked = false;
+    loop {
+        let signalled = tokio::select! {
+            ended = &mut streaming => {
+                serving.abort();
+                return Ok(ended.map_err(|error| DaemonError::Task(error.to_string()))??);
+            }
+            failed = &mut serving => {
+                let why = failed.map_or_else(|error| error.to_string(), |error| error.to_string());
+                stop.send_replace(true);
+                return Err(DaemonError::Task(format!("the socket: {why}")));
+            }
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        if asked {
+            return Err(DaemonError::Aborted);
+        }
+        asked = true;
+        tracing::info!("{signalled}: shipping what is left, then stopping; a second signal stops at once");
+        notify(&[sd_notify::NotifyState::Stopping]);
+        stop.send_replace(true);
+    }
+}
+
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    // Without systemd there is nobody to tell.
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "systemd could not be told");
+    }
+}
+
+/// Makes the state folder, for this user only.
+pub fn make_private(folder: &std::path::Path) -> Result<(), DaemonError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let failed = |source| DaemonError::StateDir { path: folder.to_owned(), source };
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)
+}
+
+/// Answers the other verbs.
+struct Desk {
+    conninfo: Conninfo,
+    repository: Repository,
+    identity: RepositoryIdentity,
+    keys: Arc<ArchiveKeys>,
+    progress: ProgressWatch,
+    /// One backup at a time.
+    backup: Mutex<()>,
+}
+
+#[async_trait::async_trait]
+impl Answers for Desk {
+    async fn answer(&self, request: Request, reporter: Reporter) -> Result<serde_json::Value, String> {
+        match request {
+            Request::Status => serde_json::to_value(self.progress.now()).map_err(|error| error.to_string()),
+            Request::Backup => self.backup(&reporter).await.map_err(|error| error.to_string()),
+            Request::Push { path } => Err(format!("{} is not taken by this daemon", path.display())),
+        }
+    }
+}
+
+impl Desk {
+    async fn backup(&self, reporter: &Reporter) -> Result<serde_json::Value, TakeError> {
+        let _one = self.backup.try_lock().map_err(|_| TakeError::Busy)?;
+        let say = reporter.clone();
+        let label = base_backup::take(
+            &self.conninfo,
+            &self.repository,
+            &self.identity,
+            &self.keys,
+            self.progress.clone(),
+            move |text, done, total| say.report(text, done, total),
+        )
+        .await?;
+        tracing::info!(id = %label.id, start = %label.start, stop = %label.stop, "base backup taken");
+        serde_json::to_value(&label).map_err(|error| TakeError::Internal(error.to_string()))
+    }
+}
