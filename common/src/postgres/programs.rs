@@ -110,9 +110,25 @@ mod program_tests {
     }
 
     #[test]
-    fn the_installed_server_is_found_in_debians_place() {
-        let found = find("postgres", 15, None).expect("PostgreSQL 15; run: apt-get install postgresql-15");
-        assert_eq!(found.version / 10_000, 15);
+    fn the_first_place_with_the_right_major_counts() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut places = Vec::new();
+        for (name, version) in [("empty", ""), ("old", "14.9"), ("right", "15.18 (Debian)"), ("other", "15.19")] {
+            let place = folder.path().join(name);
+            fs::create_dir(&place).expect("made");
+            if !version.is_empty() {
+                let path = place.join("postgres");
+                fs::write(&path, format!("#!/bin/sh\necho 'postgres (PostgreSQL) {version}'\n")).expect("written");
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("made executable");
+            }
+            places.push(place);
+        }
+        let path = env::join_paths(&places).expect("a path");
+        let found = find_in("postgres", 15, &directories(15, None, &path)).expect("there is one");
+        assert_eq!(found, Program { path: folder.path().join("right/postgres"), version: 150_018 });
+        let known = directories(15, None, OsStr::new(""));
+        assert!(known.contains(&PathBuf::from("/usr/lib/postgresql/15/bin")), "{known:?}");
+        assert!(known.contains(&PathBuf::from("/usr/pgsql-15/bin")), "{known:?}");
     }
 
     #[test]

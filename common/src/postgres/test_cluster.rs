@@ -3,6 +3,7 @@
 
 #![allow(clippy::expect_used, clippy::panic)]
 
+use std::env;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -12,7 +13,8 @@ use std::process::{Command, Output};
 use super::conninfo::Conninfo;
 use super::programs;
 
-const MAJOR: u32 = 15;
+/// The major of clusters that are not asked to be of another.
+const DEFAULT_MAJOR: u32 = 15;
 
 /// Lines that every test server has.
 const CONFIGURATION: &str = "fsync = off\nwal_level = replica\nmax_wal_senders = 8\nmax_replication_slots = 8\n\
@@ -20,6 +22,7 @@ const CONFIGURATION: &str = "fsync = off\nwal_level = replica\nmax_wal_senders =
     wal_keep_size = 0\ncheckpoint_timeout = 1h\nlogging_collector = off\n";
 
 pub(super) struct TestCluster {
+    major: u32,
     folder: tempfile::TempDir,
     port: u16,
     running: bool,
@@ -36,8 +39,13 @@ pub(super) fn as_postgres(program: &Path) -> Command {
     }
 }
 
-pub(super) fn program(name: &str) -> PathBuf {
-    programs::find(name, MAJOR, None).expect("PostgreSQL 15; run: apt-get install postgresql-15").path
+/// A program of the server: from `WALSEAL_TEST_PG<major>_BIN`, or where Debian puts it.
+fn program_of(major: u32, name: &str) -> PathBuf {
+    let variable = format!("WALSEAL_TEST_PG{major}_BIN");
+    match programs::find(name, major, env::var_os(&variable).map(PathBuf::from).as_deref()) {
+        Ok(found) => found.path,
+        Err(error) => panic!("{error}; for tests, run: export {variable}=$(scripts/fetch-postgres {major})"),
+    }
 }
 
 /// Runs to the end. Panics with the command's stderr when it fails.
@@ -70,8 +78,13 @@ fn folder() -> tempfile::TempDir {
 impl TestCluster {
     /// A new primary. `settings` are lines of postgresql.conf, `initdb` further arguments.
     pub(super) fn new(settings: &str, initdb: &[&str]) -> TestCluster {
-        let cluster = TestCluster { folder: folder(), port: free_port(), running: false };
-        let mut command = as_postgres(&program("initdb"));
+        TestCluster::of(DEFAULT_MAJOR, settings, initdb)
+    }
+
+    /// A new primary of another major.
+    pub(super) fn of(major: u32, settings: &str, initdb: &[&str]) -> TestCluster {
+        let cluster = TestCluster { major, folder: folder(), port: free_port(), running: false };
+        let mut command = as_postgres(&cluster.program("initdb"));
         command.args(["-A", "trust", "-U", "postgres", "--no-sync", "--no-instructions", "--locale=C", "-k", "-D"]);
         run(command.arg(cluster.data()).args(initdb).current_dir("/tmp"));
         cluster.append("postgresql.conf", CONFIGURATION);
@@ -83,12 +96,16 @@ impl TestCluster {
 
     /// A standby of this one, streaming.
     pub(super) fn standby(&self) -> TestCluster {
-        let mut standby = TestCluster { folder: folder(), port: free_port(), running: false };
-        let mut command = as_postgres(&program("pg_basebackup"));
+        let mut standby = TestCluster { major: self.major, folder: folder(), port: free_port(), running: false };
+        let mut command = as_postgres(&self.program("pg_basebackup"));
         command.args(["-c", "fast", "-R", "-X", "stream", "-D"]).arg(standby.data());
         run(command.arg("-d").arg(self.text("user=postgres")).current_dir("/tmp"));
         standby.start();
         standby
+    }
+
+    pub(super) fn program(&self, name: &str) -> PathBuf {
+        program_of(self.major, name)
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -119,7 +136,7 @@ impl TestCluster {
     }
 
     fn control(&self, arguments: &[&str]) -> Output {
-        let mut command = as_postgres(&program("pg_ctl"));
+        let mut command = as_postgres(&self.program("pg_ctl"));
         command.arg("-D").arg(self.data()).args(["-w", "-t", "60"]).args(arguments).current_dir("/tmp");
         command.output().expect("pg_ctl starts")
     }
@@ -175,7 +192,7 @@ impl TestCluster {
 
     /// Runs SQL with psql; returns what it prints, without the last line end.
     pub(super) fn sql(&self, sql: &str) -> String {
-        let mut command = Command::new(program("psql"));
+        let mut command = Command::new(self.program("psql"));
         command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", sql]);
         let output = run(command.arg(self.text("user=postgres dbname=postgres")));
         String::from_utf8_lossy(&output.stdout).trim_end().to_owned()

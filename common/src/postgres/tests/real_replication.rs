@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::lsn::Lsn;
 use crate::postgres::replication::{SlotCreated, StreamEvent, WalStream};
-use crate::postgres::test_cluster::{TestCluster, as_postgres, program, run};
+use crate::postgres::test_cluster::{TestCluster, as_postgres, run};
 use crate::postgres::{PostgresError, ReplicationClient, SqlClient};
 use crate::segment::{SegmentName, SegmentSize};
 use crate::timeline::{TimelineHistory, TimelineId};
@@ -97,10 +97,23 @@ async fn case_15_slots_are_made_with_wal_reserved_and_told_apart() {
 
 #[tokio::test]
 async fn the_stream_brings_the_bytes_that_pg_receivewal_writes() {
-    let cluster = TestCluster::new("", &["--wal-segsize=1"]);
+    stream_beside_pg_receivewal(15).await;
+}
+
+#[tokio::test]
+async fn case_34_the_stream_of_14_brings_the_bytes_that_pg_receivewal_writes() {
+    stream_beside_pg_receivewal(14).await;
+}
+
+#[tokio::test]
+async fn case_34_the_stream_of_18_brings_the_bytes_that_pg_receivewal_writes() {
+    stream_beside_pg_receivewal(18).await;
+}
+
+async fn stream_beside_pg_receivewal(major: u32) {
+    let cluster = TestCluster::of(major, "", &["--wal-segsize=1"]);
     let mut client = connect(&cluster).await;
     client.create_physical_slot("walseal_t", false).await.expect("made");
-    client.create_physical_slot("theirs", false).await.expect("made");
     let size = client.segment_size().await.expect("shown");
     let start = size.align_down(client.identify_system().await.expect("identified").position);
     write_some(&cluster);
@@ -113,12 +126,16 @@ async fn the_stream_brings_the_bytes_that_pg_receivewal_writes() {
     stream.stop().await.expect("stopped");
     // The connection is free again, and the server took the position.
     assert_eq!(client.show("wal_level").await.expect("shown"), "replica");
-    assert_eq!(client.read_slot("walseal_t").await.expect("read").and_then(|slot| slot.restart), Some(end));
+    let restart = cluster.sql("select restart_lsn from pg_replication_slots where slot_name = 'walseal_t'");
+    assert_eq!(restart, end.to_string());
 
     let folder = cluster.path().join("received");
     run(as_postgres("mkdir".as_ref()).arg(&folder));
-    let mut command = as_postgres(&program("pg_receivewal"));
-    command.arg("-D").arg(&folder).arg("-d").arg(cluster.text("user=postgres")).args(["-S", "theirs"]);
+    // It goes on after the last whole segment of its folder.
+    let before = SegmentName::new(TimelineId::FIRST, size.number(Lsn(start.0 - 1)), size).to_string();
+    run(as_postgres("truncate".as_ref()).args(["-s", "1M"]).arg(folder.join(before)));
+    let mut command = as_postgres(&cluster.program("pg_receivewal"));
+    command.arg("-D").arg(&folder).arg("-d").arg(cluster.text("user=postgres"));
     run(command.args(["--no-sync", "--no-loop", "--endpos"]).arg(end.to_string()).current_dir("/tmp"));
     let mut theirs = Vec::new();
     let mut number = size.number(start);
