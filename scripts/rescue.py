@@ -35,7 +35,8 @@ try:
     from rescuer.wal import choose_path, fetch, load_segment, plan_way
 except ModuleNotFoundError as error:
     requirements = Path(__file__).resolve().parent / "rescue-requirements.txt"
-    print(f"rescue: the Python module {error.name!r} is missing; run: {sys.executable} -m pip install -r {requirements}", file=sys.stderr)
+    command = f"{sys.executable} -m pip install -r {requirements}"
+    print(f"rescue: the Python module {error.name!r} is missing; run: {command}", file=sys.stderr)
     sys.exit(FAILED)
 
 
@@ -65,7 +66,11 @@ def arguments():
     parser.add_argument("--cluster", metavar="ID", help="system identifier; needed when there are several")
     parser.add_argument("--identity", metavar="FILE", help="identity file")
     parser.add_argument(
-        "--writer", metavar="KEY", action="append", default=[], help="public key of a writer to trust; wal=KEY or base=KEY trusts it for that role only; may be repeated"
+        "--writer",
+        metavar="KEY",
+        action="append",
+        default=[],
+        help="public key of a writer to trust; wal=KEY or base=KEY trusts it for that role only; may be repeated",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("list", help="clusters, base backups, branches, WAL and its holes")
@@ -82,7 +87,14 @@ def arguments():
     restore.add_argument("--wal", action="store_true", help="put all WAL that follows into TARGET_DIR/pg_wal")
     restore.add_argument("--wal-into", metavar="DIR", help="put all WAL that follows into this new or empty directory instead")
     restore.add_argument("--branch", help="the branch that recovery follows")
-    restore.add_argument("--tablespace", metavar="OLD=NEW", action="append", default=[], type=tablespace_mapping, help="put a tablespace elsewhere; may be repeated")
+    restore.add_argument(
+        "--tablespace",
+        metavar="OLD=NEW",
+        action="append",
+        default=[],
+        type=tablespace_mapping,
+        help="put a tablespace elsewhere; may be repeated",
+    )
     show = commands.add_parser("show", help="header and trailer of one object file as JSON; trusts its writer")
     show.add_argument("file", metavar="FILE")
     return parser.parse_args()
@@ -105,7 +117,9 @@ def run_list(options):
     for cluster in open_clusters(options):
         try:
             body = cluster.identity_body()
-            print(f"cluster {cluster.identifier}: PostgreSQL {body.get('postgres_major')}, segments of {cluster.segment_size} bytes, predecessor {body.get('predecessor')}")
+            print(
+                f"cluster {cluster.identifier}: PostgreSQL {body.get('postgres_major')}, segments of {cluster.segment_size} bytes, predecessor {body.get('predecessor')}"
+            )
             for base_id in cluster.base_ids():
                 try:
                     print(f"  base {describe(Label(cluster, base_id))}")
@@ -196,7 +210,9 @@ def run_wal(options):
             raise Failure(f"branch {options.branch} is not in the repository; it has {', '.join(cluster.branches())}")
         branches = [b for b, _ in cluster.path_to(options.branch) if b[:8] == timeline]
     if not branches:
-        raise Missing(f"{options.name} is not in the repository: {'the way to ' + options.branch if options.branch else 'it'} has no timeline {int(timeline, 16)}")
+        raise Missing(
+            f"{options.name} is not in the repository: {'the way to ' + options.branch if options.branch else 'it'} has no timeline {int(timeline, 16)}"
+        )
     if len(branches) > 1:
         raise Failure(f"timeline {int(timeline, 16)} is there more than once: choose with --branch {' or '.join(branches)}")
     if options.name.endswith(".history"):
@@ -263,7 +279,10 @@ def put_wal(cluster, way, folder):
             content = cluster.history_content(branch)
             write_new(folder / f"{branch[:8]}.history", lambda file: file.write(content))
     for branch, begin in way.segments:
-        write_new(folder / load_segment(cluster, branch, begin).file_name, lambda file: fetch(cluster, branch, begin, file, incomplete=True))
+        write_new(
+            folder / load_segment(cluster, branch, begin).file_name,
+            lambda file: fetch(cluster, branch, begin, file, incomplete=True),
+        )
     print(f"{len(way.segments)} WAL segments put into {folder}, up to {lsn_text(way.end)}")
 
 
@@ -283,8 +302,7 @@ def tell_next(options, cluster, label, way, wal_folder):
     quoted = fetcher.replace("\\", "\\\\").replace("'", "''")
     # A timeline without a history file of its own can only be followed as the one that the backup is on.
     timeline = branch_timeline(way.branches[-1]) if len(way.branches) > 1 else "current"
-    print(
-        f"""
+    print(f"""
 Next, with PostgreSQL {major} (the same major version):
 1. Add to {target}/postgresql.auto.conf:
      restore_command = '{quoted}'
@@ -293,10 +311,15 @@ Next, with PostgreSQL {major} (the same major version):
    and, to stop before the end ({lsn_text(way.end)}): recovery_target_time = 'YYYY-MM-DD HH:MM:SS+00'
 2. touch {shlex.quote(str(target / "recovery.signal"))}
 3. chown -R postgres: {shlex.quote(str(target))}    (and the tablespaces' directories; whoever runs the server)
-4. pg_ctl -D {shlex.quote(str(target))} -w -t 86400 start"""
-    )
+4. pg_ctl -D {shlex.quote(str(target))} -w -t 86400 start""")
+    if wal_folder is None:
+        print(
+            "The user who runs the server must be able to read the copy and the identity file, and to run this Python; else use --wal."
+        )
     if not (target / "postgresql.conf").exists():
-        print("The backup has no postgresql.conf: the server kept its configuration elsewhere; write one before step 4, and a pg_hba.conf.")
+        print(
+            "The backup has no postgresql.conf: the server kept its configuration elsewhere; write one before step 4, and a pg_hba.conf."
+        )
     print("Before you use the server: archive_command and archiving of the restored copy must not write where the lost one did.")
 
 
@@ -322,7 +345,10 @@ def main():
         print(f"rescue: {error}", file=sys.stderr)
         return 1
     except Failure as error:
-        print(f"rescue: {options.file + ': ' if options.command == 'show' and isinstance(error, Damaged) else ''}{error}", file=sys.stderr)
+        print(
+            f"rescue: {options.file + ': ' if options.command == 'show' and isinstance(error, Damaged) else ''}{error}",
+            file=sys.stderr,
+        )
         return FAILED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

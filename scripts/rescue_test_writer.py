@@ -4,6 +4,10 @@ import base64
 import json
 import os
 import struct
+import subprocess
+import sys
+import tempfile
+import unittest
 import zlib
 from pathlib import Path
 
@@ -15,6 +19,7 @@ from rescuer.keys import COMPARE_SECRET, IDENTITY, WRITER, encode_key, hpke_key_
 from rescuer.names import branch_name, lsn_text, segment_name, segment_start
 
 MIB = 1 << 20
+PROGRAM = Path(__file__).resolve().parent / "rescue.py"
 
 
 def b64(data):
@@ -62,12 +67,21 @@ class RepositoryWriter:
 
     def put(self, kind, name, frames=None, wal=None, body=None, header=None, trailer=None, sealed=None, cut=None):
         """Writes one object; `header`, `trailer` and `sealed` overwrite members, `cut` changes the list of stored frames."""
-        head = {"kind": kind, "cluster": self.cluster, "name": name, "writer": self.writer_text, "created": "2026-11-21T06:00:00Z", "later": 1}
+        head = {
+            "kind": kind,
+            "cluster": self.cluster,
+            "name": name,
+            "writer": self.writer_text,
+            "created": "2026-11-21T06:00:00Z",
+            "later": 1,
+        }
         if wal is not None:
             head["wal"] = wal
         if frames is not None:
             key, nonce = os.urandom(32), os.urandom(15)
-            head["sealed"] = {"codec": "zstd", "frame_size": MIB, "nonce": b64(nonce), "recipients": [self.seal(key, name)]} | (sealed or {})
+            head["sealed"] = {"codec": "zstd", "frame_size": MIB, "nonce": b64(nonce), "recipients": [self.seal(key, name)]} | (
+                sealed or {}
+            )
         head |= header or {}
         text = json.dumps(head).encode()
         start = b"WALSEAL\0" + struct.pack("<HHI", 1, 0, len(text)) + text
@@ -97,7 +111,14 @@ class RepositoryWriter:
         return {"name": name, "size": len(content), "digest": blake3(content).hexdigest()}
 
     def put_identity(self):
-        body = {"format": 1, "cluster": self.cluster, "postgres_major": 15, "segment_size": self.segment_size, "predecessor": None, "capabilities": {}}
+        body = {
+            "format": 1,
+            "cluster": self.cluster,
+            "postgres_major": 15,
+            "segment_size": self.segment_size,
+            "predecessor": None,
+            "capabilities": {},
+        }
         return self.put("identity", "identity", [self.compare], body=body)
 
     def put_history(self, timeline, entries, content):
@@ -110,7 +131,13 @@ class RepositoryWriter:
         begin = segment_start(segment, self.segment_size)
         start, end = start if start is not None else begin, end if end is not None else begin + self.segment_size
         digest = lambda upto: blake3(content[: upto - begin], key=self.compare).hexdigest()
-        member = {"branch": branch, "segment": segment, "segment_size": self.segment_size, "start": lsn_text(start), "end": lsn_text(end)}
+        member = {
+            "branch": branch,
+            "segment": segment,
+            "segment_size": self.segment_size,
+            "start": lsn_text(start),
+            "end": lsn_text(end),
+        }
         member |= {"compare_key": key_id("compare key", self.compare), "digest_start": digest(start), "digest_end": digest(end)}
         member |= {"transactions": {"count": 0}, "leading_unread": False} | (wal or {})
         self.put(kind, name, pieces(content[start - begin : end - begin]), wal=member, **more)
@@ -122,7 +149,9 @@ class RepositoryWriter:
 
     def put_tail(self, branch, start, end, content, **more):
         segment = segment_name(int(branch[:8], 16), start, self.segment_size)
-        return self.put_wal("tail", f"tail/{branch}/{segment}/{start:016X}-{end:016X}", branch, segment, content, start, end, **more)
+        return self.put_wal(
+            "tail", f"tail/{branch}/{segment}/{start:016X}-{end:016X}", branch, segment, content, start, end, **more
+        )
 
     def put_partial(self, branch, start, end, content, **more):
         segment = segment_name(int(branch[:8], 16), start, self.segment_size)
@@ -130,7 +159,11 @@ class RepositoryWriter:
 
     def put_base(self, base_id, tree, start, stop, tablespaces=(), directories=(), branch=None, body=None, entries=()):
         """`tree` is `{path: content}`; each file begins a new frame, and each data object takes three frames."""
-        frames, extents, lines = [], [], [{"type": "tablespace", "oid": oid, "location": location} for oid, location in tablespaces]
+        frames, extents, lines = (
+            [],
+            [],
+            [{"type": "tablespace", "oid": oid, "location": location} for oid, location in tablespaces],
+        )
         lines += [{"type": "directory", "path": path, "mode": mode} for path, mode in directories]
         for path, content in tree.items():
             parts = pieces(content, 64 << 10) if content else []
@@ -144,15 +177,75 @@ class RepositoryWriter:
                 frames.append(part)
             digests = b64(b"".join(blake3(part).digest()[:16] for part in parts))
             name = {"path": path} if isinstance(path, str) else {"path_hex": path.hex()}
-            lines.append({"type": "file", **name, "mode": 0o600, "mtime": 1700000000, "size": len(content), "extents": extents, "digests": digests})
+            lines.append(
+                {
+                    "type": "file",
+                    **name,
+                    "mode": 0o600,
+                    "mtime": 1700000000,
+                    "size": len(content),
+                    "extents": extents,
+                    "digests": digests,
+                }
+            )
         lines += entries
         objects = [self.put("data", f"base/{base_id}/data/{i // 3:08}", frames[i : i + 3]) for i in range(0, len(frames), 3)]
         half = len(lines) // 2
         pages = ["".join(json.dumps(line) + "\n" for line in part).encode() for part in (lines[:half], lines[half:])]
         manifest = [self.put("manifest", f"base/{base_id}/manifest/{i:08}", [page]) for i, page in enumerate(pages)]
-        label = {"id": base_id, "type": "full", "parent": None, "branch": branch or self.branch, "start": lsn_text(start), "stop": lsn_text(stop)}
-        label |= {"start_time": "2026-11-21T06:00:00Z", "stop_time": "2026-11-21T06:01:00Z", "highest_time": None, "postgres_version": 150018}
-        label |= {"segment_size": self.segment_size, "cluster_size": sum(map(len, tree.values())), "stored_size": sum(o["size"] for o in objects)}
+        label = {
+            "id": base_id,
+            "type": "full",
+            "parent": None,
+            "branch": branch or self.branch,
+            "start": lsn_text(start),
+            "stop": lsn_text(stop),
+        }
+        label |= {
+            "start_time": "2026-11-21T06:00:00Z",
+            "stop_time": "2026-11-21T06:01:00Z",
+            "highest_time": None,
+            "postgres_version": 150018,
+        }
+        label |= {
+            "segment_size": self.segment_size,
+            "cluster_size": sum(map(len, tree.values())),
+            "stored_size": sum(o["size"] for o in objects),
+        }
         label |= {"tablespaces": len(tablespaces), "suspect": 0, "manifest": manifest, "objects": objects} | (body or {})
         self.put("label", f"base/{base_id}/label", body=label)
         return label
+
+
+class Repository(unittest.TestCase):
+    """A repository with its `identity` object in a folder of its own, and the program to read it."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory(prefix="rescue-test-")
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        self.writer = RepositoryWriter(self.folder / "copy")
+        self.writer.put_identity()
+        (self.folder / "identity").write_text(self.writer.identity_text)
+
+    def run_rescue(self, *arguments, writer=None, status=0, identity=True):
+        command = [
+            sys.executable,
+            str(PROGRAM),
+            "--repository",
+            str(self.folder / "copy"),
+            "--writer",
+            writer or self.writer.writer_text,
+        ]
+        command += ["--identity", str(self.folder / "identity")] if identity else []
+        done = subprocess.run(command + [str(a) for a in arguments], capture_output=True, text=True)
+        self.assertNotIn("Traceback", done.stderr)
+        self.assertEqual(done.returncode, status, done.stdout + done.stderr)
+        return done.stdout + done.stderr
+
+    def wal(self, name, *more, status=0):
+        said = self.run_rescue("wal", name, self.folder / "out", *more, status=status)
+        if status:
+            self.assertFalse((self.folder / "out").exists())
+            return said
+        return (self.folder / "out").read_bytes()

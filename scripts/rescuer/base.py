@@ -59,7 +59,9 @@ def check_reference(cluster, reference):
     except OSError as error:
         raise Failure(f"cannot read {cluster.path(name.text)}: {error.strerror}") from None
     if found != (size, digest):
-        raise Damaged(f"{name.text}: it is not the object of {size} bytes that the label refers to, but another of {found[0]} bytes")
+        raise Damaged(
+            f"{name.text}: it is not the object of {size} bytes that the label refers to, but another of {found[0]} bytes"
+        )
 
 
 def manifest_entries(cluster, label):
@@ -202,7 +204,9 @@ class Restore:
             os.chmod(self.target, 0o750 if self.group_access else 0o700)
             os.sync()
         except OSError as error:
-            raise Failure(f"cannot write {_shown(error.filename) or self.target}: {error.strerror}; {self.target} is not complete") from None
+            raise Failure(
+                f"cannot write {_shown(error.filename) or self.target}: {error.strerror}; {self.target} is not complete"
+            ) from None
         except (Damaged, Failure) as error:
             raise type(error)(f"{error}; {self.target} is not complete and has no pg_control") from None
         finally:
@@ -302,7 +306,9 @@ def newest_base(cluster):
                 cluster.warn(f"base backup {other} is newer, but the server saw damaged pages in it")
             return label
         skipped.append(base_id)
-    raise Failure(f"there is no sound base backup{': ' + ', '.join(skipped) + ' had damaged pages; name one to use it' if skipped else ''}")
+    raise Failure(
+        f"there is no sound base backup{': ' + ', '.join(skipped) + ' had damaged pages; name one to use it' if skipped else ''}"
+    )
 
 
 def describe(label):

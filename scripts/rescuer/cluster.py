@@ -19,7 +19,11 @@ def find_clusters(repository, wanted=None):
     except OSError as error:
         raise Failure(f"cannot read the repository {repository}: {error.strerror}") from None
     if not found:
-        hint = f"; {repository} looks like the folder of one cluster: give the folder above it" if (repository / "identity").exists() else ""
+        hint = (
+            f"; {repository} looks like the folder of one cluster: give the folder above it"
+            if (repository / "identity").exists()
+            else ""
+        )
         raise Failure(f"{repository} has no folder named by a system identifier, so it holds no cluster{hint}")
     if wanted is not None:
         if wanted not in found:
@@ -67,7 +71,11 @@ class Cluster:
         """The object of this name, checked; `Damaged` and `Failure` say which object."""
         try:
             found = SealedObject(
-                self.path(name.conflict or name.text), name=name, cluster=self.identifier, writers=self.writers, also_named=name.conflict
+                self.path(name.conflict or name.text),
+                name=name,
+                cluster=self.identifier,
+                writers=self.writers,
+                also_named=name.conflict,
             )
             if unlock:
                 try:

@@ -8,7 +8,11 @@ from blake3 import blake3
 from .errors import Damaged
 
 PART = 16 << 20
-_BRANCH, _SEGMENT, _ID = r"(?P<branch>[0-9A-F]{8}-[0-9a-f]{8})", r"(?P<segment>[0-9A-F]{24})", r"(?P<base>\d{8}T\d{6}Z-[0-9a-fA-F]{8})"
+_BRANCH, _SEGMENT, _ID = (
+    r"(?P<branch>[0-9A-F]{8}-[0-9a-f]{8})",
+    r"(?P<segment>[0-9A-F]{24})",
+    r"(?P<base>\d{8}T\d{6}Z-[0-9a-fA-F]{8})",
+)
 _PATTERNS = [
     (kind, re.compile(pattern, re.ASCII))
     for kind, pattern in (

@@ -45,7 +45,9 @@ class Verification:
             if self.deep and found.wal and not name.conflict:
                 key, key_id = self.cluster.compare_key()
                 if found.wal.segment_size != self.cluster.segment_size:
-                    raise Damaged(f"its segment size is {found.wal.segment_size}, that of the repository {self.cluster.segment_size}")
+                    raise Damaged(
+                        f"its segment size is {found.wal.segment_size}, that of the repository {self.cluster.segment_size}"
+                    )
                 if found.wal.compare_key != key_id:
                     raise Damaged(f"its digests are of compare key {found.wal.compare_key}, the repository's is {key_id}")
                 if found.wal.start == segment_start(name.segment, found.wal.segment_size):
@@ -65,7 +67,10 @@ class Verification:
             if digest and digest.hexdigest() != found.wal.digest_end:
                 raise Damaged("its digest_end is not that of its bytes")
             if found.kind == "history" and self.deep:
-                if branch_name(self.cluster.identifier, branch_timeline(name.branch), parse_history(b"".join(content))) != name.branch:
+                if (
+                    branch_name(self.cluster.identifier, branch_timeline(name.branch), parse_history(b"".join(content)))
+                    != name.branch
+                ):
                     raise Damaged("its entries are not those of the branch that its name tells")
             if found.kind == "identity":
                 self._identity(found.body)
@@ -106,7 +111,9 @@ class Verification:
                 segment.pieces.remove(error.piece)
         for piece in segment.pieces:
             if piece.start > segment.end:
-                self.note(f"{piece.name.text}: the WAL from {lsn_text(segment.end)} to {lsn_text(piece.start)} is not there, so its digests were not compared")
+                self.note(
+                    f"{piece.name.text}: the WAL from {lsn_text(segment.end)} to {lsn_text(piece.start)} is not there, so its digests were not compared"
+                )
 
     def _bases(self):
         used = set()
@@ -138,7 +145,9 @@ class Verification:
             self.problem(f"base/{base_id}/label: its stored_size is not the {stored} bytes of its data objects")
         way = plan_way(self.cluster, [(label.branch, None)], label.start, label.stop)
         if way.end < label.stop:
-            self.problem(f"base backup {base_id} needs WAL from {lsn_text(way.end)} to {lsn_text(label.stop)} on branch {label.branch}: it is not there")
+            self.problem(
+                f"base backup {base_id} needs WAL from {lsn_text(way.end)} to {lsn_text(label.stop)} on branch {label.branch}: it is not there"
+            )
         if self.deep and sound:
             self._files(label)
 
@@ -169,4 +178,6 @@ class Verification:
         if size != member(label.body, "cluster_size", int, "label"):
             self.problem(f"base/{label.id}/label: its cluster_size is not the {size} bytes of its files")
         if tablespaces != member(label.body, "tablespaces", int, "label"):
-            self.problem(f"base/{label.id}/label: it counts {label.body['tablespaces']} tablespaces, the list of files {tablespaces}")
+            self.problem(
+                f"base/{label.id}/label: it counts {label.body['tablespaces']} tablespaces, the list of files {tablespaces}"
+            )

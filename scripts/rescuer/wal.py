@@ -86,7 +86,9 @@ class _Digest:
         """Notes the digests of an object; `until` is where its bytes stop to count for this branch."""
         wal = found.wal
         if wal.compare_key != self.key_id:
-            self.warn(f"{found.name}: its digests are of compare key {wal.compare_key}, not of the repository's {self.key_id}: not compared")
+            self.warn(
+                f"{found.name}: its digests are of compare key {wal.compare_key}, not of the repository's {self.key_id}: not compared"
+            )
             return
         self.marks[wal.start].append((wal.digest_start, found.name))
         if wal.end <= until:
@@ -95,7 +97,9 @@ class _Digest:
     def check_here(self):
         for digest, name in self.marks.pop(self.at, ()):
             if digest != self.hasher.hexdigest():
-                raise Diverged(f"{name}: the WAL before {lsn_text(self.at)} is not the one for which it gives a digest: two histories under one name")
+                raise Diverged(
+                    f"{name}: the WAL before {lsn_text(self.at)} is not the one for which it gives a digest: two histories under one name"
+                )
 
     def update(self, data):
         data = memoryview(data)
@@ -208,7 +212,9 @@ def fetch(cluster, branch, begin, file, incomplete=False):
                 f"{segment.file_name} ends at {lsn_text(segment.end)} on branch {branch}, and yet {reason}: there is a hole in the WAL; "
                 "--incomplete gives what is there"
             )
-        cluster.warn(f"{segment.file_name} ends at {lsn_text(segment.end)}{' (' + reason + ')' if reason else ''}; the rest is zeros")
+        cluster.warn(
+            f"{segment.file_name} ends at {lsn_text(segment.end)}{' (' + reason + ')' if reason else ''}; the rest is zeros"
+        )
         zero_fill(segment, file)
     return segment
 
@@ -256,7 +262,9 @@ def choose_path(cluster, base_branch, stop, wanted=None):
                 paths[branch] = way[number:]
     if wanted is not None:
         if wanted not in paths:
-            raise Failure(f"branch {wanted} cannot be reached from this base backup; those that can: {', '.join(paths) or 'none'}")
+            raise Failure(
+                f"branch {wanted} cannot be reached from this base backup; those that can: {', '.join(paths) or 'none'}"
+            )
         return paths[wanted]
     inner = {branch for way in paths.values() for branch, _ in way[:-1]}
     leaves = [branch for branch in paths if branch not in inner]
