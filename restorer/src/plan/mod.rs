@@ -1,22 +1,40 @@
 //! From a target and a repository to an explained plan. No side effects: a plan is read, never done, here.
 
+mod assembly;
+mod branches;
+mod decision;
+pub mod inventory;
+mod path;
+mod planner;
+pub mod reader;
 mod recovery;
+mod refusal;
+mod search;
 mod target;
+#[cfg(test)]
+mod tests;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use walseal_common::lsn::Lsn;
 use walseal_common::repository::BaseId;
 use walseal_common::segment::SegmentSize;
+use walseal_common::terminal::Schema;
 use walseal_common::time::PgTimestamp;
 use walseal_common::timeline::{Branch, SystemIdentifier, TimelineId};
 use walseal_common::wal::{TransactionOutcome, Xid};
 
+pub use branches::{ends, known};
+pub use inventory::{Inventory, InventoryError};
+pub use path::{Path, Step};
+pub use planner::{Planner, plan};
 pub use recovery::{RecoverySetting, recovery_settings};
+pub use refusal::PlanError;
+pub use search::NamedPoint;
 pub use target::{Action, Reading, Target, TargetError, TimelineChoice};
 
-/// Version of [`Plan`] as JSON. A reader refuses another one.
-pub const PLAN_SCHEMA: u32 = 1;
+/// Name and version of [`Plan`] as JSON. A reader refuses another one.
+pub const PLAN_SCHEMA: Schema = Schema { name: "plan", version: 1 };
 
 /// What is to be planned.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -44,8 +62,8 @@ impl Request {
 /// data directory, where `fetch` reads it.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Plan {
-    /// Version of this value: [`PLAN_SCHEMA`].
-    pub schema: u32,
+    /// Version of this value, that of [`PLAN_SCHEMA`].
+    pub version: u32,
     /// The cluster.
     pub cluster: SystemIdentifier,
     /// The repository's URL, without secrets.

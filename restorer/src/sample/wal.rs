@@ -109,15 +109,15 @@ impl SampleWal {
         }
     }
 
-    /// Fillers until the next record starts `left` bytes before the end of its segment, about.
+    /// Fillers until the next record starts exactly `left` bytes before the end of its segment.
     pub(crate) fn fill_segment_but(&mut self, left: u64) {
-        let stop = Lsn(self.size.number(self.end()).end(self.size).0 - left);
-        while self.end().advance(4096) < stop {
-            self.filler(2000);
+        let boundary = self.size.number(self.end()).end(self.size);
+        while self.end().advance(PAGE) < boundary {
+            self.filler(3000);
         }
-        while self.end().advance(64) < stop {
-            self.filler(8);
-        }
+        // On the last page: a record has 24 bytes of header, and 5 before its main data.
+        self.filler((boundary.bytes_since(self.end()) - left - 29) as usize);
+        assert_eq!(self.end().advance(left), boundary, "the filler ends where it should");
     }
 
     fn main(&mut self, manager: u8, info: u8, xid: u32, main: &[u8]) -> Spot {

@@ -1,0 +1,218 @@
+//! What a repository holds, read once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use walseal_common::lsn::{Lsn, LsnRange};
+use walseal_common::repository::{
+    BaseId, Label, ObjectName, Repository, RepositoryError, RepositoryIdentity, WalListing,
+};
+use walseal_common::seal::{Identity, SIGNED_PREFIX_HINT, SignedHeader};
+use walseal_common::segment::SegmentNumber;
+use walseal_common::timeline::{Branch, TimelineHistory};
+
+/// Small objects that are read at the same time.
+const READS_AT_ONCE: usize = 8;
+
+/// What a repository holds: verified where it was read, by name elsewhere.
+#[derive(Clone, Debug)]
+pub struct Inventory {
+    /// The repository's URL.
+    pub store: String,
+    /// What it is.
+    pub identity: RepositoryIdentity,
+    /// The base backups whose label verifies, oldest first.
+    pub bases: Vec<Label>,
+    /// Those whose label does not: reported, never used.
+    pub unusable: Vec<UnusableBase>,
+    /// Every branch that anything names.
+    pub branches: BTreeMap<Branch, BranchFacts>,
+}
+
+/// A base backup that cannot be used.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UnusableBase {
+    /// Which.
+    pub id: BaseId,
+    /// What is wrong with its label.
+    pub why: String,
+}
+
+/// What is known of one branch.
+#[derive(Clone, Debug)]
+pub struct BranchFacts {
+    /// The branch.
+    pub branch: Branch,
+    /// Its history, or why there is none to read.
+    pub history: Result<TimelineHistory, String>,
+    /// Its WAL, by name.
+    pub listing: WalListing,
+    /// Ranges of WAL without a hole, in order, by name (and by the headers of `.partial` objects).
+    pub extents: Vec<LsnRange>,
+    /// The highest position on this branch that anything speaks of: objects by name, stop points of base backups.
+    pub known_end: Lsn,
+}
+
+/// The inventory could not be taken.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum InventoryError {
+    /// No writer is trusted, so that nothing would count.
+    #[error("no writer is trusted yet, and what nobody signed is never restored; {}", claims(.store, .found))]
+    NobodyTrusted {
+        /// The repository's URL.
+        store: String,
+        /// The writers that its objects claim, unverified.
+        found: Vec<String>,
+    },
+    /// The repository did not give an object.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+}
+
+fn claims(store: &str, found: &[String]) -> String {
+    if found.is_empty() {
+        return format!("the objects in {store} do not say who wrote them");
+    }
+    let quoted: Vec<String> = found.iter().map(|writer| format!("\"{writer}\"")).collect();
+    format!(
+        "the objects in {store} claim the writer{} below. If your archiver's key file says the same (\"# public half\"), \
+         write this under [keys]:\n  trusted_writers = [{}]",
+        if found.len() == 1 { "" } else { "s" },
+        quoted.join(", ")
+    )
+}
+
+impl InventoryError {
+    /// Whether the same call could succeed later without anybody changing anything.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            InventoryError::NobodyTrusted { .. } => true,
+            InventoryError::Repository(error) => error.is_permanent(),
+        }
+    }
+}
+
+impl Inventory {
+    /// Reads what `repository` holds: identity, labels, histories (opened with `identities`), and the names of its WAL from the
+    /// oldest base backup on.
+    ///
+    /// Errors: [`InventoryError::NobodyTrusted`]; no repository there; the store. A single label or history that does
+    /// not verify is no error but a finding.
+    pub async fn read(repository: &Repository, identities: &[Identity]) -> Result<Inventory, InventoryError> {
+        if repository.trust().is_empty() {
+            let found = claimed_writers(repository).await?;
+            return Err(InventoryError::NobodyTrusted { store: repository.describe(), found });
+        }
+        let identity = repository.identity().await?;
+        let (bases, unusable) = read_labels(repository).await?;
+        let size = identity.segment_size;
+        // WAL from before the oldest base backup is of no use to anybody who restores.
+        let from = bases.iter().map(|label| size.number(label.start)).min();
+        let mut branches: BTreeSet<Branch> = repository.branches().await?.into_iter().collect();
+        branches.extend(bases.iter().map(|label| label.branch));
+        let branches = stream::iter(branches)
+            .map(|branch| async move {
+                let facts = read_branch(repository, identities, branch, size, from).await?;
+                Ok::<_, InventoryError>((branch, facts))
+            })
+            .buffered(READS_AT_ONCE)
+            .try_collect::<BTreeMap<_, _>>()
+            .await?;
+        let mut inventory = Inventory { store: repository.describe(), identity, bases, unusable, branches };
+        for label in &inventory.bases {
+            if let Some(facts) = inventory.branches.get_mut(&label.branch) {
+                facts.known_end = facts.known_end.max(label.stop);
+            }
+        }
+        Ok(inventory)
+    }
+}
+
+/// The labels that verify, oldest first, and the others.
+async fn read_labels(repository: &Repository) -> Result<(Vec<Label>, Vec<UnusableBase>), InventoryError> {
+    let ids = repository.base_ids().await?;
+    let read: Vec<(BaseId, Result<Label, RepositoryError>)> = stream::iter(ids)
+        .map(|id| async move {
+            let label = repository.label(&id).await;
+            (id, label)
+        })
+        .buffered(READS_AT_ONCE)
+        .collect()
+        .await;
+    let (mut bases, mut unusable) = (Vec::new(), Vec::new());
+    for (id, label) in read {
+        match label {
+            Ok(label) => bases.push(label),
+            // Only what the object itself says makes it unusable; a store that does not answer says nothing about it.
+            Err(RepositoryError::Object { source, .. }) => unusable.push(UnusableBase { id, why: source.to_string() }),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok((bases, unusable))
+}
+
+async fn read_branch(
+    repository: &Repository,
+    identities: &[Identity],
+    branch: Branch,
+    size: walseal_common::segment::SegmentSize,
+    from: Option<SegmentNumber>,
+) -> Result<BranchFacts, InventoryError> {
+    let history = match repository.history(branch, identities).await {
+        Ok(history) => Ok(history),
+        Err(RepositoryError::Object { source, .. }) => Err(source.to_string()),
+        Err(error) if error.is_not_found() => Err("it is not in the repository".to_owned()),
+        Err(error) => return Err(error.into()),
+    };
+    let listing = repository.wal_listing(branch, size, from).await?;
+    let extents = extents(repository, &listing).await?;
+    let by_name = listing.highest().unwrap_or(Lsn::INVALID);
+    let known_end = extents.last().map_or(by_name, |extent| extent.end.max(by_name));
+    Ok(BranchFacts { branch, history, listing, extents, known_end })
+}
+
+/// The ranges without a hole: each begins with a whole segment, a tail or a partial.
+async fn extents(repository: &Repository, listing: &WalListing) -> Result<Vec<LsnRange>, InventoryError> {
+    let size = listing.segment_size;
+    let mut begins: BTreeSet<Lsn> = listing.runs.iter().map(|run| run.start).collect();
+    begins.extend(listing.tails.keys().map(|number| number.start(size)));
+    begins.extend(listing.partials.iter().filter_map(|name| name.number(size)).map(|number| number.start(size)));
+    let mut extents: Vec<LsnRange> = Vec::new();
+    for start in begins {
+        if extents.last().is_some_and(|last| start < last.end) {
+            continue;
+        }
+        let end = repository.contiguous_end(listing, start).await?;
+        match extents.last_mut() {
+            Some(last) if last.end == start => last.end = end,
+            _ if end > start => extents.push(LsnRange { start, end }),
+            _ => {}
+        }
+    }
+    Ok(extents)
+}
+
+/// The writers that the objects of a repository claim, unverified: its identity, its newest base backup, and the first
+/// object of each branch.
+pub async fn claimed_writers(repository: &Repository) -> Result<Vec<String>, RepositoryError> {
+    let mut names = vec![ObjectName::Identity];
+    names.extend(repository.base_ids().await?.pop().map(ObjectName::Label));
+    let folder = format!("{}/", repository.cluster());
+    for branch in repository.branches().await? {
+        for prefix in [ObjectName::wal_prefix(branch), ObjectName::tail_prefix(branch)] {
+            let page = repository.store().list(&format!("{folder}{prefix}"), None, 1).await?;
+            names.extend(page.iter().filter_map(|meta| meta.key.strip_prefix(&folder)?.parse::<ObjectName>().ok()));
+        }
+    }
+    let mut writers = BTreeSet::new();
+    for name in names {
+        let key = name.key(repository.cluster());
+        match repository.store().get_range(&key, 0..SIGNED_PREFIX_HINT).await {
+            Ok(part) => writers.extend(SignedHeader::claimed_writer(&part.bytes)),
+            Err(error) if error.kind == walseal_common::store::StoreErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(writers.into_iter().collect())
+}

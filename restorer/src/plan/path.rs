@@ -1,0 +1,147 @@
+//! The way through the branches to the timeline that recovery ends on, and the WAL that lies on it.
+
+use walseal_common::lsn::{Lsn, LsnRange};
+use walseal_common::repository::Label;
+use walseal_common::segment::{SegmentNumber, SegmentSize};
+use walseal_common::timeline::{Branch, SystemIdentifier, TimelineHistory};
+
+use super::inventory::{BranchFacts, Inventory};
+
+/// One branch of a [`Path`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Step {
+    /// The branch.
+    pub branch: Branch,
+    /// Where it began: the switch point from its parent; 0/0 for the first.
+    pub begin: Lsn,
+    /// Where the path leaves it; `None` for the last step. `begin <= switch`.
+    pub switch: Option<Lsn>,
+}
+
+/// A timeline with its ancestry and the WAL that the repository holds on the way. Plans walk ancestry by LSN, not by
+/// file name (case 5).
+#[derive(Clone, Debug)]
+pub struct Path<'a> {
+    /// Oldest ancestor first.
+    pub steps: Vec<Step>,
+    /// Ranges of WAL without a hole on the whole way, in order.
+    pub extents: Vec<LsnRange>,
+    end: Branch,
+    size: SegmentSize,
+    inventory: &'a Inventory,
+}
+
+impl<'a> Path<'a> {
+    /// The way to the timeline with this history.
+    pub fn new(history: &TimelineHistory, inventory: &'a Inventory) -> Path<'a> {
+        let cluster: SystemIdentifier = inventory.identity.cluster;
+        let size = inventory.identity.segment_size;
+        let timelines = history.entries.iter().map(|entry| (entry.timeline, Some(entry.switch)));
+        let mut begin = Lsn::INVALID;
+        let mut steps = Vec::new();
+        for (timeline, switch) in timelines.chain([(history.timeline, None)]) {
+            let ancestor = history.ancestor(timeline).unwrap_or_else(|| TimelineHistory::root(timeline));
+            steps.push(Step { branch: ancestor.branch(cluster), begin, switch });
+            begin = switch.unwrap_or(begin);
+        }
+        let mut path = Path { steps, extents: Vec::new(), end: history.branch(cluster), size, inventory };
+        path.extents = path.merged_extents();
+        path
+    }
+
+    /// The branch that the path ends on.
+    pub fn branch(&self) -> Branch {
+        self.end
+    }
+
+    /// The step of `branch`.
+    pub fn step(&self, branch: Branch) -> Option<&Step> {
+        self.steps.iter().find(|step| step.branch == branch)
+    }
+
+    /// What is known of a step's branch; `None` when the repository has nothing of it.
+    pub fn facts(&self, step: &Step) -> Option<&'a BranchFacts> {
+        self.inventory.branches.get(&step.branch)
+    }
+
+    /// Segment size of the cluster.
+    pub fn size(&self) -> SegmentSize {
+        self.size
+    }
+
+    /// Why the base backup does not lie on this path, if so.
+    pub fn excludes(&self, base: &Label) -> Option<String> {
+        match self.step(base.branch) {
+            None => Some(format!("it was made on branch {}, which is not on the way", base.branch)),
+            Some(Step { switch: Some(switch), .. }) if base.stop > *switch => Some(format!(
+                "it stops at {}, after the way left timeline {} at {switch}",
+                base.stop,
+                base.branch.timeline.number()
+            )),
+            Some(_) => None,
+        }
+    }
+
+    /// The range without a hole that holds `lsn`, or that ends there.
+    pub fn extent_at(&self, lsn: Lsn) -> Option<LsnRange> {
+        self.extents.iter().rev().find(|extent| extent.start <= lsn && lsn <= extent.end).copied()
+    }
+
+    /// Where WAL without a hole from `from` on ends; `from` itself when there is none.
+    pub fn contiguous_end(&self, from: Lsn) -> Lsn {
+        self.extent_at(from).map_or(from, |extent| extent.end)
+    }
+
+    /// The highest position on the path that anything in the repository speaks of.
+    pub fn known_end(&self) -> Lsn {
+        let extents = self.extents.last().map_or(Lsn::INVALID, |extent| extent.end);
+        let last = self.steps.last().and_then(|step| self.facts(step)).map_or(Lsn::INVALID, |facts| facts.known_end);
+        let begin = self.steps.last().map_or(Lsn::INVALID, |step| step.begin);
+        extents.max(last).max(begin)
+    }
+
+    /// Where WAL begins again after a hole at `lsn`.
+    pub fn next_extent(&self, lsn: Lsn) -> Option<LsnRange> {
+        self.extents.iter().find(|extent| extent.start > lsn).copied()
+    }
+
+    /// The branch whose object holds segment `number` on this path: the newest that has begun by then and holds anything of
+    /// it, as PostgreSQL looks for it (`XLogFileReadAnyTLI`, `xlogrecovery.c`).
+    pub fn branch_of(&self, number: SegmentNumber) -> Option<&Step> {
+        let begun = |step: &&Step| self.size.number(step.begin) <= number;
+        let open = |step: &&Step| step.switch.is_none_or(|switch| number <= self.size.number(switch));
+        let held = |step: &&Step| {
+            self.facts(step).is_some_and(|facts| {
+                let listing = &facts.listing;
+                let partial = || listing.partials.iter().any(|name| name.number(self.size) == Some(number));
+                listing.has_segment(number) || !listing.tails_of(number).is_empty() || partial()
+            })
+        };
+        self.steps.iter().rev().filter(begun).filter(open).find(held)
+    }
+
+    /// The parts of all branches' extents that lie on the path, joined. A child's first segment also holds what its parent
+    /// wrote in it before the switch (case 4), so that the child's extents count from that segment's start.
+    fn merged_extents(&self) -> Vec<LsnRange> {
+        let mut clipped: Vec<LsnRange> = Vec::new();
+        for step in &self.steps {
+            let from = self.size.align_down(step.begin);
+            let until = step.switch.unwrap_or(Lsn(u64::MAX));
+            for extent in self.facts(step).map_or(&[][..], |facts| facts.extents.as_slice()) {
+                let (start, end) = (extent.start.max(from), extent.end.min(until));
+                if start < end {
+                    clipped.push(LsnRange { start, end });
+                }
+            }
+        }
+        clipped.sort();
+        let mut merged: Vec<LsnRange> = Vec::new();
+        for range in clipped {
+            match merged.last_mut() {
+                Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+                _ => merged.push(range),
+            }
+        }
+        merged
+    }
+}

@@ -1,0 +1,265 @@
+//! Choosing: the timeline, the base backup, where recovery stops; and proving that the WAL in between is there.
+
+use walseal_common::lsn::{Lsn, LsnRange};
+use walseal_common::repository::{Label, Repository};
+use walseal_common::seal::Identity;
+use walseal_common::terminal::Progress;
+use walseal_common::time::PgTimestamp;
+use walseal_common::timeline::{Branch, TimelineHistory};
+
+use super::inventory::Inventory;
+use super::path::Path;
+use super::reader::PathReader;
+use super::refusal::PlanError;
+use super::target::TargetError;
+use super::{PassedOver, Plan, Request, Target, TransactionPoint, branches};
+
+/// Segments that are read to tell which of two branches lived longer.
+const RECENT: u64 = 4;
+
+/// Plans a restore: reads the repository, decides, proves. Writes nothing.
+///
+/// Errors: every refusal says what to do instead; see [`PlanError`].
+pub async fn plan(
+    repository: &Repository,
+    identities: &[Identity],
+    request: &Request,
+    progress: Option<&Progress>,
+) -> Result<Plan, PlanError> {
+    if request.exclusive && !request.target.can_be_exclusive() {
+        return Err(TargetError::NotExclusive(request.target.to_string()).into());
+    }
+    let inventory = Inventory::read(repository, identities).await?;
+    Planner { repository, identities, inventory: &inventory, request, progress }.plan().await
+}
+
+/// Everything that decisions are made from.
+pub struct Planner<'a> {
+    /// The repository.
+    pub repository: &'a Repository,
+    /// What opens its objects.
+    pub identities: &'a [Identity],
+    /// What it holds.
+    pub inventory: &'a Inventory,
+    /// What is asked.
+    pub request: &'a Request,
+    /// Told of WAL that is read.
+    pub progress: Option<&'a Progress>,
+}
+
+/// A base backup and the point to which recovery goes from it.
+pub(super) struct Decision<'a> {
+    pub(super) base: &'a Label,
+    pub(super) stop: Lsn,
+    pub(super) passed_over: Vec<PassedOver>,
+}
+
+impl<'a> Planner<'a> {
+    /// Makes the plan.
+    ///
+    /// Errors: see [`PlanError`].
+    pub async fn plan(&self) -> Result<Plan, PlanError> {
+        if self.inventory.bases.is_empty() {
+            let unusable = self.unusable();
+            return Err(PlanError::NoBase { store: self.inventory.store.clone(), unusable });
+        }
+        if let Some(wanted) = &self.request.base
+            && !self.inventory.bases.iter().any(|base| base.id == *wanted)
+        {
+            let known = self.inventory.bases.iter().map(|base| base.id.clone()).collect();
+            return Err(PlanError::NoSuchBase { wanted: wanted.clone(), known });
+        }
+        if let Some(choice) = self.request.timeline {
+            return self.plan_on(&branches::chosen(self.inventory, choice)?).await;
+        }
+        let mut ends = branches::ends(self.inventory)?;
+        if ends.len() > 1 {
+            ends = self.newest_first(ends).await?;
+            if matches!(self.request.target, Target::Time(_)) {
+                return self.plan_time_on_all(&ends).await;
+            }
+        }
+        match ends.first() {
+            Some(newest) => self.plan_on(newest).await,
+            None => Err(PlanError::NoBase { store: self.inventory.store.clone(), unusable: self.unusable() }),
+        }
+    }
+
+    fn unusable(&self) -> Vec<PassedOver> {
+        let unusable = self.inventory.unusable.iter().rev();
+        unusable.map(|base| PassedOver { id: base.id.clone(), why: base.why.clone() }).collect()
+    }
+
+    /// Sorts by the highest time that the last WAL of each branch tells: times of WAL come from its records (case 44).
+    async fn newest_first(&self, ends: Vec<TimelineHistory>) -> Result<Vec<TimelineHistory>, PlanError> {
+        let mut timed: Vec<(Option<PgTimestamp>, TimelineHistory)> = Vec::new();
+        for history in ends {
+            let path = Path::new(&history, self.inventory);
+            let reader = PathReader::new(self.repository, self.identities, &path, self.progress);
+            let time = match path.extents.last() {
+                Some(extent) => reader.latest_time(*extent, RECENT).await?,
+                None => None,
+            };
+            timed.push((time, history));
+        }
+        timed.sort_by_key(|(time, history)| std::cmp::Reverse((*time, history.timeline)));
+        Ok(timed.into_iter().map(|(_, history)| history).collect())
+    }
+
+    /// A time may lie on several branches: refused unless only one reaches it, or all reach the same point of the WAL that
+    /// they share.
+    async fn plan_time_on_all(&self, ends: &[TimelineHistory]) -> Result<Plan, PlanError> {
+        let mut plans: Vec<Plan> = Vec::new();
+        let mut refusal = None;
+        for history in ends {
+            match self.plan_on(history).await {
+                Ok(plan) => plans.push(plan),
+                Err(error) if !error.is_permanent() => return Err(error),
+                // The newest branch's refusal is the one that is shown.
+                Err(error) => refusal = refusal.or(Some(error)),
+            }
+        }
+        let outcome = |plan: &Plan| (branch_at(plan, plan.stop), plan.stop);
+        if plans.iter().any(|plan| plans.first().map(outcome) != Some(outcome(plan))) {
+            let outcomes = plans
+                .iter()
+                .filter_map(|plan| {
+                    let landing = match &plan.last_before {
+                        Some(last) => format!("the last transaction would be {} of {}", last.xid, last.time),
+                        None => "with no transaction since its base backup".to_owned(),
+                    };
+                    Some((plan.path.last()?.branch, landing))
+                })
+                .collect();
+            return Err(PlanError::TwoBranches { target: self.request.target.clone(), outcomes });
+        }
+        match (plans.into_iter().next(), refusal) {
+            (Some(plan), _) => Ok(plan),
+            (None, Some(refusal)) => Err(refusal),
+            (None, None) => Err(PlanError::NoBase { store: self.inventory.store.clone(), unusable: self.unusable() }),
+        }
+    }
+
+    async fn plan_on(&self, history: &TimelineHistory) -> Result<Plan, PlanError> {
+        let path = Path::new(history, self.inventory);
+        let reader = PathReader::new(self.repository, self.identities, &path, self.progress);
+        let bases = self.bases_on(&path)?;
+        let decision = match &self.request.target {
+            Target::Latest => self.to_latest(&reader, bases).await?,
+            Target::Immediate => self.to_immediate(&reader, bases).await?,
+            Target::Time(time) => self.to_time(&reader, bases, *time).await?,
+            Target::Lsn(lsn) => self.to_lsn(&reader, bases, *lsn).await?,
+            Target::Xid(xid) => {
+                let stop = self.transaction(&reader, &bases, *xid).await?;
+                self.to_position(&reader, bases, stop).await?
+            }
+            Target::Name(name) => {
+                let stop = self.restore_point(&reader, &bases, name).await?;
+                self.to_position(&reader, bases, stop).await?
+            }
+        };
+        self.assemble(&reader, history, decision).await
+    }
+
+    /// The base backups on the path, newest first; or just the one that was asked for.
+    fn bases_on(&self, path: &Path<'a>) -> Result<Vec<&'a Label>, PlanError> {
+        let mut bases: Vec<&'a Label> = Vec::new();
+        let mut off_path = Vec::new();
+        for base in self.inventory.bases.iter().rev() {
+            let wanted = self.request.base.as_ref().is_none_or(|wanted| *wanted == base.id);
+            match path.excludes(base) {
+                Some(why) if wanted && self.request.base.is_some() => return Err(self.unfit(base, why)),
+                Some(why) => off_path.push(PassedOver { id: base.id.clone(), why }),
+                None if wanted => bases.push(base),
+                None => {}
+            }
+        }
+        if bases.is_empty() {
+            return Err(PlanError::NoBaseFits {
+                target: self.request.target.clone(),
+                branch: path.branch(),
+                passed_over: off_path,
+                earliest:
+                    "Choose another timeline with --timeline, or make a base backup with: walseal-archiver backup"
+                        .to_owned(),
+            });
+        }
+        // Positions order the backups of one path; clocks do not (case 44).
+        bases.sort_by_key(|base| std::cmp::Reverse((base.stop, base.id.clone())));
+        Ok(bases)
+    }
+
+    pub(super) fn unfit(&self, base: &Label, why: String) -> PlanError {
+        PlanError::BaseUnfit { id: base.id.clone(), target: self.request.target.clone(), why }
+    }
+
+    /// No base backup of the path fits.
+    pub(super) fn none_fits(&self, path: &Path<'_>, bases: &[&Label], passed_over: Vec<PassedOver>) -> PlanError {
+        if let ([only], [reason], Some(_)) = (bases, passed_over.as_slice(), &self.request.base) {
+            return self.unfit(only, reason.why.clone());
+        }
+        let reachable = |base: &&&Label| path.contiguous_end(base.start) >= base.stop;
+        let earliest = match bases.iter().rev().find(reachable) {
+            Some(first) => {
+                let time = match first.highest_time {
+                    Some(time) => format!(" (the last transaction there is of {})", PgTimestamp::from_jiff(time)),
+                    None => String::new(),
+                };
+                format!(
+                    "The earliest point that can be reached is {}{time}: --to immediate --base {}",
+                    first.stop, first.id
+                )
+            }
+            None => "None of them has its own WAL, so that nothing on this timeline can be reached".to_owned(),
+        };
+        let target = self.request.target.clone();
+        PlanError::NoBaseFits { target, branch: path.branch(), passed_over, earliest }
+    }
+
+    /// WAL is missing from `at` on.
+    pub(super) async fn gap(&self, reader: &PathReader<'_>, from: Lsn, at: Lsn, until: Lsn) -> PlanError {
+        let path = reader.path();
+        let end = path.next_extent(at).map_or(until, |extent| extent.start).max(at.advance(1));
+        let before = match reader.last_record(LsnRange { start: from, end: at.max(from) }).await {
+            Ok(before) => before,
+            Err(error) => return error.into(),
+        };
+        let holds = |step: &&super::path::Step| step.begin <= at;
+        let branch = path.steps.iter().rev().find(holds).or(path.steps.first()).map(|step| step.branch);
+        PlanError::Gap {
+            target: self.request.target.clone(),
+            missing: LsnRange { start: at, end },
+            branch: branch.unwrap_or(path.branch()),
+            size: path.size(),
+            before,
+        }
+    }
+
+    /// Other branches than the path's, for messages.
+    pub(super) fn other_branches(&self, path: &Path<'_>) -> Vec<Branch> {
+        let mut others = branches::known(self.inventory);
+        others.retain(|branch| path.step(*branch).is_none());
+        others
+    }
+}
+
+/// The branch on a plan's path that the byte at `lsn` lies on.
+fn branch_at(plan: &Plan, lsn: Lsn) -> Option<Branch> {
+    let last = plan.path.len().checked_sub(1)?;
+    let step = plan.path.iter().enumerate().find(|(at, step)| *at == last || lsn <= step.to);
+    step.map(|(_, step)| step.branch)
+}
+
+/// Why a base backup is passed over for a target at `stop`.
+pub(super) fn stops_late(base: &Label) -> PassedOver {
+    PassedOver { id: base.id.clone(), why: format!("it is complete only at {}, after the target", base.stop) }
+}
+
+/// Why a base backup is passed over for a target time.
+pub(super) fn holds_later(base: &Label, later: &TransactionPoint) -> PassedOver {
+    let why = format!(
+        "it is complete only at {}, and holds transaction {} of {}, later than the target",
+        base.stop, later.xid, later.time
+    );
+    PassedOver { id: base.id.clone(), why }
+}

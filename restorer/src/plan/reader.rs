@@ -1,0 +1,212 @@
+//! Reading the WAL of a path, record by record.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use walseal_common::lsn::Lsn;
+use walseal_common::repository::{ObjectName, Repository, RepositoryError};
+use walseal_common::seal::{Identity, MAX_PLAINTEXT, Transactions};
+use walseal_common::segment::{SegmentName, SegmentNumber};
+use walseal_common::terminal::Progress;
+use walseal_common::wal::{Event, PAGE_SIZE, PageHeader, Record, WalError, WalkEnd, WalkOptions, Walker};
+
+use super::path::Path;
+use crate::segment_source::{SegmentBytes, SegmentError, read_segment};
+
+/// Segments that are kept, because a record may have begun in the one before: bounds memory (I11).
+const KEPT: usize = 2;
+
+/// Headers that are read at the same time.
+const HEADERS_AT_ONCE: usize = 16;
+
+/// WAL could not be read although the repository names it.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ReadError {
+    /// A segment could not be read.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+    /// The repository did not give an object.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// A segment's bytes are no WAL of this place.
+    #[error("segment {segment} is not readable as WAL: {source}; recovery would stop there")]
+    NotWal {
+        /// Which.
+        segment: SegmentName,
+        /// Why.
+        source: WalError,
+    },
+    /// Valid WAL ends before the bytes do.
+    #[error("segment {segment}: {end}; recovery would stop there")]
+    Broken {
+        /// In which segment.
+        segment: SegmentName,
+        /// Where and why.
+        end: WalkEnd,
+    },
+    /// No object holds the segment.
+    #[error("there is no WAL for segment number {0:?} on this path")]
+    Nothing(SegmentNumber),
+}
+
+impl ReadError {
+    /// Whether the same call could succeed later without anybody changing anything.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            ReadError::Segment(error) => error.is_permanent(),
+            ReadError::Repository(error) => error.is_permanent(),
+            _ => true,
+        }
+    }
+}
+
+/// Reads the WAL that lies on a path.
+pub struct PathReader<'a> {
+    repository: &'a Repository,
+    identities: &'a [Identity],
+    path: &'a Path<'a>,
+    progress: Option<&'a Progress>,
+    kept: Mutex<VecDeque<(SegmentNumber, Arc<SegmentBytes>)>>,
+}
+
+impl<'a> PathReader<'a> {
+    /// A reader of `path`; `progress` is told how many bytes of WAL were read.
+    pub fn new(
+        repository: &'a Repository,
+        identities: &'a [Identity],
+        path: &'a Path<'a>,
+        progress: Option<&'a Progress>,
+    ) -> PathReader<'a> {
+        PathReader { repository, identities, path, progress, kept: Mutex::new(VecDeque::new()) }
+    }
+
+    /// The path.
+    pub fn path(&self) -> &'a Path<'a> {
+        self.path
+    }
+
+    /// Visits every record that *ends* in the segments `first` to `last` (case 54) and starts at or after `floor`, in order, until
+    /// `visit` breaks. A record that began before `first` is read whole, from where it began.
+    ///
+    /// Returns the end of the last whole record. Stops early at the end of a segment that is not whole.
+    ///
+    /// Errors: a segment that is not there or not readable; WAL that is not valid.
+    pub async fn visit(
+        &self,
+        first: SegmentNumber,
+        last: SegmentNumber,
+        floor: Lsn,
+        mut visit: impl FnMut(&Record<'_>) -> ControlFlow<()>,
+    ) -> Result<Lsn, ReadError> {
+        let size = self.path.size();
+        let from = first.start(size);
+        let mut number = self.beginning(first, floor).await?;
+        let options = WalkOptions { system: Some(self.repository.cluster()), ..WalkOptions::default() };
+        let not_wal = |number, source| ReadError::NotWal { segment: self.name(number), source };
+        let mut walker = Walker::new(number.start(size), size, options).map_err(|source| not_wal(number, source))?;
+        let mut flow = ControlFlow::Continue(());
+        while number <= last && flow.is_continue() {
+            let segment = self.segment(number).await?;
+            let end = self.path.contiguous_end(number.start(size)).min(segment.valid_end);
+            let held = usize::try_from(end.bytes_since(number.start(size))).unwrap_or(0);
+            let bytes = segment.bytes.get(..held).unwrap_or(&segment.bytes);
+            let walked = walker.push(bytes, |event| {
+                if let Event::Record(record) = event
+                    && flow.is_continue()
+                    && record.end > from
+                    && record.start >= floor
+                {
+                    flow = visit(&record);
+                }
+            });
+            if flow.is_continue() {
+                walked.map_err(|end| ReadError::Broken { segment: self.name(number), end })?;
+            }
+            if end < number.end(size) {
+                break;
+            }
+            number = number.next();
+        }
+        Ok(walker.position())
+    }
+
+    /// The segment in which to begin so that a record that goes on in `first` is read whole; never before `floor`'s.
+    async fn beginning(&self, first: SegmentNumber, floor: Lsn) -> Result<SegmentNumber, ReadError> {
+        let size = self.path.size();
+        let mut number = first;
+        loop {
+            let previous = number.0.checked_sub(1).map(SegmentNumber);
+            let Some(previous) = previous.filter(|_| number.start(size) > floor) else { return Ok(number) };
+            let segment = self.segment(number).await?;
+            let page = PageHeader::parse(&segment.bytes)
+                .map_err(|source| ReadError::NotWal { segment: self.name(number), source })?;
+            // Bytes of a record that a segment holds at most; a longer rest fills it to its end.
+            let room = size.bytes() - size.bytes() / u64::from(PAGE_SIZE) * 24;
+            let goes_on = page.continues_record() && (number == first || u64::from(page.remaining) >= room);
+            if !goes_on {
+                return Ok(number);
+            }
+            number = previous;
+        }
+    }
+
+    fn name(&self, number: SegmentNumber) -> SegmentName {
+        let size = self.path.size();
+        let step = self.path.branch_of(number).or(self.path.steps.last());
+        SegmentName::new(
+            step.map_or(walseal_common::timeline::TimelineId::FIRST, |step| step.branch.timeline),
+            number,
+            size,
+        )
+    }
+
+    async fn segment(&self, number: SegmentNumber) -> Result<Arc<SegmentBytes>, ReadError> {
+        {
+            let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((_, bytes)) = kept.iter().find(|(there, _)| *there == number) {
+                return Ok(bytes.clone());
+            }
+        }
+        let step = self.path.branch_of(number).ok_or(ReadError::Nothing(number))?;
+        let size = self.path.size();
+        let bytes = Arc::new(read_segment(self.repository, step.branch, number, size, self.identities).await?);
+        if let Some(progress) = self.progress {
+            progress.advance(size.bytes());
+        }
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.push_back((number, bytes.clone()));
+        while kept.len() > KEPT {
+            kept.pop_front();
+        }
+        Ok(bytes)
+    }
+
+    /// What the headers of `numbers` say about the transactions that end in those segments, in the same order; `None` where
+    /// only reading the WAL tells: tails, partials, and segments that lack their first record's beginning.
+    pub async fn hints(&self, numbers: &[SegmentNumber]) -> Result<Vec<Option<Transactions>>, ReadError> {
+        stream::iter(numbers.to_vec()).map(|number| self.hint(number)).buffered(HEADERS_AT_ONCE).try_collect().await
+    }
+
+    async fn hint(&self, number: SegmentNumber) -> Result<Option<Transactions>, ReadError> {
+        let size = self.path.size();
+        let Some(step) = self.path.branch_of(number) else { return Ok(None) };
+        let whole = self.path.facts(step).is_some_and(|facts| facts.listing.has_segment(number));
+        if !whole {
+            return Ok(None);
+        }
+        let name = SegmentName::new(step.branch.timeline, number, size);
+        let parts = size.bytes().div_ceil(MAX_PLAINTEXT);
+        let mut sum = Transactions::default();
+        for part in 0..parts {
+            let part = if parts == 1 { None } else { u8::try_from(part).ok() };
+            let (signed, _) = self.repository.read_header(&ObjectName::Wal(step.branch, name, part)).await?;
+            match signed.header.wal {
+                Some(wal) if !wal.leading_unread => sum.merge(&wal.transactions),
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some(sum))
+    }
+}
