@@ -212,15 +212,25 @@ fn attempts_text(attempts: &[Attempt]) -> String {
 
 /// What to do, where the server does not say it.
 fn advice_text(error: &ServerError) -> String {
-    let advice = match error.sqlstate.as_str() {
-        "28000" => "; add a line for this user, database and address to pg_hba.conf and reload",
-        "28P01" => "; check the user, and the password in the password file or the password_file",
-        "42501" if error.routine_is("InitPostgres") => "; run: ALTER ROLE <user> REPLICATION",
-        "42501" => "; grant this user what is missing",
-        "53300" => "; raise max_wal_senders or max_connections on the server",
-        "53400" if error.hint.is_none() => "; raise max_replication_slots on the server",
-        "55000" if error.message.contains("wal_level") => "; set wal_level = replica and restart the server",
-        "57P03" => "; wait until it has started",
+    let routine = error.routine.as_deref().unwrap_or_default();
+    let advice = match (error.sqlstate.as_str(), routine) {
+        ("28000", "ClientAuthentication") => {
+            "; add a line for this user, database and address to pg_hba.conf and reload"
+        }
+        ("28000", "InitializeSessionUserId") => "; on the server, run: CREATE ROLE <user> LOGIN REPLICATION",
+        ("28000", _) => {
+            "; with peer, run as the system user of that name or map it in pg_ident.conf, or choose another user"
+        }
+        ("28P01", _) => "; check the user, and the password in the password file",
+        ("42501", "InitPostgres") => "; on the server, run: ALTER ROLE <user> REPLICATION",
+        ("42501", _) => "; grant this user what is missing",
+        ("53300", _) if error.message.contains("max_wal_senders") => {
+            "; set wal_level = replica and raise max_wal_senders, then restart the server"
+        }
+        ("53300", _) => "; raise max_connections on the server",
+        ("53400", _) if error.hint.is_none() => "; raise max_replication_slots on the server",
+        ("55000", _) if error.message.contains("wal_level") => "; set wal_level = replica and restart the server",
+        ("57P03", _) => "; wait until it has started",
         _ => "",
     };
     advice.to_owned()

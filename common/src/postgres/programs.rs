@@ -20,9 +20,18 @@ pub struct ProgramError {
     pub looked: Vec<(PathBuf, String)>,
 }
 
+const NOT_THERE: &str = "not there";
+
+/// What was found and did not do, one by one; the folders without it together.
 fn looked_text(looked: &[(PathBuf, String)]) -> String {
-    let places: Vec<String> = looked.iter().map(|(path, found)| format!("{} ({found})", path.display())).collect();
-    if places.is_empty() { "nothing".to_owned() } else { places.join(", ") }
+    let (missing, found): (Vec<_>, Vec<_>) = looked.iter().partition(|(_, found)| found == NOT_THERE);
+    let mut places: Vec<String> = found.iter().map(|(path, found)| format!("{} ({found})", path.display())).collect();
+    let folders: Vec<String> =
+        missing.iter().filter_map(|(path, _)| path.parent()).map(|folder| folder.display().to_string()).collect();
+    if !folders.is_empty() {
+        places.push(format!("and not there at all in {}", folders.join(":")));
+    }
+    places.join(", ")
 }
 
 /// A program, with the version it gave.
@@ -61,14 +70,14 @@ fn directories(major: u32, pg_bin: Option<&Path>, path: &OsStr) -> Vec<PathBuf> 
 }
 
 fn find_in(program: &str, major: u32, directories: &[PathBuf]) -> Result<Program, ProgramError> {
-    let mut looked = Vec::new();
+    let mut looked: Vec<(PathBuf, String)> = Vec::new();
     for directory in directories {
         let path = directory.join(program);
         if looked.iter().any(|(seen, _)| *seen == path) {
             continue;
         }
         if !path.is_file() {
-            looked.push((path, "not there".to_owned()));
+            looked.push((path, NOT_THERE.to_owned()));
             continue;
         }
         match version_of(&path) {
@@ -140,6 +149,6 @@ mod program_tests {
         let error = find("pg_ctl", 15, Some(folder.path())).expect_err("14 is not 15");
         assert_eq!(error.looked, [(path, "is of version 14".to_owned())]);
         let text = find("pg_dump", 15, Some(folder.path())).expect_err("not there").to_string();
-        assert!(text.contains("pg_dump (not there)") && text.contains("pg_bin"), "{text}");
+        assert!(text.contains("not there at all in /") && text.contains("pg_bin"), "{text}");
     }
 }

@@ -18,8 +18,10 @@ use super::transport::Transport;
 pub(super) const STARTUP_MESSAGE_LIMIT: usize = 64 << 10;
 /// Largest message of a session, in bytes. WAL comes in at most 128 KiB, a backup in less.
 pub(super) const MESSAGE_LIMIT: usize = 16 << 20;
-/// How much is read at once, in bytes.
+/// Size of a read buffer, in bytes. What is handed out of it keeps it alive.
 const READ_CHUNK: usize = 256 << 10;
+/// With less room than this a new buffer is begun, in bytes.
+const READ_LEAST: usize = 32 << 10;
 /// Settings and notices that are kept; a server reports about 15 settings.
 const KEPT_LIMIT: usize = 1_000;
 
@@ -149,7 +151,9 @@ impl Wire {
                 }
             }
             // Never by the length that the other side names: memory grows only with bytes that arrived.
-            self.input.reserve(READ_CHUNK);
+            if self.input.capacity() - self.input.len() < READ_LEAST {
+                self.input.reserve(READ_CHUNK);
+            }
             let read = self.transport.read_buf(&mut self.input).await;
             match read {
                 Ok(0) if self.input.is_empty() => return Ok(None),

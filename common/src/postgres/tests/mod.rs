@@ -6,3 +6,4 @@ mod fake_stream;
 mod real_backup;
 mod real_login;
 mod real_replication;
+mod real_sql;
