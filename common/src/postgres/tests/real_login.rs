@@ -207,6 +207,7 @@ async fn the_sslmode_ladder_stands_as_libpq_built_it() {
         ("other.walseal.test", "require", &root, None),
         ("other.walseal.test", "verify-full", &root, Some("names other hosts")),
         ("127.0.0.2", "verify-full", &root, Some("names other hosts")),
+        ("''", "verify-full", &root, Some("needs a host name to check")),
         ("db.walseal.test", "verify-full", &stranger, Some("not signed by an authority in sslrootcert")),
         ("db.walseal.test", "verify-ca", &stranger, Some("not signed by an authority in sslrootcert")),
         ("db.walseal.test", "require", &stranger, Some("not signed by an authority in sslrootcert")),

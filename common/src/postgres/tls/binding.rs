@@ -55,3 +55,40 @@ fn hash_of_digest(digest: &Oid<'_>) -> Option<Hash> {
     ];
     known.into_iter().find(|(oid, _)| oid == digest).map(|(_, hash)| hash)
 }
+
+#[cfg(test)]
+mod binding_tests {
+    use std::fs;
+    use std::process::Command;
+
+    use super::super::super::test_cluster::run;
+    use super::*;
+
+    #[test]
+    fn the_digest_is_that_of_the_certificates_signature() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        for (arguments, digest) in [
+            ("rsa:2048 -sha1", Some("sha256")),
+            ("rsa:2048 -sha256", Some("sha256")),
+            ("rsa:2048 -sha384", Some("sha384")),
+            ("rsa:2048 -sha512", Some("sha512")),
+            ("rsa:2048 -sha256 -sigopt rsa_padding_mode:pss", Some("sha256")),
+            ("rsa:2048 -sha512 -sigopt rsa_padding_mode:pss", Some("sha512")),
+            ("ec -pkeyopt ec_paramgen_curve:P-384 -sha384", Some("sha384")),
+            ("ed25519", None),
+        ] {
+            let mut command = Command::new("openssl");
+            command
+                .args("req -x509 -nodes -days 2 -subj /CN=x -outform DER -out c.der -keyout c.key -newkey".split(' '));
+            run(command.args(arguments.split(' ')).current_dir(folder.path()));
+            let certificate = fs::read(folder.path().join("c.der")).expect("made");
+            let expected = digest.map(|digest| {
+                let mut command = Command::new("openssl");
+                command.args(["dgst", "-binary", &format!("-{digest}"), "c.der"]);
+                run(command.current_dir(folder.path())).stdout
+            });
+            assert_eq!(tls_server_end_point(&certificate), expected, "{arguments}");
+        }
+        assert_eq!(tls_server_end_point(b"no certificate"), None);
+    }
+}
