@@ -3,6 +3,8 @@
 //! [`plan`] turns a target and a repository into a [`plan::Plan`], a value that says everything before a byte moves;
 //! [`segment_source`] puts the bytes of a segment together from whatever objects hold them.
 
+pub mod access;
+pub mod cmd;
 pub mod plan;
 pub mod segment_source;
 

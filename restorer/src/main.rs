@@ -1,2 +1,7 @@
 //! `walseal-restorer`: from a repository back to a PostgreSQL cluster.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    walseal_restorer::cmd::main()
+}

@@ -3,6 +3,7 @@
 mod assembly;
 mod branches;
 mod decision;
+mod explain;
 pub mod inventory;
 mod path;
 mod planner;
@@ -13,6 +14,7 @@ mod search;
 mod target;
 #[cfg(test)]
 mod tests;
+pub mod windows;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

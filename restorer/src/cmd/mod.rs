@@ -1,0 +1,91 @@
+//! The verbs: parse, call one thing, show the result.
+
+mod keygen;
+mod list;
+mod plan;
+mod target;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use walseal_common::config::Environment;
+use walseal_common::config::cli::GlobalArgs;
+use walseal_common::telemetry::init_logging;
+use walseal_common::terminal::{Exit, Failure, of_usage_error};
+use walseal_common::timeline::SystemIdentifier;
+
+use crate::access::Access;
+
+/// Restores a PostgreSQL cluster from a sealed repository to any second.
+#[derive(Parser, Debug)]
+#[command(name = "walseal-restorer", version, max_term_width = 100)]
+struct Arguments {
+    #[command(flatten)]
+    global: GlobalArgs,
+    /// The cluster, by its system identifier, where the repository holds several
+    #[arg(long, global = true, value_name = "ID")]
+    cluster_id: Option<SystemIdentifier>,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    /// Make an identity and print its recipient
+    Keygen(keygen::Arguments),
+    /// What can be restored: windows and base backups
+    List(list::Arguments),
+    /// Explain a restore before a byte moves
+    Plan(plan::Arguments),
+}
+
+/// Parses the command line, runs the verb, and says how it ended.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Where standard error is gone there is nobody to tell; the code says it still.
+            let _ = error.print();
+            return ExitCode::from(of_usage_error(&error, std::env::args_os()));
+        }
+    };
+    match start(&arguments) {
+        Ok(()) => Exit::Done.into(),
+        Err(failure) => failure.report(),
+    }
+}
+
+fn start(arguments: &Arguments) -> Result<(), Failure> {
+    if let Verb::Keygen(arguments) = &arguments.verb {
+        return keygen::run(arguments);
+    }
+    let environment = Environment::of_this_process()?;
+    init_logging(arguments.global.log_format, &environment)
+        .map_err(|error| Failure::from_error("start logging", &error))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::from_error("start", &error))?;
+    runtime.block_on(async {
+        match &arguments.verb {
+            Verb::Keygen(_) => Ok(()),
+            Verb::List(verb) => list::run(verb, &arguments.open().await?).await,
+            // The target is read before the repository: a wrong command line should not wait for a store.
+            Verb::Plan(verb) => {
+                let request = verb.target.request()?;
+                plan::run(verb, &request, &arguments.open().await?).await
+            }
+        }
+    })
+}
+
+impl Arguments {
+    /// The repository that the configuration and the flags name.
+    async fn open(&self) -> Result<Access, Failure> {
+        let config = self.global.load()?;
+        for warning in config.warnings() {
+            tracing::warn!("{warning}");
+        }
+        Access::open(config, self.cluster_id).await.map_err(Failure::saying)
+    }
+}

@@ -1,0 +1,73 @@
+//! What can be restored: windows of LSN and time without a gap.
+
+use serde::Serialize;
+use walseal_common::lsn::{Lsn, LsnRange};
+use walseal_common::repository::{BaseId, Repository};
+use walseal_common::seal::Identity;
+use walseal_common::time::PgTimestamp;
+use walseal_common::timeline::{Branch, TimelineId};
+
+use super::branches;
+use super::inventory::Inventory;
+use super::path::Path;
+use super::reader::PathReader;
+use super::refusal::PlanError;
+
+/// A range to which the repository can restore, without a gap.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Window {
+    /// The branch that it ends on.
+    pub branch: Branch,
+    /// Its timeline's number.
+    pub timeline: TimelineId,
+    /// The earliest point: where its first base backup is complete.
+    pub from: Lsn,
+    /// The last point: end of WAL without a hole.
+    pub to: Lsn,
+    /// The earliest time that can be asked for: the highest transaction time up to `from`, where one is known.
+    pub from_time: Option<PgTimestamp>,
+    /// Time of the last transaction; none where the window has none.
+    pub to_time: Option<PgTimestamp>,
+    /// The base backups in it, oldest first.
+    pub bases: Vec<BaseId>,
+    /// The WAL that is missing after it, where more follows.
+    pub gap: Option<LsnRange>,
+}
+
+/// Every window, by branch and position. Branches that live on in a child are part of the child's windows.
+///
+/// Errors: a history or WAL that cannot be read.
+pub async fn windows(
+    repository: &Repository,
+    identities: &[Identity],
+    inventory: &Inventory,
+) -> Result<Vec<Window>, PlanError> {
+    let mut windows = Vec::new();
+    for history in branches::ends(inventory)? {
+        let path = Path::new(&history, inventory);
+        let reader = PathReader::new(repository, identities, &path, None);
+        for extent in &path.extents {
+            let inside = |base: &&walseal_common::repository::Label| {
+                path.excludes(base).is_none() && extent.start <= base.start && base.stop <= extent.end
+            };
+            let mut bases: Vec<_> = inventory.bases.iter().filter(inside).collect();
+            bases.sort_by_key(|base| (base.stop, base.id.clone()));
+            let Some(first) = bases.first() else { continue };
+            let wal = LsnRange { start: first.start, end: extent.end };
+            let last = reader.last_transaction(wal).await?;
+            let next = path.next_extent(extent.end).map(|next| next.start);
+            let beyond = (path.known_end() > extent.end).then(|| path.known_end());
+            windows.push(Window {
+                branch: path.branch(),
+                timeline: history.timeline,
+                from: first.stop,
+                to: extent.end,
+                from_time: first.highest_time.map(PgTimestamp::from_jiff),
+                to_time: last.map(|point| point.time),
+                bases: bases.iter().map(|base| base.id.clone()).collect(),
+                gap: next.or(beyond).map(|end| LsnRange { start: extent.end, end }),
+            });
+        }
+    }
+    Ok(windows)
+}
