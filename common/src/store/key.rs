@@ -6,7 +6,8 @@ const LONGEST_KEY: usize = 1024;
 const LONGEST_PART: usize = 255;
 
 /// Checks that `key` names an object on every backend: parts joined by single slashes, none of them empty,
-/// `.` or `..`, no control characters (a listing in XML cannot carry them), at most 1,024 bytes, 255 per part.
+/// `.` or `..`, no control characters (a listing in XML cannot carry them), no backslash (some servers take it for
+/// a slash), at most 1,024 bytes, 255 per part.
 ///
 /// Errors: what is wrong with it, as a sentence fragment.
 pub(super) fn check_key(key: &str) -> Result<(), String> {
@@ -38,7 +39,7 @@ pub(super) fn check_prefix(prefix: &str) -> Result<(), String> {
 }
 
 fn check_characters(text: &str) -> Result<(), String> {
-    match text.chars().find(|c| c.is_control() || matches!(c, '\u{FFFE}' | '\u{FFFF}')) {
+    match text.chars().find(|c| c.is_control() || matches!(c, '\\' | '\u{FFFE}' | '\u{FFFF}')) {
         Some(bad) => Err(format!("the key contains the character {bad:?}")),
         None => Ok(()),
     }
@@ -53,14 +54,15 @@ mod tests {
         let long_part = "x".repeat(256);
         let long_key = ["y"; 600].join("/");
         for key in [
-            "", "/", "/a", "a/", "a//b", ".", "..", "../a", "a/../b", "a/.", "./a", "a\0b", "a\nb", "\u{7f}", "a\u{85}",
+            "", "/", "/a", "a/", "a//b", ".", "..", "../a", "a/../b", "a/.", "./a", "a\0b", "a\nb", "a\\b", "\u{7f}",
+            "a\u{85}",
         ]
         .into_iter()
         .chain([long_part.as_str(), long_key.as_str()])
         {
             assert!(check_key(key).is_err(), "{key:?} was accepted");
         }
-        for key in ["a", "a/b", "..a", "a..", ".a", "a b", "ä/ö", "a+b%20&=~'\"\\"] {
+        for key in ["a", "a/b", "..a", "a..", ".a", "a b", "ä/ö", "a+b%20&=~'\""] {
             assert_eq!(check_key(key), Ok(()), "{key:?} was refused");
         }
     }

@@ -5,8 +5,18 @@
 //! or end with one. No key lies below another key (`a` and `a/b`): in a directory a name cannot be a file and
 //! a folder at once.
 
+#[cfg(test)]
+mod conformance;
 pub mod directory;
+mod failure;
+pub mod fault;
 mod key;
+pub mod open;
+mod probe;
+mod retry;
+pub mod s3;
+mod secret;
+mod throttle;
 pub mod url;
 
 use std::fmt;
@@ -15,6 +25,12 @@ use std::ops::Range;
 use bytes::Bytes;
 
 pub use directory::DirectoryStore;
+pub use open::{Backend, StoreOptions, open};
+pub use probe::probe;
+pub use retry::{Retry, RetryPolicy};
+pub use s3::{S3Checksum, S3Credentials, S3Options, S3Store};
+pub use secret::Secret;
+pub use throttle::{Throttle, ThrottleLimits};
 pub use url::{StoreUrl, StoreUrlError};
 
 /// Most bytes that one `get` or `get_range` returns, so that a strange object cannot fill the memory; what is

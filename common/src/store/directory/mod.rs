@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use rustix::io::Errno;
 
+use super::failure::Failure;
 use super::key::{check_key, check_prefix};
 use super::{LARGEST_GET, ObjectMeta, ObjectStore, PutOutcome, RangeBody, StoreError, StoreErrorKind};
 use durable::DurableFolders;
@@ -82,13 +83,7 @@ impl DirectoryStore {
             Ok(Err(failure)) => failure,
             Err(join) => Failure::new(StoreErrorKind::Unreachable, format!("the operation was broken off: {join}")),
         };
-        Err(StoreError {
-            kind: failure.kind,
-            operation,
-            key: key.to_owned(),
-            store: self.describe(),
-            reason: failure.reason,
-        })
+        Err(failure.in_call(operation, key, self.describe()))
     }
 }
 
@@ -265,22 +260,7 @@ fn is_reserved(name: &str) -> bool {
     name == UNFINISHED || name == LOST_AND_FOUND
 }
 
-/// Why an operation failed; the caller adds the operation, the key and the store.
-#[derive(Debug)]
-struct Failure {
-    kind: StoreErrorKind,
-    reason: String,
-}
-
 impl Failure {
-    fn new(kind: StoreErrorKind, reason: String) -> Failure {
-        Failure { kind, reason }
-    }
-
-    fn protocol(reason: String) -> Failure {
-        Failure::new(StoreErrorKind::Protocol, reason)
-    }
-
     /// What the operating system's error means to a caller, and what to do about it.
     fn io(what: &str, error: &io::Error) -> Failure {
         let (kind, hint) = match Errno::from_io_error(error) {

@@ -1,0 +1,150 @@
+//! Finding out what a store can do, by doing it.
+
+use bytes::Bytes;
+
+use super::{Capabilities, ObjectStore, PutOutcome, StoreError, StoreErrorKind};
+
+/// Puts the object `probe/<unique_id>`, reads, lists, tries to overwrite and deletes it.
+///
+/// For S3, `store` must have [`S3Options::conditional_put`](super::S3Options::conditional_put) set: without, the store
+/// looks before it writes, and it is the look that would be probed. When the answer has `conditional_put`
+/// false, open the store again with the option off.
+///
+/// Errors: put, get or list fail or do not do what they must; `unique_id` was used before; or the store failed
+/// in passing, so that nothing is known.
+pub async fn probe(store: &dyn ObjectStore, unique_id: &str) -> Result<Capabilities, StoreError> {
+    let key = format!("probe/{unique_id}");
+    let wrong = |operation: &'static str, reason: &str| StoreError {
+        kind: StoreErrorKind::Protocol,
+        operation,
+        key: key.clone(),
+        store: store.describe(),
+        reason: reason.to_owned(),
+    };
+    let first = Bytes::from(format!("walseal looks what this store can do: {unique_id}\n"));
+    let other = Bytes::from(format!("walseal tries to overwrite an object: {unique_id}\n"));
+
+    let outcome = store.put_new(&key, first.clone()).await?;
+    // "Already there" is fine when it was an earlier attempt of this very put.
+    if store.get(&key).await? != first {
+        return Err(match outcome {
+            PutOutcome::Created => wrong("get", "the store returned other bytes than were put"),
+            PutOutcome::AlreadyExists => wrong("put", "there is an object of this name already"),
+        });
+    }
+    let range = store.get_range(&key, 8..13).await?;
+    if range.bytes != first.slice(8..13) || range.object_size != first.len() as u64 {
+        return Err(wrong("get", "the store does not serve ranges of objects"));
+    }
+    let listed = store.list(&key, None, 2).await?;
+    if !listed.iter().any(|meta| meta.key == key && meta.size == first.len() as u64) {
+        return Err(wrong("list", "an object that was just put is not listed, or with another size"));
+    }
+    store.put_new(&key, other).await?;
+    // The object decides, not the answer.
+    let conditional_put = store.get(&key).await? == first;
+    let delete = match store.delete(&key).await {
+        // Object lock may take the delete and keep the object.
+        Ok(()) => match store.get(&key).await {
+            Err(error) if error.kind == StoreErrorKind::NotFound => true,
+            Ok(_) => false,
+            Err(error) => return Err(error),
+        },
+        Err(error) if error.is_permanent() => {
+            tracing::info!(%error, "objects cannot be deleted with these credentials");
+            false
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(Capabilities { conditional_put, delete })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::fault::{Call, Effect, Faulty};
+    use super::super::{DirectoryStore, ObjectMeta, RangeBody};
+    use super::*;
+
+    fn directory() -> (tempfile::TempDir, Arc<DirectoryStore>) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let store = Arc::new(DirectoryStore::new(folder.path().to_owned()));
+        (folder, store)
+    }
+
+    #[tokio::test]
+    async fn case_42_a_store_is_known_by_what_it_did_and_left_clean() {
+        let (_folder, store) = directory();
+        let seen = probe(store.as_ref(), "1").await.expect("probe");
+        assert_eq!(seen, Capabilities { conditional_put: true, delete: true });
+        assert_eq!(store.list("", None, 10).await.expect("list"), []);
+    }
+
+    #[tokio::test]
+    async fn case_42_a_store_that_does_not_delete_is_usable() {
+        let (_folder, store) = directory();
+        let store = Faulty::new(store);
+        store.plan(Call::Delete, 1..=1, Effect::FailBefore(StoreErrorKind::Denied));
+        let seen = probe(&store, "1").await.expect("probe");
+        assert_eq!(seen, Capabilities { conditional_put: true, delete: false });
+    }
+
+    #[tokio::test]
+    async fn case_42_a_store_that_does_not_list_or_spoils_bytes_is_refused() {
+        for (call, effect) in [
+            (Call::List, Effect::Truncated),
+            (Call::List, Effect::FailBefore(StoreErrorKind::Denied)),
+            (Call::Put, Effect::WrongBytes),
+            (Call::Get, Effect::Truncated),
+            (Call::GetRange, Effect::Truncated),
+        ] {
+            let (_folder, store) = directory();
+            let store = Faulty::new(store);
+            store.plan(call, 1..=1, effect);
+            assert!(probe(&store, "1").await.is_err(), "{call:?} {effect:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_id_that_was_used_by_others_is_refused_but_an_own_lost_answer_is_not() {
+        let (_folder, store) = directory();
+        store.put_new("probe/1", Bytes::from_static(b"of somebody else")).await.expect("put");
+        let error = probe(store.as_ref(), "1").await.expect_err("taken");
+        assert!(error.reason.contains("already"), "{error}");
+    }
+
+    /// Overwrites, as a provider does that ignores `If-None-Match`.
+    #[derive(Debug)]
+    struct Overwriting(Arc<DirectoryStore>);
+
+    #[async_trait::async_trait]
+    impl ObjectStore for Overwriting {
+        async fn put_new(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
+            self.0.delete(key).await?;
+            self.0.put_new(key, body).await
+        }
+        async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
+            self.0.get(key).await
+        }
+        async fn get_range(&self, key: &str, range: std::ops::Range<u64>) -> Result<RangeBody, StoreError> {
+            self.0.get_range(key, range).await
+        }
+        async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<ObjectMeta>, StoreError> {
+            self.0.list(prefix, after, limit).await
+        }
+        async fn delete(&self, key: &str) -> Result<(), StoreError> {
+            self.0.delete(key).await
+        }
+        fn describe(&self) -> String {
+            self.0.describe()
+        }
+    }
+
+    #[tokio::test]
+    async fn case_42_a_store_that_overwrites_is_found_out() {
+        let (_folder, store) = directory();
+        let seen = probe(&Overwriting(store), "1").await.expect("probe");
+        assert_eq!(seen, Capabilities { conditional_put: false, delete: true });
+    }
+}

@@ -1,0 +1,194 @@
+//! A store that tries again.
+
+use std::future::Future;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep};
+
+use super::{ObjectMeta, ObjectStore, PutOutcome, RangeBody, StoreError};
+
+/// How often and how long a call is tried.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RetryPolicy {
+    /// Longest pause after the first failure; it doubles with each further one.
+    pub first_pause: Duration,
+    /// What the pauses never exceed.
+    pub longest_pause: Duration,
+    /// No attempt begins later than this after the call. One that is under way is not cut: it has a deadline
+    /// of its own.
+    pub give_up_after: Duration,
+}
+
+impl Default for RetryPolicy {
+    /// 100 ms, doubling up to 5 s, for a minute.
+    fn default() -> RetryPolicy {
+        RetryPolicy {
+            first_pause: Duration::from_millis(100),
+            longest_pause: Duration::from_secs(5),
+            give_up_after: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Repeats calls that failed for a reason that may pass ([`StoreError::is_permanent`]), after random pauses.
+///
+/// A put may be repeated after an attempt whose outcome was not known; see [`ObjectStore::put_new`] for what its
+/// `AlreadyExists` can mean.
+#[derive(Debug)]
+pub struct Retry {
+    inner: Arc<dyn ObjectStore>,
+    policy: RetryPolicy,
+}
+
+impl Retry {
+    /// `inner`, with calls repeated as `policy` says.
+    pub fn new(inner: Arc<dyn ObjectStore>, policy: RetryPolicy) -> Retry {
+        Retry { inner, policy }
+    }
+
+    async fn repeat<T, C, F>(&self, call: C) -> Result<T, StoreError>
+    where
+        C: Fn() -> F + Send + Sync,
+        F: Future<Output = Result<T, StoreError>> + Send,
+        T: Send,
+    {
+        let begun = Instant::now();
+        let mut attempt = 1u32;
+        loop {
+            let mut error = match call().await {
+                Err(error) if !error.is_permanent() => error,
+                done => return done,
+            };
+            let pause = self.pause(attempt, random_fraction());
+            if begun.elapsed() + pause >= self.policy.give_up_after {
+                if attempt > 1 {
+                    let spent = begun.elapsed().as_secs_f64();
+                    error.reason = format!("{} ({attempt} attempts in {spent:.1} s)", error.reason);
+                }
+                return Err(error);
+            }
+            tracing::debug!(%error, attempt, ?pause, "the call is repeated after a pause");
+            sleep(pause).await;
+            attempt = attempt.saturating_add(1);
+        }
+    }
+
+    /// The pause after failure number `attempt`, counted from 1: anything between none and the bound, so that
+    /// many writers that failed together do not come back together.
+    fn pause(&self, attempt: u32, fraction: f64) -> Duration {
+        let doubled = self.policy.first_pause.saturating_mul(1u32.checked_shl(attempt - 1).unwrap_or(u32::MAX));
+        doubled.min(self.policy.longest_pause).mul_f64(fraction)
+    }
+}
+
+/// A random number from 0 to 1; 1 when the system gives none, which only makes pauses longer.
+fn random_fraction() -> f64 {
+    getrandom::u32().map_or(1.0, |random| f64::from(random) / f64::from(u32::MAX))
+}
+
+#[async_trait::async_trait]
+impl ObjectStore for Retry {
+    async fn put_new(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
+        self.repeat(|| self.inner.put_new(key, body.clone())).await
+    }
+
+    async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
+        self.repeat(|| self.inner.get(key)).await
+    }
+
+    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<RangeBody, StoreError> {
+        self.repeat(|| self.inner.get_range(key, range.clone())).await
+    }
+
+    async fn list(&self, prefix: &str, start_after: Option<&str>, limit: usize) -> Result<Vec<ObjectMeta>, StoreError> {
+        self.repeat(|| self.inner.list(prefix, start_after, limit)).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        self.repeat(|| self.inner.delete(key)).await
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fault::{Call, Effect, Faulty};
+    use super::super::{DirectoryStore, StoreErrorKind};
+    use super::*;
+
+    fn quick() -> RetryPolicy {
+        RetryPolicy {
+            first_pause: Duration::from_millis(1),
+            longest_pause: Duration::from_millis(4),
+            give_up_after: Duration::from_secs(60),
+        }
+    }
+
+    fn faulty() -> (tempfile::TempDir, Arc<Faulty>) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let store = Arc::new(Faulty::new(Arc::new(DirectoryStore::new(folder.path().to_owned()))));
+        (folder, store)
+    }
+
+    #[tokio::test]
+    async fn a_failure_that_may_pass_is_repeated_until_it_passes() {
+        let (_folder, faulty) = faulty();
+        for call in [Call::Put, Call::Get, Call::GetRange, Call::List, Call::Delete] {
+            faulty.plan(call, 1..=3, Effect::FailBefore(StoreErrorKind::Throttled));
+        }
+        let store = Retry::new(faulty.clone(), quick());
+        assert_eq!(store.put_new("a", Bytes::from_static(b"x")).await.expect("put"), PutOutcome::Created);
+        assert_eq!(store.get("a").await.expect("get"), "x");
+        assert_eq!(store.get_range("a", 0..1).await.expect("range").bytes, "x");
+        assert_eq!(store.list("", None, 10).await.expect("list").len(), 1);
+        store.delete("a").await.expect("delete");
+        for call in [Call::Put, Call::Get, Call::GetRange, Call::List, Call::Delete] {
+            assert_eq!(faulty.calls(call), 4, "{call:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_put_that_took_effect_before_it_failed_finds_its_own_object() {
+        let (_folder, faulty) = faulty();
+        faulty.plan(Call::Put, 1..=1, Effect::FailAfter(StoreErrorKind::Unreachable));
+        let store = Retry::new(faulty, quick());
+        let outcome = store.put_new("a", Bytes::from_static(b"mine")).await.expect("put");
+        assert_eq!(outcome, PutOutcome::AlreadyExists);
+        assert_eq!(store.get("a").await.expect("get"), "mine");
+    }
+
+    #[tokio::test]
+    async fn a_permanent_failure_is_not_repeated() {
+        let (_folder, faulty) = faulty();
+        faulty.plan(Call::Put, 1..=1, Effect::FailBefore(StoreErrorKind::Denied));
+        let store = Retry::new(faulty.clone(), quick());
+        assert_eq!(store.put_new("a", Bytes::new()).await.expect_err("denied").kind, StoreErrorKind::Denied);
+        assert_eq!(store.get("a").await.expect_err("absent").kind, StoreErrorKind::NotFound);
+        assert_eq!((faulty.calls(Call::Put), faulty.calls(Call::Get)), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn a_store_that_stays_away_is_given_up_with_the_number_of_attempts() {
+        let (_folder, faulty) = faulty();
+        faulty.set_down(Some(StoreErrorKind::Unreachable));
+        let store = Retry::new(faulty, RetryPolicy { give_up_after: Duration::from_millis(50), ..quick() });
+        let error = store.get("a").await.expect_err("down");
+        assert_eq!(error.kind, StoreErrorKind::Unreachable);
+        assert!(error.reason.contains("attempts in"), "{error}");
+    }
+
+    #[test]
+    fn pauses_double_up_to_their_bound_and_never_overflow() {
+        let (_folder, faulty) = faulty();
+        let store = Retry::new(faulty, RetryPolicy::default());
+        let pauses = [1, 2, 3, 7, 40, u32::MAX].map(|attempt| store.pause(attempt, 1.0).as_millis());
+        assert_eq!(pauses, [100, 200, 400, 5000, 5000, 5000]);
+        assert_eq!(store.pause(3, 0.0), Duration::ZERO);
+    }
+}
