@@ -208,6 +208,12 @@ fn a_folder_as_repository_is_listed_read_and_broken() -> Result<()> {
     a_repository_is_listed_read_and_broken(&scratch, &store::Place::directory(&scratch)?)
 }
 
+#[test]
+fn a_bucket_as_repository_is_listed_read_and_broken() -> Result<()> {
+    let scratch = Scratch::new()?;
+    a_repository_is_listed_read_and_broken(&scratch, &store::Place::s3(&scratch)?)
+}
+
 fn a_repository_is_listed_read_and_broken(scratch: &Scratch, place: &store::Place) -> Result<()> {
     assert_eq!(place.list(scratch)?, Vec::new());
     place.write(scratch, "one", b"first")?;
