@@ -19,6 +19,11 @@ const UNIT: u64 = 1 << 10;
 /// Memory of an object beside its frames, in bytes: header, trailer, and what a frame that does not shrink grows by.
 const OVERHEAD: u64 = 256 << 10;
 
+/// Address space for the ciphertext of one object, in bytes. glibc gives memory of this size back to the system as soon as
+/// it is freed (mallopt(3), M_MMAP_THRESHOLD: at most 32 MiB), where smaller pieces stay with the process for as long as
+/// anything lies above them: that doubled the memory of a backup. Only what is written counts, no more than 17 MiB.
+const ADDRESS_SPACE: usize = 33 << 20;
+
 /// Plaintext in a frame of a page, in bytes.
 const PAGE_FRAME: usize = 1 << 20;
 
@@ -187,6 +192,7 @@ pub(super) async fn put(repository: &Repository, name: &ObjectName, object: &Sea
 /// Seals frames, each of which is freed as soon as its ciphertext is there.
 fn seal(draft: Draft, frames: Vec<Vec<u8>>, keys: &ArchiveKeys) -> Result<SealedObject, SealError> {
     let mut sealer = draft.seal(&keys.recipients, &keys.writer)?;
+    sealer.reserve(ADDRESS_SPACE);
     for frame in frames {
         sealer.frame(&frame)?;
     }

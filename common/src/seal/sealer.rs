@@ -290,6 +290,12 @@ impl Sealer {
         plain.chunks(self.frame_size).try_for_each(|chunk| self.frame(chunk).map(|_| ()))
     }
 
+    /// Sets address space aside for so many bytes of ciphertext, so that they are not moved while they grow. Pages that are
+    /// never written cost no memory.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.buffer.reserve_exact(bytes);
+    }
+
     /// Bytes of plaintext so far.
     pub fn plain_size(&self) -> u64 {
         self.plain_size

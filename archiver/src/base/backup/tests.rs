@@ -383,7 +383,7 @@ fn i3_a_name_that_is_taken_by_other_bytes_ends_the_backup() {
     let cluster = Cluster::builder().start().expect("a cluster");
     let bed = Bed::with(cluster, faulty(Fault::Taken));
     let error = block_on(bed.back_up(&mut (), &Durable::default())).expect_err("taken");
-    assert!(matches!(&error, BaseError::Taken(name) if name.contains("/data/0000")), "{error}");
+    assert!(matches!(&error, BaseError::Taken(name) if name.starts_with("base/")), "{error}");
 }
 
 #[test]
@@ -396,7 +396,7 @@ fn i11_a_slow_store_slows_the_backup_instead_of_filling_memory() {
     cluster.scratch().account().own(&cluster.data().join("noise")).expect("an owner");
     let (durable, most) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let bed = Bed::with(cluster, faulty(Fault::Slow { durable: durable.clone(), most: most.clone() }));
-    let effort = Effort { puts: 2, sealers: 2, ..Effort::default() };
+    let effort = Effort { puts: 2, sealers: 2, memory: 33 << 20, level: 1 };
     let options = BackupOptions { effort, ..bed.options() };
     let worst = AtomicU64::new(0);
     let mut progress = |stage| {
