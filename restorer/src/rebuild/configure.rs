@@ -1,0 +1,168 @@
+//! Recovery settings: `postgresql.auto.conf` and `recovery.signal`.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use super::{RebuildError, Unfinished, sync_folder};
+use crate::plan::RecoverySetting;
+
+/// Every setting that says where recovery ends. Setting one of them, even to nothing, while another is set is an error
+/// ("multiple recovery targets specified", `assign_recovery_target_…` in PostgreSQL's `xlogrecovery.c`), and a file's
+/// settings are applied in its order (case 53). So all are emptied first, which also overrides what other configuration
+/// files bring, and the plan's come last.
+const TARGETS: [&str; 5] =
+    ["recovery_target", "recovery_target_lsn", "recovery_target_name", "recovery_target_time", "recovery_target_xid"];
+
+/// What must not be inherited, with what it is set to (cases 50 and 53).
+const CUT_OFF: [(&str, &str); 6] = [
+    ("primary_conninfo", ""),
+    ("primary_slot_name", ""),
+    ("synchronous_standby_names", ""),
+    // A delayed standby's would delay this recovery as well.
+    ("recovery_min_apply_delay", "0"),
+    ("recovery_end_command", ""),
+    ("archive_cleanup_command", ""),
+];
+
+/// Settings by which a target is refined; the plan writes those that it needs.
+const REFINEMENTS: [&str; 3] = ["recovery_target_action", "recovery_target_inclusive", "recovery_target_timeline"];
+
+/// What a restored cluster is to be told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RecoveryConfig {
+    /// The plan's settings.
+    pub recovery: Vec<RecoverySetting>,
+    /// `restore_command`.
+    pub restore_command: String,
+    /// Whether archiving stays as it was (`--keep-archiving`).
+    pub keep_archiving: bool,
+}
+
+impl RecoveryConfig {
+    /// The settings in the order in which they must stand.
+    fn settings(&self) -> Vec<RecoverySetting> {
+        let mut settings: Vec<RecoverySetting> =
+            CUT_OFF.iter().map(|(name, value)| RecoverySetting::new(name, *value)).collect();
+        if !self.keep_archiving {
+            settings.push(RecoverySetting::new("archive_mode", "off"));
+        }
+        settings.push(RecoverySetting::new("restore_command", self.restore_command.as_str()));
+        let own = |name: &str| self.recovery.iter().any(|setting| setting.name == name);
+        settings.extend(TARGETS.iter().filter(|name| !own(name)).map(|name| RecoverySetting::new(name, "")));
+        settings.extend(self.recovery.iter().cloned());
+        settings
+    }
+
+    /// The text of `postgresql.auto.conf`, from the inherited one.
+    fn edit(&self, inherited: &str) -> String {
+        let settings = self.settings();
+        let ours = |name: &str| {
+            let known = TARGETS.iter().chain(&REFINEMENTS).any(|known| name.eq_ignore_ascii_case(known));
+            known || settings.iter().any(|setting| name.eq_ignore_ascii_case(&setting.name))
+        };
+        let mut text = String::new();
+        for line in inherited.lines().filter(|line| !parameter(line).is_some_and(ours)) {
+            text.push_str(line);
+            text.push('\n');
+        }
+        text.push_str("# Written by walseal-restorer; ALTER SYSTEM RESET takes single lines out.\n");
+        for setting in settings {
+            text.push_str(&setting.line());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// The parameter that a line sets, as `guc-file.l` reads it: a word, then `=` or a space.
+fn parameter(line: &str) -> Option<&str> {
+    let line = line.trim_start();
+    let end = line.find(|c: char| c == '=' || c.is_whitespace()).unwrap_or(line.len());
+    line.get(..end).filter(|name| !name.is_empty() && !name.starts_with('#'))
+}
+
+/// Writes `postgresql.auto.conf` and `recovery.signal`, and nothing else: all other files are as the server's manifest says
+/// (case 56). A `standby.signal` that the backup brought would win over `recovery.signal` and is taken away.
+pub fn configure(unfinished: &Unfinished, config: &RecoveryConfig) -> Result<(), RebuildError> {
+    let layout = unfinished.layout();
+    let file = layout.data.join("postgresql.auto.conf");
+    let inherited = match fs::read(&file) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(RebuildError::io("read", &file)(error)),
+    };
+    let mode = if layout.mode & 0o040 != 0 { 0o640 } else { 0o600 };
+    let write = |path: &Path, text: &str| {
+        let write = || -> std::io::Result<File> {
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            Ok(file)
+        };
+        let file = write().map_err(RebuildError::io("write", path))?;
+        layout.owner.take_file(&file, path, mode)
+    };
+    write(&file, &config.edit(&inherited))?;
+    let standby = layout.data.join("standby.signal");
+    match fs::remove_file(&standby) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(RebuildError::io("remove", &standby)(error)),
+        _ => {}
+    }
+    write(&layout.data.join("recovery.signal"), "")?;
+    sync_folder(&layout.data)
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    fn config(keep_archiving: bool) -> RecoveryConfig {
+        let recovery = vec![
+            RecoverySetting::new("recovery_target_timeline", "1"),
+            RecoverySetting::new("recovery_target_xid", "742"),
+            RecoverySetting::new("recovery_target_action", "promote"),
+        ];
+        RecoveryConfig { recovery, restore_command: "fetch %f %p".to_owned(), keep_archiving }
+    }
+
+    #[test]
+    fn case_53_inherited_targets_go_and_empty_ones_stand_before_the_real_one() {
+        let inherited = "# Do not edit this file manually!\nwork_mem = '4MB'\nrecovery_target_time = ''\n\
+                         Recovery_Target='immediate'\n  primary_conninfo 'host=a'\nrecovery_target_inclusive=off\n";
+        let text = config(false).edit(inherited);
+        let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(
+            lines,
+            [
+                "work_mem = '4MB'",
+                "primary_conninfo = ''",
+                "primary_slot_name = ''",
+                "synchronous_standby_names = ''",
+                "recovery_min_apply_delay = '0'",
+                "recovery_end_command = ''",
+                "archive_cleanup_command = ''",
+                "archive_mode = 'off'",
+                "restore_command = 'fetch %f %p'",
+                "recovery_target = ''",
+                "recovery_target_lsn = ''",
+                "recovery_target_name = ''",
+                "recovery_target_time = ''",
+                "recovery_target_timeline = '1'",
+                "recovery_target_xid = '742'",
+                "recovery_target_action = 'promote'",
+            ]
+        );
+    }
+
+    #[test]
+    fn case_50_archiving_is_switched_off_unless_it_is_to_be_kept() {
+        let inherited = "archive_mode = on\narchive_command = 'push %p'\n";
+        let off = config(false).edit(inherited);
+        assert!(off.contains("archive_mode = 'off'") && !off.contains("archive_mode = on"), "{off}");
+        let kept = config(true).edit(inherited);
+        assert!(kept.contains("archive_mode = on\n") && !kept.contains("archive_mode = 'off'"), "{kept}");
+    }
+}

@@ -1,0 +1,90 @@
+//! Where everything goes.
+
+use std::path::{Path, PathBuf};
+
+use super::vacancy::{self, Vacancy};
+use super::{Owner, PlacedTablespace, RebuildError, Survey, TablespaceMapping};
+
+/// What the user said about where to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Destination {
+    /// `--target-dir`.
+    pub data: PathBuf,
+    /// `--waldir`.
+    pub waldir: Option<PathBuf>,
+    /// Tablespaces.
+    pub tablespaces: TablespaceMapping,
+    /// Who will own it.
+    pub owner: Owner,
+}
+
+/// Where everything goes, decided and free to be taken. Paths are absolute and real.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Layout {
+    /// The data directory.
+    pub data: PathBuf,
+    /// Permission bits of all top folders: what `initdb` gave the cluster.
+    pub mode: u32,
+    /// Where `pg_wal` points, when it is not in the data directory.
+    pub waldir: Option<PathBuf>,
+    /// Tablespaces outside the data directory.
+    pub tablespaces: Vec<PlacedTablespace>,
+    /// Who will own it.
+    pub owner: Owner,
+    /// Of all these folders, those that are there already, empty.
+    pub existing: Vec<PathBuf>,
+}
+
+impl Layout {
+    /// Decides, without writing anything.
+    ///
+    /// Errors: a place that is not free; places that lie within each other.
+    pub fn decide(destination: &Destination, survey: &Survey) -> Result<Layout, RebuildError> {
+        let mut existing = Vec::new();
+        let mut take = |path: &Path, flag: &str| {
+            let (path, vacancy) = vacancy::look(path, flag)?;
+            if vacancy == Vacancy::Empty {
+                existing.push(path.clone());
+            }
+            Ok::<PathBuf, RebuildError>(path)
+        };
+        let data = take(&destination.data, "--target-dir")?;
+        let waldir = destination.waldir.as_ref().map(|waldir| take(waldir, "--waldir")).transpose()?;
+        let tablespaces = destination.tablespaces.place(survey)?;
+        existing.extend(tablespaces.iter().filter(|space| space.exists).map(|space| space.place.clone()));
+        let mode = if survey.group_access { 0o750 } else { 0o700 };
+        let layout = Layout { data, mode, waldir, tablespaces, owner: destination.owner.clone(), existing };
+        layout.check_apart()?;
+        if survey.has_tablespace_map && layout.is_remapped() {
+            // Changing the map would make it another file than the server's manifest says (case 56).
+            let why = "this backup carries a tablespace_map, by which PostgreSQL puts tablespaces back where they were";
+            return Err(RebuildError::refused(why, ["restore its tablespaces to their old places".to_owned()]));
+        }
+        Ok(layout)
+    }
+
+    /// All top folders: the data directory, the WAL's, the tablespaces'.
+    pub fn roots(&self) -> impl Iterator<Item = &Path> {
+        let spaces = self.tablespaces.iter().map(|space| space.place.as_path());
+        std::iter::once(self.data.as_path()).chain(self.waldir.as_deref()).chain(spaces)
+    }
+
+    /// Whether any tablespace goes elsewhere than it was.
+    pub fn is_remapped(&self) -> bool {
+        self.tablespaces.iter().any(PlacedTablespace::is_moved)
+    }
+
+    fn check_apart(&self) -> Result<(), RebuildError> {
+        let roots: Vec<&Path> = self.roots().collect();
+        for (index, one) in roots.iter().enumerate() {
+            if let Some(other) =
+                roots.iter().skip(index + 1).find(|other| one.starts_with(other) || other.starts_with(one))
+            {
+                let why = format!("{} and {} lie within each other", one.display(), other.display());
+                let next = "give the data directory, --waldir and each tablespace a folder of its own".to_owned();
+                return Err(RebuildError::refused(why, [next]));
+            }
+        }
+        Ok(())
+    }
+}
