@@ -88,9 +88,13 @@ impl Plan {
         match (&self.request.target, self.request.exclusive) {
             (Target::Latest, _) => format!("to the end of the WAL of timeline {timeline}, now {}", self.stop),
             (Target::Immediate, _) => format!("stops as soon as the backup is consistent, at {}", self.stop),
-            (Target::Time(_), _) | (_, true) => {
-                format!("stops at {} on timeline {timeline}, before the target", self.stop)
-            }
+            (Target::Time(_), _) => match &self.first_after {
+                Some(first) => {
+                    format!("stops at {} on timeline {timeline}, just before transaction {}", self.stop, first.xid)
+                }
+                None => format!("stops at {} on timeline {timeline}", self.stop),
+            },
+            (_, true) => format!("stops at {} on timeline {timeline}, just before the target", self.stop),
             (_, false) => format!("stops at {} on timeline {timeline}, with the target", self.stop),
         }
     }

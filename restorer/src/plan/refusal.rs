@@ -126,7 +126,7 @@ pub enum PlanError {
     /// No record starts at or after the position.
     #[error(
         "{target} cannot be reached: recovery stops at the first record that starts there or later, and WAL on timeline {} \
-         ends at {end}, {} \nTo get everything up to that end: --to latest", .branch.timeline.number(), lsn_distance(.target, *.end)
+         ends at {end}, {}.\nTo get everything up to that end: --to latest", .branch.timeline.number(), lsn_distance(.target, *.end)
     )]
     LsnAfterEnd {
         /// What was asked.
@@ -260,7 +260,7 @@ fn after_end(request: &Request, last: Option<&TransactionPoint>, end: Lsn) -> St
 
 fn lsn_distance(target: &Target, end: Lsn) -> String {
     match target {
-        Target::Lsn(lsn) if *lsn > end => format!("{} before it.", units::size(lsn.bytes_since(end))),
-        _ => "with no record from there on.".to_owned(),
+        Target::Lsn(lsn) if *lsn > end => format!("{} before it", units::size(lsn.bytes_since(end))),
+        _ => "with no record from there on".to_owned(),
     }
 }

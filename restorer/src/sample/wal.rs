@@ -25,6 +25,7 @@ pub(crate) struct SampleWal {
     pub(crate) timeline: TimelineId,
     pub(crate) bytes: Vec<u8>,
     previous: Lsn,
+    records: Vec<Lsn>,
 }
 
 impl SampleWal {
@@ -32,7 +33,14 @@ impl SampleWal {
     pub(crate) fn from(start: Lsn) -> SampleWal {
         let size = SegmentSize::new(1 << 20).expect("1 MiB is legal");
         assert_eq!(size.offset(start), 0, "WAL is made from the start of a segment");
-        SampleWal { size, start, timeline: TimelineId::FIRST, bytes: Vec::new(), previous: Lsn(start.0 - 64) }
+        SampleWal {
+            size,
+            start,
+            timeline: TimelineId::FIRST,
+            bytes: Vec::new(),
+            previous: Lsn(start.0 - 64),
+            records: Vec::new(),
+        }
     }
 
     /// End of the last record.
@@ -44,6 +52,14 @@ impl SampleWal {
     pub(crate) fn slice(&self, range: LsnRange) -> &[u8] {
         let from = range.start.bytes_since(self.start) as usize;
         &self.bytes[from..from + range.len() as usize]
+    }
+
+    /// The WAL up to `end`, the end of a record.
+    pub(crate) fn until(&self, end: Lsn) -> SampleWal {
+        let mut cut = self.clone();
+        cut.bytes.truncate(end.bytes_since(self.start) as usize);
+        cut.previous = self.records.iter().rev().find(|start| **start < end).copied().expect("a record ends there");
+        cut
     }
 
     /// The same WAL up to here on a new timeline: what is added to it from now on lies on `timeline`. The segment is
@@ -138,6 +154,7 @@ impl SampleWal {
         record.extend(body);
         self.spread(&record);
         self.previous = start;
+        self.records.push(start);
         LsnRange { start, end: self.end() }
     }
 

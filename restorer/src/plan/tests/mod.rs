@@ -1,6 +1,8 @@
 #![allow(clippy::expect_used, clippy::panic)]
 
 mod choice;
+mod timelines;
+mod words;
 
 use walseal_common::lsn::Lsn;
 use walseal_common::repository::BaseId;
