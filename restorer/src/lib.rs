@@ -1,6 +1,7 @@
 //! The reading side: from a repository back to a PostgreSQL cluster.
 //!
 //! [`plan`] turns a target and a repository into a [`plan::Plan`], a value that says everything before a byte moves;
+//! [`rebuild`] writes the data directory;
 //! [`segment_source`] puts the bytes of a segment together from whatever objects hold them.
 
 pub mod access;

@@ -76,9 +76,10 @@ pub fn read_plan(path: &Path) -> Result<Plan, PlanFileError> {
     let bytes = fs::read(path).map_err(|source| PlanFileError::Io { path: path.to_owned(), source })?;
     let content = |why: String| PlanFileError::Content { path: path.to_owned(), why };
     let plan: Plan = serde_json::from_slice(&bytes).map_err(|error| content(error.to_string()))?;
-    if plan.schema == PLAN_SCHEMA {
+    if plan.version == PLAN_SCHEMA.version {
         Ok(plan)
     } else {
-        Err(content(format!("it has version {}, this program reads version {PLAN_SCHEMA}", plan.schema)))
+        let (found, known) = (plan.version, PLAN_SCHEMA.version);
+        Err(content(format!("it has version {found}, this program reads version {known}")))
     }
 }
