@@ -144,3 +144,52 @@ async fn large_bodies_go_up_in_parts_and_still_only_once() {
         assert_eq!(won, 1, "{outcomes:?}");
     }
 }
+
+/// Runs this very test in a process of its own with other variables, since those of a process are shared by its
+/// threads. `None` in the child.
+fn in_a_child(test: &str, variables: &[(&str, &str)]) -> Option<std::process::Output> {
+    const MARK: &str = "WALSEAL_TEST_CHILD";
+    if std::env::var_os(MARK).is_some() {
+        return None;
+    }
+    let own = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_REGION"];
+    let mut command = std::process::Command::new(std::env::current_exe().expect("this test's program"));
+    command.args(["--exact", &format!("store::conformance::s3::{test}"), "--nocapture"]);
+    for name in own {
+        command.env_remove(name);
+    }
+    command.env(MARK, "1").env("HOME", "/nonexistent").env("AWS_EC2_METADATA_DISABLED", "true");
+    Some(command.envs(variables.iter().copied()).output().expect("a child process"))
+}
+
+#[tokio::test]
+async fn the_standard_chain_finds_credentials_in_the_environment() {
+    let known = options("chain");
+    let S3Credentials::Static { access_key_id, secret_access_key, .. } = &known.credentials else {
+        panic!("the tests use a key pair")
+    };
+    let variables =
+        [("AWS_ACCESS_KEY_ID", access_key_id.as_str()), ("AWS_SECRET_ACCESS_KEY", secret_access_key.expose())];
+    let name = "the_standard_chain_finds_credentials_in_the_environment";
+    if let Some(output) = in_a_child(name, &variables) {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
+        return;
+    }
+    let chain = S3Options { credentials: S3Credentials::Chain { profile: None }, region: None, ..known.clone() };
+    an_object_is_written_once_and_read_back(store(chain).await).await;
+}
+
+#[tokio::test]
+async fn without_any_credentials_the_message_says_which_to_set() {
+    let known = options("nobody");
+    if let Some(output) = in_a_child("without_any_credentials_the_message_says_which_to_set", &[]) {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
+        return;
+    }
+    let nobody = S3Options { credentials: S3Credentials::Chain { profile: None }, ..known };
+    let error = store(nobody).await.get("a").await.expect_err("nobody");
+    assert_eq!(error.kind, StoreErrorKind::Denied, "{error}");
+    assert!(error.reason.contains("AWS_ACCESS_KEY_ID"), "{error}");
+}

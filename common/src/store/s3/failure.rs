@@ -1,7 +1,7 @@
 //! What an answer of an S3 server, or none, means to a caller.
 
 use aws_sdk_s3::config::http::HttpResponse;
-use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
 use super::super::StoreErrorKind;
 use super::super::failure::Failure;
@@ -107,7 +107,7 @@ fn no_answer<E>(error: &SdkError<E, HttpResponse>, place: &str) -> Failure
 where
     E: std::error::Error + Send + Sync + 'static,
 {
-    let chain = quote(&DisplayErrorContext(error).to_string());
+    let chain = chain(error);
     // The SDK wraps the credentials' failures like those of connections.
     let about_credentials = sources(error).any(|source| {
         let text = source.to_string();
@@ -131,6 +131,18 @@ where
 
 fn sources(error: &dyn std::error::Error) -> impl Iterator<Item = &dyn std::error::Error> {
     std::iter::successors(error.source(), |error| error.source())
+}
+
+/// An error and what caused it, from the outside in, on one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut texts = vec![error.to_string()];
+    for source in sources(error).map(ToString::to_string) {
+        // Many wrappers repeat what they wrap.
+        if !texts.iter().any(|text| text.contains(&source)) {
+            texts.push(source);
+        }
+    }
+    quote(&texts.join(": "))
 }
 
 /// Text from outside, short and on one line.

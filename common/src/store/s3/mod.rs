@@ -7,6 +7,8 @@ mod options;
 mod order;
 mod put;
 mod read;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::future::Future;

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::super::failure::Failure;
 use super::super::{LARGEST_GET, RangeBody, StoreErrorKind};
 use super::S3Store;
-use super::failure::{failure, refusal};
+use super::failure::{chain, failure, refusal};
 
 impl S3Store {
     pub(super) async fn read(&self, key: &str, range: Option<Range<u64>>) -> Result<RangeBody, Failure> {
@@ -72,9 +72,7 @@ impl S3Store {
                 match timeout(self.options().stall, body.try_next()).await {
                     Err(_) => return Err(broken(format!("nothing came for {}", seconds(self.options().stall)))),
                     Ok(Err(error)) => {
-                        return Err(broken(super::failure::quote(
-                            &aws_sdk_s3::error::DisplayErrorContext(&error).to_string(),
-                        )));
+                        return Err(broken(chain(&error)));
                     }
                     Ok(Ok(None)) => return Ok(()),
                     Ok(Ok(Some(piece))) if bytes.len() as u64 + piece.len() as u64 > length => {
