@@ -21,6 +21,7 @@ pub(crate) const SYSTEM: SystemIdentifier = SystemIdentifier(7_437_123_456_789_0
 pub(crate) struct SampleRepository {
     pub(crate) repository: Repository,
     pub(crate) identities: Vec<Identity>,
+    pub(crate) cluster: SystemIdentifier,
     pub(crate) writer: WriterKey,
     pub(crate) size: SegmentSize,
     pub(crate) folder: tempfile::TempDir,
@@ -34,18 +35,23 @@ impl SampleRepository {
 
     /// The same with segments of `mib` MiB.
     pub(crate) async fn with_size(mib: u64) -> SampleRepository {
+        SampleRepository::of(SYSTEM, mib).await
+    }
+
+    /// The same for another cluster.
+    pub(crate) async fn of(cluster: SystemIdentifier, mib: u64) -> SampleRepository {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let store = DirectoryStore::create(folder.path().to_owned()).await.expect("a folder of our own");
         let identity = Identity::generate().expect("random bytes");
         let writer = WriterKey::generate().expect("random bytes");
         let trust = TrustedWriters::new(vec![TrustedWriter::archiver(writer.public())]);
         let store: Arc<dyn ObjectStore> = Arc::new(store);
-        let repository = Repository::new(store, SYSTEM, trust);
+        let repository = Repository::new(store, cluster, trust);
         let size = SegmentSize::new(mib << 20).expect("a legal size");
-        let sample = SampleRepository { repository, identities: vec![identity], writer, size, folder };
+        let sample = SampleRepository { repository, identities: vec![identity], cluster, writer, size, folder };
         let body = RepositoryIdentity {
             format: 1,
-            cluster: SYSTEM,
+            cluster,
             postgres_major: 15,
             segment_size: size,
             predecessor: None,
@@ -59,7 +65,7 @@ impl SampleRepository {
     }
 
     pub(crate) fn branch(&self) -> Branch {
-        TimelineHistory::root(TimelineId::FIRST).branch(SYSTEM)
+        TimelineHistory::root(TimelineId::FIRST).branch(self.cluster)
     }
 
     pub(crate) fn segment(&self, branch: Branch, number: SegmentNumber) -> SegmentName {
@@ -67,7 +73,7 @@ impl SampleRepository {
     }
 
     fn draft(&self, kind: Kind, name: &ObjectName, wal: Option<WalSection>) -> walseal_common::seal::Sealer {
-        let draft = Draft { kind, cluster: SYSTEM, name: name.to_string(), wal, frame_size: 1 << 20, level: 1 };
+        let draft = Draft { kind, cluster: self.cluster, name: name.to_string(), wal, frame_size: 1 << 20, level: 1 };
         draft.seal(&[self.identities[0].recipient().clone()], &self.writer).expect("sealable")
     }
 
@@ -169,7 +175,7 @@ impl SampleRepository {
     /// Stores the history of a timeline that forked off `parent` at `switch`, and returns its history.
     pub(crate) async fn put_history(&self, parent: &TimelineHistory, timeline: u32, switch: Lsn) -> TimelineHistory {
         let history = child_of(parent, timeline, switch);
-        let name = ObjectName::History(history.branch(SYSTEM));
+        let name = ObjectName::History(history.branch(self.cluster));
         let mut sealer = self.draft(Kind::History, &name, None);
         sealer.frame(&history.render()).expect("small enough");
         self.repository.put(&sealer.finish().expect("sealable")).await.expect("a folder of our own");
@@ -215,14 +221,14 @@ impl SampleRepository {
 
     pub(crate) async fn put_label_as_is(&self, label: &Label) {
         let name = ObjectName::Label(label.id.clone());
-        let (kind, cluster, name) = (Kind::Label, SYSTEM, name.to_string());
+        let (kind, cluster, name) = (Kind::Label, self.cluster, name.to_string());
         let draft = Draft { kind, cluster, name, wal: None, frame_size: 1 << 20, level: 1 };
         let object = draft.sign(&self.writer, label).expect("sealable");
         self.repository.put(&object).await.expect("a folder of our own");
     }
 
     pub(crate) async fn remove(&self, name: &ObjectName) {
-        self.repository.store().delete(&name.key(SYSTEM)).await.expect("a folder of our own");
+        self.repository.store().delete(&name.key(self.cluster)).await.expect("a folder of our own");
     }
 }
 
