@@ -1,6 +1,7 @@
 //! The verbs: parse, call one thing, show the result.
 
 mod backup;
+mod init;
 mod keygen;
 mod run;
 mod status;
@@ -29,6 +30,8 @@ struct Arguments {
 enum Verb {
     /// Make a writer key and print its public half
     Keygen(keygen::Arguments),
+    /// Check server, store and keys; make the repository and the replication slot
+    Init,
     /// The daemon: stream WAL until told to stop
     Run,
     /// Take a base backup now
@@ -63,6 +66,7 @@ fn start(arguments: &Arguments) -> Result<(), Failure> {
         let config = arguments.global.load()?;
         match &arguments.verb {
             Verb::Keygen(_) => Ok(()),
+            Verb::Init => init::run(open(config)?).await,
             Verb::Run => run::run(open(config)?).await,
             Verb::Backup(arguments) => backup::run(arguments, open(config)?).await,
             Verb::Status(arguments) => status::run(arguments, open(config)?).await,

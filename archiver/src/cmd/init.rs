@@ -1,0 +1,248 @@
+//! `init`: check server, store and keys; make the repository and the slot; say what is missing.
+
+use std::fmt::Write as _;
+
+use walseal_common::postgres::replication::SlotCreated;
+use walseal_common::postgres::{PostgresError, ReplicationClient, SqlClient};
+use walseal_common::repository::{ObjectName, Repository, RepositoryIdentity};
+use walseal_common::seal::{Draft, Kind};
+use walseal_common::segment::SegmentSize;
+use walseal_common::store::{Capabilities, PutOutcome, probe};
+use walseal_common::terminal::{Failure, units};
+use walseal_common::timeline::SystemIdentifier;
+
+use crate::archive::Archive;
+
+/// What the server says of itself.
+struct Server {
+    cluster: SystemIdentifier,
+    version: u32,
+    segment_size: SegmentSize,
+    settings: Vec<(String, String)>,
+}
+
+impl Server {
+    fn setting(&self, name: &str) -> &str {
+        self.settings.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
+    }
+}
+
+/// Oldest PostgreSQL whose protocol and WAL this version speaks.
+const OLDEST: u32 = 14;
+
+/// Makes everything that is not there yet. Run again it changes nothing.
+pub async fn run(archive: Archive) -> Result<(), Failure> {
+    let conninfo = archive.config.open_conninfo().map_err(Failure::saying)?;
+    let slot = archive.config.need_slot()?;
+
+    println!("store    {}", archive.store.describe());
+    let capabilities = probe_store(&archive).await?;
+    println!("         list, put and get work; {}", words(&capabilities));
+
+    let mut client = ReplicationClient::connect(&conninfo, &slot).await.map_err(|error| unreachable(&error))?;
+    let server = ask(&archive, &mut client).await?;
+    println!(
+        "server   {}: PostgreSQL {}, cluster {}, WAL segments of {}",
+        client.host(),
+        server.version / 10_000,
+        server.cluster,
+        units::size(server.segment_size.bytes())
+    );
+
+    let identity = make_identity(&archive, &server, capabilities).await?;
+    let made = client.create_physical_slot(&slot, false).await.map_err(|error| no_slot(&slot, &error))?;
+    match made {
+        SlotCreated::Created => {
+            println!("slot     {slot} made: from now on the server keeps WAL until it is in the repository")
+        }
+        SlotCreated::AlreadyExists => println!("slot     {slot} is there"),
+    }
+    client.close().await;
+    advise(&server, &slot);
+    card(&archive, &identity);
+    Ok(())
+}
+
+async fn probe_store(archive: &Archive) -> Result<Capabilities, Failure> {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(|error| Failure::new("draw a random name", error))?;
+    let id: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    probe(archive.store.as_ref(), &id).await.map_err(|error| {
+        Failure::new("use the store", &error)
+            .next("the store must exist, and these credentials must list, put and get below the prefix")
+    })
+}
+
+fn words(capabilities: &Capabilities) -> &'static str {
+    match (capabilities.conditional_put, capabilities.delete) {
+        (true, true) => "it refuses to overwrite, and deleting is allowed",
+        (true, false) => "it refuses to overwrite; deleting is not allowed (prune then runs elsewhere)",
+        (false, true) => {
+            "it does NOT refuse to overwrite: walseal looks before it writes, but two archivers could race"
+        }
+        (false, false) => "it does NOT refuse to overwrite (two archivers could race), and deleting is not allowed",
+    }
+}
+
+fn unreachable(error: &PostgresError) -> Failure {
+    let failure = Failure::from_error("reach the server for replication", error);
+    if error.is_missing_privilege() {
+        return failure.next("as a superuser: ALTER ROLE walseal REPLICATION;");
+    }
+    if error.is_authentication() {
+        return failure
+            .next("make the role: CREATE ROLE walseal LOGIN REPLICATION;")
+            .next("and let it in, in pg_hba.conf: local replication walseal peer (or scram-sha-256), then SELECT pg_reload_conf();");
+    }
+    failure
+}
+
+fn no_slot(slot: &str, error: &PostgresError) -> Failure {
+    let failure = Failure::from_error(format!("make the replication slot {slot}"), error);
+    match error.sqlstate() {
+        Some("53400") => failure.next("raise max_replication_slots in postgresql.conf and restart the server"),
+        Some("42501") => failure.next("as a superuser: ALTER ROLE walseal REPLICATION;"),
+        Some("55000") => failure.next("set wal_level = replica in postgresql.conf and restart the server"),
+        _ => failure,
+    }
+}
+
+async fn ask(archive: &Archive, client: &mut ReplicationClient) -> Result<Server, Failure> {
+    let failed = |error: PostgresError| Failure::from_error("ask the server what it is", &error);
+    let version = client.server_version_num();
+    if version / 10_000 < OLDEST {
+        return Err(Failure::saying(format!(
+            "the server is PostgreSQL {}; walseal needs {OLDEST} or later",
+            version / 10_000
+        ))
+        .next("upgrade the server"));
+    }
+    let system = client.identify_system().await.map_err(failed)?;
+    let segment_size = client.segment_size().await.map_err(failed)?;
+    let mut settings = Vec::new();
+    for name in
+        ["wal_level", "max_wal_senders", "max_replication_slots", "max_slot_wal_keep_size", "synchronous_standby_names"]
+    {
+        settings.push((name.to_owned(), client.show(name).await.map_err(failed)?));
+    }
+    let server = Server { cluster: system.system_identifier, version, segment_size, settings };
+    if server.setting("wal_level") == "minimal" {
+        return Err(Failure::saying(
+            "the server runs with wal_level = minimal, which does not record enough to restore from",
+        )
+        .next("set wal_level = replica in postgresql.conf and restart the server"));
+    }
+    if let Some(standby) = is_standby(archive, client).await {
+        println!("         {standby}");
+    }
+    Ok(server)
+}
+
+async fn is_standby(archive: &Archive, client: &ReplicationClient) -> Option<String> {
+    let conninfo = archive.config.open_conninfo().ok()?;
+    match SqlClient::connect_to(&conninfo, client.host(), "walseal init").await {
+        Ok(sql) if sql.was_standby() => Some("it is a standby: WAL and base backups are taken from it only with target_session_attrs=standby in cluster.conninfo".to_owned()),
+        Ok(_) => None,
+        Err(error) => Some(format!("ordinary connections do not work ({error}); streaming and backups need only replication")),
+    }
+}
+
+async fn make_identity(
+    archive: &Archive,
+    server: &Server,
+    capabilities: Capabilities,
+) -> Result<RepositoryIdentity, Failure> {
+    let failed = |error: &dyn std::error::Error| Failure::from_error("make the repository", error);
+    let repository = Repository::new(archive.store.clone(), server.cluster, archive.trust.clone());
+    let others = Repository::clusters(archive.store.as_ref()).await.map_err(|error| failed(&error))?;
+    for other in others.iter().filter(|other| **other != server.cluster) {
+        println!("         cluster {other} lies in the same place; both are kept apart by their system identifiers");
+    }
+    let identity = RepositoryIdentity {
+        format: 1,
+        cluster: server.cluster,
+        postgres_major: server.version / 10_000,
+        segment_size: server.segment_size,
+        predecessor: None,
+        capabilities,
+    };
+    let draft = Draft {
+        kind: Kind::Identity,
+        cluster: server.cluster,
+        name: ObjectName::Identity.to_string(),
+        wal: None,
+        frame_size: 64 << 10,
+        level: 1,
+    };
+    let mut sealer = draft.seal(&archive.keys.recipients, &archive.keys.writer).map_err(|error| failed(&error))?;
+    sealer.frame(&archive.keys.writer.compare().to_sealed_content()).map_err(|error| failed(&error))?;
+    let object = sealer.finish_with(Some(&identity)).map_err(|error| failed(&error))?;
+    match repository.put(&object).await.map_err(|error| failed(&error))? {
+        PutOutcome::Created => {
+            println!("cluster  {}: repository made", server.cluster);
+            Ok(identity)
+        }
+        PutOutcome::AlreadyExists => {
+            let there = repository
+                .identity()
+                .await
+                .map_err(|error| Failure::from_error("read the repository that is there", &error))?;
+            if there.segment_size != server.segment_size {
+                return Err(Failure::saying(format!(
+                    "the repository was made for WAL segments of {}, but the server's have {}",
+                    units::size(there.segment_size.bytes()),
+                    units::size(server.segment_size.bytes())
+                ))
+                .next("the same system identifier with another segment size means that pg_resetwal was used: take another prefix"));
+            }
+            println!("cluster  {}: the repository is there", server.cluster);
+            Ok(there)
+        }
+    }
+}
+
+/// What the server still lacks.
+fn advise(server: &Server, slot: &str) {
+    let mut lines = String::new();
+    if server.setting("max_slot_wal_keep_size") == "-1" {
+        lines.push_str(
+            "  max_slot_wal_keep_size = '50GB'   # now unlimited: while the repository cannot be reached, the slot would\n\
+             \u{20}                                   # fill the disk until the server stops; take what pg_wal can spare\n",
+        );
+    }
+    let names = server.setting("synchronous_standby_names");
+    if names.split([',', '(', ')', ' ']).any(|name| name.trim_matches('"') == "*") {
+        let note = "  # synchronous_standby_names has '*', which makes this archiver a synchronous standby; name the standbys\n";
+        lines.push_str(note);
+    } else if names.contains(slot) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(lines, "  # synchronous_standby_names names {slot}: commits wait for the bucket");
+    }
+    if lines.is_empty() {
+        println!("server   its settings are fine");
+    } else {
+        println!("\nWorth setting in postgresql.conf (then SELECT pg_reload_conf();):\n{lines}");
+    }
+}
+
+/// What a stranger would need to get the data back.
+fn card(archive: &Archive, identity: &RepositoryIdentity) {
+    println!(
+        "\nRECOVERY CARD: keep it where the server is not, with the identity file (the secret half of a recipient)."
+    );
+    println!("  repository    {}", archive.store.describe());
+    println!("  cluster       {} (PostgreSQL {})", identity.cluster, identity.postgres_major);
+    for recipient in &archive.keys.recipients {
+        println!("  recipient     {recipient}");
+    }
+    for writer in archive.trust.iter() {
+        println!("  writer        {}", writer.key);
+    }
+    println!("  format        {}, walseal {}", identity.format, env!("CARGO_PKG_VERSION"));
+    if archive.keys.recipients.len() == 1 {
+        println!(
+            "  There is only one recipient: if its identity is lost, so is every backup. Add a second one, kept offline."
+        );
+    }
+    println!("\nNext: walseal-archiver run (as a service), then walseal-archiver backup");
+}
