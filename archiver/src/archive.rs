@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use walseal_common::config::{Config, OpenError};
+use walseal_common::config::{Config, OpenError, StoreUse};
 use walseal_common::postgres::{Conninfo, PostgresError, ReplicationClient};
 use walseal_common::repository::{Repository, RepositoryError, RepositoryIdentity};
 use walseal_common::seal::TrustedWriters;
@@ -53,8 +53,8 @@ pub enum ArchiveError {
 
 impl Archive {
     /// Opens store and keys. Nothing is read from the store yet.
-    pub fn open(config: Config) -> Result<Archive, OpenError> {
-        let store = config.open_store()?;
+    pub async fn open(config: Config, purpose: StoreUse) -> Result<Archive, OpenError> {
+        let store = config.open_store(purpose).await?;
         let keys = ArchiveKeys { recipients: config.open_recipients()?, writer: config.open_writer_key()? };
         let trust = keys.trust(config.open_trusted_writers()?);
         Ok(Archive { config: Arc::new(config), store, keys: Arc::new(keys), trust })
@@ -80,6 +80,10 @@ impl Archive {
         };
         let repository = Repository::new(self.store.clone(), cluster, self.trust.clone());
         let identity = repository.identity().await?;
-        Ok((repository, identity))
+        if identity.capabilities.conditional_put {
+            return Ok((repository, identity));
+        }
+        let store = self.config.open_store(StoreUse::LookFirst).await?;
+        Ok((Repository::new(store, cluster, self.trust.clone()), identity))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use walseal_common::config::{Config, OpenError};
+use walseal_common::config::{Config, OpenError, StoreUse};
 use walseal_common::repository::{Repository, RepositoryError};
 use walseal_common::seal::{Identity, TrustedWriters};
 use walseal_common::timeline::SystemIdentifier;
@@ -52,7 +52,7 @@ impl Access {
     /// Errors: something is not configured or not usable; several clusters and none named; no trusted writer: then the error
     /// names those that the repository's objects claim, and the line to add.
     pub async fn open(config: Config, cluster: Option<SystemIdentifier>) -> Result<Access, AccessError> {
-        let store = config.open_store()?;
+        let store = config.open_store(StoreUse::Conditional).await?;
         let identities = config.open_identities()?;
         let trust = TrustedWriters::new(config.open_trusted_writers()?);
         let repository = Repository::find(store, cluster, trust).await?;

@@ -1,6 +1,7 @@
 //! `backup`: a base backup now, through the daemon when it runs.
 
 use std::time::Duration;
+use walseal_common::show;
 
 use tokio::sync::watch;
 use walseal_common::repository::Label;
@@ -111,7 +112,7 @@ async fn alone(
 }
 
 fn show(label: &Label, took: Duration) {
-    println!(
+    show!(
         "Base backup {}: {} of cluster in {} ({} stored), start {}, consistent from {} on.",
         label.id,
         units::size(label.cluster_size),
@@ -121,10 +122,10 @@ fn show(label: &Label, took: Duration) {
         label.stop,
     );
     if label.suspect > 0 {
-        println!(
+        show!(
             "It is SUSPECT: the server reported {} page checksum failures. Check the server's log and its disks.",
             label.suspect
         );
     }
-    println!("A backup is proven only by restoring it: walseal-restorer restore --to latest --target-dir DIR --start");
+    show!("A backup is proven only by restoring it: walseal-restorer restore --to latest --target-dir DIR --start");
 }

@@ -1,6 +1,7 @@
 //! `init`: check server, store and keys; make the repository and the slot; say what is missing.
 
 use std::fmt::Write as _;
+use walseal_common::show;
 
 use walseal_common::postgres::replication::SlotCreated;
 use walseal_common::postgres::{PostgresError, ReplicationClient, SqlClient};
@@ -35,13 +36,13 @@ pub async fn run(archive: Archive) -> Result<(), Failure> {
     let conninfo = archive.config.open_conninfo().map_err(Failure::saying)?;
     let slot = archive.config.need_slot()?;
 
-    println!("store    {}", archive.store.describe());
+    show!("store    {}", archive.store.describe());
     let capabilities = probe_store(&archive).await?;
-    println!("         list, put and get work; {}", words(&capabilities));
+    show!("         list, put and get work; {}", words(&capabilities));
 
     let mut client = ReplicationClient::connect(&conninfo, &slot).await.map_err(|error| unreachable(&error))?;
     let server = ask(&archive, &mut client).await?;
-    println!(
+    show!(
         "server   {}: PostgreSQL {}, cluster {}, WAL segments of {}",
         client.host(),
         server.version / 10_000,
@@ -53,9 +54,9 @@ pub async fn run(archive: Archive) -> Result<(), Failure> {
     let made = client.create_physical_slot(&slot, false).await.map_err(|error| no_slot(&slot, &error))?;
     match made {
         SlotCreated::Created => {
-            println!("slot     {slot} made: from now on the server keeps WAL until it is in the repository")
+            show!("slot     {slot} made: from now on the server keeps WAL until it is in the repository")
         }
-        SlotCreated::AlreadyExists => println!("slot     {slot} is there"),
+        SlotCreated::AlreadyExists => show!("slot     {slot} is there"),
     }
     client.close().await;
     advise(&server, &slot);
@@ -133,7 +134,7 @@ async fn ask(archive: &Archive, client: &mut ReplicationClient) -> Result<Server
         .next("set wal_level = replica in postgresql.conf and restart the server"));
     }
     if let Some(standby) = is_standby(archive, client).await {
-        println!("         {standby}");
+        show!("         {standby}");
     }
     Ok(server)
 }
@@ -156,7 +157,7 @@ async fn make_identity(
     let repository = Repository::new(archive.store.clone(), server.cluster, archive.trust.clone());
     let others = Repository::clusters(archive.store.as_ref()).await.map_err(|error| failed(&error))?;
     for other in others.iter().filter(|other| **other != server.cluster) {
-        println!("         cluster {other} lies in the same place; both are kept apart by their system identifiers");
+        show!("         cluster {other} lies in the same place; both are kept apart by their system identifiers");
     }
     let identity = RepositoryIdentity {
         format: 1,
@@ -179,7 +180,7 @@ async fn make_identity(
     let object = sealer.finish_with(Some(&identity)).map_err(|error| failed(&error))?;
     match repository.put(&object).await.map_err(|error| failed(&error))? {
         PutOutcome::Created => {
-            println!("cluster  {}: repository made", server.cluster);
+            show!("cluster  {}: repository made", server.cluster);
             Ok(identity)
         }
         PutOutcome::AlreadyExists => {
@@ -195,7 +196,7 @@ async fn make_identity(
                 ))
                 .next("the same system identifier with another segment size means that pg_resetwal was used: take another prefix"));
             }
-            println!("cluster  {}: the repository is there", server.cluster);
+            show!("cluster  {}: the repository is there", server.cluster);
             Ok(there)
         }
     }
@@ -219,30 +220,28 @@ fn advise(server: &Server, slot: &str) {
         let _ = writeln!(lines, "  # synchronous_standby_names names {slot}: commits wait for the bucket");
     }
     if lines.is_empty() {
-        println!("server   its settings are fine");
+        show!("server   its settings are fine");
     } else {
-        println!("\nWorth setting in postgresql.conf (then SELECT pg_reload_conf();):\n{lines}");
+        show!("\nWorth setting in postgresql.conf (then SELECT pg_reload_conf();):\n{lines}");
     }
 }
 
 /// What a stranger would need to get the data back.
 fn card(archive: &Archive, identity: &RepositoryIdentity) {
-    println!(
-        "\nRECOVERY CARD: keep it where the server is not, with the identity file (the secret half of a recipient)."
-    );
-    println!("  repository    {}", archive.store.describe());
-    println!("  cluster       {} (PostgreSQL {})", identity.cluster, identity.postgres_major);
+    show!("\nRECOVERY CARD: keep it where the server is not, with the identity file (the secret half of a recipient).");
+    show!("  repository    {}", archive.store.describe());
+    show!("  cluster       {} (PostgreSQL {})", identity.cluster, identity.postgres_major);
     for recipient in &archive.keys.recipients {
-        println!("  recipient     {recipient}");
+        show!("  recipient     {recipient}");
     }
     for writer in archive.trust.iter() {
-        println!("  writer        {}", writer.key);
+        show!("  writer        {}", writer.key);
     }
-    println!("  format        {}, walseal {}", identity.format, env!("CARGO_PKG_VERSION"));
+    show!("  format        {}, walseal {}", identity.format, env!("CARGO_PKG_VERSION"));
     if archive.keys.recipients.len() == 1 {
-        println!(
+        show!(
             "  There is only one recipient: if its identity is lost, so is every backup. Add a second one, kept offline."
         );
     }
-    println!("\nNext: walseal-archiver run (as a service), then walseal-archiver backup");
+    show!("\nNext: walseal-archiver run (as a service), then walseal-archiver backup");
 }

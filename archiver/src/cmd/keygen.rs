@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use walseal_common::show;
 
 use walseal_common::seal::WriterKey;
 use walseal_common::terminal::Failure;
@@ -33,7 +34,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         }
     };
     write_new(&arguments.output, key.to_file().as_bytes())?;
-    println!("{}", key.public());
+    show!("{}", key.public());
     eprintln!(
         "The writer key is in {} (mode 0600). Tell every restorer to trust it:\n  trusted_writers = [\"{}\"]",
         arguments.output.display(),

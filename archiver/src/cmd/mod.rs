@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use walseal_common::config::cli::GlobalArgs;
-use walseal_common::config::{Config, Environment, OpenError};
+use walseal_common::config::{Config, Environment, OpenError, StoreUse};
 use walseal_common::telemetry::init_logging;
 use walseal_common::terminal::{Exit, Failure};
 
@@ -66,10 +66,10 @@ fn start(arguments: &Arguments) -> Result<(), Failure> {
         let config = arguments.global.load()?;
         match &arguments.verb {
             Verb::Keygen(_) => Ok(()),
-            Verb::Init => init::run(open(config)?).await,
-            Verb::Run => run::run(open(config)?).await,
-            Verb::Backup(arguments) => backup::run(arguments, open(config)?).await,
-            Verb::Status(arguments) => status::run(arguments, open(config)?).await,
+            Verb::Init => init::run(open(config, StoreUse::SetUp).await?).await,
+            Verb::Run => run::run(open(config, StoreUse::Conditional).await?).await,
+            Verb::Backup(arguments) => backup::run(arguments, open(config, StoreUse::Conditional).await?).await,
+            Verb::Status(arguments) => status::run(arguments, open(config, StoreUse::Conditional).await?).await,
         }
     });
     // Threads that seal for an answer nobody waits for any more must not hold up the end.
@@ -77,11 +77,11 @@ fn start(arguments: &Arguments) -> Result<(), Failure> {
     ended
 }
 
-fn open(config: Config) -> Result<Archive, Failure> {
+async fn open(config: Config, purpose: StoreUse) -> Result<Archive, Failure> {
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
-    Archive::open(config).map_err(|error| refused(&error))
+    Archive::open(config, purpose).await.map_err(|error| refused(&error))
 }
 
 fn refused(error: &OpenError) -> Failure {

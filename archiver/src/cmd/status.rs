@@ -1,6 +1,7 @@
 //! `status`: how far back and how close to now.
 
 use std::time::Duration;
+use walseal_common::show;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -65,14 +66,14 @@ pub async fn run(arguments: &Arguments, archive: Archive) -> Result<(), Failure>
             Ok(status) => status.check(Timestamp::now()),
             Err(failure) => (failure.to_string().replace('\n', ";"), CheckExit::Critical),
         };
-        println!("{line}");
+        show!("{line}");
         std::process::exit(exit as i32);
     }
     let status = gathered?;
     if arguments.json {
         let text = to_json(Schema { name: "status", version: 1 }, &status)
             .map_err(|error| Failure::from_error("print the status", &error))?;
-        println!("{text}");
+        show!("{text}");
     } else {
         status.print(Timestamp::now());
     }
@@ -187,17 +188,17 @@ impl Status {
     }
 
     fn print(&self, now: Timestamp) {
-        println!("{}", self.first_line(now));
-        println!();
-        println!("repository  {} (cluster {})", self.repository, self.cluster);
+        show!("{}", self.first_line(now));
+        show!();
+        show!("repository  {} (cluster {})", self.repository, self.cluster);
         match (&self.daemon_pid, &self.stream) {
             (Some(pid), Some(stream)) => {
                 let state = if stream.connected { "streaming" } else { "NOT streaming" };
-                println!("daemon      pid {pid}, {state}");
+                show!("daemon      pid {pid}, {state}");
                 if let Some(trouble) = &stream.trouble {
-                    println!("            {trouble}");
+                    show!("            {trouble}");
                 }
-                println!(
+                show!(
                     "frontier    {}{}; {} behind the server's {}",
                     stream.frontier,
                     stream.branch.map_or_else(String::new, |branch| format!(" on branch {branch}")),
@@ -205,11 +206,11 @@ impl Status {
                     stream.server_end
                 );
             }
-            _ => println!("daemon      not running; start it with: walseal-archiver run"),
+            _ => show!("daemon      not running; start it with: walseal-archiver run"),
         }
         for branch in &self.branches {
             let runs = branch.runs.len();
-            println!(
+            show!(
                 "branch      {} to {}{}",
                 branch.branch,
                 branch.end,
@@ -217,7 +218,7 @@ impl Status {
             );
         }
         if self.bases.is_empty() {
-            println!("bases       none; take one with: walseal-archiver backup");
+            show!("bases       none; take one with: walseal-archiver backup");
             return;
         }
         let mut table = Table::new([
@@ -238,6 +239,6 @@ impl Status {
                 if base.suspect > 0 { "SUSPECT".to_owned() } else { String::new() },
             ]);
         }
-        println!("\n{}", table.render(Look::of_stdout()));
+        show!("\n{}", table.render(Look::of_stdout()));
     }
 }

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{Config, ConfigError, RepositoryUrl, WriterRole};
+use super::{Checksums, Config, ConfigError, RepositoryUrl, WriterRole};
 use crate::postgres::{Conninfo, ConninfoError};
 use crate::seal::{Identity, KeyError, Recipient, Role, TrustedWriter, WriterKey, WriterPublic};
-use crate::store::{DirectoryStore, ObjectStore};
+use crate::store::{
+    self, Backend, ObjectStore, RetryPolicy, S3Checksum, S3Options, StoreError, StoreOptions, ThrottleLimits,
+};
 
 /// Something that the configuration names cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -30,8 +32,22 @@ pub enum OpenError {
         source: ConninfoError,
     },
     /// A kind of repository that this version cannot use.
-    #[error("{0} repositories are not available in this version; use file:///folder")]
+    #[error("{0} repositories are not available in this version; use s3://bucket/prefix or file:///folder")]
     Scheme(&'static str),
+    /// The store is not usable.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What a store is opened for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StoreUse {
+    /// To set up a repository: a missing directory is made.
+    SetUp,
+    /// A repository in a store that refuses to overwrite, or of which nothing is known yet.
+    Conditional,
+    /// A repository in a store that was seen to overwrite: every put looks first.
+    LookFirst,
 }
 
 impl OpenError {
@@ -42,15 +58,44 @@ impl OpenError {
 }
 
 impl Config {
-    /// The store that `repository.url` names. Nothing is read yet.
+    /// The store that `repository.url` names, with retries around it.
     ///
-    /// Errors: not configured; a kind of store that this version cannot use; unusable credentials.
-    pub fn open_store(&self) -> Result<Arc<dyn ObjectStore>, OpenError> {
-        match &self.need_repository()?.value {
-            RepositoryUrl::Directory { path } => Ok(Arc::new(DirectoryStore::new(path.clone()))),
-            RepositoryUrl::S3 { .. } => Err(OpenError::Scheme("s3")),
-            RepositoryUrl::Sftp { .. } => Err(OpenError::Scheme("sftp")),
-        }
+    /// Errors: not configured; a kind of store that this version cannot use; a directory that is missing (an unmounted
+    /// file system must not look like an empty repository); unusable credentials.
+    pub async fn open_store(&self, purpose: StoreUse) -> Result<Arc<dyn ObjectStore>, OpenError> {
+        let backend = match &self.need_repository()?.value {
+            RepositoryUrl::Directory { path } => {
+                Backend::Directory { root: path.clone(), create: purpose == StoreUse::SetUp }
+            }
+            RepositoryUrl::S3 { bucket, prefix } => Backend::S3(Box::new(self.s3_options(bucket, prefix, purpose)?)),
+            RepositoryUrl::Sftp { .. } => return Err(OpenError::Scheme("sftp")),
+        };
+        let options = StoreOptions { backend, retry: RetryPolicy::default(), throttle: ThrottleLimits::default() };
+        Ok(store::open(options).await?)
+    }
+
+    fn s3_options(&self, bucket: &str, prefix: &str, purpose: StoreUse) -> Result<S3Options, OpenError> {
+        let s3 = &self.repository.s3;
+        let credentials = match self.s3_credentials()? {
+            Some(keys) => store::S3Credentials::Static {
+                access_key_id: keys.access_key_id,
+                secret_access_key: keys.secret_access_key,
+                session_token: keys.session_token,
+            },
+            None => store::S3Credentials::Chain { profile: None },
+        };
+        let mut options = S3Options::new(bucket, prefix, credentials);
+        options.endpoint = s3.endpoint.as_ref().map(|setting| setting.value.clone());
+        options.region = s3.region.as_ref().map(|setting| setting.value.clone());
+        options.path_style = s3.path_style.as_ref().map(|setting| setting.value);
+        options.ca_file = s3.ca_file.as_ref().map(|setting| setting.value.clone());
+        options.checksum = match s3.checksums.as_ref().map(|setting| setting.value) {
+            None => S3Checksum::Auto,
+            Some(Checksums::WhenRequired) => S3Checksum::ContentMd5,
+            Some(Checksums::WhenSupported) => S3Checksum::Crc32c,
+        };
+        options.conditional_put = purpose != StoreUse::LookFirst;
+        Ok(options)
     }
 
     /// The public keys that objects are sealed to.

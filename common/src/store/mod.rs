@@ -15,7 +15,7 @@ pub mod open;
 mod probe;
 mod retry;
 pub mod s3;
-mod secret;
+
 mod throttle;
 pub mod url;
 
@@ -24,12 +24,12 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+pub use crate::secret::Secret;
 pub use directory::DirectoryStore;
 pub use open::{Backend, StoreOptions, open};
 pub use probe::probe;
 pub use retry::{Retry, RetryPolicy};
 pub use s3::{S3Checksum, S3Credentials, S3Options, S3Store};
-pub use secret::Secret;
 pub use throttle::{Throttle, ThrottleLimits};
 pub use url::{StoreUrl, StoreUrlError};
 

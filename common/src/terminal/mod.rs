@@ -16,6 +16,23 @@ pub use json::{Schema, to_json};
 pub use progress::Progress;
 pub use table::{Align, Look, Table};
 
+/// Prints a line on standard output. A reader that has seen enough, as `head`, is no error; anything else that fails there
+/// cannot be told to anybody.
+pub fn show(line: std::fmt::Arguments<'_>) {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
+        tracing::debug!("standard output is closed");
+    }
+}
+
+/// As `println!`, without the panic when nobody reads any more.
+#[macro_export]
+macro_rules! show {
+    () => { $crate::terminal::show(format_args!("")) };
+    ($($argument:tt)*) => { $crate::terminal::show(format_args!($($argument)*)) };
+}
+
 /// The text with control characters, other than line ends and tabs, written as escapes.
 pub fn printable(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use walseal_common::show;
 
 use walseal_common::seal::Identity;
 use walseal_common::terminal::Failure;
@@ -20,7 +21,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let identity = Identity::generate().map_err(|error| Failure::from_error("make an identity", &error))?;
     let path = &arguments.output;
     write_new(path, identity.to_file().as_bytes())?;
-    println!("{}", identity.recipient());
+    show!("{}", identity.recipient());
     eprintln!(
         "The identity is in {} (mode 0600). It is the only thing that opens the backups: keep a copy offline, and never on \
          the host that is backed up. Tell every archiver to seal to its recipient:\n  recipients = [\"{}\"]",

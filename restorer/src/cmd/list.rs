@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use walseal_common::lsn::Lsn;
 use walseal_common::repository::BaseId;
+use walseal_common::show;
 use walseal_common::terminal::{Align, Failure, Look, Schema, Table, printable, to_json, units};
 use walseal_common::time::PgTimestamp;
 use walseal_common::timeline::Branch;
@@ -66,7 +67,7 @@ pub async fn run(arguments: &Arguments, access: &Access) -> Result<(), Failure> 
     let listing = Listing::new(&inventory, found);
     if arguments.json {
         let text = to_json(SCHEMA, &listing).map_err(|error| Failure::from_error("print the list", &error))?;
-        println!("{text}");
+        show!("{text}");
     } else {
         print!("{}", listing.render(Look::of_stdout()));
     }

@@ -1,5 +1,6 @@
 //! `plan`: explain a restore before a byte moves.
 
+use walseal_common::show;
 use walseal_common::terminal::{Failure, Progress, to_json};
 
 use super::target::{TargetArguments, refusal};
@@ -34,7 +35,7 @@ pub async fn make(access: &Access, request: &Request) -> Result<Plan, Failure> {
 pub fn show(plan: &Plan, json: bool) -> Result<(), Failure> {
     if json {
         let text = to_json(PLAN_SCHEMA, plan).map_err(|error| Failure::from_error("print the plan", &error))?;
-        println!("{text}");
+        show!("{text}");
     } else {
         print!("{}", plan.explain());
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::super::secret::Secret;
+use crate::secret::Secret;
 
 /// Where an S3 store is, how it is reached, and with what right.
 #[derive(Clone, Debug)]
