@@ -65,6 +65,15 @@ pub enum BaseError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// A tablespace lies too deep for the format that the server sends.
+    #[error(
+        "the tablespace at {location} has a path of more than 99 bytes, which PostgreSQL can't send with its files; make \
+         a short symbolic link to that folder and, while the server is stopped, point the link in pg_tblspc to it"
+    )]
+    LongLocation {
+        /// Its place on the server.
+        location: String,
+    },
     /// A file without which the backup can't be used was not sent.
     #[error("the server did not send {0}; without it the backup could not be restored (case 27)")]
     Missing(&'static str),
@@ -118,6 +127,7 @@ impl BaseError {
             | BaseError::NoHistory(_)
             | BaseError::History(_)
             | BaseError::Link { .. }
+            | BaseError::LongLocation { .. }
             | BaseError::Listing { .. } => true,
             BaseError::TimelineChanged { .. }
             | BaseError::Tar { .. }

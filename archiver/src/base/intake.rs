@@ -240,3 +240,93 @@ impl Intake {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use walseal_tests::cluster::Cluster;
+
+    use super::*;
+
+    /// The archives and the manifest that `pg_basebackup -Ft` makes of a cluster.
+    fn archives() -> BTreeMap<String, Bytes> {
+        let cluster = Cluster::builder().start().expect("a cluster");
+        let space = cluster.scratch().dir("space").expect("a folder");
+        cluster.sql(&format!("create tablespace s location '{}'", space.display())).expect("a tablespace");
+        cluster.sql("create table t tablespace s as select generate_series(1, 1000) as n").expect("a table");
+        let folder = cluster.scratch().dir("archives").expect("a folder");
+        let call = cluster.client("pg_basebackup").args(["-Ft", "-X", "none", "-c", "fast", "-D"]).arg(&folder);
+        call.args(["--manifest-checksums=SHA256", "-d", &cluster.conninfo()])
+            .run()
+            .expect("it runs")
+            .success()
+            .expect("it works");
+        let read = |path: &Path| Bytes::from(std::fs::read(path).expect("a file"));
+        let files = std::fs::read_dir(folder).expect("a folder").map(|entry| {
+            let entry = entry.expect("an entry");
+            (entry.file_name().into_string().expect("UTF-8"), read(&entry.path()))
+        });
+        files.collect()
+    }
+
+    /// Takes archives and manifest in as if they came from the server, in pieces of `piece` bytes.
+    fn take_in(files: &BTreeMap<String, Bytes>, piece: usize) -> Result<TakenIn, BaseError> {
+        let mut intake = Intake::new(Tablespaces::new([]), ChecksumAlgorithm::Sha256);
+        for (name, content) in files.iter().filter(|(name, _)| name.ends_with(".tar")) {
+            intake.archive_start(name.clone(), name.strip_suffix(".tar").and_then(|oid| oid.parse().ok()))?;
+            for at in (0..content.len()).step_by(piece) {
+                intake.data(content.slice(at..content.len().min(at + piece)))?;
+            }
+        }
+        intake.manifest_start()?;
+        intake.manifest_data(&files["backup_manifest"])?;
+        intake.finish()
+    }
+
+    /// The content of `name` with each place of `from` replaced by `to`, which is as long.
+    fn changed(files: &BTreeMap<String, Bytes>, name: &str, from: &[u8], to: &[u8]) -> BTreeMap<String, Bytes> {
+        let mut content = files[name].to_vec();
+        let at = content.windows(from.len()).position(|window| window == from).expect("it is there");
+        content[at..at + from.len()].copy_from_slice(to);
+        let mut files = files.clone();
+        files.insert(name.to_owned(), content.into());
+        files
+    }
+
+    #[test]
+    fn archives_of_pg_basebackup_agree_with_its_manifest_and_what_is_wrong_is_named() {
+        let files = archives();
+        assert_eq!(files.len(), 3, "{:?}", files.keys());
+        let taken = take_in(&files, 32 << 10).expect("it agrees");
+        let other = take_in(&files, 999).expect("it agrees");
+        assert!(taken.manifest.files > 900 && taken.cluster_size > 20 << 20);
+        assert_eq!((taken.cluster_size, taken.tablespaces), (other.cluster_size, other.tablespaces));
+        assert_eq!(taken.manifest, other.manifest);
+
+        let broken = changed(&files, "base.tar", b"START WAL LOCATION", b"START WAL L0CATION");
+        let error = take_in(&broken, 4096).expect_err("a byte changed").to_string();
+        assert!(error.starts_with("backup_label was changed on its way: its SHA256 is"), "{error}");
+
+        let damaged = changed(&files, "base.tar", b"backup_label\0", b"backup_labe1\0");
+        let error = take_in(&damaged, 4096).expect_err("a header changed").to_string();
+        assert!(error.contains("base.tar") && error.contains("byte 0 ") && error.contains("backup_labe1"), "{error}");
+
+        let mut cut = files.clone();
+        let base = cut.get_mut("base.tar").expect("it is there");
+        *base = base.slice(..base.len() / 2);
+        let error = take_in(&cut, 4096).expect_err("cut off").to_string();
+        assert!(error.contains("base.tar") && error.contains("ends"), "{error}");
+
+        let mut without = files.clone();
+        without.insert("base.tar".to_owned(), Bytes::new());
+        assert!(matches!(take_in(&without, 4096), Err(BaseError::Missing("backup_label"))), "case 27");
+
+        let mut without = files.clone();
+        without.retain(|name, _| !name.starts_with(|c: char| c.is_ascii_digit()));
+        let error = take_in(&without, 4096).expect_err("a tablespace is missing").to_string();
+        assert!(error.starts_with("pg_tblspc/") && error.contains("was not received"), "{error}");
+    }
+}

@@ -28,6 +28,9 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// Bytes between two reports of what was copied.
 const REPORT_BYTES: u64 = 1 << 20;
 
+/// The longest link that a tar header of PostgreSQL tells of, in bytes (`tarCreateHeader` in `src/port/tar.c`).
+const LONGEST_LINK: usize = 99;
+
 /// How a backup is made.
 #[derive(Clone)]
 pub struct BackupOptions {
@@ -199,6 +202,10 @@ async fn receive(
     same(backup.timeline())?;
     let start = backup.start_position();
     let listed = backup.tablespaces();
+    if let Some((_, location)) = listed.iter().filter_map(|t| t.place.as_ref()).find(|(_, at)| at.len() > LONGEST_LINK)
+    {
+        return Err(BaseError::LongLocation { location: location.clone() });
+    }
     let spaces = Tablespaces::new(listed.iter().filter_map(|t| t.place.as_ref().map(|(oid, at)| (*oid, at.as_str()))));
     let total: Option<u64> = listed.iter().map(|tablespace| tablespace.size_kib.map(|kib| kib << 10)).sum();
 
@@ -322,6 +329,12 @@ async fn store_label(repository: &Repository, options: &BackupOptions, label: &L
     put(repository, &name, &object).await
 }
 
+#[cfg(test)]
+mod bed;
+#[cfg(test)]
+mod clusters;
+#[cfg(test)]
+mod faults;
 #[cfg(test)]
 mod rebuilt;
 #[cfg(test)]

@@ -40,11 +40,14 @@ pub async fn rebuild(repository: &Repository, label: &Label, identity: &Identity
             ManifestEntry::Tablespace { oid, location } => {
                 let spaces = data.join("pg_tblspc");
                 make_folder(&spaces, 0o700, owner);
-                if location.is_some() {
-                    let folder = data.with_file_name(format!("space-{oid}"));
-                    make_folder(&folder, 0o700, owner);
-                    symlink(&folder, spaces.join(oid.to_string())).expect("a link");
+                if location.is_none() {
+                    // Its files may come before its own line, which gives it its mode.
+                    make_folder(&spaces.join(oid.to_string()), 0o700, owner);
+                    continue;
                 }
+                let folder = data.with_file_name(format!("space-{oid}"));
+                make_folder(&folder, 0o700, owner);
+                symlink(&folder, spaces.join(oid.to_string())).expect("a link");
             }
             ManifestEntry::Directory { path, mode } => {
                 make_folder(&place(data, &path), 0o700, owner);
