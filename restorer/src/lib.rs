@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod cmd;
+pub mod fetch;
 pub mod plan;
 pub mod rebuild;
 pub mod segment_source;

@@ -1,5 +1,6 @@
 //! The verbs: parse, call one thing, show the result.
 
+mod fetch;
 mod keygen;
 mod list;
 mod plan;
@@ -11,7 +12,7 @@ use clap::{Parser, Subcommand};
 use walseal_common::config::Environment;
 use walseal_common::config::cli::GlobalArgs;
 use walseal_common::telemetry::init_logging;
-use walseal_common::terminal::{Exit, Failure, of_usage_error};
+use walseal_common::terminal::{Exit, Failure, FetchExit, of_usage_error};
 use walseal_common::timeline::SystemIdentifier;
 
 use crate::access::Access;
@@ -37,10 +38,16 @@ enum Verb {
     List(list::Arguments),
     /// Explain a restore before a byte moves
     Plan(plan::Arguments),
+    /// Deliver a file of WAL to PostgreSQL: the restore_command hook
+    #[command(after_help = "Exit codes: 0 delivered; 1 proven that nothing is known there; 200 anything else.")]
+    Fetch(fetch::Arguments),
 }
 
 /// Parses the command line, runs the verb, and says how it ended.
 pub fn main() -> ExitCode {
+    if std::env::args_os().any(|argument| argument == "fetch") {
+        FetchExit::on_panic();
+    }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -49,6 +56,9 @@ pub fn main() -> ExitCode {
             return ExitCode::from(of_usage_error(&error, std::env::args_os()));
         }
     };
+    if let Verb::Fetch(verb) = &arguments.verb {
+        return start_fetch(&arguments, verb).into();
+    }
     match start(&arguments) {
         Ok(()) => Exit::Done.into(),
         Err(failure) => failure.report(),
@@ -68,7 +78,7 @@ fn start(arguments: &Arguments) -> Result<(), Failure> {
         .map_err(|error| Failure::from_error("start", &error))?;
     runtime.block_on(async {
         match &arguments.verb {
-            Verb::Keygen(_) => Ok(()),
+            Verb::Keygen(_) | Verb::Fetch(_) => Ok(()),
             Verb::List(verb) => list::run(verb, &arguments.open().await?).await,
             // The target is read before the repository: a wrong command line should not wait for a store.
             Verb::Plan(verb) => {
@@ -77,6 +87,26 @@ fn start(arguments: &Arguments) -> Result<(), Failure> {
             }
         }
     })
+}
+
+/// `fetch` has its own exit codes: whatever goes wrong on the way to it must not look like the end of WAL (case 1).
+fn start_fetch(arguments: &Arguments, verb: &fetch::Arguments) -> FetchExit {
+    let failed = |error: &dyn std::fmt::Display| {
+        eprintln!("walseal-restorer: failed to fetch: {error}");
+        FetchExit::Failed
+    };
+    let environment = match Environment::of_this_process() {
+        Ok(environment) => environment,
+        Err(error) => return failed(&error),
+    };
+    if let Err(error) = init_logging(arguments.global.log_format, &environment) {
+        return failed(&error);
+    }
+    // It runs once for each segment: the configuration's warnings are not repeated each time.
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(fetch::run(verb, arguments.cluster_id, arguments.global.load())),
+        Err(error) => failed(&error),
+    }
 }
 
 impl Arguments {

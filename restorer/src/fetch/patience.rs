@@ -1,0 +1,83 @@
+//! How long is tried before a request fails, and how it ends.
+
+use std::future::Future;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use walseal_common::segment::WalFileName;
+use walseal_common::terminal::FetchExit;
+
+use super::{FetchError, Fetcher, Outcome};
+
+/// The first pause between two attempts; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// How long is tried. An attempt that is under way is not cut off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Patience {
+    /// `fetch.retry`.
+    pub retry: Duration,
+    /// `fetch.retry_standby`, where PostgreSQL runs as a standby: a store that does not answer for longer is told as "not
+    /// there", because anything above 125 would shut the standby down, and it asks again by itself.
+    pub standby: Option<Duration>,
+}
+
+/// How a request ended, for PostgreSQL and for its log.
+#[derive(Debug)]
+pub enum Ending {
+    /// The file is there.
+    Delivered,
+    /// It is proven that nothing is known there.
+    NotThere(String),
+    /// A standby is told "not there" because the store does not answer.
+    StandbyWaits(FetchError),
+    /// Anything else.
+    Failed(FetchError),
+}
+
+impl Ending {
+    /// The exit code (case 1).
+    pub fn exit(&self) -> FetchExit {
+        match self {
+            Ending::Delivered => FetchExit::Delivered,
+            Ending::NotThere(_) | Ending::StandbyWaits(_) => FetchExit::NotThere,
+            Ending::Failed(_) => FetchExit::Failed,
+        }
+    }
+}
+
+/// Fetches, trying again what may pass. What cannot pass by waiting is tried once more, for bytes that were damaged on the way.
+pub async fn fetch_patiently(fetcher: &Fetcher, file: WalFileName, target: &Path, patience: Patience) -> Ending {
+    repeat(patience, || fetcher.fetch(file, target)).await
+}
+
+async fn repeat<F: Future<Output = Result<Outcome, FetchError>>>(
+    patience: Patience,
+    mut attempt: impl FnMut() -> F,
+) -> Ending {
+    let begun = Instant::now();
+    let (mut pause, mut second_chance) = (FIRST_PAUSE, true);
+    loop {
+        let error = match attempt().await {
+            Ok(Outcome::Delivered) => return Ending::Delivered,
+            Ok(Outcome::NotThere(why)) => return Ending::NotThere(why),
+            Err(error) => error,
+        };
+        let left = |limit: Duration| limit.saturating_sub(begun.elapsed());
+        let wait = match patience.standby {
+            Some(limit) if error.is_silence() => left(limit),
+            _ if error.is_permanent() && !std::mem::take(&mut second_chance) => Duration::ZERO,
+            _ => left(patience.retry),
+        };
+        if wait.is_zero() {
+            return match patience.standby {
+                Some(_) if error.is_silence() => Ending::StandbyWaits(error),
+                _ => Ending::Failed(error),
+            };
+        }
+        tracing::warn!("{error}; trying again");
+        tokio::time::sleep(pause.min(wait)).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}

@@ -1,0 +1,58 @@
+//! The data directory that PostgreSQL runs `restore_command` in.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use walseal_common::timeline::SystemIdentifier;
+
+use super::FetchError;
+
+/// A working directory, which may be a data directory.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WorkingDirectory(PathBuf);
+
+impl WorkingDirectory {
+    /// This process' own.
+    pub fn current() -> WorkingDirectory {
+        WorkingDirectory(PathBuf::from("."))
+    }
+
+    /// That of another one, for tests.
+    pub fn at(path: &Path) -> WorkingDirectory {
+        WorkingDirectory(path.to_owned())
+    }
+
+    /// Whether a standby runs here (`standby.signal`), which a code above 125 would shut down.
+    pub fn is_standby(&self) -> bool {
+        self.0.join("standby.signal").exists()
+    }
+
+    /// The cluster whose data directory this is: the first eight bytes of `pg_control` (`ControlFileData.system_identifier`).
+    /// `None` where there is no `pg_control`.
+    ///
+    /// Errors: it is there and cannot be read.
+    pub fn cluster(&self) -> Result<Option<SystemIdentifier>, FetchError> {
+        let path = self.0.join("global/pg_control");
+        let mut number = [0; 8];
+        match File::open(&path).and_then(|mut file| file.read_exact(&mut number)) {
+            Ok(()) => Ok(Some(SystemIdentifier(u64::from_ne_bytes(number)))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(FetchError::Io { operation: "read", path, source }),
+        }
+    }
+
+    /// The cluster to fetch for: this data directory's, which `wanted` must agree with (I4).
+    pub fn agree(
+        &self,
+        wanted: Option<SystemIdentifier>,
+        wanted_by: &'static str,
+    ) -> Result<Option<SystemIdentifier>, FetchError> {
+        match (self.cluster()?, wanted) {
+            (Some(found), Some(wanted)) if found != wanted => {
+                Err(FetchError::OtherCluster { found, wanted, wanted_by })
+            }
+            (found, wanted) => Ok(wanted.or(found)),
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! The proof that nothing is known at or above a place, without which nothing looks like the end of WAL (I6).
+
+use walseal_common::lsn::Lsn;
+use walseal_common::repository::{ObjectName, RepositoryError};
+use walseal_common::segment::{SegmentName, SegmentNumber, SegmentSize};
+use walseal_common::timeline::Branch;
+
+use super::{FetchError, Fetcher};
+use crate::segment_source::SegmentBytes;
+
+impl Fetcher {
+    /// Proves that `branch` has nothing in segment `number` or above it.
+    ///
+    /// Errors: [`FetchError::Hole`] when anything is known there, by the plan or by a name in the repository.
+    pub(super) async fn prove_absent(
+        &self,
+        branch: Branch,
+        number: SegmentNumber,
+        size: SegmentSize,
+    ) -> Result<(), FetchError> {
+        let start = number.start(size);
+        self.prove_unpinned(branch, start, start)?;
+        self.prove_repository().await?;
+        match self.first_name_from(branch, number, size).await? {
+            None => Ok(()),
+            Some(name) => Err(hole(branch, start, format!("{name} is there"))),
+        }
+    }
+
+    /// Proves that the WAL of `branch` ends where the valid part of `segment` does, so that zeros may follow.
+    ///
+    /// Errors: as [`Fetcher::prove_absent`].
+    pub(super) async fn prove_end(
+        &self,
+        branch: Branch,
+        number: SegmentNumber,
+        size: SegmentSize,
+        segment: &SegmentBytes,
+    ) -> Result<(), FetchError> {
+        let end = segment.valid_end;
+        if let Some(switch) = self.route.switch(branch.timeline)
+            && end >= switch
+        {
+            return Ok(()); // Recovery leaves this timeline before the zeros.
+        }
+        if segment.known_end > end {
+            return Err(hole(branch, end, format!("pieces of the segment reach to {}", segment.known_end)));
+        }
+        self.prove_unpinned(branch, number.start(size), end)?;
+        match self.first_name_from(branch, number.next(), size).await? {
+            None => Ok(()),
+            Some(name) => Err(hole(branch, end, format!("{name} is there"))),
+        }
+    }
+
+    /// The plan knew of nothing beyond `end`, which lies in the segment that starts at `start`.
+    fn prove_unpinned(&self, branch: Branch, start: Lsn, end: Lsn) -> Result<(), FetchError> {
+        let timeline = branch.timeline;
+        let Some(step) = self.route.step(timeline) else { return Ok(()) };
+        if let Some(switch) = self.route.switch(timeline)
+            && end < switch
+        {
+            return Err(hole(branch, end, format!("recovery goes along it to {switch}")));
+        }
+        // A branch that nothing of its own is known of is known up to where it began.
+        let begin = self.route.begin(timeline).unwrap_or(Lsn::INVALID);
+        if step.known_end > end.max(start).max(begin) {
+            return Err(hole(branch, end, format!("it was known up to {} when the restore began", step.known_end)));
+        }
+        Ok(())
+    }
+
+    /// The first object of WAL of `branch` that belongs to segment `number` or a later one, by name.
+    async fn first_name_from(
+        &self,
+        branch: Branch,
+        number: SegmentNumber,
+        size: SegmentSize,
+    ) -> Result<Option<ObjectName>, FetchError> {
+        let folder = format!("{}/", self.repository.cluster());
+        for prefix in [ObjectName::wal_prefix(branch), ObjectName::tail_prefix(branch)] {
+            let prefix = format!("{folder}{prefix}");
+            // "~" sorts after everything that a name goes on with.
+            let before = number.0.checked_sub(1).map(SegmentNumber);
+            let mut after =
+                before.map(|before| format!("{prefix}{}~", SegmentName::new(branch.timeline, before, size)));
+            loop {
+                let listed = self.repository.store().list(&prefix, after.as_deref(), 100).await;
+                let page = listed.map_err(RepositoryError::from)?;
+                let Some(last) = page.last() else { break };
+                let known = page.iter().find_map(|meta| meta.key.strip_prefix(&folder)?.parse::<ObjectName>().ok());
+                if known.is_some() {
+                    return Ok(known);
+                }
+                after = Some(last.key.clone());
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn hole(branch: Branch, from: Lsn, known: String) -> FetchError {
+    FetchError::Hole { branch, from, known }
+}

@@ -1,0 +1,86 @@
+//! Which branch a timeline's number means.
+
+use std::sync::Arc;
+
+use walseal_common::lsn::{Lsn, LsnRange};
+use walseal_common::segment::SegmentSize;
+use walseal_common::timeline::{Branch, TimelineId};
+
+use crate::plan::{PathStep, Plan};
+
+/// The way that recovery goes.
+#[derive(Clone, Debug)]
+pub enum Route {
+    /// As a restore planned it, with the ends that were known then.
+    Planned(Arc<Plan>),
+    /// A hand-made standby: whatever the repository has under the number, if that is one thing.
+    ByNumber,
+}
+
+impl Route {
+    /// Whether there is a plan.
+    pub fn is_planned(&self) -> bool {
+        matches!(self, Route::Planned(_))
+    }
+
+    fn plan(&self) -> Option<&Plan> {
+        match self {
+            Route::Planned(plan) => Some(plan),
+            Route::ByNumber => None,
+        }
+    }
+
+    fn position(&self, timeline: TimelineId) -> Option<(&Plan, usize)> {
+        let plan = self.plan()?;
+        Some((plan, plan.path.iter().position(|step| step.timeline == timeline)?))
+    }
+
+    /// The step of `timeline`, where a plan has one.
+    pub(super) fn step(&self, timeline: TimelineId) -> Option<&PathStep> {
+        let (plan, index) = self.position(timeline)?;
+        plan.path.get(index)
+    }
+
+    /// The branch of `timeline`, where a plan names it.
+    pub(super) fn branch(&self, timeline: TimelineId) -> Option<Branch> {
+        self.step(timeline).map(|step| step.branch)
+    }
+
+    /// The branch that a planned recovery ends on.
+    pub(super) fn end(&self) -> Option<Branch> {
+        self.plan()?.path.last().map(|step| step.branch)
+    }
+
+    pub(super) fn segment_size(&self) -> Option<SegmentSize> {
+        self.plan().map(|plan| plan.segment_size)
+    }
+
+    /// Where a planned timeline began: 0/0 for the first.
+    pub(super) fn begin(&self, timeline: TimelineId) -> Option<Lsn> {
+        let (plan, index) = self.position(timeline)?;
+        let before = index.checked_sub(1).and_then(|before| plan.path.get(before));
+        Some(before.map_or(Lsn::INVALID, |before| before.to))
+    }
+
+    /// Where a planned timeline is left for the next one; `None` for the last, which has no end yet.
+    pub(super) fn switch(&self, timeline: TimelineId) -> Option<Lsn> {
+        let (plan, index) = self.position(timeline)?;
+        plan.path.get(index + 1)?;
+        plan.path.get(index).map(|step| step.to)
+    }
+
+    /// Why no segment with the bytes `range` can be on that timeline, when its bounds say so: it lies wholly past the point
+    /// where the timeline ended, or wholly before it began. What an old primary wrote past the fork is not on the way.
+    pub(super) fn is_outside(&self, timeline: TimelineId, range: LsnRange) -> Option<String> {
+        let number = timeline.number();
+        match (self.switch(timeline), self.begin(timeline)) {
+            (Some(end), _) if range.start >= end => {
+                Some(format!("timeline {number} ended at {end}, before this segment"))
+            }
+            (_, Some(begin)) if range.end <= begin => {
+                Some(format!("timeline {number} began at {begin}, after this segment"))
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! How requests end for PostgreSQL: exit codes.
+
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use walseal_common::repository::Repository;
+use walseal_common::seal::{Identity, TrustedWriters};
+use walseal_common::segment::WalFileName;
+use walseal_common::store::fault::{Call, Effect, Faulty};
+use walseal_common::store::{DirectoryStore, StoreErrorKind};
+use walseal_common::terminal::FetchExit;
+use walseal_common::timeline::SystemIdentifier;
+
+use super::bed::Bed;
+use crate::fetch::*;
+use crate::sample::SYSTEM;
+
+const AT_ONCE: Patience = Patience { retry: Duration::ZERO, standby: None };
+
+async fn end(bed: &Bed, fetcher: &Fetcher, file: &str, patience: Patience) -> Ending {
+    let file: WalFileName = file.parse().expect("a name");
+    fetch_patiently(fetcher, file, &bed.target(), patience).await
+}
+
+#[tokio::test]
+async fn case_01_exit_codes_are_0_for_a_file_1_for_the_end_and_200_for_a_hole() {
+    let bed = Bed::new(3, 5000).await;
+    bed.remove_segment(4).await;
+    for (file, exit) in [
+        ("000000010000000000000003", FetchExit::Delivered),
+        ("000000010000000000000006", FetchExit::NotThere),
+        ("000000010000000000000004", FetchExit::Failed),
+    ] {
+        assert_eq!(end(&bed, bed.fetcher(), file, AT_ONCE).await.exit(), exit, "{file}");
+    }
+}
+
+#[tokio::test]
+async fn case_01_a_wrong_key_or_a_strange_writer_ends_recovery_on_a_standby_too() {
+    let bed = Bed::new(3, 5000).await;
+    let standby = Patience { retry: Duration::from_millis(1), standby: Some(Duration::ZERO) };
+    let stranger = Fetcher { identities: vec![Identity::generate().expect("random bytes")], ..bed.fetcher().clone() };
+    let distrust = Repository::new(bed.sample.repository.store().clone(), SYSTEM, TrustedWriters::new(Vec::new()));
+    let distrustful = Fetcher { repository: distrust, ..bed.fetcher().clone() };
+    for fetcher in [stranger, distrustful] {
+        for file in ["000000010000000000000003", "000000010000000000000006"] {
+            let ending = end(&bed, &fetcher, file, standby).await;
+            // A wrong key is not needed to see that nothing is there.
+            let proven = file.ends_with('6') && !fetcher.repository.trust().is_empty();
+            let exit = if proven { FetchExit::NotThere } else { FetchExit::Failed };
+            assert_eq!(ending.exit(), exit, "{file}: {ending:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn case_01_damage_is_never_the_end() {
+    let bed = Bed::new(3, 5000).await;
+    let name = format!("{SYSTEM}/wal/{}/000000010000000000000003", bed.branch());
+    let path = bed.sample.folder.path().join(name);
+    let mut bytes = fs::read(&path).expect("a file of the store");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&path, bytes).expect("ours");
+    let ending = end(&bed, bed.fetcher(), "000000010000000000000003", AT_ONCE).await;
+    assert_eq!(ending.exit(), FetchExit::Failed);
+    assert!(!bed.target().exists());
+}
+
+/// The same repository through a store that fails as it is told to.
+fn faulty(bed: &Bed) -> (Fetcher, Arc<Faulty>) {
+    let inner = Arc::new(DirectoryStore::new(bed.sample.folder.path().to_owned()));
+    let store = Arc::new(Faulty::new(inner));
+    let repository = Repository::new(store.clone(), SYSTEM, bed.sample.repository.trust().clone());
+    (Fetcher { repository, ..bed.fetcher().clone() }, store)
+}
+
+#[tokio::test]
+async fn a_whole_segment_costs_one_get_and_no_listing() {
+    let bed = Bed::new(3, 5000).await;
+    let (mut fetcher, store) = faulty(&bed);
+    fetcher.route = bed.planned(vec![(bed.root(), bed.wal.end(), bed.wal.end())]).fetcher.route.clone();
+    assert_eq!(end(&bed, &fetcher, "000000010000000000000003", AT_ONCE).await.exit(), FetchExit::Delivered);
+    assert_eq!(store.history().len(), 1, "{:?}", store.history());
+}
+
+#[tokio::test]
+async fn case_01_a_store_that_does_not_answer_is_200_and_on_a_standby_1() {
+    let bed = Bed::new(3, 5000).await;
+    let (fetcher, store) = faulty(&bed);
+    store.set_down(Some(StoreErrorKind::Unreachable));
+    for file in ["000000010000000000000003", "000000010000000000000006", "00000002.history"] {
+        let ending = end(&bed, &fetcher, file, AT_ONCE).await;
+        assert_eq!(ending.exit(), FetchExit::Failed, "{file}: {ending:?}");
+        let standby = Patience { retry: Duration::from_secs(600), standby: Some(Duration::ZERO) };
+        let ending = end(&bed, &fetcher, file, standby).await;
+        assert!(matches!(ending, Ending::StandbyWaits(_)), "{file}: {ending:?}");
+        assert_eq!(ending.exit(), FetchExit::NotThere);
+    }
+    // Refused credentials are no silence.
+    store.set_down(Some(StoreErrorKind::Denied));
+    let standby = Patience { retry: Duration::ZERO, standby: Some(Duration::ZERO) };
+    assert_eq!(end(&bed, &fetcher, "000000010000000000000006", standby).await.exit(), FetchExit::Failed);
+}
+
+#[tokio::test]
+async fn case_01_bytes_damaged_on_the_way_are_read_again() {
+    let bed = Bed::new(3, 5000).await;
+    let (fetcher, store) = faulty(&bed);
+    store.plan_below(&format!("{SYSTEM}/wal/"), Call::Get, 1..=1, Effect::WrongBytes);
+    let patience = Patience { retry: Duration::from_secs(60), standby: None };
+    let ending = end(&bed, &fetcher, "000000010000000000000003", patience).await;
+    assert_eq!(ending.exit(), FetchExit::Delivered, "{ending:?}");
+}
+
+#[tokio::test]
+async fn case_01_what_comes_while_it_is_waited_for_is_delivered() {
+    let bed = Bed::new(3, 5000).await;
+    let whole = bed.wal.slice(walseal_common::lsn::LsnRange {
+        start: walseal_common::lsn::Lsn(4 << 20),
+        end: walseal_common::lsn::Lsn(5 << 20),
+    });
+    bed.remove_segment(4).await;
+    let patience = Patience { retry: Duration::from_secs(60), standby: None };
+    let waiting = end(&bed, bed.fetcher(), "000000010000000000000004", patience);
+    let arriving = bed.sample.put_segment(bed.branch(), walseal_common::segment::SegmentNumber(4), whole);
+    // Polled in order: the first attempt begins before the segment arrives.
+    let (ending, ()) = futures_util::future::join(waiting, arriving).await;
+    assert_eq!(ending.exit(), FetchExit::Delivered);
+}
+
+#[test]
+fn i4_a_data_directory_of_another_cluster_is_refused() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let place = WorkingDirectory::at(folder.path());
+    assert_eq!(place.agree(None, "x").expect("no data directory"), None);
+    fs::create_dir(folder.path().join("global")).expect("ours");
+    fs::write(folder.path().join("global/pg_control"), SYSTEM.0.to_ne_bytes()).expect("ours");
+    assert_eq!(place.agree(None, "x").expect("its own"), Some(SYSTEM));
+    assert_eq!(place.agree(Some(SYSTEM), "x").expect("the same"), Some(SYSTEM));
+    let error = place.agree(Some(SystemIdentifier(1)), "the plan").expect_err("another one");
+    assert!(error.to_string().contains("the plan") && error.is_permanent(), "{error}");
+    assert!(!place.is_standby());
+    fs::write(folder.path().join("standby.signal"), "").expect("ours");
+    assert!(place.is_standby());
+}
