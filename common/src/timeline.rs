@@ -87,8 +87,22 @@ pub struct HistoryEntry {
     pub timeline: TimelineId,
     /// Where it ended: its first byte that the child does not share.
     pub switch: Lsn,
-    /// What PostgreSQL noted; may name a restore point, so it is user data.
-    pub reason: String,
+    /// What PostgreSQL noted, in whatever encoding; may name a restore point, so it is user data.
+    pub reason: Vec<u8>,
+}
+
+impl HistoryEntry {
+    /// The line without its end, as PostgreSQL writes it.
+    fn line(&self) -> Vec<u8> {
+        [format!("{}\t{}\t", self.timeline.number(), self.switch).as_bytes(), &self.reason].concat()
+    }
+}
+
+/// The first word of a line, when it is text, and what follows it.
+fn first_word(line: &[u8]) -> (Option<&str>, &[u8]) {
+    let end = line.iter().position(u8::is_ascii_whitespace).unwrap_or(line.len());
+    let (word, rest) = line.split_at(end);
+    (std::str::from_utf8(word).ok(), rest.trim_ascii_start())
 }
 
 /// The ancestry of a timeline, oldest first. Empty for a timeline without ancestors.
@@ -122,36 +136,30 @@ impl TimelineHistory {
     /// Errors: a line that does not parse, numbers or switch points that do not increase.
     pub fn parse(timeline: TimelineId, content: &[u8]) -> Result<TimelineHistory, HistoryError> {
         let fail = |why: String| HistoryError { timeline: timeline.number(), why };
-        let text = String::from_utf8_lossy(content);
         let mut entries: Vec<HistoryEntry> = Vec::new();
-        for (index, line) in text.lines().enumerate() {
-            let line = line.trim();
-            if line.is_empty() || line.starts_with('#') {
+        for (index, line) in content.split(|byte| *byte == b'\n').enumerate() {
+            let line = line.trim_ascii();
+            if line.is_empty() || line.starts_with(b"#") {
                 continue;
             }
             let bad = || fail(format!("line {} is not \"timeline switchpoint reason\"", index + 1));
-            let mut words = line.splitn(2, char::is_whitespace);
-            let number = words.next().and_then(|w| w.parse().ok()).and_then(TimelineId::new).ok_or_else(bad)?;
-            let rest = words.next().ok_or_else(bad)?.trim_start();
-            let (switch, reason) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
-            let switch: Lsn = switch.parse().map_err(|_| bad())?;
+            let (number, rest) = first_word(line);
+            let (switch, reason) = first_word(rest);
+            let number = number.and_then(|word| word.parse().ok()).and_then(TimelineId::new).ok_or_else(bad)?;
+            let switch: Lsn = switch.and_then(|word| word.parse().ok()).ok_or_else(bad)?;
             if entries.last().is_some_and(|last| last.timeline >= number || last.switch > switch) || number >= timeline
             {
                 return Err(fail(format!("timelines do not increase at line {}", index + 1)));
             }
-            entries.push(HistoryEntry { timeline: number, switch, reason: reason.trim().to_owned() });
+            entries.push(HistoryEntry { timeline: number, switch, reason: reason.to_vec() });
         }
         Ok(TimelineHistory { timeline, entries })
     }
 
     /// The history file with exactly these entries, as PostgreSQL writes it.
     pub fn render(&self) -> Vec<u8> {
-        let lines: Vec<String> = self
-            .entries
-            .iter()
-            .map(|entry| format!("{}\t{}\t{}\n", entry.timeline.number(), entry.switch, entry.reason))
-            .collect();
-        lines.join("\n").into_bytes()
+        let lines: Vec<Vec<u8>> = self.entries.iter().map(|entry| [&entry.line()[..], b"\n"].concat()).collect();
+        lines.join(&b'\n')
     }
 
     /// The history of one of the ancestors, derived from this one (case 2 of the cases that bite).
@@ -191,7 +199,7 @@ impl TimelineHistory {
         let mut hasher = blake3::Hasher::new_derive_key("walseal 2026-11 branch");
         hasher.update(system.to_string().as_bytes());
         for entry in &self.entries {
-            hasher.update(format!("\n{}\t{}\t{}", entry.timeline.number(), entry.switch, entry.reason).as_bytes());
+            hasher.update(b"\n").update(&entry.line());
         }
         let digest = hasher.finalize();
         let b = digest.as_bytes();

@@ -234,7 +234,7 @@ impl SampleRepository {
 
 fn child_of(parent: &TimelineHistory, timeline: u32, switch: Lsn) -> TimelineHistory {
     let mut entries = parent.entries.clone();
-    let reason = "no recovery target specified".to_owned();
+    let reason = b"no recovery target specified".to_vec();
     entries.push(HistoryEntry { timeline: parent.timeline, switch, reason });
     TimelineHistory { timeline: TimelineId::new(timeline).expect("not zero"), entries }
 }
