@@ -91,7 +91,7 @@ async fn open(
     cluster: Option<SystemIdentifier>,
     place: &WorkingDirectory,
 ) -> Result<Fetcher, SetupError> {
-    let store = config.open_store()?;
+    let store = config.open_store(StoreUse::Conditional).await?;
     let identities = config.open_identities()?;
     let trust = TrustedWriters::new(config.open_trusted_writers()?);
     let route = match plan {
