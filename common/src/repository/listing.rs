@@ -131,6 +131,16 @@ impl Repository {
             let before = from.and_then(|from| from.0.checked_sub(1)).map(SegmentNumber);
             before.map(|number| format!("{prefix}{}~", SegmentName::new(branch.timeline, number, segment_size)))
         };
+        // Tails first: were `wal/` read first, a segment that becomes whole in between would look like a hole before
+        // the tails of the next one.
+        self.for_each_name(&ObjectName::tail_prefix(branch), begin(&ObjectName::tail_prefix(branch)), |name| {
+            if let ObjectName::Tail(_, segment, range) = name
+                && let Some(number) = segment.number(segment_size)
+            {
+                tails.entry(number).or_default().push(range);
+            }
+        })
+        .await?;
         self.for_each_name(
             &ObjectName::wal_prefix(branch),
             begin(&ObjectName::wal_prefix(branch)),
@@ -149,14 +159,6 @@ impl Repository {
                 _ => {}
             },
         )
-        .await?;
-        self.for_each_name(&ObjectName::tail_prefix(branch), begin(&ObjectName::tail_prefix(branch)), |name| {
-            if let ObjectName::Tail(_, segment, range) = name
-                && let Some(number) = segment.number(segment_size)
-            {
-                tails.entry(number).or_default().push(range);
-            }
-        })
         .await?;
         Ok(WalListing { branch, segment_size, runs: runs.runs, partials, tails, parts: runs.parts })
     }

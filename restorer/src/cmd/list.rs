@@ -12,7 +12,7 @@ use walseal_common::timeline::Branch;
 use super::target::refusal;
 use crate::access::Access;
 use crate::plan::windows::{Window, windows};
-use crate::plan::{Inventory, PlanError};
+use crate::plan::{Inventory, PlanError, ends};
 
 const SCHEMA: Schema = Schema { name: "list", version: 1 };
 
@@ -35,6 +35,8 @@ struct Listing {
     bases: Vec<Base>,
     /// Base backups whose label does not verify.
     unusable: Vec<Unusable>,
+    /// Why branches are left out.
+    unreadable: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -98,6 +100,7 @@ impl Listing {
             windows,
             bases: bases.collect(),
             unusable: unusable.collect(),
+            unreadable: ends(inventory).unreadable.iter().map(ToString::to_string).collect(),
         }
     }
 
@@ -170,7 +173,10 @@ impl Listing {
             text.push_str(&format!("\n{}\n", table.render(look)));
         }
         for base in &self.unusable {
-            text.push_str(&format!("Not usable: base backup {}: {}\n", base.id, base.why));
+            text.push_str(&format!("\nNot usable: base backup {}: {}\n", base.id, base.why));
+        }
+        for why in &self.unreadable {
+            text.push_str(&format!("\nLeft out: {why}\n"));
         }
         printable(&text)
     }
@@ -178,4 +184,88 @@ impl Listing {
 
 fn time(time: Option<PgTimestamp>) -> String {
     time.map_or_else(|| "(no transaction)".to_owned(), |time| time.to_string())
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+mod tests {
+    use walseal_common::config::Config;
+    use walseal_common::lsn::LsnRange;
+
+    use super::*;
+    use crate::sample::{SampleRepository, SampleWal};
+
+    /// Two windows with a gap between them, and a second base backup in the later one.
+    async fn sample() -> SampleRepository {
+        let sample = SampleRepository::new().await;
+        let branch = sample.branch();
+        let mut wal = SampleWal::from(Lsn(0x30_0000));
+        let start = wal.checkpoint(699, "2026-11-21T10:00:00Z").start;
+        let stop = wal.commit(700, "2026-11-21T10:00:01Z").end;
+        wal.fill_segment();
+        sample.put_label(branch, start, stop, "2026-11-21T10:00:00Z", Some("2026-11-21T10:00:01Z")).await;
+        wal.commit(701, "2026-11-21T10:05:00Z");
+        wal.fill_segment();
+        let start = wal.checkpoint(702, "2026-11-21T11:00:00Z").start;
+        let stop = wal.filler(8).end;
+        wal.commit(702, "2026-11-21T11:05:00Z");
+        sample.put_label(branch, start, stop, "2026-11-21T11:00:00Z", Some("2026-11-21T10:05:00Z")).await;
+        sample.put_wal(branch, &wal, Lsn(0x50_0000)).await;
+        let first = LsnRange { start: Lsn(0x30_0000), end: Lsn(0x40_0000) };
+        sample.put_segment(branch, sample.size.number(first.start), wal.slice(first)).await;
+        sample
+    }
+
+    async fn listing(sample: &SampleRepository) -> Listing {
+        let inventory = Inventory::read(&sample.repository, &sample.identities).await.expect("readable");
+        let found = windows(&sample.repository, &sample.identities, &inventory).await.expect("readable");
+        let mut listing = Listing::new(&inventory, found);
+        listing.repository = "file:///srv/walseal".to_owned();
+        listing
+    }
+
+    #[tokio::test]
+    async fn windows_gaps_and_base_backups_are_listed_for_people() {
+        let sample = sample().await;
+        assert_eq!(
+            listing(&sample).await.render(Look::Plain),
+            "\
+file:///srv/walseal: cluster 7437123456789012345, PostgreSQL 15, WAL segments of 1 MiB
+
+timeline  any second from         to                      WAL from        to  base backups
+       1  2026-11-21 10:00:01+00  2026-11-21 10:00:01+00  0/3000C8  0/400000             1
+       1  2026-11-21 10:05:00+00  2026-11-21 11:05:00+00  0/500AB0  0/500AD8             1
+Gap on timeline 1: 0/400000 to 0/500000 (1 MiB) is missing.
+
+base backup                timeline  ended                   complete at   files  stored
+20261121T100000Z-00000007         1  2026-11-21 10:00:00+00     0/3000C8  40 MiB   8 MiB
+20261121T110000Z-00000007         1  2026-11-21 11:00:00+00     0/500AB0  40 MiB   8 MiB
+"
+        );
+    }
+
+    #[tokio::test]
+    async fn the_configuration_leads_to_the_repository_or_says_what_is_missing() {
+        let sample = sample().await;
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let identity = folder.path().join("identity.key");
+        std::fs::write(&identity, sample.identities[0].to_file().as_bytes()).expect("a file of our own");
+        std::fs::set_permissions(&identity, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("our own");
+        let toml = |writers: &str| {
+            let text = format!(
+                "[repository]\nurl = \"file://{}\"\n[keys]\nidentity_files = [\"{}\"]\n{writers}",
+                sample.folder.path().display(),
+                identity.display()
+            );
+            Config::from_toml(&text).expect("a configuration")
+        };
+        let writers = format!("trusted_writers = [\"{}\"]", sample.writer.public());
+        let access = Access::open(toml(&writers), None).await.expect("everything is there");
+        assert_eq!(access.repository.cluster(), crate::sample::SYSTEM);
+
+        let nobody = Access::open(toml(""), None).await.expect_err("nobody is trusted").to_string();
+        assert!(nobody.contains(&writers), "{nobody}");
+        let stranger = Access::open(toml(&writers), "123".parse().ok()).await.expect_err("another cluster").to_string();
+        assert!(stranger.contains("holds no cluster 123; it holds: 7437123456789012345"), "{stranger}");
+    }
 }

@@ -64,24 +64,34 @@ fn history(inventory: &Inventory, branch: Branch) -> Result<TimelineHistory, Pla
         })
 }
 
-/// The branches that nothing grows on: each may be where the cluster lived on. An ancestor counts when it holds WAL from
-/// after the point where its child left it: after a failover, what the old primary had shipped more than the new one has.
-///
-/// Errors: one whose history is not readable, because then nobody can tell whether it is the newest.
-pub fn ends(inventory: &Inventory) -> Result<Vec<TimelineHistory>, PlanError> {
+/// Where a cluster may have lived on.
+#[derive(Clone, Debug, Default)]
+pub struct Ends {
+    /// The branches that nothing grows on, by name.
+    pub histories: Vec<TimelineHistory>,
+    /// A refusal for each branch whose history is not readable: nobody can tell whether it is the newest.
+    pub unreadable: Vec<PlanError>,
+}
+
+/// The branches that nothing grows on. An ancestor counts when it holds WAL from after the point where its child left it:
+/// after a failover, what the old primary had shipped more than the new one has.
+pub fn ends(inventory: &Inventory) -> Ends {
     let cluster = inventory.identity.cluster;
-    let mut ends = Vec::new();
+    let mut ends = Ends::default();
     for facts in inventory.branches.values() {
-        let history = history(inventory, facts.branch)?;
         let lives_on = inventory.branches.values().filter_map(|other| other.history.as_ref().ok()).any(|other| {
             let switch = other.end_of(facts.branch.timeline).unwrap_or(Lsn::INVALID);
             ancestor(other, facts.branch.timeline, cluster) == Some(facts.branch)
                 && other.timeline != facts.branch.timeline
                 && facts.known_end <= switch
         });
-        if !lives_on {
-            ends.push(history);
+        if lives_on {
+            continue;
+        }
+        match history(inventory, facts.branch) {
+            Ok(history) => ends.histories.push(history),
+            Err(error) => ends.unreadable.push(error),
         }
     }
-    Ok(ends)
+    ends
 }

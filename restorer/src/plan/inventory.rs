@@ -176,7 +176,7 @@ async fn read_branch(
 async fn extents(repository: &Repository, listing: &WalListing) -> Result<Vec<LsnRange>, InventoryError> {
     let size = listing.segment_size;
     let mut begins: BTreeSet<Lsn> = listing.runs.iter().map(|run| run.start).collect();
-    begins.extend(listing.tails.keys().map(|number| number.start(size)));
+    begins.extend(listing.tails.keys().chain(listing.parts.keys()).map(|number| number.start(size)));
     begins.extend(listing.partials.iter().filter_map(|name| name.number(size)).map(|number| number.start(size)));
     let mut extents: Vec<LsnRange> = Vec::new();
     for start in begins {

@@ -26,7 +26,7 @@ use walseal_common::time::PgTimestamp;
 use walseal_common::timeline::{Branch, SystemIdentifier, TimelineId};
 use walseal_common::wal::{TransactionOutcome, Xid};
 
-pub use branches::{ends, known};
+pub use branches::{Ends, ends, known};
 pub use inventory::{Inventory, InventoryError};
 pub use path::{Path, Step};
 pub use planner::{Planner, plan};

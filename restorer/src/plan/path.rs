@@ -114,7 +114,7 @@ impl<'a> Path<'a> {
             self.facts(step).is_some_and(|facts| {
                 let listing = &facts.listing;
                 let partial = || listing.partials.iter().any(|name| name.number(self.size) == Some(number));
-                listing.has_segment(number) || !listing.tails_of(number).is_empty() || partial()
+                listing.has_segment(number) || !listing.pieces_of(number).is_empty() || partial()
             })
         };
         self.steps.iter().rev().filter(begun).filter(open).find(held)

@@ -1,5 +1,7 @@
 //! Choosing: the timeline, the base backup, where recovery stops; and proving that the WAL in between is there.
 
+use std::time::Duration;
+
 use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::repository::{Label, Repository};
 use walseal_common::seal::Identity;
@@ -17,6 +19,11 @@ use super::{PassedOver, Plan, Request, Target, TransactionPoint, branches};
 /// Segments that are read to tell which of two branches lived longer.
 const RECENT: u64 = 4;
 
+/// How often a repository with a gap is looked at again, and how long is waited before: an archiver that is at work puts
+/// several objects at once, so that for a moment a later one can be there without an earlier one.
+const MORE_LOOKS: usize = 2;
+pub(super) const BETWEEN_LOOKS: Duration = Duration::from_secs(3);
+
 /// Plans a restore: reads the repository, decides, proves. Writes nothing.
 ///
 /// Errors: every refusal says what to do instead; see [`PlanError`].
@@ -26,11 +33,33 @@ pub async fn plan(
     request: &Request,
     progress: Option<&Progress>,
 ) -> Result<Plan, PlanError> {
+    plan_patiently(repository, identities, request, progress, BETWEEN_LOOKS).await
+}
+
+/// As [`plan`], waiting `between` looks at a repository that has a gap.
+pub(super) async fn plan_patiently(
+    repository: &Repository,
+    identities: &[Identity],
+    request: &Request,
+    progress: Option<&Progress>,
+    between: Duration,
+) -> Result<Plan, PlanError> {
     if request.exclusive && !request.target.can_be_exclusive() {
         return Err(TargetError::NotExclusive(request.target.to_string()).into());
     }
-    let inventory = Inventory::read(repository, identities).await?;
-    Planner { repository, identities, inventory: &inventory, request, progress }.plan().await
+    let mut looks = 0;
+    loop {
+        let inventory = Inventory::read(repository, identities).await?;
+        let planned = Planner { repository, identities, inventory: &inventory, request, progress }.plan().await;
+        if looks == MORE_LOOKS || !matches!(planned, Err(PlanError::Gap { .. })) {
+            return planned;
+        }
+        looks += 1;
+        if let Some(progress) = progress {
+            progress.message("WAL is missing on the way; looking again, in case it is being stored right now");
+        }
+        tokio::time::sleep(between).await;
+    }
 }
 
 /// Everything that decisions are made from.
@@ -72,7 +101,11 @@ impl<'a> Planner<'a> {
         if let Some(choice) = self.request.timeline {
             return self.plan_on(&branches::chosen(self.inventory, choice)?).await;
         }
-        let mut ends = branches::ends(self.inventory)?;
+        let found = branches::ends(self.inventory);
+        if let Some(error) = found.unreadable.into_iter().next() {
+            return Err(error);
+        }
+        let mut ends = found.histories;
         if ends.len() > 1 {
             ends = self.newest_first(ends).await?;
             if matches!(self.request.target, Target::Time(_)) {

@@ -34,16 +34,17 @@ pub struct Window {
     pub gap: Option<LsnRange>,
 }
 
-/// Every window, by branch and position. Branches that live on in a child are part of the child's windows.
+/// Every window, by branch and position. Branches that live on in a child are part of the child's windows; those whose history
+/// is not readable have none, see [`super::ends`].
 ///
-/// Errors: a history or WAL that cannot be read.
+/// Errors: WAL that cannot be read.
 pub async fn windows(
     repository: &Repository,
     identities: &[Identity],
     inventory: &Inventory,
 ) -> Result<Vec<Window>, PlanError> {
     let mut windows = Vec::new();
-    for history in branches::ends(inventory)? {
+    for history in branches::ends(inventory).histories {
         let path = Path::new(&history, inventory);
         let reader = PathReader::new(repository, identities, &path, None);
         for extent in &path.extents {

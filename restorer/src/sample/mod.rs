@@ -3,8 +3,10 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic)]
 #![allow(dead_code, unused_imports)] // Each room's tests use a part of it.
 
+mod late;
 mod repository;
 mod wal;
 
+pub(crate) use late::LateStore;
 pub(crate) use repository::{SYSTEM, SampleRepository};
 pub(crate) use wal::{SampleWal, Spot};

@@ -31,7 +31,11 @@ pub(crate) struct SampleWal {
 impl SampleWal {
     /// WAL that begins at `start`, the start of a segment, after a record that nobody sees.
     pub(crate) fn from(start: Lsn) -> SampleWal {
-        let size = SegmentSize::new(1 << 20).expect("1 MiB is legal");
+        SampleWal::with_size(start, SegmentSize::new(1 << 20).expect("1 MiB is legal"))
+    }
+
+    /// The same with larger segments.
+    pub(crate) fn with_size(start: Lsn, size: SegmentSize) -> SampleWal {
         assert_eq!(size.offset(start), 0, "WAL is made from the start of a segment");
         SampleWal {
             size,

@@ -1,16 +1,12 @@
 #![allow(clippy::expect_used, clippy::panic)]
 
-use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
-use bytes::Bytes;
 use proptest::prelude::*;
 use walseal_common::seal::{Kind, WriterKey};
-use walseal_common::store::{ObjectMeta, ObjectStore, PutOutcome, RangeBody, StoreError};
 
 use super::*;
-use crate::sample::{SYSTEM, SampleRepository};
+use crate::sample::{LateStore, SYSTEM, SampleRepository};
 
 const SEGMENT: SegmentNumber = SegmentNumber(3);
 
@@ -158,65 +154,6 @@ async fn an_object_whose_header_speaks_of_another_place_is_refused() {
     assert!(matches!(error, SegmentError::Misplaced { .. }), "{error}");
 }
 
-/// A store in which the whole segment appears and the tails go away between a listing and the next get.
-#[derive(Debug)]
-struct Moving {
-    inner: Arc<dyn ObjectStore>,
-    hidden: String,
-    vanishing: String,
-    listings: AtomicU32,
-}
-
-impl Moving {
-    fn before(&self) -> bool {
-        self.listings.load(Ordering::SeqCst) < 1
-    }
-
-    fn gone(&self, key: &str) -> Result<(), StoreError> {
-        if (self.before() && key == self.hidden) || (!self.before() && key.starts_with(&self.vanishing)) {
-            return Err(StoreError {
-                kind: walseal_common::store::StoreErrorKind::NotFound,
-                operation: "get",
-                key: key.to_owned(),
-                store: "a moving store".to_owned(),
-                reason: "no such object".to_owned(),
-            });
-        }
-        Ok(())
-    }
-}
-
-#[async_trait::async_trait]
-impl ObjectStore for Moving {
-    async fn put_new(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
-        self.inner.put_new(key, body).await
-    }
-    async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
-        self.gone(key)?;
-        self.inner.get(key).await
-    }
-    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<RangeBody, StoreError> {
-        self.gone(key)?;
-        self.inner.get_range(key, range).await
-    }
-    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<ObjectMeta>, StoreError> {
-        let mut page = self.inner.list(prefix, after, limit).await?;
-        if self.before() {
-            page.retain(|meta| meta.key != self.hidden);
-        }
-        if page.is_empty() && prefix.contains("/wal/") {
-            self.listings.fetch_add(1, Ordering::SeqCst);
-        }
-        Ok(page)
-    }
-    async fn delete(&self, key: &str) -> Result<(), StoreError> {
-        self.inner.delete(key).await
-    }
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-}
-
 #[tokio::test]
 async fn a_tail_that_vanishes_makes_the_reader_look_for_the_whole_segment() {
     let mut sample = SampleRepository::new().await;
@@ -224,13 +161,11 @@ async fn a_tail_that_vanishes_makes_the_reader_look_for_the_whole_segment() {
     sample.put_tail(sample.branch(), range(&sample, 0, 1000), &bytes).await;
     sample.put_segment(sample.branch(), SEGMENT, &bytes).await;
     let segment = sample.segment(sample.branch(), SEGMENT);
-    let moving = Moving {
-        inner: sample.repository.store().clone(),
-        hidden: ObjectName::Wal(sample.branch(), segment, None).key(SYSTEM),
-        vanishing: format!("{SYSTEM}/{}", ObjectName::tail_prefix(sample.branch())),
-        listings: AtomicU32::new(0),
-    };
-    sample.repository = Repository::new(Arc::new(moving), SYSTEM, sample.repository.trust().clone());
+    let whole = ObjectName::Wal(sample.branch(), segment, None).key(SYSTEM);
+    // The whole segment appears, and the tails go, between a listing and the next get.
+    let mut late = LateStore::new(sample.repository.store().clone(), whole, 1);
+    late.vanishing = Some(format!("{SYSTEM}/{}", ObjectName::tail_prefix(sample.branch())));
+    sample.repository = Repository::new(Arc::new(late), SYSTEM, sample.repository.trust().clone());
     assert!(read(&sample).await.expect("the whole segment").bytes == bytes);
 }
 

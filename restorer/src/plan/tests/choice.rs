@@ -88,7 +88,7 @@ async fn case_10_xids_of_64_bits_agree_with_the_epoch_and_prepared_transactions_
     wal.filler(100);
     sample.put_wal(sample.branch(), &wal, Lsn(0x30_0000)).await;
     sample.put_label(sample.branch(), start, stop, &at("10:00:00"), None).await;
-    let ask = async |xid: u64| plan(&sample.repository, &sample.identities, &Request::to(Target::Xid(xid)), None).await;
+    let ask = async |xid: u64| planned(&sample, &Request::to(Target::Xid(xid))).await;
     assert_eq!(ask(702).await.expect("32 bits").stop, prepared.end);
     assert_eq!(ask((2 << 32) | 702).await.expect("the right epoch").stop, prepared.end);
     let error = ask((1 << 32) | 702).await.expect_err("another epoch");
@@ -128,7 +128,7 @@ async fn case_09_a_time_on_an_idle_cluster_offers_latest() {
     sample.put_wal(sample.branch(), &wal, Lsn(0x30_0000)).await;
     sample.put_label(sample.branch(), start, stop, &at("10:00:00"), None).await;
     let request = Request::to(at("10:30:00").parse().expect("a target"));
-    let error = plan(&sample.repository, &sample.identities, &request, None).await.expect_err("no transaction");
+    let error = planned(&sample, &request).await.expect_err("no transaction");
     let text = error.to_string();
     assert!(text.contains("there is none since the base backup") && text.contains("--to latest"), "{text}");
 }
@@ -163,6 +163,37 @@ async fn a_missing_segment_is_named_and_what_lies_before_it_can_be_reached() {
 }
 
 #[tokio::test]
+async fn a_segment_that_is_stored_while_the_plan_is_made_is_no_gap() {
+    let mut day = Day::new().await;
+    let name = day.sample.segment(day.sample.branch(), day.sample.size.number(day.commit_705.start));
+    let key = ObjectName::Wal(day.sample.branch(), name, None).key(crate::sample::SYSTEM);
+    let late = crate::sample::LateStore::new(day.sample.repository.store().clone(), key, 1);
+    let trust = day.sample.repository.trust().clone();
+    day.sample.repository =
+        walseal_common::repository::Repository::new(std::sync::Arc::new(late), crate::sample::SYSTEM, trust);
+    assert_eq!(day.plan("latest").await.expect("a second look finds it").stop, day.wal.end());
+}
+
+#[tokio::test]
+async fn case_18_a_large_segment_that_is_being_filled_is_part_of_the_way() {
+    let sample = SampleRepository::with_size(32).await;
+    let mut wal = SampleWal::with_size(Lsn(0x600_0000), sample.size);
+    let start = wal.checkpoint(699, &at("10:00:00")).start;
+    let stop = wal.filler(16).end;
+    wal.filler(17 << 20);
+    let commit = wal.commit(702, &at("10:01:00"));
+    let number = sample.size.number(start);
+    let part = number.start(sample.size).advance(16 << 20);
+    sample.put_part(sample.branch(), number, 0, &wal.bytes).await;
+    sample.put_tail(sample.branch(), LsnRange { start: part, end: wal.end() }, &wal.bytes).await;
+    sample.put_label(sample.branch(), start, stop, &at("10:00:00"), None).await;
+    for target in ["latest", "xid:702"] {
+        let plan = planned(&sample, &Request::to(target.parse().expect("a target"))).await.expect(target);
+        assert_eq!((plan.stop, beside(&plan)), (commit.end, (Some(702), None)));
+    }
+}
+
+#[tokio::test]
 async fn a_missing_segment_below_the_base_backups_own_stop_point_is_named() {
     let sample = SampleRepository::new().await;
     let mut wal = SampleWal::from(Lsn(0x30_0000));
@@ -174,8 +205,7 @@ async fn a_missing_segment_below_the_base_backups_own_stop_point_is_named() {
     sample.put_label(sample.branch(), start, stop, &at("10:00:00"), None).await;
     for target in ["latest", "immediate", "xid:702"] {
         let request = Request::to(target.parse().expect("a target"));
-        let error =
-            plan(&sample.repository, &sample.identities, &request, None).await.expect_err("no WAL at its start");
+        let error = planned(&sample, &request).await.expect_err("no WAL at its start");
         assert!(matches!(error, PlanError::Gap { .. }), "{target}: {error}");
     }
 }
@@ -282,14 +312,14 @@ proptest! {
             };
             let newest = (0..labels.len()).rev().find(|at| stops(labels[*at].0).is_none_or(|stop| stop >= labels[*at].1));
             let request = Request { exclusive, ..Request::to(clock(asked).parse().expect("a target")) };
-            let planned = plan(&sample.repository, &sample.identities, &request, None).await;
+            let outcome = planned(&sample, &request).await;
             match newest.map(|at| (ids[at].clone(), stops(labels[at].0))) {
                 Some((id, Some(stop))) => {
-                    let planned = planned.expect("a base backup fits");
-                    assert_eq!((planned.base.id, planned.stop), (id, stop));
+                    let found = outcome.expect("a base backup fits");
+                    assert_eq!((found.base.id, found.stop), (id, stop));
                 }
-                Some((_, None)) => assert!(matches!(planned, Err(PlanError::TimeAfterEnd { .. })), "{planned:?}"),
-                None => assert!(matches!(planned, Err(PlanError::NoBaseFits { .. })), "{planned:?}"),
+                Some((_, None)) => assert!(matches!(outcome, Err(PlanError::TimeAfterEnd { .. })), "{outcome:?}"),
+                None => assert!(matches!(outcome, Err(PlanError::NoBaseFits { .. })), "{outcome:?}"),
             }
         });
     }

@@ -5,9 +5,12 @@ mod oracle;
 mod timelines;
 mod words;
 
+use std::time::Duration;
+
 use walseal_common::lsn::Lsn;
 use walseal_common::repository::BaseId;
 
+use super::planner::plan_patiently;
 use super::*;
 use crate::sample::{SampleRepository, SampleWal, Spot};
 
@@ -70,8 +73,13 @@ impl Day {
     }
 
     async fn request(&self, request: &Request) -> Result<Plan, PlanError> {
-        plan(&self.sample.repository, &self.sample.identities, request, None).await
+        planned(&self.sample, request).await
     }
+}
+
+/// As `plan`, without waiting when there is a gap.
+async fn planned(sample: &SampleRepository, request: &Request) -> Result<Plan, PlanError> {
+    plan_patiently(&sample.repository, &sample.identities, request, None, Duration::ZERO).await
 }
 
 /// The transactions beside the stopping point.

@@ -145,7 +145,7 @@ fn request(target: &str, exclusive: bool) -> Request {
     Request { exclusive, action: Action::Pause, ..Request::to(target) }
 }
 
-fn planned(runtime: &tokio::runtime::Runtime, sample: &SampleRepository, request: &Request) -> Result<Plan, PlanError> {
+fn ask(runtime: &tokio::runtime::Runtime, sample: &SampleRepository, request: &Request) -> Result<Plan, PlanError> {
     runtime.block_on(plan(&sample.repository, &sample.identities, request, None))
 }
 
@@ -160,11 +160,11 @@ fn postgres_stops_exactly_where_the_plan_says() -> Result<()> {
     let mut targets = live(&primary.cluster.session()?, &primary.cluster.session()?)?;
     let sample = primary.repository(&runtime)?;
     // Exactly at a transaction's time, and just before it.
-    let second = planned(&runtime, &sample, &request(&targets[1].0, false))?;
+    let second = ask(&runtime, &sample, &request(&targets[1].0, false))?;
     let exact = second.last_before.context("the target's own transaction")?.time.to_string();
     targets.extend([(exact.clone(), false), (exact, true)]);
     for (index, (target, exclusive)) in targets.iter().enumerate() {
-        let plan = planned(&runtime, &sample, &request(target, *exclusive)).with_context(|| target.clone())?;
+        let plan = ask(&runtime, &sample, &request(target, *exclusive)).with_context(|| target.clone())?;
         let mut copy = primary.copy(&copy_name(index), &plan.recovery)?;
         let (stop, time) = paused(&mut copy).with_context(|| format!("{target}\n{}", plan.explain()))?;
         ensure!(
@@ -189,10 +189,10 @@ fn case_08_postgres_fails_where_the_plan_refuses() -> Result<()> {
     let sample = primary.repository(&runtime)?;
     let after =
         session.value("select to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')")?;
-    let end = planned(&runtime, &sample, &Request::to(Target::Latest))?.stop;
+    let end = ask(&runtime, &sample, &Request::to(Target::Latest))?.stop;
     for (index, target) in [after, format!("lsn:{end}"), "xid:99999999".into(), "name:none".into()].iter().enumerate() {
         let request = request(target, false);
-        ensure!(planned(&runtime, &sample, &request).is_err(), "{target} was planned");
+        ensure!(ask(&runtime, &sample, &request).is_err(), "{target} was planned");
         let mut copy = primary.copy(&copy_name(index), &recovery_settings(&request, TimelineId::FIRST))?;
         let finished = copy.run_to_end(PATIENCE)?;
         let log = copy.log();

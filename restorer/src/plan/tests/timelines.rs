@@ -138,7 +138,7 @@ async fn case_04_a_child_without_wal_ends_in_its_parents_segment() {
     sample.put_partial(sample.branch(), range, wal.slice(range)).await;
     sample.put_label(sample.branch(), start, stop, &at("10:00:00"), None).await;
     let history = sample.put_history(&TimelineHistory::root(TimelineId::FIRST), 2, wal.end()).await;
-    let plan = plan(&sample.repository, &sample.identities, &Request::to(Target::Latest), None).await.expect("a plan");
+    let plan = planned(&sample, &Request::to(Target::Latest)).await.expect("a plan");
     assert_eq!((plan.stop, plan.timeline().number()), (commit.end, 2));
     assert_eq!(plan.path.last().map(|step| step.branch), Some(history.branch(SYSTEM)));
 }
@@ -171,9 +171,13 @@ async fn windows_are_listed_for_each_branch_that_nothing_grows_on() {
     let sample = &failover.day.sample;
     let inventory = Inventory::read(&sample.repository, &sample.identities).await.expect("readable");
     let found = windows::windows(&sample.repository, &sample.identities, &inventory).await.expect("readable");
-    let ends: Vec<_> = found.iter().map(|window| (window.timeline.number(), window.from, window.to)).collect();
+    let spans: Vec<_> = found.iter().map(|window| (window.timeline.number(), window.from, window.to)).collect();
     let from = failover.day.base_stop;
-    assert_eq!(ends, [(1, from, failover.day.wal.end()), (2, from, failover.child.end())]);
+    assert_eq!(spans, [(1, from, failover.day.wal.end()), (2, from, failover.child.end())]);
     assert_eq!(found[0].from_time.map(|time| time.to_string()), Some("2026-11-21 10:00:01+00".to_owned()));
+    failover.day.sample.remove(&ObjectName::History(failover.second())).await;
+    let without = Inventory::read(&sample.repository, &sample.identities).await.expect("readable");
+    let left = windows::windows(&sample.repository, &sample.identities, &without).await.expect("readable");
+    assert_eq!((left.as_slice(), ends(&without).unreadable.len()), (&found[..1], 1));
     assert_eq!(found[1].to_time.map(|time| time.to_string()), Some("2026-11-21 10:07:00+00".to_owned()));
 }

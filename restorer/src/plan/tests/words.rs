@@ -128,10 +128,10 @@ The last point before the gap: --to lsn:0/4FE478"
 async fn an_empty_repository_and_one_without_a_base_backup_say_what_to_run() {
     let sample = SampleRepository::new().await;
     let request = Request::to(Target::Latest);
-    let error = plan(&sample.repository, &sample.identities, &request, None).await.expect_err("no base backup");
+    let error = planned(&sample, &request).await.expect_err("no base backup");
     let text = error.to_string();
     assert!(text.ends_with("holds no base backup that can be used; make one with: walseal-archiver backup"), "{text}");
     sample.remove(&ObjectName::Identity).await;
-    let error = plan(&sample.repository, &sample.identities, &request, None).await.expect_err("nothing at all");
+    let error = planned(&sample, &request).await.expect_err("nothing at all");
     assert!(error.to_string().ends_with("holds no repository yet; make one with: walseal-archiver init"), "{error}");
 }
