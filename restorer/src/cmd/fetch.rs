@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use walseal_common::config::{Config, ConfigError, StoreUse};
+use walseal_common::config::{Config, ConfigError, OpenError, StoreUse};
 use walseal_common::repository::{Repository, RepositoryError};
 use walseal_common::seal::TrustedWriters;
 use walseal_common::segment::WalFileName;

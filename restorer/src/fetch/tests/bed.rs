@@ -70,7 +70,7 @@ impl Bed {
     }
 
     pub(super) fn child_history(&self, timeline: u32, switch: Lsn) -> TimelineHistory {
-        let entry = HistoryEntry { timeline: TimelineId::FIRST, switch, reason: "x".to_owned() };
+        let entry = HistoryEntry { timeline: TimelineId::FIRST, switch, reason: b"x".to_vec() };
         TimelineHistory { timeline: TimelineId::new(timeline).expect("not zero"), entries: vec![entry] }
     }
 
