@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use walseal_common::config::{Config, ConfigError, OpenError, StoreUse};
-use walseal_common::repository::{Repository, RepositoryError};
+use walseal_common::config::{Config, ConfigError, StoreUse};
+use walseal_common::repository::Repository;
 use walseal_common::seal::TrustedWriters;
 use walseal_common::segment::WalFileName;
 use walseal_common::terminal::{FetchExit, printable};
 use walseal_common::timeline::SystemIdentifier;
 
-use crate::fetch::{Ending, FetchError, Fetcher, Patience, Route, WorkingDirectory, fetch_patiently};
+use crate::fetch::{Ending, FetchError, Fetcher, Patience, Route, WorkingDirectory, patiently};
 use crate::rebuild::read_plan;
 
 /// What `fetch` is told.
@@ -25,19 +25,6 @@ pub struct Arguments {
     /// The plan that restore wrote beside the data directory
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
-}
-
-/// Why there was not even an attempt.
-#[derive(Debug, thiserror::Error)]
-enum SetupError {
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    #[error(transparent)]
-    Fetch(#[from] FetchError),
-    #[error(transparent)]
-    Repository(#[from] RepositoryError),
 }
 
 /// Delivers the file; says on standard error, which is PostgreSQL's log, why not.
@@ -74,14 +61,18 @@ async fn attempt(
     arguments: &Arguments,
     cluster: Option<SystemIdentifier>,
     config: Result<Config, ConfigError>,
-) -> Result<Ending, SetupError> {
-    let file: WalFileName = arguments.file.parse().map_err(FetchError::Name)?;
-    let config = config?;
+) -> Result<Ending, FetchError> {
+    let file: WalFileName = arguments.file.parse()?;
+    let config = config.map_err(walseal_common::config::OpenError::Config)?;
     let place = WorkingDirectory::current();
-    let (fetcher, standby) = (open(&config, arguments.plan.as_deref(), cluster, &place).await?, place.is_standby());
-    let patience =
-        Patience { retry: config.fetch.retry.value, standby: standby.then_some(config.fetch.retry_standby.value) };
-    Ok(fetch_patiently(&fetcher, file, &arguments.path, patience).await)
+    let standby = place.is_standby().then_some(config.fetch.retry_standby.value);
+    let patience = Patience { retry: config.fetch.retry.value, standby };
+    let attempt = || async {
+        // Opened anew each time: a file system may be mounted by then, or credentials renewed.
+        let fetcher = open(&config, arguments.plan.as_deref(), cluster, &place).await?;
+        fetcher.fetch(file, &arguments.path).await
+    };
+    Ok(patiently(patience, attempt).await)
 }
 
 /// Opens what the configuration names. With a plan, or in a data directory, nothing is asked of the store for that.
@@ -90,18 +81,18 @@ async fn open(
     plan: Option<&Path>,
     cluster: Option<SystemIdentifier>,
     place: &WorkingDirectory,
-) -> Result<Fetcher, SetupError> {
-    let store = config.open_store(StoreUse::Conditional).await?;
-    let identities = config.open_identities()?;
-    let trust = TrustedWriters::new(config.open_trusted_writers()?);
+) -> Result<Fetcher, FetchError> {
     let route = match plan {
-        Some(path) => Route::Planned(Arc::new(read_plan(path).map_err(FetchError::Plan)?)),
+        Some(path) => Route::Planned(Arc::new(read_plan(path)?)),
         None => Route::ByNumber,
     };
     let cluster = match (&route, cluster) {
         (Route::Planned(plan), _) => place.agree(Some(plan.cluster), "the plan")?,
         (Route::ByNumber, flag) => place.agree(flag, "--cluster-id")?,
     };
+    let identities = config.open_identities()?;
+    let trust = TrustedWriters::new(config.open_trusted_writers()?);
+    let store = config.open_store(StoreUse::Conditional).await?;
     let repository = match cluster {
         Some(cluster) => Repository::new(store, cluster, trust),
         None => Repository::find(store, None, trust).await?,

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use walseal_common::config::OpenError;
 use walseal_common::lsn::Lsn;
 use walseal_common::repository::RepositoryError;
 use walseal_common::segment::{SegmentName, SegmentSize, WalFileNameError};
@@ -30,6 +31,9 @@ pub enum FetchError {
     /// The plan.
     #[error("{0}; restore_command names it with --plan, and it lies beside the data directory")]
     Plan(#[from] PlanFileError),
+    /// What the configuration names.
+    #[error(transparent)]
+    Open(#[from] OpenError),
     /// A segment.
     #[error(transparent)]
     Segment(#[from] SegmentError),
@@ -112,20 +116,21 @@ impl FetchError {
             FetchError::Repository(error) | FetchError::HistoryMissing { source: error, .. } => is_permanent(error),
             FetchError::Segment(SegmentError::Repository(error)) => is_permanent(error),
             FetchError::Segment(error) => error.is_permanent() && !error.is_missing(),
-            FetchError::Hole { .. } | FetchError::Io { .. } => false,
+            FetchError::Hole { .. } | FetchError::Io { .. } | FetchError::Open(OpenError::Store(_)) => false,
             _ => true,
         }
     }
 
     /// Whether the store just does not answer. Only that may look like "not there" to a standby.
     pub fn is_silence(&self) -> bool {
-        let error = match self {
-            FetchError::Repository(error) => error,
-            FetchError::Segment(SegmentError::Repository(error)) => error,
+        let store = match self {
+            FetchError::Open(OpenError::Store(store))
+            | FetchError::Repository(RepositoryError::Store(store))
+            | FetchError::HistoryMissing { source: RepositoryError::Store(store), .. }
+            | FetchError::Segment(SegmentError::Repository(RepositoryError::Store(store))) => store,
             _ => return false,
         };
-        matches!(error, RepositoryError::Store(store)
-            if matches!(store.kind, StoreErrorKind::Unreachable | StoreErrorKind::Throttled))
+        matches!(store.kind, StoreErrorKind::Unreachable | StoreErrorKind::Throttled)
     }
 }
 

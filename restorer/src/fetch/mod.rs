@@ -28,7 +28,7 @@ use walseal_common::timeline::{Branch, TimelineHistory, TimelineId};
 use walseal_common::wal::{ExpectedHeader, check_segment_header};
 
 pub use error::FetchError;
-pub use patience::{Ending, Patience, fetch_patiently};
+pub use patience::{Ending, Patience, patiently};
 pub use place::WorkingDirectory;
 pub use route::Route;
 

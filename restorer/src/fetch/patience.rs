@@ -1,13 +1,11 @@
 //! How long is tried before a request fails, and how it ends.
 
 use std::future::Future;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use walseal_common::segment::WalFileName;
 use walseal_common::terminal::FetchExit;
 
-use super::{FetchError, Fetcher, Outcome};
+use super::{FetchError, Outcome};
 
 /// The first pause between two attempts; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -47,12 +45,9 @@ impl Ending {
     }
 }
 
-/// Fetches, trying again what may pass. What cannot pass by waiting is tried once more, for bytes that were damaged on the way.
-pub async fn fetch_patiently(fetcher: &Fetcher, file: WalFileName, target: &Path, patience: Patience) -> Ending {
-    repeat(patience, || fetcher.fetch(file, target)).await
-}
-
-async fn repeat<F: Future<Output = Result<Outcome, FetchError>>>(
+/// Attempts until there is an answer, as long as `patience` lasts. What cannot pass by waiting is tried once more, for bytes
+/// that were damaged on the way.
+pub async fn patiently<F: Future<Output = Result<Outcome, FetchError>>>(
     patience: Patience,
     mut attempt: impl FnMut() -> F,
 ) -> Ending {

@@ -20,7 +20,8 @@ const AT_ONCE: Patience = Patience { retry: Duration::ZERO, standby: None };
 
 async fn end(bed: &Bed, fetcher: &Fetcher, file: &str, patience: Patience) -> Ending {
     let file: WalFileName = file.parse().expect("a name");
-    fetch_patiently(fetcher, file, &bed.target(), patience).await
+    let target = bed.target();
+    patiently(patience, || fetcher.fetch(file, &target)).await
 }
 
 #[tokio::test]
