@@ -78,7 +78,16 @@ impl Archive {
                 server
             }
         };
-        let repository = Repository::new(self.store.clone(), cluster, self.trust.clone());
+        self.with_capabilities(Repository::new(self.store.clone(), cluster, self.trust.clone())).await
+    }
+
+    /// What `repository` is, and the repository as its store must be used: where that was seen to overwrite, every put
+    /// looks first.
+    pub async fn with_capabilities(
+        &self,
+        repository: Repository,
+    ) -> Result<(Repository, RepositoryIdentity), ArchiveError> {
+        let cluster = repository.cluster();
         let identity = repository.identity().await?;
         if identity.capabilities.conditional_put {
             return Ok((repository, identity));

@@ -11,6 +11,7 @@ use walseal_common::repository::{Repository, RepositoryIdentity};
 
 use crate::archive::{Archive, ArchiveError};
 use crate::base_backup::{self, TakeError};
+use crate::hook::{Archivist, PushError};
 use crate::keys::ArchiveKeys;
 use crate::socket::{self, Answers, Reporter, Request, SocketError};
 use crate::stream::{ProgressWatch, SessionEnd, StreamError, Streamer, Timing};
@@ -75,11 +76,13 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
     );
     let desk = Desk {
         conninfo,
-        repository,
-        identity,
+        repository: repository.clone(),
+        identity: identity.clone(),
         keys: archive.keys.clone(),
         progress: streamer.progress(),
         backup: Mutex::new(()),
+        archivist: Archivist::new(repository, identity, archive.keys.clone()),
+        pushes: Mutex::new(()),
     };
     let socket = socket::path(&state_dir);
     let serving = tokio::spawn(socket::serve(&socket, Arc::new(desk)).await?);
@@ -150,6 +153,9 @@ struct Desk {
     progress: ProgressWatch,
     /// One backup at a time.
     backup: Mutex<()>,
+    archivist: Archivist,
+    /// One file at a time.
+    pushes: Mutex<()>,
 }
 
 #[async_trait::async_trait]
@@ -158,12 +164,20 @@ impl Answers for Desk {
         match request {
             Request::Status => serde_json::to_value(self.progress.now()).map_err(|error| error.to_string()),
             Request::Backup => self.backup(&reporter).await.map_err(|error| error.to_string()),
-            Request::Push { path } => Err(format!("{} is not taken by this daemon", path.display())),
+            Request::Push { path } => self.push(&path).await.map_err(|error| error.to_string()),
         }
     }
 }
 
 impl Desk {
+    async fn push(&self, path: &std::path::Path) -> Result<serde_json::Value, PushError> {
+        // Each holds up to 16 MiB of WAL and its sealed form (I11).
+        let _turn = self.pushes.lock().await;
+        let outcome = self.archivist.push(path).await?;
+        tracing::debug!(?outcome, path = %path.display(), "pushed");
+        Ok(serde_json::Value::Null)
+    }
+
     async fn backup(&self, reporter: &Reporter) -> Result<serde_json::Value, TakeError> {
         let _one = self.backup.try_lock().map_err(|_| TakeError::Busy)?;
         let say = reporter.clone();

@@ -6,6 +6,7 @@
 //! | [`daemon`] | owns the stream and the socket |
 //! | [`socket`] | how the other verbs and the hook talk to the daemon |
 //! | [`stream`] | WAL over the replication protocol: receive, cut, ship, confirm |
+//! | [`hook`] | `archive_command`: header checks, look-ahead, standalone shipping |
 //! | [`shipment`] | a piece of WAL on its way into the repository |
 //! | [`base`] | base backups; [`base_backup`] brings one together with the stream |
 //! | [`archive`], [`keys`] | the configuration, opened |
@@ -15,6 +16,7 @@ pub mod base;
 pub mod base_backup;
 pub mod cmd;
 pub mod daemon;
+pub mod hook;
 pub mod keys;
 pub mod shipment;
 pub mod socket;

@@ -168,10 +168,20 @@ impl Piece {
         let (name, object) = self.sealed_as(self.name(), repository, keys).await?;
         match repository.put_wal(&name, &object, &section).await {
             Ok(put) => Ok(put),
-            Err(error @ (RepositoryError::Conflict { .. } | RepositoryError::OtherCompareKey { .. })) => {
+            Err(error) if error.is_conflict() => {
                 self.keep_conflicting(name, repository, keys).await?;
                 Err(error.into())
             }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// As [`Piece::ship`], for a piece that is probably there: one small read tells, and nothing is sealed then.
+    pub async fn ship_unless_there(&self, repository: &Repository, keys: &ArchiveKeys) -> Result<WalPut, ShipError> {
+        match repository.compare_wal(&self.name(), &self.section(keys)).await {
+            Ok(()) => Ok(WalPut::AlreadyThere),
+            // Other bytes: shipping finds the same, and keeps these.
+            Err(error) if error.is_not_found() || error.is_conflict() => self.ship(repository, keys).await,
             Err(error) => Err(error.into()),
         }
     }

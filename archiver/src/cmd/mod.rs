@@ -3,6 +3,7 @@
 mod backup;
 mod init;
 mod keygen;
+mod push;
 mod run;
 mod status;
 
@@ -36,6 +37,8 @@ enum Verb {
     Run,
     /// Take a base backup now
     Backup(backup::Arguments),
+    /// Ship a file of pg_wal: the archive_command hook
+    Push(push::Arguments),
     /// How far back and how close to now the cluster can be restored
     Status(status::Arguments),
 }
@@ -69,6 +72,7 @@ fn start(arguments: &Arguments) -> Result<(), Failure> {
             Verb::Init => init::run(open(config, StoreUse::SetUp).await?).await,
             Verb::Run => run::run(open(config, StoreUse::Conditional).await?).await,
             Verb::Backup(arguments) => backup::run(arguments, open(config, StoreUse::Conditional).await?).await,
+            Verb::Push(arguments) => push::run(arguments, open(config, StoreUse::Conditional).await?).await,
             Verb::Status(arguments) => status::run(arguments, open(config, StoreUse::Conditional).await?).await,
         }
     });

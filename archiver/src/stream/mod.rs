@@ -17,6 +17,6 @@ pub use cut::{Cutter, OverlapDiffers};
 pub use error::StreamError;
 pub use frontier::Frontier;
 pub use progress::{Progress, ProgressSender, ProgressWatch, StreamEnded};
-pub use resume::identify;
+pub use resume::{identify, store_histories};
 pub use session::{SessionEnd, Timing};
 pub use streamer::Streamer;

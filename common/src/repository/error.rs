@@ -75,6 +75,11 @@ impl RepositoryError {
         }
     }
 
+    /// Whether a name is taken by bytes that are others, or may be.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, RepositoryError::Conflict { .. } | RepositoryError::OtherCompareKey { .. })
+    }
+
     /// Whether there is just no such object.
     pub fn is_not_found(&self) -> bool {
         matches!(self, RepositoryError::Store(error) if error.kind == StoreErrorKind::NotFound)
