@@ -1,12 +1,13 @@
 //! The reading side: from a repository back to a PostgreSQL cluster.
 //!
 //! [`plan`] turns a target and a repository into a [`plan::Plan`], a value that says everything before a byte moves;
-//! [`rebuild`] writes the data directory;
+//! [`rebuild`] writes the data directory; [`instance`] runs recovery on it; [`fetch`] hands PostgreSQL its WAL;
 //! [`segment_source`] puts the bytes of a segment together from whatever objects hold them.
 
 pub mod access;
 pub mod cmd;
 pub mod fetch;
+pub mod instance;
 pub mod plan;
 pub mod rebuild;
 pub mod segment_source;

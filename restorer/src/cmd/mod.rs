@@ -4,6 +4,7 @@ mod fetch;
 mod keygen;
 mod list;
 mod plan;
+mod restore;
 mod target;
 
 use std::process::ExitCode;
@@ -38,6 +39,8 @@ enum Verb {
     List(list::Arguments),
     /// Explain a restore before a byte moves
     Plan(plan::Arguments),
+    /// Rebuild a cluster as it was
+    Restore(Box<restore::Arguments>),
     /// Deliver a file of WAL to PostgreSQL: the restore_command hook
     #[command(after_help = "Exit codes: 0 delivered; 1 proven that nothing is known there; 200 anything else.")]
     Fetch(fetch::Arguments),
@@ -81,6 +84,10 @@ fn start(arguments: &Arguments) -> Result<(), Failure> {
             Verb::Keygen(_) | Verb::Fetch(_) => Ok(()),
             Verb::List(verb) => list::run(verb, &arguments.open().await?).await,
             // The target is read before the repository: a wrong command line should not wait for a store.
+            Verb::Restore(verb) => {
+                let request = verb.target.request()?;
+                restore::run(verb, &request, &arguments.open().await?).await
+            }
             Verb::Plan(verb) => {
                 let request = verb.target.request()?;
                 plan::run(verb, &request, &arguments.open().await?).await

@@ -7,6 +7,7 @@
 //!
 //! | module | holds |
 //! | --- | --- |
+//! | [`order`] | all of it, in that order |
 //! | [`survey`] | what the backup consists of |
 //! | [`owner`] | who the files will belong to, and what that user can read |
 //! | [`layout`], [`vacancy`], [`tablespaces`] | where everything goes; which folders are free to take |
@@ -18,6 +19,7 @@
 mod configure;
 mod error;
 mod layout;
+mod order;
 mod owner;
 mod placing;
 mod plan_file;
@@ -40,6 +42,7 @@ use walseal_common::terminal::Progress;
 pub use configure::{RecoveryConfig, configure};
 pub use error::RebuildError;
 pub use layout::{Destination, Layout};
+pub use order::{Order, Restored};
 pub use owner::{Access, Accounts, Owner};
 pub use plan_file::{PlanFileError, companion_folder, read_plan, write_plan};
 pub use recovery_command::recovery_command;

@@ -135,7 +135,7 @@ impl Skeleton {
 
 impl Owner {
     /// Sets the permission bits of a file or folder and hands it to this user.
-    pub(super) fn take(&self, path: &Path, mode: u32) -> Result<(), RebuildError> {
+    pub(crate) fn take(&self, path: &Path, mode: u32) -> Result<(), RebuildError> {
         fs::set_permissions(path, Permissions::from_mode(mode & 0o777))
             .map_err(RebuildError::io("change the permissions of", path))?;
         if self.is_other {
@@ -146,7 +146,7 @@ impl Owner {
     }
 
     /// The same for an open file.
-    pub(super) fn take_file(&self, file: &File, path: &Path, mode: u32) -> Result<(), RebuildError> {
+    pub(crate) fn take_file(&self, file: &File, path: &Path, mode: u32) -> Result<(), RebuildError> {
         file.set_permissions(Permissions::from_mode(mode & 0o777))
             .map_err(RebuildError::io("change the permissions of", path))?;
         if self.is_other {

@@ -1,0 +1,129 @@
+//! Where a restore landed, and what to type next.
+
+use serde::Serialize;
+use walseal_common::time::PgTimestamp;
+
+use crate::plan::{Plan, Target, TransactionPoint};
+use crate::rebuild::Restored;
+
+/// How recovery ended.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum Reached {
+    /// The cluster is on a timeline of its own; the private server was stopped again.
+    Promoted,
+    /// The private server waits at the target, readable.
+    Paused {
+        /// The folder of its socket.
+        socket: String,
+        /// Its process.
+        pid: u32,
+    },
+    /// The server stopped at the target, still in recovery.
+    ShutDown,
+}
+
+/// Where recovery landed, by the server's own words.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Landing {
+    /// How it ended.
+    #[serde(flatten)]
+    pub reached: Reached,
+    /// The timeline that `pg_control` names now.
+    pub timeline: Option<u32>,
+    /// What the server said where it stopped; nothing without a target.
+    pub server_said: Option<String>,
+    /// When the last replayed transaction ended, as the server said; nothing where it replayed none.
+    pub last_time: Option<PgTimestamp>,
+}
+
+impl Landing {
+    /// One word for progress.
+    pub(super) fn word(&self) -> &'static str {
+        match self.reached {
+            Reached::Promoted => "done, promoted and stopped",
+            Reached::Paused { .. } => "paused at the target",
+            Reached::ShutDown => "shut down at the target",
+        }
+    }
+
+    /// Where it landed, in lines. `plan` says which transactions stand on both sides of that point.
+    pub fn explain(&self, plan: &Plan) -> String {
+        let mut lines = Vec::new();
+        if let Some(said) = &self.server_said {
+            lines.push(format!("PostgreSQL says: {said}"));
+        }
+        let last = plan.last_before.filter(|last| self.last_time.is_none_or(|time| time == last.time));
+        match (last, self.last_time) {
+            (Some(last), _) => lines.push(format!("Last transaction: {}", transaction(&last))),
+            (None, Some(time)) => lines.push(format!("Last transaction: of {time}")),
+            (None, None) => lines.push("No transaction was replayed after the base backup.".to_owned()),
+        }
+        if let (Some(planned), Some(time)) = (plan.last_before, self.last_time)
+            && planned.time != time
+            && plan.request.target != Target::Latest
+        {
+            lines.push(format!("Warning: the plan expected transaction {} of {} there.", planned.xid, planned.time));
+        }
+        if let Some(first) = &plan.first_after {
+            lines.push(format!("The one after it, which is not in: {}", transaction(first)));
+        }
+        if let Some(timeline) = self.timeline {
+            lines.push(format!("Timeline: {timeline}"));
+        }
+        lines.iter().map(|line| format!("{line}\n")).collect()
+    }
+}
+
+fn transaction(point: &TransactionPoint) -> String {
+    format!("{} of {}, at {}", point.xid, point.time, point.lsn)
+}
+
+/// What holds now, and what to type to go live.
+pub fn next_steps(plan: &Plan, restored: &Restored, landing: Option<&Landing>, kept_archiving: bool) -> String {
+    let (data, owner) = (restored.layout.data.display(), &restored.layout.owner);
+    let major = plan.base.postgres_version / 10_000;
+    let mut lines = Vec::new();
+    lines.push(if kept_archiving {
+        "Archiving is as it was (--keep-archiving): the cluster archives as soon as it runs.".to_owned()
+    } else {
+        "Archiving is off, synchronous_standby_names is empty, and the cluster follows no other server \
+         (postgresql.auto.conf)."
+            .to_owned()
+    });
+    let run_as = if owner.is_other { format!("runuser -u {} -- ", owner.name) } else { String::new() };
+    let configuration = if restored.has_configuration {
+        String::new()
+    } else {
+        lines.push(format!(
+            "The backup has no postgresql.conf: the cluster keeps it elsewhere (Debian: /etc/postgresql/{major}/main). Put one \
+             into {data}, or name it as below."
+        ));
+        format!(" -o \"-c config_file=/etc/postgresql/{major}/main/postgresql.conf -c data_directory={data}\"")
+    };
+    let start = format!("  {run_as}pg_ctl -D {data}{configuration} -l {data}.walseal/server.log start");
+    match landing.map(|landing| &landing.reached) {
+        Some(Reached::Paused { socket, pid }) => {
+            lines.push(format!("The server is readable (process {pid}): {run_as}psql -h {socket} -p 5432 -d postgres"));
+            lines.push("To go live from here, or to stop it:".to_owned());
+            lines.push(format!("  {run_as}pg_ctl -D {data} promote"));
+            lines.push(format!("  {run_as}pg_ctl -D {data} stop"));
+        }
+        Some(Reached::Promoted) => {
+            lines.push("To go live:".to_owned());
+            lines.push(start);
+        }
+        Some(Reached::ShutDown) | None => {
+            lines.push("To go live, which replays the WAL to the target:".to_owned());
+            lines.push(start);
+        }
+    }
+    if !kept_archiving {
+        lines.push(
+            "When it replaces the old cluster: point the archiver at it, and where it used archive_mode:\n  \
+             ALTER SYSTEM RESET archive_mode; and restart."
+                .to_owned(),
+        );
+    }
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}

@@ -1,0 +1,27 @@
+//! A private PostgreSQL on a restored directory: started, watched through recovery, stopped.
+//!
+//! It listens on a Unix socket in a folder of its owner only, and takes its connection settings from the command line, so that
+//! no file of the restored cluster is changed for it.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`programs`] | PostgreSQL's own programs, and running them as another user |
+//! | [`control`] | what `pg_control` says |
+//! | [`settings`] | the private server's settings |
+//! | [`server`] | the process: start, log, end |
+//! | [`recovery`] | watching recovery to its end |
+//! | [`landing`] | where it landed, and what to type next |
+
+mod control;
+mod error;
+mod landing;
+mod programs;
+mod recovery;
+mod server;
+mod settings;
+
+pub use control::ControlData;
+pub use error::InstanceError;
+pub use landing::{Landing, Reached, next_steps};
+pub use programs::Programs;
+pub use recovery::recover;

@@ -1,0 +1,61 @@
+//! PostgreSQL's own programs, and running them as another user.
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use walseal_common::postgres::programs::find;
+
+use super::InstanceError;
+use crate::rebuild::Owner;
+
+/// The programs of one major version.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Programs {
+    /// The server.
+    pub postgres: PathBuf,
+    /// What reads `pg_control`.
+    pub pg_controldata: PathBuf,
+    /// What starts and stops servers, for people.
+    pub pg_ctl: PathBuf,
+}
+
+impl Programs {
+    /// Those that fit a server of `version` (150018), in `pg_bin` where it is given.
+    ///
+    /// Runs programs and waits for them, for some milliseconds.
+    pub fn find(version: u32, pg_bin: Option<PathBuf>) -> Result<Programs, InstanceError> {
+        let program = |name| Ok::<_, InstanceError>(find(name, version / 10_000, pg_bin.as_deref())?.path);
+        Ok(Programs {
+            postgres: program("postgres")?,
+            pg_controldata: program("pg_controldata")?,
+            pg_ctl: program("pg_ctl")?,
+        })
+    }
+}
+
+/// `program` as `owner` runs it, in the folder `place`.
+pub(super) fn command(program: &Path, owner: &Owner, place: &Path) -> Command {
+    let mut command = if !owner.is_other {
+        Command::new(program)
+    } else if let Some(setpriv) = setpriv() {
+        // Unlike the standard library's own way it keeps the user's further groups, by which keys may be readable.
+        let mut command = Command::new(setpriv);
+        let groups: Vec<String> = owner.groups.iter().map(ToString::to_string).collect();
+        command.args([format!("--reuid={}", owner.uid), format!("--regid={}", owner.gid)]);
+        command.arg(format!("--groups={}", groups.join(","))).arg(program);
+        command
+    } else {
+        let mut command = Command::new(program);
+        command.uid(owner.uid).gid(owner.gid);
+        command
+    };
+    command.current_dir(place).env("LC_ALL", "C");
+    command
+}
+
+/// util-linux's `setpriv`, where it is.
+fn setpriv() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).map(|folder| folder.join("setpriv")).find(|program| program.is_file())
+}

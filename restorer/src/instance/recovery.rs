@@ -1,0 +1,129 @@
+//! Watching recovery to its end.
+
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{SignalKind, signal};
+use walseal_common::terminal::Progress;
+use walseal_common::time::PgTimestamp;
+
+use super::server::{GLANCE, Server, socket_folder};
+use super::{ControlData, InstanceError, Landing, Programs, Reached};
+use crate::plan::{Action, Plan, Target};
+use crate::rebuild::Restored;
+
+/// Longer than anything that recovery does in silence: `fetch` speaks while it tries again, and each segment is logged.
+const LONGEST_SILENCE: Duration = Duration::from_secs(1800);
+
+/// How long a shutdown with its checkpoint may take.
+const SHUTDOWN: Duration = Duration::from_secs(600);
+
+/// Runs recovery on a restored directory to its end: a promoted server is shut down again, a paused one goes on running.
+///
+/// Errors: the server ends early, with the last lines of its log; it says nothing for half an hour; an interrupt.
+pub async fn recover(programs: &Programs, restored: &Restored, plan: &Plan) -> Result<Landing, InstanceError> {
+    let progress = Progress::new("recovery", None);
+    let outcome = watch(programs, restored, plan, &progress).await;
+    match &outcome {
+        Ok(landing) => progress.finish(landing.word()),
+        Err(_) => progress.abandon(),
+    }
+    outcome
+}
+
+/// What PostgreSQL does at the target: without one it promotes whatever it was told.
+fn action(plan: &Plan) -> Action {
+    match plan.request.target {
+        Target::Latest => Action::Promote,
+        _ => plan.request.action,
+    }
+}
+
+async fn watch(
+    programs: &Programs,
+    restored: &Restored,
+    plan: &Plan,
+    progress: &Progress,
+) -> Result<Landing, InstanceError> {
+    let action = action(plan);
+    let interrupts =
+        |kind: SignalKind| signal(kind).map_err(InstanceError::io("listen for signals to", &restored.plan_file));
+    let (mut terminated, mut interrupted) =
+        (interrupts(SignalKind::terminate())?, interrupts(SignalKind::interrupt())?);
+    let mut server = Server::start(programs, restored, action == Action::Pause)?;
+    let (mut story, mut heard) = (Story::default(), Instant::now());
+    loop {
+        // Asked before the log is read: what it said last is then in the log.
+        let ended = server.has_ended()?;
+        for line in server.new_lines()? {
+            heard = Instant::now();
+            story.hear(&line, plan, progress);
+        }
+        let control = || ControlData::read(programs, &restored.layout.owner, &restored.layout.data);
+        if ended {
+            let file = server.files.log();
+            return match story.shut_down_at_target && action == Action::Shutdown {
+                true => Ok(story.landing(Reached::ShutDown, control()?.timeline())),
+                false => Err(InstanceError::Ended { log: server.last_lines(), file }),
+            };
+        }
+        if story.promoted {
+            server.stop(SHUTDOWN).await?;
+            return Ok(story.landing(Reached::Promoted, control()?.timeline()));
+        }
+        if story.paused {
+            let (socket, pid) = (socket_folder(&server.files).display().to_string(), server.pid().unwrap_or(0));
+            server.leave();
+            return Ok(story.landing(Reached::Paused { socket, pid }, control()?.timeline()));
+        }
+        if heard.elapsed() > LONGEST_SILENCE {
+            let (waited, log, file) = (heard.elapsed(), server.last_lines(), server.files.log());
+            return Err(InstanceError::Stalled { waited, log, file });
+        }
+        tokio::select! {
+            () = tokio::time::sleep(GLANCE) => {}
+            _ = terminated.recv() => return interrupt(server).await,
+            _ = interrupted.recv() => return interrupt(server).await,
+        }
+    }
+}
+
+async fn interrupt(server: Server) -> Result<Landing, InstanceError> {
+    server.stop(Duration::from_secs(60)).await?;
+    Err(InstanceError::Interrupted)
+}
+
+/// What the server's log has told so far. Messages are those of PostgreSQL's `xlogrecovery.c` and `postmaster.c`.
+#[derive(Debug, Default)]
+struct Story {
+    promoted: bool,
+    paused: bool,
+    shut_down_at_target: bool,
+    stopped: Option<String>,
+    last_time: Option<PgTimestamp>,
+}
+
+impl Story {
+    fn hear(&mut self, line: &str, plan: &Plan, progress: &Progress) {
+        let Some((_, message)) = line.split_once("LOG:  ") else { return };
+        if let Some(rest) = message.strip_prefix("restored log file \"") {
+            let file = rest.split('"').next().unwrap_or_default();
+            progress.message(&format!("replaying {file}"));
+            progress.advance(plan.segment_size.bytes());
+        } else if message.starts_with("recovery stopping ") {
+            self.stopped = Some(message.to_owned());
+        } else if let Some(time) = message.strip_prefix("last completed transaction was at log time ") {
+            self.last_time = time.trim().parse().ok();
+        } else if message.starts_with("pausing at the end of recovery") {
+            self.paused = true;
+        } else if message.starts_with("shutdown at recovery target") {
+            self.shut_down_at_target = true;
+        } else if message.starts_with("database system is ready to accept connections") {
+            // "… read-only connections" is said of a standby, and differs between versions.
+            self.promoted = true;
+        }
+    }
+
+    fn landing(self, reached: Reached, timeline: Option<u32>) -> Landing {
+        Landing { reached, timeline, server_said: self.stopped, last_time: self.last_time }
+    }
+}

@@ -1,0 +1,101 @@
+//! The private server's settings, given on its command line.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use super::programs::command;
+use super::{ControlData, InstanceError, Programs};
+use crate::rebuild::Owner;
+
+/// The files of a private server outside its data directory.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Files {
+    /// The folder of the others, and of the log.
+    pub(super) folder: PathBuf,
+    /// The folder of its socket.
+    pub(super) sockets: PathBuf,
+    /// A configuration file, where the cluster brought none.
+    pub(super) configuration: Option<PathBuf>,
+}
+
+impl Files {
+    pub(super) fn log(&self) -> PathBuf {
+        self.folder.join("server.log")
+    }
+
+    pub(super) fn access(&self) -> PathBuf {
+        self.folder.join("pg_hba.conf")
+    }
+
+    pub(super) fn identities(&self) -> PathBuf {
+        self.folder.join("pg_ident.conf")
+    }
+}
+
+/// Settings of a server that nobody but its owner reaches.
+///
+/// `readable` asks for reading during recovery. The limits are the larger of what `pg_control` demands and what the
+/// cluster's own configuration says (case 48): they may have come from a command line that is not here.
+pub(super) fn settings(
+    programs: &Programs,
+    owner: &Owner,
+    data: &Path,
+    files: &Files,
+    readable: bool,
+) -> Result<Vec<(String, String)>, InstanceError> {
+    let path = |path: PathBuf| path.to_string_lossy().into_owned();
+    let mut settings: Vec<(String, String)> = [
+        ("listen_addresses", String::new()),
+        ("port", "5432".to_owned()),
+        ("unix_socket_directories", path(files.sockets.clone())),
+        ("unix_socket_permissions", "0700".to_owned()),
+        ("hba_file", path(files.access())),
+        ("ident_file", path(files.identities())),
+        ("external_pid_file", String::new()),
+        ("ssl", "off".to_owned()),
+        ("hot_standby", if readable { "on" } else { "off" }.to_owned()),
+        ("restart_after_crash", "off".to_owned()),
+        // Its log is read here.
+        ("logging_collector", "off".to_owned()),
+        ("log_destination", "stderr".to_owned()),
+        ("log_min_messages", "warning".to_owned()),
+        ("log_line_prefix", "%m [%p] ".to_owned()),
+        ("lc_messages", "C".to_owned()),
+        ("log_timezone", "UTC".to_owned()),
+        ("timezone", "UTC".to_owned()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .to_vec();
+    if let Some(file) = &files.configuration {
+        settings.push(("config_file".to_owned(), path(file.clone())));
+    }
+    let control = ControlData::read(programs, owner, data)?;
+    for (name, least) in control.at_least() {
+        let configured = configured(programs, owner, data, files, name)?;
+        if configured < least {
+            settings.push((name.to_owned(), least.to_string()));
+        }
+    }
+    Ok(settings)
+}
+
+/// What the cluster's own configuration says of a number.
+fn configured(
+    programs: &Programs,
+    owner: &Owner,
+    data: &Path,
+    files: &Files,
+    name: &str,
+) -> Result<u64, InstanceError> {
+    let mut call = command(&programs.postgres, owner, data);
+    call.arg("-D").arg(data).args(["-C", name]).stdin(Stdio::null());
+    if let Some(file) = &files.configuration {
+        call.arg("-c").arg(format!("config_file={}", file.display()));
+    }
+    let output = call.output().map_err(InstanceError::io("run", &programs.postgres))?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    said.trim().parse().map_err(|_| InstanceError::Call {
+        program: format!("postgres -C {name}"),
+        said: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+    })
+}

@@ -1,0 +1,117 @@
+//! A whole restore: all checks, all files, recovery settings, the plan beside it.
+
+use std::path::{Path, PathBuf};
+
+use walseal_common::config::{Config, RepositoryUrl};
+use walseal_common::repository::{ObjectName, Repository};
+use walseal_common::seal::Identity;
+use walseal_common::terminal::Progress;
+
+use super::{
+    Access, Destination, Layout, RebuildError, RecoveryConfig, Source, Survey, check_space, companion_folder,
+    configure, needs, rebuild, recovery_command, write_plan,
+};
+use crate::plan::Plan;
+
+/// The most WAL that is counted on: recovery removes what it has replayed at each restartpoint, which comes at the latest
+/// after `max_wal_size` (1 GiB unless set).
+const MOST_WAL: u64 = 2 << 30;
+
+/// What is to be restored, to where, and how.
+#[derive(Clone, Debug)]
+pub struct Order<'a> {
+    /// The plan.
+    pub plan: &'a Plan,
+    /// Where to.
+    pub destination: Destination,
+    /// Data objects at a time.
+    pub jobs: usize,
+    /// Whether archiving stays as it was.
+    pub keep_archiving: bool,
+    /// This program, for `restore_command`.
+    pub program: PathBuf,
+    /// The configuration that names repository and keys.
+    pub config: &'a Config,
+    /// Whether `restore_command` may rely on this process' environment where there is no configuration file.
+    pub inherits_environment: bool,
+}
+
+/// A data directory that is ready to be started.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Restored {
+    /// Where everything lies.
+    pub layout: Layout,
+    /// The plan beside it.
+    pub plan_file: PathBuf,
+    /// Whether `postgresql.conf` came with the backup; Debian keeps it elsewhere.
+    pub has_configuration: bool,
+    /// Bytes of all files.
+    pub bytes: u64,
+}
+
+impl Order<'_> {
+    /// Does it. Everything that can be checked before a byte is written is.
+    ///
+    /// Errors: see [`RebuildError`]. After [`RebuildError::Refused`] nothing was written; after others there is a data
+    /// directory without `pg_control`, on which no server starts.
+    pub async fn carry_out(
+        self,
+        repository: &Repository,
+        identities: &[Identity],
+        progress: &Progress,
+    ) -> Result<Restored, RebuildError> {
+        let label = repository.label(&self.plan.base.id).await?;
+        let source = Source { repository, identities, label: &label };
+        let survey = Survey::of(source).await?;
+        let layout = Layout::decide(&self.destination, &survey)?;
+        let wal = self.plan.cost.wal_bytes.min(MOST_WAL).saturating_add(2 * self.plan.segment_size.bytes());
+        check_space(&needs(&layout, &survey, wal)?)?;
+        self.check_access(repository)?;
+        let plan_file = companion_folder(&layout.data).join("plan.json");
+        let restore_command = recovery_command(&self.program, self.config_file()?, &plan_file)?;
+
+        write_plan(self.plan, &layout.data, &layout.owner)?;
+        progress.set_total(survey.total_bytes());
+        let unfinished = rebuild(source, layout.clone(), self.jobs, progress).await?;
+        let recovery = self.plan.recovery.clone();
+        configure(&unfinished, &RecoveryConfig { recovery, restore_command, keep_archiving: self.keep_archiving })?;
+        unfinished.finish()?;
+        let (has_configuration, bytes) = (survey.has_configuration, survey.total_bytes());
+        Ok(Restored { layout, plan_file, has_configuration, bytes })
+    }
+
+    fn config_file(&self) -> Result<Option<&Path>, RebuildError> {
+        let file = self.config.file();
+        if file.is_none() && !self.inherits_environment {
+            let why = "there is no configuration file, and PostgreSQL will run walseal-restorer fetch without this \
+                       environment";
+            let next = "write repository and keys to a file and name it: --config FILE (or restore with --start)";
+            return Err(RebuildError::refused(why, [next.to_owned()]));
+        }
+        Ok(file)
+    }
+
+    /// The owner runs `fetch` during recovery: everything that it reads must be open to that user.
+    fn check_access(&self, repository: &Repository) -> Result<(), RebuildError> {
+        let owner = &self.destination.owner;
+        let check = |path: &Path, access, purpose| owner.check_access(path, access, purpose);
+        check(&self.program, Access::Run, "it is the program of restore_command")?;
+        if let Some(file) = self.config.file() {
+            check(file, Access::Read, "it says where the WAL is")?;
+        }
+        for file in self.config.keys.identity_files.iter().flat_map(|files| &files.value) {
+            check(file, Access::Read, "it opens the WAL")?;
+        }
+        let s3 = &self.config.repository.s3;
+        let files = [&s3.access_key_id_file, &s3.secret_access_key_file, &s3.session_token_file, &s3.ca_file];
+        for file in files.into_iter().flatten() {
+            check(&file.value, Access::Read, "the repository is reached with it")?;
+        }
+        if let Some(RepositoryUrl::Directory { path }) = self.config.repository.url.as_ref().map(|url| &url.value) {
+            check(path, Access::List, "the WAL lies there")?;
+            let identity = path.join(ObjectName::Identity.key(repository.cluster()));
+            check(&identity, Access::Read, "the WAL lies beside it")?;
+        }
+        Ok(())
+    }
+}
