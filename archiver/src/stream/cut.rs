@@ -7,6 +7,7 @@ use walseal_common::segment::{SegmentNumber, SegmentSize};
 use walseal_common::timeline::Branch;
 use walseal_common::wal::{Content, Event, WalkOptions, Walker};
 
+use super::chain::Durable;
 use crate::shipment::{Piece, PieceKind};
 
 /// How many tails a part of a segment may have before one is shipped that covers all of it, so that a reader never
@@ -16,14 +17,19 @@ const MOST_TAILS: u32 = 32;
 /// WAL that came again is not what was shipped before.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the server's WAL up to {at} is not what branch {branch} of the repository holds: another server wrote this \
-     timeline, or one of the two is damaged. Nothing is confirmed any more; find out which server is alive"
+    "the server's WAL up to {at} is not what {name} holds, written by {writer}: another server wrote branch {branch}, \
+     or one of the two is damaged. Nothing is confirmed any more, and the slot keeps this server's WAL; find out which \
+     server is alive and stop the other's archiver"
 )]
 pub struct OverlapDiffers {
     /// The branch.
     pub branch: Branch,
     /// The position for which both sides have a digest.
     pub at: Lsn,
+    /// The object that ends there.
+    pub name: String,
+    /// Who wrote that object.
+    pub writer: String,
 }
 
 /// What is known of a stretch of WAL while it grows.
@@ -51,8 +57,8 @@ pub struct Cutter {
     cut: Lsn,
     cut_digest: CompareDigest,
     cut_tally: Tally,
-    /// End of what was durable before this stream, and its digest: compared when the stream has passed it.
-    overlap: Option<(Lsn, CompareDigest)>,
+    /// End of what was durable before this stream: compared when the stream has passed it.
+    overlap: Option<(Lsn, Durable)>,
 }
 
 impl std::fmt::Debug for Cutter {
@@ -62,14 +68,14 @@ impl std::fmt::Debug for Cutter {
 }
 
 impl Cutter {
-    /// Begins at `start`, the start of a segment. `durable` tells what lies in the repository of this segment: its end
-    /// and the digest there; it is compared when the stream has passed it, and is not shipped again as a tail.
+    /// Begins at `start`, the start of a segment. `durable` tells what lies in the repository of this segment, and up to
+    /// where; it is compared when the stream has passed it, and is not shipped again as a tail.
     pub fn new(
         branch: Branch,
         segment_size: SegmentSize,
         key: &CompareKey,
         start: Lsn,
-        durable: Option<(Lsn, CompareDigest)>,
+        durable: Option<(Lsn, Durable)>,
     ) -> Cutter {
         debug_assert_eq!(segment_size.offset(start), 0, "a stream begins with a segment");
         let hasher = key.hasher();
@@ -102,6 +108,11 @@ impl Cutter {
         self.received().bytes_since(self.cut)
     }
 
+    /// Whether what was durable before this stream has yet to be compared with what comes.
+    pub fn is_comparing(&self) -> bool {
+        self.overlap.is_some()
+    }
+
     /// Takes the bytes that follow. Parts and segments that they complete are appended to `pieces`.
     ///
     /// Errors: the bytes contradict what the repository holds.
@@ -109,11 +120,14 @@ impl Cutter {
         while !bytes.is_empty() {
             let (now, later) = bytes.split_at(bytes.len().min(self.room()));
             self.take(now);
-            if let Some((at, expected)) = self.overlap.filter(|(at, _)| *at == self.received()) {
-                if self.hasher.digest() != expected {
-                    return Err(OverlapDiffers { branch: self.branch, at });
+            if let Some((at, durable)) =
+                self.overlap.take_if(|(at, _)| *at == self.part_start.advance(self.part.len() as u64))
+            {
+                if self.hasher.digest() != durable.digest {
+                    let Durable { name, writer, .. } = durable;
+                    return Err(OverlapDiffers { branch: self.branch, at, name, writer });
                 }
-                self.overlap = None;
+                self.part_tails = durable.pieces;
                 self.mark_cut();
             }
             if self.received().bytes_since(self.part_start) == self.part_capacity() {
@@ -128,10 +142,7 @@ impl Cutter {
     fn room(&self) -> usize {
         let received = self.received();
         let part_end = self.part_start.advance(self.part_capacity());
-        let due = match self.overlap {
-            Some((at, _)) if at > received => at.min(part_end),
-            _ => part_end,
-        };
+        let due = self.overlap.as_ref().map_or(part_end, |(at, _)| part_end.min(*at));
         usize::try_from(due.bytes_since(received)).unwrap_or(usize::MAX)
     }
 
@@ -287,6 +298,10 @@ mod tests {
         hasher.digest()
     }
 
+    fn durable(key: &CompareKey, bytes: &[u8]) -> Durable {
+        Durable { digest: digest(key, bytes), name: "tail/x".to_owned(), writer: "walsealw1x".to_owned(), pieces: 1 }
+    }
+
     const MIB: u64 = 1 << 20;
 
     proptest! {
@@ -356,15 +371,15 @@ mod tests {
         let size = SegmentSize::new(MIB).expect("a legal size");
         let (start, key) = (SegmentNumber(9).start(size), key());
         let wal = noise(3000);
-        let durable = (start.advance(1000), digest(&key, &wal[..1000]));
-        let mut cutter = Cutter::new(branch(), size, &key, start, Some(durable));
+        let durable = durable(&key, &wal[..1000]);
+        let mut cutter = Cutter::new(branch(), size, &key, start, Some((start.advance(1000), durable.clone())));
         let mut pieces = Vec::new();
         cutter.push(&wal[..900], &mut pieces).expect("not at the position yet");
         assert!(cutter.cut_tail().is_none(), "nothing new before the position to compare");
         cutter.push(&wal[900..2000], &mut pieces).expect("the same bytes");
         let tail = cutter.cut_tail().expect("1000 new bytes");
         assert_eq!(tail.range(), LsnRange { start: start.advance(1000), end: start.advance(2000) });
-        assert_eq!(tail.digest_start, durable.1);
+        assert_eq!(tail.digest_start, durable.digest);
     }
 
     #[test]
@@ -372,10 +387,11 @@ mod tests {
         let size = SegmentSize::new(MIB).expect("a legal size");
         let (start, key) = (SegmentNumber(9).start(size), key());
         let mut wal = noise(3000);
-        let durable = (start.advance(1000), digest(&key, &wal[..1000]));
+        let durable = durable(&key, &wal[..1000]);
         wal[999] ^= 1;
-        let mut cutter = Cutter::new(branch(), size, &key, start, Some(durable));
-        let outcome = cutter.push(&wal, &mut Vec::new());
-        assert_eq!(outcome, Err(OverlapDiffers { branch: branch(), at: start.advance(1000) }));
+        let mut cutter = Cutter::new(branch(), size, &key, start, Some((start.advance(1000), durable)));
+        let error = cutter.push(&wal, &mut Vec::new()).expect_err("they differ");
+        assert_eq!((error.branch, error.at), (branch(), start.advance(1000)));
+        assert!(error.to_string().contains("what tail/x holds, written by walsealw1x"), "{error}");
     }
 }

@@ -4,6 +4,7 @@
 //! `ship` makes the piece durable, `frontier` advances over it, and only then `session` confirms it to the server.
 //! `received >= cut >= durable >= frontier == confirmed`, at every moment.
 
+mod chain;
 mod cut;
 mod error;
 mod frontier;
@@ -12,7 +13,10 @@ mod resume;
 mod session;
 mod ship;
 mod streamer;
+#[cfg(test)]
+mod tests;
 
+pub use chain::Durable;
 pub use cut::{Cutter, OverlapDiffers};
 pub use error::StreamError;
 pub use frontier::Frontier;

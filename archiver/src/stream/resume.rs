@@ -1,14 +1,15 @@
 //! Where a stream begins: the server's timeline and history, and the repository's frontier.
 
-use walseal_common::lsn::{Lsn, LsnRange};
+use walseal_common::lsn::Lsn;
 use walseal_common::postgres::ReplicationClient;
 use walseal_common::postgres::conninfo::TargetSessionAttrs;
 use walseal_common::repository::{ObjectName, Repository, RepositoryIdentity, WalListing};
-use walseal_common::seal::{CompareDigest, Draft, Kind, MAX_PLAINTEXT, WalSection};
-use walseal_common::segment::{SegmentName, SegmentSize};
+use walseal_common::seal::{CompareKeyId, Draft, Kind, MAX_PLAINTEXT};
+use walseal_common::segment::{SegmentName, SegmentNumber, SegmentSize};
 use walseal_common::timeline::{Branch, TimelineHistory, TimelineId};
 
 use super::StreamError;
+use super::chain::{self, Durable};
 use crate::keys::ArchiveKeys;
 
 /// Where a stream begins.
@@ -20,8 +21,17 @@ pub struct StartPoint {
     pub start: Lsn,
     /// End of the contiguous durable WAL; not below `start`.
     pub frontier: Lsn,
-    /// Digest of the segment up to the frontier, when that lies within a segment.
-    pub digest: Option<CompareDigest>,
+    /// What is durable between `start` and the frontier, to be compared with what the server sends. `None` when that is
+    /// nothing: then they are equal.
+    pub durable: Option<Durable>,
+}
+
+impl StartPoint {
+    /// A stream that goes on from nothing.
+    fn fresh(server: &ServerPosition, repository: &Repository, timeline: TimelineId, start: Lsn) -> StartPoint {
+        let own = server.history.ancestor(timeline).unwrap_or_else(|| TimelineHistory::root(timeline));
+        StartPoint { branch: own.branch(repository.cluster()), start, frontier: start, durable: None }
+    }
 }
 
 /// What the server is, checked against the repository (I4).
@@ -113,28 +123,26 @@ fn path(history: &TimelineHistory) -> Vec<TimelineId> {
 /// Finds where to begin on the server's path: at the frontier of the newest branch of it that the repository knows.
 ///
 /// `slot` is the oldest WAL that the slot keeps. Where the repository holds nothing of the path, the stream begins there.
+/// `key` is the compare key of this archiver.
 pub async fn start_point(
     repository: &Repository,
+    key: CompareKeyId,
     server: &ServerPosition,
     slot: Option<Lsn>,
 ) -> Result<StartPoint, StreamError> {
     let size = server.segment_size;
     let history = &server.history;
-    let mut timelines = path(history);
-    timelines.reverse();
-    for (at, timeline) in timelines.iter().enumerate() {
-        let Some(own) = history.ancestor(*timeline) else { continue };
+    let mut child = None;
+    for timeline in path(history).into_iter().rev() {
+        let Some(own) = history.ancestor(timeline) else { continue };
         let branch = own.branch(repository.cluster());
-        let listing = repository.wal_listing(branch, size, None).await?;
+        let listing = listing_about(repository, branch, size, slot).await?;
         if listing.is_empty() {
+            child = Some(timeline);
             continue;
         }
-        let end = history.end_of(*timeline);
-        let point = frontier_on(repository, &listing, slot).await?;
-        let Some(end) = end else { return Ok(point) };
-        if point.frontier < end {
-            return Ok(point);
-        }
+        let point = chain::frontier_of(repository, &listing, key, slot).await?;
+        let Some(end) = history.end_of(timeline).filter(|end| *end <= point.frontier) else { return Ok(point) };
         if point.frontier > end {
             // Case 11: the old primary had shipped more than the new one has.
             tracing::warn!(
@@ -145,96 +153,40 @@ pub async fn start_point(
                 "the server's history leaves this branch before the end of what is in the repository; the surplus is kept as the branch's end"
             );
         }
-        let segment = SegmentName::new(*timeline, size.number(end), size);
-        let kept =
-            size.offset(end) == 0 || listing.partials.contains(&segment) || listing.has_segment(size.number(end));
+        let segment = SegmentName::new(timeline, size.number(end), size);
+        let ends_with_an_object = size.offset(end).is_multiple_of(MAX_PLAINTEXT);
+        let kept = ends_with_an_object || listing.partials.contains(&segment) || listing.has_segment(size.number(end));
         if !kept && point.frontier == end {
             // Its last segment lies there as tails only: stream it once more, to keep it as `.partial`.
             return Ok(point);
         }
-        // The ancestor is complete: go on with its child, which `timelines` names just before it.
-        let child = at.checked_sub(1).and_then(|before| timelines.get(before)).copied().unwrap_or(history.timeline);
-        return Ok(fresh(repository, history, child, size.align_down(end)));
+        // The ancestor is complete: go on with its child.
+        return Ok(StartPoint::fresh(server, repository, child.unwrap_or(history.timeline), size.align_down(end)));
     }
+    Ok(after_loss(repository, server, slot))
+}
+
+/// Where to begin when nothing that the repository holds can be continued: with what the slot keeps, on the timeline that
+/// holds it.
+pub fn after_loss(repository: &Repository, server: &ServerPosition, slot: Option<Lsn>) -> StartPoint {
     let start = slot.unwrap_or(server.position);
-    let timeline = history.timeline_at(start);
-    Ok(fresh(repository, history, timeline, size.align_down(start)))
+    let timeline = server.history.timeline_at(start);
+    StartPoint::fresh(server, repository, timeline, server.segment_size.align_down(start))
 }
 
-fn fresh(repository: &Repository, history: &TimelineHistory, timeline: TimelineId, start: Lsn) -> StartPoint {
-    let own = history.ancestor(timeline).unwrap_or_else(|| TimelineHistory::root(timeline));
-    StartPoint { branch: own.branch(repository.cluster()), start, frontier: start, digest: None }
-}
-
-/// The frontier of a branch: the end of the contiguous durable WAL that reaches furthest without being beyond what the
-/// slot still keeps. With nothing to anchor it, the last run's.
-async fn frontier_on(
+/// The branch's WAL by name: from just before the slot's position on where that is enough, since tails stay for months.
+async fn listing_about(
     repository: &Repository,
-    listing: &WalListing,
+    branch: Branch,
+    size: SegmentSize,
     slot: Option<Lsn>,
-) -> Result<StartPoint, StreamError> {
-    let size = listing.segment_size;
-    let highest = listing.highest().unwrap_or_default();
-    let anchor = slot.map_or(highest, |slot| slot.min(highest));
-    let begins = |lsn: Lsn| {
-        let segment = size.align_down(lsn);
-        listing.has_segment(size.number(segment))
-            || listing.tails_of(size.number(segment)).iter().any(|t| t.start == segment)
-    };
-    // A position at the very end of a run lies in a segment that may not exist yet; the run before it counts.
-    let run_before = listing.runs.iter().rev().find(|run| run.start <= anchor).map(|run| run.start);
-    let first_tail = || listing.tails.keys().next().map(|number| number.start(size));
-    let from = if begins(anchor) { anchor } else { run_before.or_else(first_tail).unwrap_or(anchor) };
-    let frontier = repository.contiguous_end(listing, from).await?;
-    let start = size.align_down(frontier);
-    let digest = if frontier == start { None } else { Some(digest_at(repository, listing, frontier).await?) };
-    if frontier == start && start != size.align_down(from) {
-        // The frontier stands on a whole segment: what it says is trusted only as far as its signature.
-        let last = size.number(Lsn(start.0 - 1));
-        verify_segment(repository, listing, last).await?;
-    }
-    Ok(StartPoint { branch: listing.branch, start, frontier, digest })
-}
-
-async fn verify_segment(
-    repository: &Repository,
-    listing: &WalListing,
-    number: walseal_common::segment::SegmentNumber,
-) -> Result<(), StreamError> {
-    let size = listing.segment_size;
-    let segment = SegmentName::new(listing.branch.timeline, number, size);
-    let last_part = (size.bytes() > MAX_PLAINTEXT).then(|| (size.bytes() / MAX_PLAINTEXT - 1) as u8);
-    repository.read_header(&ObjectName::Wal(listing.branch, segment, last_part)).await?;
-    Ok(())
-}
-
-/// The digest of the segment up to `end`, from the verified header of the object that ends there.
-async fn digest_at(repository: &Repository, listing: &WalListing, end: Lsn) -> Result<CompareDigest, StreamError> {
-    let size = listing.segment_size;
-    let number = size.number(Lsn(end.0.saturating_sub(1)));
-    let segment = SegmentName::new(listing.branch.timeline, number, size);
-    let tails = listing.tails_of(number).iter().filter(|tail| tail.end == end);
-    let mut names: Vec<ObjectName> = tails.map(|tail| ObjectName::Tail(listing.branch, segment, *tail)).collect();
-    if let Some(part) = listing.parts_of(number).iter().find(|part| part_range(number.start(size), **part).end == end) {
-        names.push(ObjectName::Wal(listing.branch, segment, Some(*part)));
-    }
-    names.push(ObjectName::Partial(listing.branch, segment));
-    let mut last = None;
-    for name in names {
-        match repository.read_header(&name).await {
-            Ok((signed, _)) => {
-                let section: Option<WalSection> = signed.header.wal;
-                if let Some(section) = section.filter(|section| section.end == end) {
-                    return Ok(section.digest_end);
-                }
-            }
-            Err(error) => last = Some(error),
+) -> Result<WalListing, StreamError> {
+    if let Some(number) = slot.map(|slot| size.number(slot)) {
+        let from = SegmentNumber(number.0.saturating_sub(1));
+        let near = repository.wal_listing(branch, size, Some(from)).await?;
+        if near.last_begun(number).is_some() {
+            return Ok(near);
         }
     }
-    Err(last.map_or_else(|| StreamError::Task(format!("no object ends at the frontier {end}")), StreamError::from))
-}
-
-fn part_range(segment_start: Lsn, part: u8) -> LsnRange {
-    let start = segment_start.advance(u64::from(part) * MAX_PLAINTEXT);
-    LsnRange { start, end: start.advance(MAX_PLAINTEXT) }
+    Ok(repository.wal_listing(branch, size, None).await?)
 }

@@ -128,7 +128,8 @@ impl Streamer {
         let server = resume::identify(&mut client, &self.repository, &self.identity, wanted).await?;
         resume::store_histories(&self.repository, &self.keys, &server.history).await?;
         let slot = self.slot_position(&mut client).await?;
-        let mut point = resume::start_point(&self.repository, &server, slot).await?;
+        let key = self.keys.writer.compare().id();
+        let mut point = resume::start_point(&self.repository, key, &server, slot).await?;
         if let (Some(lost), Some(slot)) = (lost, slot) {
             let from = server.segment_size.align_down(slot);
             if point.frontier == lost && from > lost {
@@ -136,7 +137,7 @@ impl Streamer {
                     from = %lost, to = %from,
                     "gap: this WAL is not in the repository and no longer on the server; restores to times within it are impossible, and a new base backup is needed: walseal-archiver backup"
                 );
-                point = StartPoint { start: from, frontier: from, digest: None, ..point };
+                point = resume::after_loss(&self.repository, &server, Some(slot));
             }
         }
         self.stream_from(&mut client, stop, point, slot, &server).await
@@ -162,7 +163,7 @@ impl Streamer {
         );
         let frontier = Frontier::new(point.frontier);
         let following = frontier.watch();
-        let compare = point.digest.map(|digest| (point.frontier, digest));
+        let compare = point.durable.map(|durable| (point.frontier, durable));
         let cutter = Cutter::new(point.branch, server.segment_size, self.keys.writer.compare(), point.start, compare);
         let shipping = Shipping {
             repository: self.repository.clone(),

@@ -62,6 +62,19 @@ impl WalListing {
         Cover::of(end, &self.pieces_of(self.segment_size.number(end))).end
     }
 
+    /// The last segment, `until` at most, whose first bytes are there, whole or in pieces.
+    pub fn last_begun(&self, until: SegmentNumber) -> Option<SegmentNumber> {
+        let size = self.segment_size;
+        let begun =
+            |number: &SegmentNumber| self.pieces_of(*number).iter().any(|piece| piece.start == number.start(size));
+        let run = self.runs.iter().rev().find(|run| run.start <= until.start(size));
+        let whole = run.map(|run| until.min(size.number(Lsn(run.end.0 - 1))));
+        let tails = self.tails.range(..=until).rev().map(|(number, _)| *number).find(begun);
+        let parts = self.parts.range(..=until).rev().map(|(number, _)| *number).find(begun);
+        let partials = self.partials.iter().filter_map(|segment| segment.number(size)).filter(|n| *n <= until).max();
+        [whole, tails, parts, partials].into_iter().flatten().max()
+    }
+
     /// The highest LSN that any name speaks of.
     pub fn highest(&self) -> Option<Lsn> {
         let runs = self.runs.last().map(|run| run.end);

@@ -1,0 +1,5 @@
+//! The stream against repositories that kills, failures and strangers left behind, and against stores that fail.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod resuming;
+mod toy;

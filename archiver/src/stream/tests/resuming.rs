@@ -1,0 +1,295 @@
+//! Where a stream begins, by what lies in the repository and by where the slot stands.
+
+use walseal_common::lsn::Lsn;
+use walseal_common::repository::{Cover, RepositoryError};
+use walseal_common::seal::WriterKey;
+use walseal_common::segment::SegmentNumber;
+use walseal_common::store::fault::Call;
+use walseal_common::timeline::Branch;
+
+use super::toy::{Server, Toy, cutter, history, keys_with, root};
+use crate::shipment::PieceKind;
+use crate::stream::resume::{ServerPosition, StartPoint, after_loss};
+use crate::stream::{OverlapDiffers, StreamError};
+
+const KIB: u64 = 1 << 10;
+
+fn one(toy: &Toy) -> Branch {
+    root().branch(toy.repository.cluster())
+}
+
+fn positions(point: &StartPoint) -> (Lsn, Lsn) {
+    (point.start, point.frontier)
+}
+
+#[tokio::test]
+async fn an_empty_repository_begins_with_the_slots_segment() {
+    let toy = Toy::new(1);
+    let point = toy.begins(&root(), Some(toy.at(5, 70))).await.expect("a start");
+    assert_eq!(positions(&point), (toy.at(5, 0), toy.at(5, 0)));
+    let point = toy.begins(&root(), None).await.expect("a start");
+    assert_eq!(positions(&point), (toy.at(1000, 0), toy.at(1000, 0)), "without a slot, where the server is");
+}
+
+#[tokio::test]
+async fn i2_a_tail_beyond_a_segment_that_never_landed_is_not_the_frontier() {
+    // Segment 5 was in flight when a kill came; the first tail of segment 6 had overtaken it.
+    let toy = Toy::new(1);
+    toy.tail(one(&toy), toy.at(6, 0), toy.at(6, 100)).await;
+    let point = toy.begins(&root(), Some(toy.at(5, 70))).await.expect("a start");
+    assert_eq!(positions(&point), (toy.at(5, 0), toy.at(5, 0)));
+    // The same with whole segments beyond the hole, and with older WAL before it.
+    toy.whole(one(&toy), 7).await;
+    toy.tail(one(&toy), toy.at(8, 0), toy.at(8, 100)).await;
+    let point = toy.begins(&root(), Some(toy.at(5, 70))).await.expect("a start");
+    assert_eq!(positions(&point), (toy.at(5, 0), toy.at(5, 0)));
+    toy.whole(one(&toy), 4).await;
+    let point = toy.begins(&root(), Some(toy.at(5, 70))).await.expect("a start");
+    assert_eq!(point.frontier, toy.at(5, 0));
+}
+
+#[tokio::test]
+async fn i2_a_tail_whose_predecessor_never_landed_is_not_the_frontier() {
+    let toy = Toy::new(1);
+    toy.whole(one(&toy), 4).await;
+    toy.tail(one(&toy), toy.at(5, 0), toy.at(5, 100)).await;
+    toy.tail(one(&toy), toy.at(5, 200), toy.at(5, 300)).await;
+    let point = toy.begins(&root(), Some(toy.at(5, 50))).await.expect("a start");
+    assert_eq!(positions(&point), (toy.at(5, 0), toy.at(5, 100)));
+}
+
+#[tokio::test]
+async fn the_frontier_reaches_as_far_as_pieces_follow_each_other() {
+    let toy = Toy::new(1);
+    let (branch, at) = (one(&toy), |offset| toy.at(5, offset));
+    toy.whole(branch, 4).await;
+    for (from, to) in [(0, 10), (10, 20), (20, 30), (0, 30), (30, 40), (40, 55)] {
+        toy.tail(branch, at(from), at(to)).await;
+    }
+    let point = toy.begins(&root(), Some(at(30))).await.expect("a start");
+    assert_eq!(positions(&point), (at(0), at(55)));
+    // A later stream had begun at 40 and cut elsewhere; what the first had in flight landed, too.
+    toy.tail(branch, at(40), at(50)).await;
+    toy.tail(branch, at(50), at(80)).await;
+    let point = toy.begins(&root(), Some(at(30))).await.expect("a start");
+    assert_eq!(positions(&point), (at(0), at(80)));
+    assert_eq!(point.durable.map(|durable| durable.digest.to_string()), Some(digest(&toy, 5, 80)));
+}
+
+fn digest(toy: &Toy, number: u64, offset: u64) -> String {
+    toy.server.digest(&toy.keys, SegmentNumber(number), toy.at(number, offset)).to_string()
+}
+
+#[tokio::test]
+async fn case_17_pieces_of_two_servers_never_make_one_frontier() {
+    let toy = Toy::new(1);
+    let (branch, at) = (one(&toy), |offset| toy.at(5, offset));
+    let other = Server { seed: 1, ..toy.server };
+    toy.tail(branch, at(0), at(100)).await;
+    // Ours from 100 to 200 never landed, but the next one did. The other server's fits by name.
+    toy.tail(branch, at(200), at(300)).await;
+    toy.ship(&other.piece(&toy.keys, branch, PieceKind::Tail, at(100), at(200))).await;
+    let point = toy.begins(&root(), Some(at(0))).await.expect("a start");
+    assert_eq!(point.frontier, at(100), "what the slot keeps from 100 on is nowhere else");
+}
+
+#[tokio::test]
+async fn i1_what_no_trusted_writer_signed_does_not_count() {
+    let toy = Toy::new(1);
+    let stranger = keys_with(WriterKey::generate().expect("random bytes"));
+    let foreign = toy.trusting(&[&stranger]);
+    toy.whole(one(&toy), 4).await;
+    // A whole segment between what is confirmed and what is trusted.
+    let fake = toy.server.piece(&stranger, one(&toy), PieceKind::Whole, toy.at(5, 0), toy.at(6, 0));
+    fake.ship(&foreign, &stranger).await.expect("the store takes everything");
+    toy.whole(one(&toy), 6).await;
+    let error = toy.begins(&root(), Some(toy.at(4, 10))).await.expect_err("nobody knows what segment 5 is");
+    assert!(
+        matches!(&error, StreamError::Repository(RepositoryError::Object { name, .. }) if name.contains("/000000010000000000000005")),
+        "{error}"
+    );
+    // What was confirmed before is not read again.
+    let point = toy.begins(&root(), Some(toy.at(6, 10))).await.expect("a start");
+    assert_eq!(point.frontier, toy.at(7, 0));
+}
+
+#[tokio::test]
+async fn case_17_a_frontier_that_this_server_did_not_confirm_is_compared_before_it_counts() {
+    let toy = Toy::new(1);
+    toy.whole(one(&toy), 4).await;
+    toy.whole(one(&toy), 5).await;
+    // The slot stands where this server's own bytes were confirmed: nothing to compare.
+    let point = toy.begins(&root(), Some(toy.at(6, 0))).await.expect("a start");
+    assert_eq!((positions(&point), point.durable), ((toy.at(6, 0), toy.at(6, 0)), None));
+    // It does not reach the frontier: somebody else may have written the last segment.
+    let point = toy.begins(&root(), Some(toy.at(5, 10))).await.expect("a start");
+    assert_eq!(positions(&point), (toy.at(5, 0), toy.at(6, 0)));
+    let mut cut = cutter(&toy, &point);
+    let other = Server { seed: 1, ..toy.server };
+    let outcome = cut.push(&other.bytes(toy.at(5, 0), toy.at(6, 0)), &mut Vec::new());
+    assert!(matches!(&outcome, Err(OverlapDiffers { at, .. }) if *at == toy.at(6, 0)), "{outcome:?}");
+    let mut cut = cutter(&toy, &point);
+    cut.push(&toy.server.bytes(toy.at(5, 0), toy.at(6, 0)), &mut Vec::new()).expect("the same bytes");
+}
+
+#[tokio::test]
+async fn digests_of_another_compare_key_are_not_taken_for_other_bytes() {
+    let toy = Toy::new(1);
+    let stranger = keys_with(WriterKey::generate().expect("random bytes"));
+    let both = toy.trusting(&[&stranger]);
+    let tail = toy.server.piece(&stranger, one(&toy), PieceKind::Tail, toy.at(5, 0), toy.at(5, 100));
+    tail.ship(&both, &stranger).await.expect("the store takes it");
+    let error = toy.begins_in(&both, &root(), Some(toy.at(5, 0))).await.expect_err("nobody can tell");
+    assert!(matches!(error, StreamError::Repository(RepositoryError::OtherCompareKey { .. })), "{error}");
+}
+
+#[tokio::test]
+async fn a_hole_before_the_slot_is_tried_first() {
+    let toy = Toy::new(1);
+    toy.whole(one(&toy), 3).await;
+    toy.tail(one(&toy), toy.at(4, 0), toy.at(4, 100)).await;
+    let point = toy.begins(&root(), Some(toy.at(9, 10))).await.expect("a start");
+    assert_eq!(positions(&point), (toy.at(4, 0), toy.at(4, 100)));
+    // Once there is WAL where the slot stands, the hole is behind.
+    toy.whole(one(&toy), 9).await;
+    let point = toy.begins(&root(), Some(toy.at(9, 10))).await.expect("a start");
+    assert_eq!(point.frontier, toy.at(10, 0));
+}
+
+#[tokio::test]
+async fn case_18_segments_over_16_mib_resume_within_their_parts() {
+    let toy = Toy::new(32);
+    let (branch, at) = (one(&toy), |offset| toy.at(5, offset));
+    const PART: u64 = 16 << 20;
+    toy.ship(&toy.server.piece(&toy.keys, branch, PieceKind::Whole, at(0), at(PART))).await;
+    let point = toy.begins(&root(), Some(at(10))).await.expect("a start");
+    assert_eq!(positions(&point), (at(0), at(PART)));
+    toy.tail(branch, at(PART), at(PART + 10)).await;
+    toy.tail(branch, at(PART + 10), at(PART + 20)).await;
+    let point = toy.begins(&root(), Some(at(10))).await.expect("a start");
+    assert_eq!(positions(&point), (at(0), at(PART + 20)));
+    // The first part is missing: the second one counts for nothing.
+    let toy = Toy::new(32);
+    toy.ship(&toy.server.piece(&toy.keys, branch, PieceKind::Whole, at(PART), at(2 * PART))).await;
+    let point = toy.begins(&root(), Some(toy.at(5, 10))).await.expect("a start");
+    assert_eq!(positions(&point), (toy.at(5, 0), toy.at(5, 0)));
+}
+
+#[tokio::test]
+async fn case_11_an_ancestor_is_kept_as_partial_before_its_child_is_streamed() {
+    let toy = Toy::new(1);
+    let fork = toy.at(5, 300);
+    let path = history(2, &[(1, fork)]);
+    toy.whole(one(&toy), 4).await;
+    toy.tail(one(&toy), toy.at(5, 0), toy.at(5, 100)).await;
+    let branch = |point: &StartPoint| point.branch.timeline.number();
+    // Not at the fork yet.
+    let point = toy.begins(&path, Some(toy.at(5, 40))).await.expect("a start");
+    assert_eq!((branch(&point), positions(&point)), (1, (toy.at(5, 0), toy.at(5, 100))));
+    // At the fork, but a kill came before the partial.
+    toy.tail(one(&toy), toy.at(5, 100), fork).await;
+    let point = toy.begins(&path, Some(toy.at(5, 40))).await.expect("a start");
+    assert_eq!((branch(&point), positions(&point)), (1, (toy.at(5, 0), fork)));
+    toy.partial(one(&toy), toy.at(5, 0), fork).await;
+    let point = toy.begins(&path, Some(toy.at(5, 40))).await.expect("a start");
+    assert_eq!((branch(&point), positions(&point)), (2, (toy.at(5, 0), toy.at(5, 0))));
+}
+
+#[tokio::test]
+async fn case_11_a_partial_alone_is_the_end_of_its_branch() {
+    // Its tails were pruned: the partial holds their bytes.
+    let toy = Toy::new(1);
+    let fork = toy.at(5, 300);
+    toy.partial(one(&toy), toy.at(5, 0), fork).await;
+    let point = toy.begins(&history(2, &[(1, fork)]), Some(toy.at(5, 40))).await.expect("a start");
+    assert_eq!((point.branch.timeline.number(), positions(&point)), (2, (toy.at(5, 0), toy.at(5, 0))));
+    // Seen from a server that is still on the timeline, it is a piece like others.
+    let point = toy.begins(&root(), Some(toy.at(5, 40))).await.expect("a start");
+    assert_eq!(positions(&point), (toy.at(5, 0), fork));
+}
+
+#[tokio::test]
+async fn case_11_a_fork_at_the_end_of_a_part_needs_no_partial() {
+    let toy = Toy::new(32);
+    let fork = toy.at(5, 16 << 20);
+    toy.ship(&toy.server.piece(&toy.keys, one(&toy), PieceKind::Whole, toy.at(5, 0), fork)).await;
+    let point = toy.begins(&history(2, &[(1, fork)]), Some(toy.at(5, 40))).await.expect("a start");
+    assert_eq!((point.branch.timeline.number(), positions(&point)), (2, (toy.at(5, 0), toy.at(5, 0))));
+}
+
+#[tokio::test]
+async fn case_11_a_frontier_beyond_the_fork_starts_the_child_at_the_forks_segment() {
+    let toy = Toy::new(1);
+    toy.whole(one(&toy), 4).await;
+    toy.whole(one(&toy), 5).await;
+    toy.tail(one(&toy), toy.at(6, 0), toy.at(6, 100)).await;
+    let path = history(2, &[(1, toy.at(5, 300))]);
+    let point = toy.begins(&path, Some(toy.at(5, 200))).await.expect("a start");
+    assert_eq!((point.branch.timeline.number(), positions(&point)), (2, (toy.at(5, 0), toy.at(5, 0))));
+    // Once the child has WAL, it is the child's frontier that counts.
+    let child = path.branch(toy.repository.cluster());
+    toy.tail(child, toy.at(5, 0), toy.at(5, 400)).await;
+    let point = toy.begins(&path, Some(toy.at(5, 200))).await.expect("a start");
+    assert_eq!((point.branch, positions(&point)), (child, (toy.at(5, 0), toy.at(5, 400))));
+}
+
+#[tokio::test]
+async fn a_reader_needs_no_more_gets_after_many_restarts() {
+    // Each life ships a few tails and is killed: what the lives left must be coalesced by one of them.
+    let toy = Toy::new(1);
+    let mut slot = toy.at(5, 0);
+    for life in 0..12u64 {
+        let point = toy.begins(&root(), Some(slot)).await.expect("a start");
+        let listing = toy.repository.wal_listing(one(&toy), toy.server.size, None).await.expect("a listing");
+        let tails = listing.tails_of(SegmentNumber(5));
+        let gets = Cover::of(toy.at(5, 0), tails).pieces.len();
+        assert!(gets <= 64, "{gets} gets after {life} lives");
+        let mut cut = cutter(&toy, &point);
+        let mut pieces = Vec::new();
+        cut.push(&toy.server.bytes(point.start, point.frontier), &mut pieces).expect("the same bytes");
+        for _ in 0..20 {
+            let received = cut.received();
+            cut.push(&toy.server.bytes(received, received.advance(KIB)), &mut pieces).expect("new bytes");
+            pieces.extend(cut.cut_tail());
+        }
+        for piece in &pieces {
+            toy.ship(piece).await;
+        }
+        slot = cut.received();
+    }
+    assert_eq!(slot, toy.at(5, 240 * KIB));
+}
+
+#[tokio::test]
+async fn a_reconnect_lists_only_what_lies_about_the_slot() {
+    // Tails are never expired: months of them must not be listed each time a connection breaks.
+    let toy = Toy::new(1);
+    toy.forge_tails(one(&toy), 3, 2500);
+    toy.whole(one(&toy), 8).await;
+    toy.tail(one(&toy), toy.at(9, 0), toy.at(9, 10)).await;
+    let before = toy.store.calls(Call::List);
+    let point = toy.begins(&root(), Some(toy.at(9, 5))).await.expect("a start");
+    assert_eq!(point.frontier, toy.at(9, 10));
+    // Two prefixes, a page and the empty page after it.
+    assert_eq!(toy.store.calls(Call::List) - before, 4);
+}
+
+#[tokio::test]
+async fn case_14_after_a_loss_the_stream_begins_on_the_timeline_that_the_slot_keeps() {
+    let toy = Toy::new(1);
+    let path = history(2, &[(1, toy.at(5, 300))]);
+    let server = ServerPosition { history: path.clone(), position: toy.at(9, 5), segment_size: toy.server.size };
+    let begins = |slot| {
+        let point = after_loss(&toy.repository, &server, slot);
+        (point.branch, point.start, point.frontier)
+    };
+    let child = path.branch(toy.repository.cluster());
+    assert_eq!(begins(Some(toy.at(7, 40))), (child, toy.at(7, 0), toy.at(7, 0)));
+    assert_eq!(
+        begins(Some(toy.at(5, 400))),
+        (child, toy.at(5, 0), toy.at(5, 0)),
+        "the fork's segment is the child's, too"
+    );
+    assert_eq!(begins(Some(toy.at(5, 200))), (one(&toy), toy.at(5, 0), toy.at(5, 0)));
+    assert_eq!(begins(None), (child, toy.at(9, 0), toy.at(9, 0)), "a slot that keeps nothing");
+}
