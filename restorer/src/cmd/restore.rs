@@ -86,11 +86,12 @@ pub async fn run(arguments: &Arguments, request: &Request, access: &Access) -> R
         TablespaceMapping { pairs: arguments.tablespace.clone(), folder: arguments.tablespace_dir.clone() };
     let destination = Destination { data: target_dir, waldir: arguments.waldir.clone(), tablespaces, owner };
     let plan = plan::make(access, request).await?;
-    let programs = match arguments.start {
-        true => Some(instance::Programs::find(plan.base.postgres_version, pg_bin(arguments, &access.config))),
-        false => None,
+    // Without --start they are only named in what is printed last.
+    let programs = instance::Programs::find(plan.base.postgres_version, pg_bin(arguments, &access.config));
+    let programs = match programs {
+        Err(error) if arguments.start => return Err(start_failure(&error)),
+        found => found.ok(),
     };
-    let programs = programs.transpose().map_err(|error| start_failure(&error))?;
     if !arguments.json {
         eprint!("{}", plan.explain());
     }
@@ -113,13 +114,14 @@ pub async fn run(arguments: &Arguments, request: &Request, access: &Access) -> R
     };
     progress.finish(&format!("files in {}", restored.layout.data.display()));
     let landing = match &programs {
-        Some(programs) => {
+        Some(programs) if arguments.start => {
             let ran = instance::recover(programs, &restored, &plan).await;
             Some(ran.map_err(|error| start_failure(&error))?)
         }
-        None => None,
+        _ => None,
     };
-    show(&plan, &restored, landing.as_ref(), arguments)
+    let next = instance::next_steps(&plan, &restored, landing.as_ref(), arguments.keep_archiving, programs.as_ref());
+    show(&plan, &restored, landing.as_ref(), next, arguments)
 }
 
 fn jobs(arguments: &Arguments) -> usize {
@@ -131,8 +133,13 @@ fn pg_bin(arguments: &Arguments, config: &Config) -> Option<PathBuf> {
     arguments.pg_bin.clone().or_else(|| config.cluster.pg_bin.as_ref().map(|setting| setting.value.clone()))
 }
 
-fn show(plan: &Plan, restored: &Restored, landing: Option<&Landing>, arguments: &Arguments) -> Result<(), Failure> {
-    let next = instance::next_steps(plan, restored, landing, arguments.keep_archiving);
+fn show(
+    plan: &Plan,
+    restored: &Restored,
+    landing: Option<&Landing>,
+    next: String,
+    arguments: &Arguments,
+) -> Result<(), Failure> {
     if !arguments.json {
         let landed = landing.map(|landing| landing.explain(plan)).unwrap_or_default();
         print!("{}", printable(&format!("{landed}{next}")));

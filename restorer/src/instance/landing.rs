@@ -3,6 +3,7 @@
 use serde::Serialize;
 use walseal_common::time::PgTimestamp;
 
+use super::Programs;
 use crate::plan::{Plan, Target, TransactionPoint};
 use crate::rebuild::Restored;
 
@@ -79,8 +80,14 @@ fn transaction(point: &TransactionPoint) -> String {
     format!("{} of {}, at {}", point.xid, point.time, point.lsn)
 }
 
-/// What holds now, and what to type to go live.
-pub fn next_steps(plan: &Plan, restored: &Restored, landing: Option<&Landing>, kept_archiving: bool) -> String {
+/// What holds now, and what to type to go live. `programs` are those that are on this machine.
+pub fn next_steps(
+    plan: &Plan,
+    restored: &Restored,
+    landing: Option<&Landing>,
+    kept_archiving: bool,
+    programs: Option<&Programs>,
+) -> String {
     let (data, owner) = (restored.layout.data.display(), &restored.layout.owner);
     let major = plan.base.postgres_version / 10_000;
     let mut lines = Vec::new();
@@ -91,6 +98,7 @@ pub fn next_steps(plan: &Plan, restored: &Restored, landing: Option<&Landing>, k
          (postgresql.auto.conf)."
             .to_owned()
     });
+    let pg_ctl = programs.map_or_else(|| "pg_ctl".to_owned(), |programs| programs.pg_ctl.display().to_string());
     let run_as = if owner.is_other { format!("runuser -u {} -- ", owner.name) } else { String::new() };
     let configuration = if restored.has_configuration {
         String::new()
@@ -101,13 +109,13 @@ pub fn next_steps(plan: &Plan, restored: &Restored, landing: Option<&Landing>, k
         ));
         format!(" -o \"-c config_file=/etc/postgresql/{major}/main/postgresql.conf -c data_directory={data}\"")
     };
-    let start = format!("  {run_as}pg_ctl -D {data}{configuration} -l {data}.walseal/server.log start");
+    let start = format!("  {run_as}{pg_ctl} -D {data}{configuration} -l {data}.walseal/server.log start");
     match landing.map(|landing| &landing.reached) {
         Some(Reached::Paused { socket, pid }) => {
             lines.push(format!("The server is readable (process {pid}): {run_as}psql -h {socket} -p 5432 -d postgres"));
             lines.push("To go live from here, or to stop it:".to_owned());
-            lines.push(format!("  {run_as}pg_ctl -D {data} promote"));
-            lines.push(format!("  {run_as}pg_ctl -D {data} stop"));
+            lines.push(format!("  {run_as}{pg_ctl} -D {data} promote"));
+            lines.push(format!("  {run_as}{pg_ctl} -D {data} stop"));
         }
         Some(Reached::Promoted) => {
             lines.push("To go live:".to_owned());

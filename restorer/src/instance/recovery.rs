@@ -61,6 +61,7 @@ async fn watch(
         let control = || ControlData::read(programs, &restored.layout.owner, &restored.layout.data);
         if ended {
             let file = server.files.log();
+            Server::forget(restored)?;
             return match story.shut_down_at_target && action == Action::Shutdown {
                 true => Ok(story.landing(Reached::ShutDown, control()?.timeline())),
                 false => Err(InstanceError::Ended { log: server.last_lines(), file }),
@@ -68,6 +69,7 @@ async fn watch(
         }
         if story.promoted {
             server.stop(SHUTDOWN).await?;
+            Server::forget(restored)?;
             return Ok(story.landing(Reached::Promoted, control()?.timeline()));
         }
         if story.paused {

@@ -104,6 +104,15 @@ impl Server {
         Ok(())
     }
 
+    /// Takes away what a server that has ended leaves of its command line: `pg_ctl restart` would use it again.
+    pub(super) fn forget(restored: &Restored) -> Result<(), InstanceError> {
+        let path = restored.layout.data.join("postmaster.opts");
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(InstanceError::io("remove", &path)(error)),
+            _ => Ok(()),
+        }
+    }
+
     /// Lets it run on after this program.
     pub(super) fn leave(mut self) {
         self.child = None;

@@ -85,8 +85,8 @@ impl TablespaceMapping {
         // Its old place does only when somebody made it ready: a folder of that name may belong to a live cluster.
         let next = [
             format!("say where it goes: --tablespace {0}=NEW", was.display()),
-            "or put all tablespaces below one folder: --tablespace-dir FOLDER".to_owned(),
-            format!("or make its old place ready, as an empty folder: mkdir -p {}", was.display()),
+            "put all tablespaces below one folder: --tablespace-dir FOLDER".to_owned(),
+            format!("make its old place ready, as an empty folder: mkdir -p {}", was.display()),
         ];
         if !was.exists() {
             let why = format!("tablespace {oid} was at {}, which does not exist here", was.display());
