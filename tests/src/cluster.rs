@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 
 use walseal_common::lsn::Lsn;
+use walseal_common::segment::SegmentSize;
 
 use crate::deadline::{PATIENCE, eventually};
 use crate::port;
@@ -245,6 +246,12 @@ impl Cluster {
     /// Where the next WAL will be written.
     pub fn insert_lsn(&self) -> Result<Lsn> {
         Ok(self.value("select pg_current_wal_insert_lsn()")?.parse()?)
+    }
+
+    /// `wal_segment_size`.
+    pub fn segment_size(&self) -> Result<SegmentSize> {
+        let bytes = self.value("select setting from pg_settings where name = 'wal_segment_size'")?;
+        Ok(SegmentSize::new(bytes.parse()?)?)
     }
 
     /// The end of the WAL that the server itself has flushed; only that is sent to anybody.

@@ -5,6 +5,7 @@
 //! could have interrupted.
 
 use std::fs::Permissions;
+use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -154,7 +155,7 @@ pub fn make_dir(path: &Path, mode: u32) -> Result<()> {
     match std::fs::create_dir(path) {
         Ok(()) => std::fs::set_permissions(path, Permissions::from_mode(mode))
             .with_context(|| format!("setting the permissions of {}", path.display())),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error).with_context(|| format!("making {}", path.display())),
     }
 }
@@ -180,7 +181,14 @@ fn keep(path: &Path) -> Result<()> {
 /// Ends everything that runs in `path` and removes it.
 fn remove(path: &Path) -> Result<()> {
     end_processes(path)?;
-    std::fs::remove_dir_all(path).with_context(|| format!("removing {}", path.display()))
+    // What a process did last may still change the folder under the removal.
+    eventually(&format!("{} to be gone", path.display()), SERVER_END, || match std::fs::remove_dir_all(path) {
+        Ok(()) => Ok(Some(())),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => {
+            Ok((!path.exists()).then_some(()))
+        }
+        Err(error) => Err(error).with_context(|| format!("removing {}", path.display())),
+    })
 }
 
 /// Ends every process whose working directory lies in `path`: servers first and in order, so that they

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,7 +79,19 @@ impl Site {
     /// Runs `init` and starts the daemon.
     pub fn archive(&self) -> Result<Daemon> {
         self.archiver.run(&["init"])?.success()?;
-        self.archiver.daemon(&["run"])
+        self.start_daemon()
+    }
+
+    /// Starts the daemon and waits until it streams and answers the other verbs.
+    pub fn start_daemon(&self) -> Result<Daemon> {
+        let mut daemon = self.archiver.daemon(&["run"])?;
+        let session = self.cluster.session()?;
+        let socket = self.scratch.path().join("state/walseal.sock");
+        daemon.until("the daemon to stream and to listen", PATIENCE, || {
+            let streams = session.value("select coalesce(bool_or(active), false) from pg_replication_slots")? == "t";
+            Ok((streams && UnixStream::connect(&socket).is_ok()).then_some(()))
+        })?;
+        Ok(daemon)
     }
 
     /// A folder that is not there yet, for a restore.
@@ -186,9 +199,9 @@ impl Side {
         self.call(args).run()
     }
 
-    /// Runs a verb that moves data, within five minutes.
+    /// Runs a verb that moves data, within two minutes.
     pub fn run_long(&self, args: &[&str]) -> Result<Finished> {
-        self.call(args).within(PATIENCE * 5).run()
+        self.call(args).within(PATIENCE * 2).run()
     }
 
     /// Starts a verb that stays.

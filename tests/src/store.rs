@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::account::Account;
+use crate::proxy::Proxy;
 use crate::scratch::{Scratch, make_dir};
 
 /// A place for a repository, empty at first, that belongs to one test.
@@ -85,6 +86,17 @@ impl Place {
     /// A prefix of its own on the run's S3 server.
     pub fn s3(scratch: &Scratch) -> Result<Place> {
         Ok(Place::S3 { server: S3Server::of_this_run()?, prefix: scratch.unique_name() })
+    }
+
+    /// The same place with a proxy before the server, for an outage.
+    ///
+    /// Errors: a folder, or a server that speaks TLS.
+    pub fn behind_a_proxy(&self) -> Result<(Place, Proxy)> {
+        let Place::S3 { server, prefix } = self else { bail!("no proxy stands before a folder") };
+        let upstream = server.endpoint.strip_prefix("http://").context("a proxy does not speak TLS")?;
+        let proxy = Proxy::start(upstream)?;
+        let server = S3Server { endpoint: format!("http://{}", proxy.address()), ..server.clone() };
+        Ok((Place::S3 { server, prefix: prefix.clone() }, proxy))
     }
 
     /// The repository's URL.

@@ -81,7 +81,9 @@ impl Workload {
 
     /// Waits for that many more commits than there are now.
     pub fn goes_on(&self, more: usize, within: Duration) -> Result<()> {
-        self.reaches(locked(&self.commits).len() + more, within)
+        // A statement of its own: the list must not stay locked while the writers are waited for.
+        let now = locked(&self.commits).len();
+        self.reaches(now + more, within)
     }
 
     /// Stops the writers and returns what was acknowledged.

@@ -109,6 +109,7 @@ fn the_workload_knows_what_it_committed() -> Result<()> {
     let mut cluster = Cluster::builder().setting("wal_keep_size", "1GB").start()?;
     let load = Workload::start(&cluster, 3)?;
     load.reaches(100, PATIENCE)?;
+    load.goes_on(20, PATIENCE)?;
     let commits = load.stop()?;
     let held = workload::rows(&cluster)?;
     assert_eq!(held, commits.iter().map(|commit| commit.id).collect());

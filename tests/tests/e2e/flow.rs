@@ -1,0 +1,50 @@
+//! The steps that tests of this binary share.
+
+use anyhow::{Context, Result, ensure};
+
+use walseal_common::lsn::Lsn;
+use walseal_common::segment::SegmentName;
+use walseal_common::timeline::TimelineId;
+use walseal_tests::cluster::Cluster;
+use walseal_tests::deadline::PATIENCE;
+use walseal_tests::site::{Daemon, Site};
+
+/// The slot of the cluster that sites name "orders".
+pub const SLOT: &str = "walseal_orders";
+
+/// What the archiver has confirmed, as the server knows it; `None` before the first time.
+pub fn confirmed(cluster: &Cluster) -> Result<Option<Lsn>> {
+    let sql = format!("select restart_lsn from pg_replication_slots where slot_name = '{SLOT}'");
+    let lsn = cluster.value(&sql)?;
+    if lsn.is_empty() { Ok(None) } else { Ok(Some(lsn.parse()?)) }
+}
+
+/// Waits until the archiver has confirmed everything that the server has flushed until now.
+pub fn wait_durable(cluster: &Cluster, daemon: &mut Daemon) -> Result<Lsn> {
+    let flushed = cluster.flush_lsn()?;
+    daemon.until(&format!("{flushed} to be confirmed"), PATIENCE, || {
+        Ok(confirmed(cluster)?.is_some_and(|lsn| lsn >= flushed).then_some(flushed))
+    })
+}
+
+/// Every segment from the one with `from` to the one with `until` comes out of `fetch` as the server has it in
+/// `pg_wal`: whole, and the last one up to `until`.
+pub fn fetch_agrees_with_the_server(site: &Site, from: Lsn, until: Lsn) -> Result<()> {
+    let size = site.cluster.segment_size()?;
+    let length = usize::try_from(size.bytes()).context("a segment fits into memory")?;
+    let to = site.scratch.path().join("fetched");
+    let mut number = size.number(from);
+    while number <= size.number(until) {
+        let name = SegmentName::new(TimelineId::FIRST, number, size).to_string();
+        site.restorer.run(&["fetch", &name, &to.to_string_lossy()])?.success()?;
+        let fetched = std::fs::read(&to).with_context(|| format!("reading {name} as fetched"))?;
+        let own = std::fs::read(site.cluster.data().join("pg_wal").join(&name));
+        let own = own.with_context(|| format!("reading {name} of the server"))?;
+        ensure!(fetched.len() == length, "{name} is {} bytes long", fetched.len());
+        let valid = if number == size.number(until) { usize::try_from(size.offset(until))? } else { length };
+        ensure!(fetched[..valid] == own[..valid], "{name} differs from the server's");
+        std::fs::remove_file(&to)?;
+        number = number.next();
+    }
+    Ok(())
+}

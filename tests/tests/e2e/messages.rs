@@ -1,0 +1,130 @@
+//! What a person reads when something is wrong: the reason, and what to do.
+
+use anyhow::{Result, ensure};
+
+use walseal_tests::cluster::Cluster;
+use walseal_tests::process::Finished;
+use walseal_tests::settings::{Access, Tls};
+use walseal_tests::site::{Site, Store};
+
+use crate::flow;
+
+/// The exit code is 1, and stderr, which holds no secret and no debug output, contains each of these.
+fn says(finished: &Finished, code: i32, words: &[&str]) -> Result<()> {
+    ensure!(finished.code == Some(code), "{finished}");
+    for word in words {
+        ensure!(finished.stderr.contains(word), "{word:?} is not said: {finished}");
+    }
+    for never in ["panicked", "Backtrace", "Os {", "Some("] {
+        ensure!(!finished.stderr.contains(never), "{never:?} is for programmers: {finished}");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_unknown_key_names_the_nearest_known_one() -> Result<()> {
+    let mut site = Site::new(Cluster::builder(), Store::Directory)?;
+    site.archiver.set_text("wal.ship_intervall", "1s");
+    site.archiver.write_config()?;
+    let refused = site.archiver.run(&["init"])?;
+    ensure!(refused.code == Some(1) || refused.code == Some(2), "{refused}");
+    says(&refused, refused.code.unwrap_or_default(), &["ship_intervall", "ship_interval", "walseal.toml"])
+}
+
+#[test]
+fn run_on_an_empty_prefix_names_init() -> Result<()> {
+    let site = Site::new(Cluster::builder(), Store::Directory)?;
+    says(&site.archiver.run(&["run"])?, 1, &["walseal-archiver", "init"])
+}
+
+#[test]
+fn wal_level_minimal_is_named_with_the_setting_to_change() -> Result<()> {
+    let cluster = Cluster::builder().setting("wal_level", "minimal").setting("max_wal_senders", "0");
+    let site = Site::new(cluster, Store::Directory)?;
+    says(&site.archiver.run(&["init"])?, 1, &["wal_level", "replica"])
+}
+
+#[test]
+fn a_missing_privilege_is_named_with_the_sql_that_gives_it() -> Result<()> {
+    let mut site = Site::new(Cluster::builder(), Store::Directory)?;
+    site.cluster.sql("create role weak login")?;
+    let user = format!("user={}", site.scratch.account().name);
+    site.archiver.set_text("cluster.conninfo", &site.cluster.conninfo().replace(&user, "user=weak"));
+    site.archiver.write_config()?;
+    says(&site.archiver.run(&["init"])?, 1, &["weak", "REPLICATION"])
+}
+
+#[test]
+fn a_wrong_password_is_named_and_not_shown() -> Result<()> {
+    let mut site = Site::new(Cluster::builder().tcp(&[Access::Scram], Tls::Off), Store::Directory)?;
+    let conninfo = format!("{} sslmode=disable password=guessed-wrong", site.cluster.tcp_conninfo(Access::Scram));
+    site.archiver.set_text("cluster.conninfo", &conninfo);
+    site.archiver.write_config()?;
+    let refused = site.archiver.run(&["init"])?;
+    says(&refused, 1, &["password", "scram"])?;
+    ensure!(!refused.stderr.contains("guessed-wrong"), "{refused}");
+    Ok(())
+}
+
+#[test]
+fn i4_another_cluster_is_refused_with_both_system_identifiers() -> Result<()> {
+    let mut site = Site::new(Cluster::builder(), Store::Directory)?;
+    let daemon = site.archive()?;
+    daemon.sigterm()?.success()?;
+    let stranger = Cluster::builder().inside(&site.scratch).stranger().start()?;
+    site.archiver.set_text("cluster.conninfo", &stranger.conninfo());
+    site.archiver.write_config()?;
+    let refused = site.archiver.run(&["run"])?;
+    says(&refused, 1, &[&site.cluster.system_identifier()?, &stranger.system_identifier()?])
+}
+
+#[test]
+fn a_server_that_is_down_is_named_with_its_address() -> Result<()> {
+    let mut site = Site::new(Cluster::builder(), Store::Directory)?;
+    let sockets = site.cluster.sockets().to_string_lossy().into_owned();
+    site.cluster.stop(walseal_tests::cluster::Stop::Fast)?;
+    says(&site.archiver.run(&["init"])?, 1, &[&sockets])
+}
+
+#[test]
+fn a_restorer_without_trusted_writers_prints_the_line_to_add() -> Result<()> {
+    let mut site = Site::new(Cluster::builder(), Store::Directory)?;
+    let mut daemon = site.archive()?;
+    site.archiver.run_long(&["backup"])?.success()?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    site.restorer.unset("keys.trusted_writers");
+    site.restorer.write_config()?;
+    says(&site.restorer.run(&["list"])?, 1, &["trusted_writers", "walsealw1"])
+}
+
+#[test]
+fn a_key_file_that_others_can_read_is_refused_with_the_command_that_mends_it() -> Result<()> {
+    let site = Site::new(Cluster::builder(), Store::Directory)?;
+    let mode = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode;
+    for (side, name) in [(&site.archiver, "writer.key"), (&site.restorer, "identity.key")] {
+        let key = side.folder().join(name);
+        std::fs::set_permissions(&key, mode(0o644))?;
+        let refused = side.run(&[if name == "writer.key" { "init" } else { "list" }])?;
+        says(&refused, 1, &[&key.to_string_lossy(), "chmod"])?;
+        std::fs::set_permissions(&key, mode(0o600))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_repository_that_is_not_there_is_named_by_its_url() -> Result<()> {
+    let mut site = Site::new(Cluster::builder(), Store::Directory)?;
+    let nowhere = site.scratch.path().join("nowhere/at/all");
+    site.restorer.set_text("repository.url", &format!("file://{}", nowhere.display()));
+    site.restorer.write_config()?;
+    says(&site.restorer.run(&["list"])?, 1, &[&nowhere.to_string_lossy()])
+}
+
+#[test]
+fn wrong_usage_exits_2() -> Result<()> {
+    let site = Site::new(Cluster::builder(), Store::Directory)?;
+    for side in [&site.archiver, &site.restorer] {
+        says(&side.run(&["no-such-verb"])?, 2, &["no-such-verb"])?;
+    }
+    says(&site.restorer.run(&["plan"])?, 2, &["--to"])
+}
