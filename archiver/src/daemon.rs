@@ -12,6 +12,7 @@ use walseal_common::repository::{Repository, RepositoryIdentity};
 use crate::archive::{Archive, ArchiveError};
 use crate::base_backup::{self, TakeError};
 use crate::hook::{Archivist, PushError};
+use crate::index::{Index, MemoryIndex, SledIndex};
 use crate::keys::ArchiveKeys;
 use crate::socket::{self, Answers, Reporter, Request, SocketError};
 use crate::stream::{ProgressWatch, SessionEnd, StreamError, Streamer, Timing};
@@ -72,6 +73,7 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
         repository.clone(),
         identity.clone(),
         archive.keys.clone(),
+        index(&state_dir),
         timing(&archive),
     );
     let desk = Desk {
@@ -95,6 +97,17 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
         tracing::debug!(%error, "the socket was gone already");
     }
     outcome
+}
+
+/// The index in the state folder; one in memory where none can be made, which costs reads and nothing else (I8).
+fn index(state_dir: &std::path::Path) -> Arc<dyn Index> {
+    match SledIndex::open(&state_dir.join("index")) {
+        Ok(index) => Arc::new(index),
+        Err(why) => {
+            tracing::warn!(why, "no local index can be kept; what is in the repository is verified anew at each start");
+            Arc::new(MemoryIndex::default())
+        }
+    }
 }
 
 async fn supervise(

@@ -9,6 +9,7 @@
 //! | [`hook`] | `archive_command`: header checks, look-ahead, standalone shipping |
 //! | [`shipment`] | a piece of WAL on its way into the repository |
 //! | [`base`] | base backups; [`base_backup`] brings one together with the stream |
+//! | [`index`] | the sled cache of verified ranges |
 //! | [`archive`], [`keys`] | the configuration, opened |
 
 pub mod archive;
@@ -17,6 +18,7 @@ pub mod base_backup;
 pub mod cmd;
 pub mod daemon;
 pub mod hook;
+pub mod index;
 pub mod keys;
 pub mod shipment;
 pub mod socket;

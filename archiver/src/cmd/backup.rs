@@ -1,5 +1,6 @@
 //! `backup`: a base backup now, through the daemon when it runs.
 
+use std::sync::Arc;
 use std::time::Duration;
 use walseal_common::show;
 
@@ -10,6 +11,7 @@ use walseal_common::terminal::{Failure, Progress, units};
 use crate::archive::Archive;
 use crate::base_backup::{self, TakeError};
 use crate::daemon;
+use crate::index::MemoryIndex;
 use crate::socket::{self, Client, Request};
 use crate::stream::Streamer;
 
@@ -81,6 +83,7 @@ async fn alone(
         repository.clone(),
         identity.clone(),
         archive.keys.clone(),
+        Arc::new(MemoryIndex::default()),
         daemon::timing(&archive),
     );
     let mut progress = streamer.progress();

@@ -10,6 +10,7 @@ use walseal_common::segment::{SegmentName, SegmentNumber};
 
 use super::StreamError;
 use super::resume::StartPoint;
+use crate::index::Index;
 
 /// What lies in the repository of the segment with which a stream begins.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -36,13 +37,18 @@ pub(super) async fn frontier_of(
     listing: &WalListing,
     key: CompareKeyId,
     slot: Option<Lsn>,
+    index: &dyn Index,
 ) -> Result<StartPoint, StreamError> {
     let (branch, size) = (listing.branch, listing.segment_size);
     let anchor = size.number(slot.or(listing.highest()).unwrap_or_default());
     let first = listing.last_begun(anchor).unwrap_or(anchor);
     let begin = first.start(size);
     let whole = listing.runs.iter().find(|run| run.contains(begin)).map_or(begin, |run| run.end);
-    let last_whole = headers(repository, whole_names(listing, LsnRange { start: begin, end: whole })).await?.pop();
+    let run = LsnRange { start: begin, end: whole };
+    let last_whole = headers(repository, unverified_names(listing, run, index)).await?.pop();
+    if !run.is_empty() {
+        index.record(branch, run);
+    }
     if let Some((end, durable)) = pieces(repository, listing, size.number(whole), key).await? {
         return Ok(StartPoint { branch, start: whole, frontier: end, durable: Some(durable) });
     }
@@ -62,6 +68,22 @@ pub(super) async fn frontier_of(
         }
         _ => Ok(point),
     }
+}
+
+/// The objects of whole segments that the index does not know as verified, and always those of the last segment.
+fn unverified_names(listing: &WalListing, run: LsnRange, index: &dyn Index) -> Vec<ObjectName> {
+    let known = index.verified(listing.branch);
+    let mut names = Vec::new();
+    let mut number = listing.segment_size.number(run.start);
+    while number.start(listing.segment_size) < run.end {
+        let range = number.range(listing.segment_size);
+        let verified = known.iter().any(|known| known.start <= range.start && range.end <= known.end);
+        if !verified || range.end == run.end {
+            names.extend(whole_names(listing, range));
+        }
+        number = number.next();
+    }
+    names
 }
 
 /// The objects of whole segments.

@@ -10,6 +10,7 @@ use walseal_common::timeline::{Branch, TimelineHistory, TimelineId};
 
 use super::StreamError;
 use super::chain::{self, Durable};
+use crate::index::Index;
 use crate::keys::ArchiveKeys;
 
 /// Where a stream begins.
@@ -129,6 +130,7 @@ pub async fn start_point(
     key: CompareKeyId,
     server: &ServerPosition,
     slot: Option<Lsn>,
+    index: &dyn Index,
 ) -> Result<StartPoint, StreamError> {
     let size = server.segment_size;
     let history = &server.history;
@@ -141,7 +143,7 @@ pub async fn start_point(
             child = Some(timeline);
             continue;
         }
-        let point = chain::frontier_of(repository, &listing, key, slot).await?;
+        let point = chain::frontier_of(repository, &listing, key, slot, index).await?;
         let Some(end) = history.end_of(timeline).filter(|end| *end <= point.frontier) else { return Ok(point) };
         if point.frontier > end {
             // Case 11: the old primary had shipped more than the new one has.

@@ -11,6 +11,7 @@ use walseal_common::repository::Repository;
 
 use super::session::Feed;
 use super::{Cutter, Frontier, ProgressSender, StreamError};
+use crate::index::Index;
 use crate::keys::ArchiveKeys;
 use crate::shipment::{Piece, PieceKind};
 
@@ -24,6 +25,7 @@ pub(super) struct Shipping {
     pub(super) keys: Arc<ArchiveKeys>,
     pub(super) cutter: Cutter,
     pub(super) frontier: Arc<Mutex<Frontier>>,
+    pub(super) index: Arc<dyn Index>,
     pub(super) ship_interval: Duration,
     pub(super) progress: ProgressSender,
 }
@@ -93,11 +95,14 @@ impl Shipping {
                 }
             };
             let (repository, keys) = (self.repository.clone(), self.keys.clone());
-            let (frontier, progress) = (self.frontier.clone(), self.progress.clone());
+            let (frontier, progress, index) = (self.frontier.clone(), self.progress.clone(), self.index.clone());
             flights.spawn(async move {
                 let put = piece.ship(&repository, &keys).await?;
                 tracing::debug!(piece = %piece.name(), ?put, "durable");
                 confirm(&piece, &frontier, &progress);
+                if piece.kind == PieceKind::Whole && piece.bytes.len() as u64 == piece.segment_size.bytes() {
+                    index.record(piece.branch, piece.range());
+                }
                 drop(permit);
                 Ok(())
             });

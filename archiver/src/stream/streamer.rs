@@ -13,6 +13,7 @@ use super::resume::{self, StartPoint};
 use super::session::{Receiver, SessionEnd, Timing, asked_to_stop};
 use super::ship::Shipping;
 use super::{Cutter, Frontier, ProgressSender, ProgressWatch, StreamError};
+use crate::index::Index;
 use crate::keys::ArchiveKeys;
 
 /// Everything a stream needs.
@@ -30,6 +31,8 @@ pub struct Streamer {
     pub identity: RepositoryIdentity,
     /// The archiver's keys.
     pub keys: Arc<ArchiveKeys>,
+    /// What was verified before.
+    pub index: Arc<dyn Index>,
     /// How the stream behaves.
     pub timing: Timing,
     progress: ProgressSender,
@@ -46,11 +49,12 @@ impl Streamer {
         repository: Repository,
         identity: RepositoryIdentity,
         keys: Arc<ArchiveKeys>,
+        index: Arc<dyn Index>,
         timing: Timing,
     ) -> Streamer {
         let progress = ProgressSender::default();
         let application_name = slot.clone();
-        Streamer { conninfo, slot, application_name, repository, identity, keys, timing, progress }
+        Streamer { conninfo, slot, application_name, repository, identity, keys, index, timing, progress }
     }
 
     /// Follows the stream.
@@ -129,7 +133,7 @@ impl Streamer {
         resume::store_histories(&self.repository, &self.keys, &server.history).await?;
         let slot = self.slot_position(&mut client).await?;
         let key = self.keys.writer.compare().id();
-        let mut point = resume::start_point(&self.repository, key, &server, slot).await?;
+        let mut point = resume::start_point(&self.repository, key, &server, slot, self.index.as_ref()).await?;
         if let (Some(lost), Some(slot)) = (lost, slot) {
             let from = server.segment_size.align_down(slot);
             if point.frontier == lost && from > lost {
@@ -170,6 +174,7 @@ impl Streamer {
             keys: self.keys.clone(),
             cutter,
             frontier: Arc::new(Mutex::new(frontier)),
+            index: self.index.clone(),
             ship_interval: self.timing.ship_interval,
             progress: self.progress.clone(),
         };

@@ -138,7 +138,8 @@ impl Toy {
     ) -> Result<StartPoint, StreamError> {
         let position = self.at(1000, 0);
         let server = ServerPosition { history: history.clone(), position, segment_size: self.server.size };
-        start_point(repository, self.keys.writer.compare().id(), &server, slot).await
+        start_point(repository, self.keys.writer.compare().id(), &server, slot, &crate::index::MemoryIndex::default())
+            .await
     }
 }
 
