@@ -91,6 +91,14 @@ impl Progress {
         }
     }
 
+    /// As [`Progress::message`], for what changes many times a second: where there is no terminal it waits for the next
+    /// line.
+    pub fn note(&self, text: &str) {
+        let mut work = self.work();
+        work.meter.message = printable(text);
+        work.show(Instant::now(), false);
+    }
+
     /// The work is done: shows how much it was, how long it took and `result`. Only the first call counts.
     pub fn finish(&self, result: &str) {
         let mut work = self.work();
@@ -260,6 +268,7 @@ mod tests {
         let progress = Progress::with_output("restore", None, Output::Lines(Box::new(paper.clone())));
         let start = progress.work().last_line;
         for seconds in 1..=11 {
+            progress.note(&format!("second {seconds}"));
             progress.work().show(start + Duration::from_secs(seconds), false);
         }
         assert_eq!(paper.text().lines().count(), 2);

@@ -109,7 +109,7 @@ impl Story {
         let Some((_, message)) = line.split_once("LOG:  ") else { return };
         if let Some(rest) = message.strip_prefix("restored log file \"") {
             let file = rest.split('"').next().unwrap_or_default();
-            progress.message(&format!("replaying {file}"));
+            progress.note(&format!("replaying {file}"));
             progress.advance(plan.segment_size.bytes());
         } else if message.starts_with("recovery stopping ") {
             self.stopped = Some(message.to_owned());
