@@ -72,10 +72,13 @@ pub async fn identify(
             expected: identity.segment_size.bytes(),
         });
     }
-    let history = match client.timeline_history(system.timeline).await? {
-        Some(content) => TimelineHistory::parse(system.timeline, &content)?,
-        None if system.timeline == TimelineId::FIRST => TimelineHistory::root(system.timeline),
-        None => return Err(StreamError::NoHistory(system.timeline.number())),
+    // Timeline 1 has no history; to ask for it would leave an error in the server's log.
+    let history = if system.timeline == TimelineId::FIRST {
+        TimelineHistory::root(system.timeline)
+    } else {
+        let content = client.timeline_history(system.timeline).await?;
+        let content = content.ok_or(StreamError::NoHistory(system.timeline.number()))?;
+        TimelineHistory::parse(system.timeline, &content)?
     };
     Ok(ServerPosition { history, position: system.position, segment_size })
 }
