@@ -76,15 +76,17 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
         index(&state_dir),
         timing(&archive),
     );
+    let archivist =
+        Archivist::new(repository.clone(), identity.clone(), archive.keys.clone(), Some(streamer.progress()));
     let desk = Desk {
         conninfo,
-        repository: repository.clone(),
-        identity: identity.clone(),
+        repository,
+        identity,
         keys: archive.keys.clone(),
         progress: streamer.progress(),
         backup: Mutex::new(()),
-        archivist: Archivist::new(repository, identity, archive.keys.clone()),
-        pushes: Mutex::new(()),
+        archivist: Arc::new(archivist),
+        ahead: Arc::default(),
     };
     let socket = socket::path(&state_dir);
     let serving = tokio::spawn(socket::serve(&socket, Arc::new(desk)).await?);
@@ -166,9 +168,9 @@ struct Desk {
     progress: ProgressWatch,
     /// One backup at a time.
     backup: Mutex<()>,
-    archivist: Archivist,
-    /// One file at a time.
-    pushes: Mutex<()>,
+    archivist: Arc<Archivist>,
+    /// Held while somebody looks ahead: one is enough.
+    ahead: Arc<Mutex<()>>,
 }
 
 #[async_trait::async_trait]
@@ -184,11 +186,17 @@ impl Answers for Desk {
 
 impl Desk {
     async fn push(&self, path: &std::path::Path) -> Result<serde_json::Value, PushError> {
-        // Each holds up to 16 MiB of WAL and its sealed form (I11).
-        let _turn = self.pushes.lock().await;
+        if let Ok(alone) = self.ahead.clone().try_lock_owned() {
+            let (archivist, path) = (self.archivist.clone(), path.to_owned());
+            tokio::spawn(async move {
+                let (_enough, told) = watch::channel(false);
+                archivist.look_ahead(path, told).await;
+                drop(alone);
+            });
+        }
         let outcome = self.archivist.push(path).await?;
         tracing::debug!(?outcome, path = %path.display(), "pushed");
-        Ok(serde_json::Value::Null)
+        serde_json::to_value(outcome).map_err(|error| PushError::Task(error.to_string()))
     }
 
     async fn backup(&self, reporter: &Reporter) -> Result<serde_json::Value, TakeError> {

@@ -37,7 +37,7 @@ enum Verb {
     Run,
     /// Take a base backup now
     Backup(backup::Arguments),
-    /// Ship a file of pg_wal: the archive_command hook
+    /// Ship a file of pg_wal: the archive_command hook; exits 0 once the file is durable in the repository
     Push(push::Arguments),
     /// How far back and how close to now the cluster can be restored
     Status(status::Arguments),
@@ -49,6 +49,10 @@ pub fn main() -> ExitCode {
     let ended = start(&arguments);
     match ended {
         Ok(()) => Exit::Done.into(),
+        Err(failure) if matches!(arguments.verb, Verb::Push(_)) => {
+            eprintln!("{}", push::line(&failure));
+            Exit::Failed.into()
+        }
         Err(failure) => failure.report(),
     }
 }
@@ -56,6 +60,9 @@ pub fn main() -> ExitCode {
 fn start(arguments: &Arguments) -> Result<(), Failure> {
     if let Verb::Keygen(arguments) = &arguments.verb {
         return keygen::run(arguments);
+    }
+    if matches!(arguments.verb, Verb::Push(_)) {
+        push::fail_on_panic();
     }
     let environment = Environment::of_this_process()?;
     init_logging(arguments.global.log_format, &environment)
@@ -72,7 +79,7 @@ fn start(arguments: &Arguments) -> Result<(), Failure> {
             Verb::Init => init::run(open(config, StoreUse::SetUp).await?).await,
             Verb::Run => run::run(open(config, StoreUse::Conditional).await?).await,
             Verb::Backup(arguments) => backup::run(arguments, open(config, StoreUse::Conditional).await?).await,
-            Verb::Push(arguments) => push::run(arguments, open(config, StoreUse::Conditional).await?).await,
+            Verb::Push(arguments) => push::run(arguments, config).await,
             Verb::Status(arguments) => status::run(arguments, open(config, StoreUse::Conditional).await?).await,
         }
     });

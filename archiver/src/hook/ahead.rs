@@ -1,50 +1,64 @@
-//! Looking ahead: what PostgreSQL will ask for next is shipped while it waits for this one.
+//! Looking ahead: segments that PostgreSQL will push next are shipped during the call for an earlier one.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use walseal_common::segment::WalFileName;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use walseal_common::segment::{SegmentName, SegmentNumber, WalFileName};
 
-/// Segments that wait to be archived beside `path`, oldest first, without `path` itself; at most `limit`. PostgreSQL marks them
-/// with `<name>.ready` in `archive_status` (pgarch.c). A folder that cannot be read has none: looking ahead is a favour.
-pub fn ready_beside(path: &Path, limit: usize) -> Vec<PathBuf> {
-    let Some(folder) = path.parent() else { return Vec::new() };
-    let Ok(entries) = std::fs::read_dir(folder.join("archive_status")) else { return Vec::new() };
-    let mut names: Vec<String> = entries
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok()?.strip_suffix(".ready").map(str::to_owned))
-        .filter(|name| matches!(name.parse(), Ok(WalFileName::Segment(_))))
-        .filter(|name| path.file_name().is_none_or(|own| own != name.as_str()))
-        .collect();
-    names.sort();
-    names.truncate(limit);
-    names.into_iter().map(|name| folder.join(name)).collect()
+use super::archivist::{Archivist, folder_of, wal_name};
+use super::lineage::Lineage;
+
+/// Most segments that one call looks ahead.
+const FURTHEST: u64 = 16;
+
+/// Segments shipped ahead at once; each has at most one part in memory.
+const AT_ONCE: usize = 2;
+
+impl Archivist {
+    /// Ships the segments that follow `pushed` in PostgreSQL's queue, oldest first, until `enough` says so; those that were
+    /// begun are finished. Failures are left to the calls that PostgreSQL will make for these files.
+    pub async fn look_ahead(self: Arc<Self>, pushed: PathBuf, enough: watch::Receiver<bool>) {
+        let Ok(WalFileName::Segment(segment)) = wal_name(&pushed) else { return };
+        let Some(number) = segment.number(self.identity.segment_size) else { return };
+        let folder = folder_of(&pushed);
+        let mut flights = JoinSet::new();
+        for distance in 1..=FURTHEST {
+            while flights.len() >= AT_ONCE {
+                flights.join_next().await;
+            }
+            let next = SegmentNumber(number.0.saturating_add(distance));
+            let name = SegmentName::new(segment.timeline, next, self.identity.segment_size);
+            if *enough.borrow() || !is_ready(&folder, name).await {
+                break;
+            }
+            let (archivist, folder) = (self.clone(), folder.clone());
+            flights.spawn(async move { archivist.push_ahead(&folder, name, next).await });
+        }
+        while flights.join_next().await.is_some() {}
+    }
+
+    async fn push_ahead(&self, folder: &Path, name: SegmentName, number: SegmentNumber) {
+        let range = number.range(self.identity.segment_size);
+        let streamed = match Lineage::of(folder, name, &self.repository).await {
+            Ok(lineage) => self.is_streaming(lineage.branch, range),
+            Err(_) => false,
+        };
+        if streamed {
+            return;
+        }
+        match self.push(&folder.join(name.to_string())).await {
+            Ok(outcome) => tracing::debug!(%name, ?outcome, "shipped ahead"),
+            // PostgreSQL will ask for this file, and then the reason is told.
+            Err(error) => tracing::debug!(%name, %error, "not shipped ahead"),
+        }
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_ready_beside_comes_oldest_first() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let status = folder.path().join("archive_status");
-        std::fs::create_dir(&status).expect("a new folder");
-        for name in [
-            "000000010000000000000007.ready",
-            "000000010000000000000005.ready",
-            "000000010000000000000006.ready",
-            "000000010000000000000004.done",
-            "00000002.history.ready",
-            "notes.ready",
-        ] {
-            std::fs::write(status.join(name), "").expect("a small file");
-        }
-        let path = folder.path().join("000000010000000000000005");
-        let found: Vec<String> = ready_beside(&path, 10)
-            .iter()
-            .map(|path| path.file_name().expect("a name").to_string_lossy().into_owned())
-            .collect();
-        assert_eq!(found, ["000000010000000000000006", "000000010000000000000007"]);
-        assert_eq!(ready_beside(&path, 1).len(), 1);
-        assert!(ready_beside(Path::new("/nowhere/at/all"), 10).is_empty());
-    }
+/// Whether PostgreSQL has queued this segment (`archive_status/<name>.ready`, see `pgarch.c`). Segments are queued in order,
+/// so asking for one name after the other finds them without reading a folder that may hold very many.
+async fn is_ready(folder: &Path, name: SegmentName) -> bool {
+    let ready = folder.join("archive_status").join(format!("{name}.ready"));
+    tokio::fs::try_exists(&ready).await.unwrap_or(false)
 }

@@ -1,0 +1,245 @@
+//! Makes one file of `pg_wal` durable.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::{OwnedMutexGuard, Semaphore};
+use walseal_common::lsn::LsnRange;
+use walseal_common::repository::{ObjectName, Repository, RepositoryIdentity, WalPut};
+use walseal_common::segment::{SegmentName, WalFileName};
+use walseal_common::timeline::{Branch, TimelineId};
+
+use super::freight::Freight;
+use super::lineage::{Lineage, read_history};
+use super::{PushError, Pushed};
+use crate::keys::ArchiveKeys;
+use crate::shipment::PieceKind;
+use crate::stream::{Cutter, ProgressWatch, store_histories};
+
+/// Parts of segments, of at most 16 MiB, that are in memory at once (I11): the one that PostgreSQL waits for, and two ahead.
+const IN_FLIGHT: usize = 3;
+
+/// How long a push waits for the daemon's own stream to bring the segment. A healthy stream needs far less; with one that
+/// is stuck, the segment is shipped from its file.
+const STREAM_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Makes files of one cluster's `pg_wal` durable in its repository.
+#[derive(Debug)]
+pub struct Archivist {
+    pub(super) repository: Repository,
+    pub(super) identity: RepositoryIdentity,
+    pub(super) keys: Arc<ArchiveKeys>,
+    /// The stream of the same process, when there is one.
+    stream: Option<ProgressWatch>,
+    room: Semaphore,
+    /// Files that are being shipped, so that the same one is never shipped twice at once.
+    berths: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
+    /// Branches whose histories are known to be stored.
+    histories: Mutex<HashSet<Branch>>,
+}
+
+impl Archivist {
+    /// For this repository. `stream` is that of the same process: what it is about to bring is not shipped twice.
+    pub fn new(
+        repository: Repository,
+        identity: RepositoryIdentity,
+        keys: Arc<ArchiveKeys>,
+        stream: Option<ProgressWatch>,
+    ) -> Archivist {
+        Archivist {
+            repository,
+            identity,
+            keys,
+            stream,
+            room: Semaphore::new(IN_FLIGHT),
+            berths: Mutex::default(),
+            histories: Mutex::default(),
+        }
+    }
+
+    /// Makes the file `path` durable. When this returns, it is, with exactly these bytes (I1); equal bytes that were there
+    /// before are success (I3).
+    ///
+    /// Errors: everything else; nothing is claimed about the file then.
+    pub async fn push(&self, path: &Path) -> Result<Pushed, PushError> {
+        let name = wal_name(path)?;
+        let folder = folder_of(path);
+        match name {
+            WalFileName::Segment(segment) => self.push_segment(path, &folder, segment).await,
+            WalFileName::Partial(segment) => self.push_partial(path, &folder, segment).await,
+            WalFileName::History(timeline) => self.push_history(path, timeline).await,
+            WalFileName::BackupHistory(..) => {
+                let there = tokio::fs::metadata(path).await;
+                there.map(|_| Pushed::NotNeeded).map_err(|source| PushError::Read { path: path.to_owned(), source })
+            }
+        }
+    }
+
+    async fn push_segment(&self, path: &Path, folder: &Path, segment: SegmentName) -> Result<Pushed, PushError> {
+        let lineage = self.lineage(folder, segment).await?;
+        let branch = lineage.branch;
+        let freight = self.open(path, WalFileName::Segment(segment), segment, lineage).await?;
+        let size = self.identity.segment_size;
+        self.await_stream(branch, freight.number().range(size)).await;
+        let _alone = self.berth(&segment.to_string()).await;
+        self.ship(Load::new(freight, branch, &self.identity, &self.keys, size.bytes(), false)).await
+    }
+
+    async fn push_history(&self, path: &Path, timeline: TimelineId) -> Result<Pushed, PushError> {
+        let missing = || PushError::Read { path: path.to_owned(), source: std::io::ErrorKind::NotFound.into() };
+        let own = read_history(&folder_of(path), timeline)?.ok_or_else(missing)?;
+        let there = self.has_history(own.branch(self.repository.cluster())).await?;
+        store_histories(&self.repository, &self.keys, &own).await.map_err(Box::new)?;
+        Ok(if there { Pushed::AlreadyThere } else { Pushed::Shipped })
+    }
+
+    /// Whether a trusted writer has stored the history of this branch; those of its ancestors were stored before it.
+    async fn has_history(&self, branch: Branch) -> Result<bool, PushError> {
+        match self.repository.read_header(&ObjectName::History(branch)).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The lineage of a segment's timeline; its history is durable when this returns (case 2).
+    pub(super) async fn lineage(&self, folder: &Path, segment: SegmentName) -> Result<Lineage, PushError> {
+        let lineage = Lineage::of(folder, segment, &self.repository).await?;
+        let branch = lineage.branch;
+        let known = |set: &HashSet<Branch>| branch.timeline == TimelineId::FIRST || set.contains(&branch);
+        let stored = known(&self.histories.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(own) = lineage.history.as_ref().filter(|_| !stored) {
+            if !self.has_history(branch).await? {
+                store_histories(&self.repository, &self.keys, own).await.map_err(Box::new)?;
+            }
+            self.histories.lock().unwrap_or_else(PoisonError::into_inner).insert(branch);
+        }
+        Ok(lineage)
+    }
+
+    pub(super) async fn open(
+        &self,
+        path: &Path,
+        name: WalFileName,
+        segment: SegmentName,
+        lineage: Lineage,
+    ) -> Result<Freight, PushError> {
+        let (path, system, size) = (path.to_owned(), self.repository.cluster(), self.identity.segment_size);
+        blocking(move || Freight::open(&path, name, segment, system, size, &lineage)).await
+    }
+
+    /// Whether the stream of this process is about to bring `range` of `branch`.
+    pub(super) fn is_streaming(&self, branch: Branch, range: LsnRange) -> bool {
+        let Some(stream) = &self.stream else { return false };
+        let now = stream.now();
+        now.connected && now.branch == Some(branch) && now.frontier < range.end
+    }
+
+    /// Gives the stream of this process time to bring `range`, so that it is not sent twice.
+    async fn await_stream(&self, branch: Branch, range: LsnRange) {
+        let Some(mut stream) = self.stream.clone() else { return };
+        let brought = async { while self.is_streaming(branch, range) && stream.changed().await.is_ok() {} };
+        if tokio::time::timeout(STREAM_PATIENCE, brought).await.is_err() {
+            tracing::debug!(%range, "the stream has not brought it in time; shipping it from its file");
+        }
+    }
+
+    /// Waits until nobody else ships the file `name`, and keeps others away from it.
+    pub(super) async fn berth(&self, name: &str) -> OwnedMutexGuard<()> {
+        let berth = {
+            let mut berths = self.berths.lock().unwrap_or_else(PoisonError::into_inner);
+            berths.retain(|_, berth| berth.strong_count() > 0);
+            let known = berths.get(name).and_then(Weak::upgrade);
+            known.unwrap_or_else(|| {
+                let berth = Arc::default();
+                berths.insert(name.to_owned(), Arc::downgrade(&berth));
+                berth
+            })
+        };
+        berth.lock_owned().await
+    }
+
+    /// Makes a load durable, part by part. `Stored` when any part of it was not there before.
+    pub(super) async fn ship(&self, mut load: Load) -> Result<Pushed, PushError> {
+        let mut outcome = Pushed::AlreadyThere;
+        while !load.is_done() {
+            let room = self.room.acquire().await.map_err(|error| PushError::Task(error.to_string()))?;
+            let (rest, pieces) = blocking(move || load.next()).await?;
+            load = rest;
+            for piece in pieces {
+                let put = match piece.kind {
+                    PieceKind::Partial => self.ensure_partial(piece, load.freight.clone()).await?,
+                    _ => piece.ship_unless_there(&self.repository, &self.keys).await?,
+                };
+                if put == WalPut::Stored {
+                    outcome = Pushed::Shipped;
+                }
+            }
+            drop(room);
+        }
+        Ok(outcome)
+    }
+}
+
+/// A file of WAL and how far it was shipped.
+pub(super) struct Load {
+    freight: Arc<Freight>,
+    cutter: Cutter,
+    /// Offset in the segment where the part that counts ends.
+    end: u64,
+    partial: bool,
+}
+
+impl Load {
+    pub(super) fn new(
+        freight: Freight,
+        branch: Branch,
+        identity: &RepositoryIdentity,
+        keys: &ArchiveKeys,
+        end: u64,
+        partial: bool,
+    ) -> Load {
+        let size = identity.segment_size;
+        let cutter = Cutter::new(branch, size, keys.writer.compare(), freight.number().start(size), None);
+        Load { freight: Arc::new(freight), cutter, end, partial }
+    }
+
+    fn shipped(&self) -> u64 {
+        self.cutter.received().bytes_since(self.freight.start())
+    }
+
+    fn is_done(&self) -> bool {
+        self.shipped() >= self.end
+    }
+
+    fn next(mut self) -> Result<(Load, Vec<crate::shipment::Piece>), PushError> {
+        let mut pieces = self.freight.next_part(&mut self.cutter, self.end)?;
+        if self.partial && self.is_done() {
+            pieces.extend(self.cutter.partial());
+        }
+        Ok((self, pieces))
+    }
+}
+
+/// The file's name, as PostgreSQL names WAL. Errors: any other (case 24).
+pub(super) fn wal_name(path: &Path) -> Result<WalFileName, PushError> {
+    let name = path.file_name().ok_or_else(|| PushError::NoFile(path.to_owned()))?;
+    Ok(name.to_string_lossy().parse()?)
+}
+
+/// The folder that the file lies in.
+pub(super) fn folder_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// Runs what reads files away from the tasks that talk.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, PushError> + Send + 'static,
+) -> Result<T, PushError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| PushError::Task(error.to_string()))?
+}

@@ -1,0 +1,120 @@
+//! The verb's way: through the daemon where one runs, else without.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use walseal_common::config::{Config, StoreUse};
+use walseal_common::repository::{Repository, RepositoryError, RepositoryIdentity};
+use walseal_common::segment::WalFileName;
+use walseal_common::timeline::SystemIdentifier;
+
+use super::archivist::{blocking, folder_of, wal_name};
+use super::freight::system_of;
+use super::{Archivist, PushError, Pushed};
+use crate::archive::{Archive, ArchiveError};
+use crate::socket::{self, Client, Request};
+
+/// How long the daemon may take for one file before the hook does it itself. Longer than the store's own patience, so that
+/// only a daemon that hangs is left.
+const DAEMON_LIMIT: Duration = Duration::from_secs(120);
+
+/// How long the process goes on, after its own file is durable, with what it has begun to ship ahead. Work thrown away would
+/// be done again by the next call, so it is worth a moment; but PostgreSQL waits, and a slow store must not make it wait for
+/// files that it has not asked for.
+const FINISH_AHEAD: Duration = Duration::from_secs(3);
+
+/// Files looked at to find one segment with a readable first page.
+const MOST_LOOKS: usize = 64;
+
+/// Makes the file `path` durable; relative paths begin at the working directory, which is the data directory when PostgreSQL
+/// calls. No connection to the server is made.
+pub async fn push(path: &Path, config: Config) -> Result<Pushed, PushError> {
+    let name = wal_name(path)?;
+    let path = std::path::absolute(path).map_err(|source| PushError::Read { path: path.to_owned(), source })?;
+    if let Some(outcome) = ask_daemon(&path, &config).await {
+        return Ok(outcome);
+    }
+    let archive = Archive::open(config, StoreUse::Conditional).await?;
+    let (repository, identity) = choose(&archive, &path, name).await?;
+    let archivist = Arc::new(Archivist::new(repository, identity, archive.keys.clone(), None));
+    let (enough, told) = watch::channel(false);
+    let ahead = tokio::spawn(archivist.clone().look_ahead(path.clone(), told));
+    let outcome = archivist.push(&path).await?;
+    enough.send_replace(true);
+    if tokio::time::timeout(FINISH_AHEAD, ahead).await.is_err() {
+        tracing::debug!("leaving what was begun ahead to the next call");
+    }
+    Ok(outcome)
+}
+
+/// What the daemon made of it; `None` when there is no daemon, or it could not do it: then the hook tries by itself.
+async fn ask_daemon(path: &Path, config: &Config) -> Option<Pushed> {
+    let state_dir = config.need_state_dir().ok()?;
+    let daemon = Client::connect(&socket::path(&state_dir)).await?;
+    let request = Request::Push { path: path.to_owned() };
+    let answer = tokio::time::timeout(DAEMON_LIMIT, daemon.ask(&request, |_, _, _| ())).await;
+    match answer {
+        Ok(Ok(result)) => serde_json::from_value(result).ok(),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "the daemon could not take the file; doing it without");
+            None
+        }
+        Err(_) => {
+            tracing::warn!("the daemon has not answered for {} s; doing it without", DAEMON_LIMIT.as_secs());
+            None
+        }
+    }
+}
+
+/// The repository that the file belongs to, by the cluster in its first page, or in that of a segment beside it (I4).
+async fn choose(
+    archive: &Archive,
+    path: &Path,
+    name: WalFileName,
+) -> Result<(Repository, RepositoryIdentity), PushError> {
+    let store = archive.store.describe();
+    let system = match name {
+        WalFileName::Segment(_) | WalFileName::Partial(_) => {
+            let path = path.to_owned();
+            Some(blocking(move || system_of(&path, name)).await?)
+        }
+        WalFileName::History(_) | WalFileName::BackupHistory(..) => {
+            let folder = folder_of(path);
+            blocking(move || Ok(system_beside(&folder))).await?
+        }
+    };
+    if let Some(system) = system {
+        match of_cluster(archive, system).await {
+            Err(ArchiveError::Repository(RepositoryError::Empty { .. })) => {}
+            other => return Ok(other?),
+        }
+    }
+    let clusters = Repository::clusters(archive.store.as_ref()).await?;
+    let found = clusters.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    match (system, clusters.as_slice()) {
+        (_, []) => Err(RepositoryError::Empty { store }.into()),
+        (Some(system), _) => Err(PushError::OtherCluster { name, system, store, found }),
+        (None, [one]) => Ok(of_cluster(archive, *one).await?),
+        (None, _) => Err(PushError::WhichCluster { name, store, found }),
+    }
+}
+
+async fn of_cluster(
+    archive: &Archive,
+    cluster: SystemIdentifier,
+) -> Result<(Repository, RepositoryIdentity), ArchiveError> {
+    archive.with_capabilities(Repository::new(archive.store.clone(), cluster, archive.trust.clone())).await
+}
+
+/// The cluster of any segment in `folder`.
+fn system_beside(folder: &Path) -> Option<SystemIdentifier> {
+    let entries = std::fs::read_dir(folder).ok()?;
+    let segments = entries.filter_map(|entry| {
+        let path: PathBuf = entry.ok()?.path();
+        let name = wal_name(&path).ok()?;
+        matches!(name, WalFileName::Segment(_) | WalFileName::Partial(_)).then_some((path, name))
+    });
+    segments.take(MOST_LOOKS).find_map(|(path, name)| system_of(&path, name).ok())
+}
