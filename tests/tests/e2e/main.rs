@@ -2,4 +2,5 @@
 
 mod fetch;
 mod flow;
+mod hook;
 mod messages;
