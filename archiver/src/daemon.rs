@@ -73,7 +73,7 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
         repository.clone(),
         identity.clone(),
         archive.keys.clone(),
-        index(&state_dir),
+        index(&state_dir, &repository),
         timing(&archive),
     );
     let archivist =
@@ -102,8 +102,8 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
 }
 
 /// The index in the state folder; one in memory where none can be made, which costs reads and nothing else (I8).
-fn index(state_dir: &std::path::Path) -> Arc<dyn Index> {
-    match SledIndex::open(&state_dir.join("index")) {
+fn index(state_dir: &std::path::Path, repository: &Repository) -> Arc<dyn Index> {
+    match SledIndex::open(&state_dir.join("index"), repository) {
         Ok(index) => Arc::new(index),
         Err(why) => {
             tracing::warn!(why, "no local index can be kept; what is in the repository is verified anew at each start");

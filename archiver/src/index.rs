@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use walseal_common::lsn::{Lsn, LsnRange};
+use walseal_common::repository::Repository;
 use walseal_common::timeline::Branch;
 
 /// Remembers verified ranges of WAL by branch.
@@ -61,6 +62,7 @@ impl Index for MemoryIndex {
 /// An index in a sled database. One process opens it: the daemon.
 pub struct SledIndex {
     database: sled::Db,
+    ground: [u8; 32],
     ranges: Mutex<BTreeMap<Branch, Ranges>>,
 }
 
@@ -76,46 +78,74 @@ const CACHE: u64 = 8 << 20;
 /// How often sled makes its changes durable, in milliseconds. A kill loses what came after; it is verified again.
 const FLUSH: u64 = 1000;
 
-/// The first thing in the database: what the rest means.
-const VERSION: (&[u8], &[u8]) = (b"version", b"1");
+/// Where the database says what its entries stand on.
+const GROUND: &[u8] = b"ground";
+
+/// What "verified" stands on: this repository, and these writers. Under another URL lie other objects, and what a writer
+/// signed who is no longer trusted counts no more. Also the version of the entries' format.
+fn ground(repository: &Repository) -> [u8; 32] {
+    let mut writers: Vec<String> =
+        repository.trust().iter().map(|writer| format!("{} {:?}", writer.key, writer.roles)).collect();
+    writers.sort();
+    let mut hasher = blake3::Hasher::new_derive_key("walseal 2026-11 index");
+    for part in [repository.describe(), repository.cluster().to_string(), writers.join("\n")] {
+        hasher.update(&(part.len() as u64).to_be_bytes()).update(part.as_bytes());
+    }
+    *hasher.finalize().as_bytes()
+}
+
+/// Tells an entry that was written from one that damage made: sled's own checksums end at its pages.
+fn seal(ground: &[u8; 32], key: &[u8], end: Lsn) -> [u8; 8] {
+    let mut hasher = blake3::Hasher::new_keyed(ground);
+    hasher.update(&end.0.to_be_bytes()).update(key);
+    let digest = hasher.finalize();
+    let mut seal = [0; 8];
+    seal.copy_from_slice(&digest.as_bytes()[..8]);
+    seal
+}
 
 impl SledIndex {
-    /// Opens the index in `folder`, or begins a new one there. One that cannot be read is moved out of the way, to
-    /// `<folder>.broken`, for whoever wants to look.
+    /// Opens the index of `repository` in `folder`, or begins a new one there. One that cannot be read is moved out of the
+    /// way, to `<folder>.broken`, for whoever wants to look; one of another repository, or that stands on other trusted
+    /// writers, is emptied.
     ///
     /// Errors: not even a new one can be made there; the caller goes on with a [`MemoryIndex`].
-    pub fn open(folder: &Path) -> Result<SledIndex, String> {
-        match SledIndex::read(folder) {
+    pub fn open(folder: &Path, repository: &Repository) -> Result<SledIndex, String> {
+        let ground = ground(repository);
+        match SledIndex::read(folder, ground) {
             Ok(index) => Ok(index),
             Err(why) => {
                 tracing::warn!(folder = %folder.display(), why, "the local index is not readable; it is made anew from the repository");
                 move_away(folder).map_err(|error| error.to_string())?;
-                SledIndex::read(folder)
+                SledIndex::read(folder, ground)
             }
         }
     }
 
-    fn read(folder: &Path) -> Result<SledIndex, String> {
+    fn read(folder: &Path, ground: [u8; 32]) -> Result<SledIndex, String> {
         // sled panics on some kinds of damage; that must not take the daemon with it.
         let opened = catch_unwind(AssertUnwindSafe(|| {
             let config = sled::Config::new().path(folder).cache_capacity(CACHE).flush_every_ms(Some(FLUSH));
             let database = config.open().map_err(|error| error.to_string())?;
             let mut ranges: BTreeMap<Branch, Ranges> = BTreeMap::new();
-            match database.get(VERSION.0).map_err(|error| error.to_string())? {
-                Some(version) if version == VERSION.1 => {
-                    for entry in database.scan_prefix(b"wal/") {
-                        let (key, value) = entry.map_err(|error| error.to_string())?;
-                        let (branch, range) = decode(&key, &value).ok_or("an entry that this version did not write")?;
-                        ranges.entry(branch).or_default().add(range);
-                    }
+            let said = database.get(GROUND).map_err(|error| error.to_string())?;
+            if said.as_ref().is_some_and(|said| said == &ground) {
+                for entry in database.scan_prefix(b"wal/") {
+                    let (key, value) = entry.map_err(|error| error.to_string())?;
+                    let (branch, range) =
+                        decode(&ground, &key, &value).ok_or("an entry that this version did not write")?;
+                    ranges.entry(branch).or_default().add(range);
                 }
-                Some(_) => return Err("it was written by another version".to_owned()),
-                None if database.is_empty() => {
-                    database.insert(VERSION.0, VERSION.1).map_err(|error| error.to_string())?;
+            } else {
+                if said.is_some() {
+                    tracing::info!(
+                        "the local index stands on another repository or other trusted writers, and begins anew"
+                    );
                 }
-                None => return Err("it has no version".to_owned()),
+                database.clear().map_err(|error| error.to_string())?;
+                database.insert(GROUND, &ground).map_err(|error| error.to_string())?;
             }
-            Ok(SledIndex { database, ranges: Mutex::new(ranges) })
+            Ok(SledIndex { database, ground, ranges: Mutex::new(ranges) })
         }));
         opened.unwrap_or_else(|_| Err("its database is damaged".to_owned()))
     }
@@ -126,7 +156,9 @@ impl SledIndex {
             for start in replaced {
                 batch.remove(key(branch, *start));
             }
-            batch.insert(key(branch, merged.start), &merged.end.0.to_be_bytes());
+            let (key, end) = (key(branch, merged.start), merged.end);
+            let value = [&end.0.to_be_bytes()[..], &seal(&self.ground, &key, end)].concat();
+            batch.insert(key, value);
             self.database.apply_batch(batch)
         }));
         match written {
@@ -157,11 +189,15 @@ fn key(branch: Branch, start: Lsn) -> Vec<u8> {
     format!("wal/{branch}/{:016X}", start.0).into_bytes()
 }
 
-fn decode(key: &[u8], value: &[u8]) -> Option<(Branch, LsnRange)> {
+fn decode(ground: &[u8; 32], key: &[u8], value: &[u8]) -> Option<(Branch, LsnRange)> {
     let text = std::str::from_utf8(key).ok()?.strip_prefix("wal/")?;
     let (branch, start) = text.split_once('/')?;
     let start = Lsn(u64::from_str_radix(start, 16).ok()?);
-    let end = Lsn(u64::from_be_bytes(value.try_into().ok()?));
+    let (end, sealed) = value.split_first_chunk::<8>()?;
+    let end = Lsn(u64::from_be_bytes(*end));
+    if sealed != seal(ground, key, end) {
+        return None;
+    }
     Some((branch.parse().ok()?, LsnRange::new(start, end)?))
 }
 
@@ -179,87 +215,4 @@ fn move_away(folder: &Path) -> std::io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use walseal_common::timeline::{SystemIdentifier, TimelineHistory, TimelineId};
-
-    use super::*;
-
-    fn branch() -> Branch {
-        TimelineHistory::root(TimelineId::FIRST).branch(SystemIdentifier(7))
-    }
-
-    fn range(start: u64, end: u64) -> LsnRange {
-        LsnRange { start: Lsn(start), end: Lsn(end) }
-    }
-
-    proptest! {
-        #[test]
-        fn ranges_hold_exactly_what_was_added(raw in prop::collection::vec((0u64..100, 1u64..20), 0..30)) {
-            let index = MemoryIndex::default();
-            let mut held = [false; 130];
-            for (start, length) in raw {
-                index.record(branch(), range(start, start + length));
-                held[start as usize..(start + length) as usize].fill(true);
-            }
-            let verified = index.verified(branch());
-            for (at, held) in held.iter().enumerate() {
-                prop_assert_eq!(verified.iter().any(|range| range.contains(Lsn(at as u64))), *held);
-            }
-            prop_assert!(verified.windows(2).all(|pair| pair[0].end < pair[1].start));
-        }
-    }
-
-    #[test]
-    fn an_index_remembers_across_a_restart() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let path = folder.path().join("index");
-        let index = SledIndex::open(&path).expect("a new index");
-        index.record(branch(), range(10, 20));
-        index.record(branch(), range(30, 40));
-        index.record(branch(), range(20, 25));
-        drop(index);
-        let index = SledIndex::open(&path).expect("its own files");
-        assert_eq!(index.verified(branch()), vec![range(10, 25), range(30, 40)]);
-    }
-
-    #[test]
-    fn i8_a_garbled_index_is_moved_away_and_made_anew() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let path = folder.path().join("index");
-        for damage in 0..6_u8 {
-            let index = SledIndex::open(&path).expect("a usable index, whatever was there");
-            index.record(branch(), range(10, 20));
-            drop(index);
-            for entry in std::fs::read_dir(&path).expect("the index's folder") {
-                let file = entry.expect("an entry").path();
-                if !file.is_file() {
-                    continue;
-                }
-                let mut bytes = std::fs::read(&file).expect("readable");
-                match damage {
-                    0 => bytes.clear(),
-                    1 => bytes.truncate(bytes.len() / 2),
-                    2 => bytes.iter_mut().for_each(|byte| *byte ^= 0xFF),
-                    3 => bytes.fill(0),
-                    4 => bytes.iter_mut().step_by(97).for_each(|byte| *byte ^= 1),
-                    _ => bytes = b"not a database".to_vec(),
-                }
-                std::fs::write(&file, bytes).expect("writable");
-            }
-            let index = SledIndex::open(&path).expect("made anew");
-            // What it still says may be nothing or what was true, never anything else.
-            let verified = index.verified(branch());
-            assert!(verified.is_empty() || verified == vec![range(10, 20)], "damage {damage}: {verified:?}");
-        }
-    }
-
-    #[test]
-    fn i8_a_file_in_the_place_of_the_index_is_no_obstacle() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let path = folder.path().join("index");
-        std::fs::write(&path, "not a folder").expect("writable");
-        let index = SledIndex::open(&path).expect("made anew");
-        assert!(index.verified(branch()).is_empty());
-    }
-}
+mod tests;

@@ -4,3 +4,4 @@ mod fetch;
 mod flow;
 mod hook;
 mod messages;
+mod state;
