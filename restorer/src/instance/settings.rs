@@ -51,7 +51,8 @@ pub(super) fn settings(
         ("unix_socket_permissions", "0700".to_owned()),
         ("hba_file", path(files.access())),
         ("ident_file", path(files.identities())),
-        ("external_pid_file", String::new()),
+        // An empty name would be tried, too, and leave an error in the log.
+        ("external_pid_file", path(files.folder.join("server.pid"))),
         ("ssl", "off".to_owned()),
         ("hot_standby", if readable { "on" } else { "off" }.to_owned()),
         ("restart_after_crash", "off".to_owned()),
