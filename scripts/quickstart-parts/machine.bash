@@ -11,23 +11,34 @@ install() {
         as=(sudo)
     fi
     say "   $what is missing: installing $*"
-    # Without a network or with a stale list apt-get install says what is wrong better than update does.
-    "${as[@]}" apt-get update -qq || say "   apt-get update failed; trying with the lists that are there"
+    # With a stale list or without a network, what the installation says explains more than what this says.
+    "${as[@]}" apt-get update -qq >"$target/quickstart-apt.log" 2>&1 || say "   apt-get update failed; trying with the lists that are there"
+    # Not by `attend`: sudo may ask, and an installation is better not cut short.
     "${as[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -qq \
-        --no-install-recommends "$@" >/dev/null || fail "apt-get could not install $*; what it said is above"
+        --no-install-recommends "$@" >>"$target/quickstart-apt.log" 2>&1 && return
+    tail -n 20 "$target/quickstart-apt.log" >&2
+    fail "apt-get could not install $*; all that it said is in $target/quickstart-apt.log"
 }
 
 # Debian's server, without the "main" cluster that its package makes and starts.
 install_postgres() {
-    local drop_in=/etc/postgresql-common/createcluster.d/walseal-quickstart-$$.conf as=() failed=0
+    local as=()
     [ "$(id -u)" -eq 0 ] || as=(sudo)
     install PostgreSQL postgresql-common
+    drop_in=/etc/postgresql-common/createcluster.d/walseal-quickstart-$$.conf
     "${as[@]}" mkdir -p "${drop_in%/*}"
     echo 'create_main_cluster = false' | "${as[@]}" tee "$drop_in" >/dev/null
-    (install PostgreSQL postgresql) || failed=$?
-    # Only this installation goes without: who installs another major later gets what Debian does.
+    install PostgreSQL postgresql
+    end_drop_in
+}
+
+# Only this installation goes without: who installs another major later gets what Debian does.
+end_drop_in() {
+    local as=()
+    [ -n "$drop_in" ] || return 0
+    [ "$(id -u)" -eq 0 ] || as=(sudo)
     "${as[@]}" rm -f "$drop_in"
-    [ "$failed" -eq 0 ] || exit "$failed"
+    drop_in=''
 }
 
 # Sets `bin` to the folder of a server's programs, 14 or later.

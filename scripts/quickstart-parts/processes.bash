@@ -45,6 +45,7 @@ quietly() {
 }
 
 failed() {
+    if [ -n "${quiet:-}" ]; then sed 's/^/     /' log/last; fi
     [ "$1" -ne 124 ] || fail "the last command took longer than $patience s"
     fail "the last command failed with exit code $1"
 }
