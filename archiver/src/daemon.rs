@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, watch};
@@ -55,7 +56,11 @@ pub fn timing(archive: &Archive) -> Timing {
         ship_interval: wal.ship_interval.value,
         stall_limit: wal.stall_limit.value,
         shutdown_wait: wal.shutdown_wait.value,
-        status_interval: std::time::Duration::from_secs(1),
+        status_interval: Duration::from_secs(1),
+        // As PostgreSQL's own wal_receiver_timeout.
+        silence_limit: Duration::from_secs(60),
+        // Longer than the slowest put of a store that is alive, which has deadlines of its own.
+        put_limit: Duration::from_secs(300),
     }
 }
 

@@ -186,7 +186,8 @@ impl Piece {
         }
     }
 
-    async fn keep_conflicting(
+    /// Keeps the bytes below `conflict/`, because `name` holds others (I3).
+    pub(crate) async fn keep_conflicting(
         &self,
         name: ObjectName,
         repository: &Repository,

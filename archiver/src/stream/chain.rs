@@ -12,7 +12,7 @@ use super::StreamError;
 use super::resume::StartPoint;
 use crate::index::Index;
 
-/// What lies in the repository of the segment with which a stream begins.
+/// What lies in the repository of the segment in which the frontier lies, or which ends there.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Durable {
     /// Digest of the segment from its start to the frontier.
@@ -30,6 +30,7 @@ const READS_AT_ONCE: usize = 8;
 
 /// The frontier of a branch: where the WAL ends that lies in the repository without a hole from the slot's position on, or
 /// from the last before it that is there. Beyond what the slot had confirmed, every object on the way is verified (I1).
+/// `seen` is up to where this process has itself shipped what this server sent.
 ///
 /// Errors: an object that no trusted writer signed, or that was made with another compare key.
 pub(super) async fn frontier_of(
@@ -37,6 +38,7 @@ pub(super) async fn frontier_of(
     listing: &WalListing,
     key: CompareKeyId,
     slot: Option<Lsn>,
+    seen: Option<Lsn>,
     index: &dyn Index,
 ) -> Result<StartPoint, StreamError> {
     let (branch, size) = (listing.branch, listing.segment_size);
@@ -45,29 +47,29 @@ pub(super) async fn frontier_of(
     let begin = first.start(size);
     let whole = listing.runs.iter().find(|run| run.contains(begin)).map_or(begin, |run| run.end);
     let run = LsnRange { start: begin, end: whole };
-    let last_whole = headers(repository, unverified_names(listing, run, index)).await?.pop();
+    let last = headers(repository, unverified_names(listing, run, index)).await?.pop();
     if !run.is_empty() {
         index.record(branch, run);
     }
-    if let Some((end, durable)) = pieces(repository, listing, size.number(whole), key).await? {
-        return Ok(StartPoint { branch, start: whole, frontier: end, durable: Some(durable) });
-    }
-    let point = StartPoint { branch, start: whole, frontier: whole, durable: None };
-    match last_whole {
-        // The slot has not seen the frontier, so somebody else may have written the last segment; the server still has
-        // it, and it is compared (case 17).
-        Some((name, header)) if slot.is_some_and(|slot| slot < whole) => {
-            let start = size.align_down(Lsn(whole.0 - 1));
-            let durable = Durable {
-                digest: section(&name, &header, key)?.digest_end,
-                name: name.to_string(),
-                writer: header.writer,
-                pieces: 0,
-            };
-            Ok(StartPoint { start, durable: Some(durable), ..point })
+    let tail = pieces(repository, listing, size.number(whole), key).await?;
+    // What the slot has not seen confirmed may be another server's: whole segments are compared as they come again. Those
+    // that this process has shipped are ours; of them the last one tells whether this is still the same server.
+    let unseen =
+        slot.filter(|slot| begin <= *slot && *slot < whole).map(|slot| seen.map_or(slot, |seen| seen.max(slot)));
+    let unseen = match unseen {
+        Some(from) if from < whole => Some(size.align_down(from)),
+        Some(_) if tail.is_none() => Some(size.align_down(Lsn(whole.0 - 1))),
+        _ => None,
+    };
+    let (frontier, durable) = match (tail, last) {
+        (Some((end, durable)), _) => (end, Some(durable)),
+        (None, Some((name, header))) if unseen.is_some() => {
+            let digest = section(&name, &header, key)?.digest_end;
+            (whole, Some(Durable { digest, name: name.to_string(), writer: header.writer, pieces: 0 }))
         }
-        _ => Ok(point),
-    }
+        (None, _) => (whole, None),
+    };
+    Ok(StartPoint { branch, start: whole, frontier, durable, unseen })
 }
 
 /// The objects of whole segments that the index does not know as verified, and always those of the last segment.

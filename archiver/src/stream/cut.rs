@@ -1,7 +1,7 @@
 //! Cutting the WAL stream into pieces: whole segments when they are full, tails in between.
 
 use bytes::Bytes;
-use walseal_common::lsn::Lsn;
+use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::seal::{CompareDigest, CompareHasher, CompareKey, MAX_PLAINTEXT, Transactions};
 use walseal_common::segment::{SegmentNumber, SegmentSize};
 use walseal_common::timeline::Branch;
@@ -68,8 +68,8 @@ impl std::fmt::Debug for Cutter {
 }
 
 impl Cutter {
-    /// Begins at `start`, the start of a segment. `durable` tells what lies in the repository of this segment, and up to
-    /// where; it is compared when the stream has passed it, and is not shipped again as a tail.
+    /// Begins at `start`, the start of a segment. `durable` tells up to where WAL lies in the repository, and what of the
+    /// segment that holds its end; it is compared when the stream has passed it, and nothing of it is shipped as a tail.
     pub fn new(
         branch: Branch,
         segment_size: SegmentSize,
@@ -106,6 +106,11 @@ impl Cutter {
     /// Bytes that no piece holds yet.
     pub fn uncut(&self) -> u64 {
         self.received().bytes_since(self.cut)
+    }
+
+    /// What a digest at `end` speaks for: its segment, from the start on.
+    pub fn compared(&self, end: Lsn) -> LsnRange {
+        LsnRange { start: self.segment_size.align_down(Lsn(end.0.saturating_sub(1))), end }
     }
 
     /// Whether what was durable before this stream has yet to be compared with what comes.
@@ -272,7 +277,6 @@ fn new_walker(start: Lsn, size: SegmentSize) -> Option<Walker> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use walseal_common::lsn::LsnRange;
     use walseal_common::repository::Cover;
     use walseal_common::seal::WriterKey;
     use walseal_common::timeline::{SystemIdentifier, TimelineHistory, TimelineId};

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use walseal_common::lsn::Lsn;
+use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::postgres::PostgresError;
 use walseal_common::repository::RepositoryError;
+use walseal_common::seal::WriterPublic;
 use walseal_common::timeline::{HistoryError, SystemIdentifier};
 
 use super::cut::OverlapDiffers;
@@ -83,6 +84,38 @@ pub enum StreamError {
         /// `wal.shutdown_wait`.
         limit: Duration,
     },
+    /// The server, or the way to it, is dead without the connection having ended.
+    #[error(
+        "nothing came from the server for {} s, although it was asked; the connection was closed, to look for a server \
+         that answers",
+        .0.as_secs_f32()
+    )]
+    Silent(Duration),
+    /// The store neither took an object nor refused it.
+    #[error(
+        "WAL {range} did not become durable within {} s, and the repository did not say why; it is sent again",
+        .limit.as_secs_f32()
+    )]
+    Stuck {
+        /// The WAL.
+        range: LsnRange,
+        /// How long it had.
+        limit: Duration,
+    },
+    /// Somebody else writes the same branch (case 17).
+    #[error(
+        "{name} is already there with other bytes, written by {there}; ours, written by {ours}, are kept below \
+         conflict/: two servers or two archivers write the same branch. Nothing more is confirmed, and the slot keeps this \
+         server's WAL; find out which server is alive and stop the archiver of the other"
+    )]
+    Conflict {
+        /// The object's name.
+        name: String,
+        /// Who wrote what is there.
+        there: String,
+        /// Who wrote what was refused.
+        ours: String,
+    },
     /// The WAL that should come next is gone from the server.
     #[error("the server no longer has the WAL from {0} on: it is lost for point-in-time recovery")]
     WalGone(Lsn),
@@ -92,6 +125,16 @@ pub enum StreamError {
 }
 
 impl StreamError {
+    /// A failure to ship what this writer made.
+    pub(super) fn of_shipping(error: ShipError, ours: &WriterPublic) -> StreamError {
+        match error {
+            ShipError::Repository(RepositoryError::Conflict { name, writer }) => {
+                StreamError::Conflict { name, there: writer, ours: ours.to_string() }
+            }
+            other => other.into(),
+        }
+    }
+
     /// Whether trying again is useless until somebody changes something.
     pub fn is_permanent(&self) -> bool {
         match self {
@@ -100,7 +143,8 @@ impl StreamError {
             StreamError::Repository(error) => matches!(error, RepositoryError::OtherCompareKey { .. }),
             StreamError::Ship(_) | StreamError::Stalled(_) | StreamError::ShutdownWait { .. } => false,
             StreamError::WalGone(_) | StreamError::Task(_) | StreamError::History(_) => false,
-            StreamError::Overlap(_) => false,
+            StreamError::Overlap(_) | StreamError::Conflict { .. } => false,
+            StreamError::Silent(_) | StreamError::Stuck { .. } => false,
             StreamError::OtherCluster { .. } | StreamError::OtherSegmentSize { .. } => true,
         }
     }

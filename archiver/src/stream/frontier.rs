@@ -14,7 +14,7 @@ pub struct Frontier {
 }
 
 impl Frontier {
-    /// A frontier at `end`, which must be the end of what verified objects cover.
+    /// A frontier at `end`, which must be the end of what verified objects cover; invalid as long as that is not known.
     pub fn new(end: Lsn) -> Frontier {
         Frontier { end: watch::Sender::new(end), beyond: BTreeMap::new() }
     }

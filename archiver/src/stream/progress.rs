@@ -1,5 +1,8 @@
 //! How far the stream is, for everybody who asks: status, backups that wait, the hook.
 
+use std::collections::VecDeque;
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -29,15 +32,75 @@ pub struct Progress {
     pub trouble: Option<String>,
     /// Bytes of WAL that this process made durable.
     pub shipped_bytes: u64,
+    /// End of all that was ever received of the branch, also by streams that ended before it was durable.
+    #[serde(skip)]
+    known: Lsn,
+    /// Since when WAL has been known from a position on, of what is not durable yet.
+    #[serde(skip)]
+    arrivals: VecDeque<(Lsn, Timestamp)>,
 }
 
+/// Arrivals that are closer together are not told apart.
+const ARRIVAL_GRAIN: Duration = Duration::from_millis(100);
+
+/// Most arrivals that are remembered (I11); what comes later counts as having come with the last of them.
+const MOST_ARRIVALS: usize = 1024;
+
 impl Progress {
+    /// A stream has begun; everything before `frontier` is durable.
+    pub(super) fn begun(&mut self, branch: Branch, frontier: Lsn, server_end: Lsn) {
+        if self.branch != Some(branch) {
+            self.arrivals.clear();
+            self.known = frontier;
+        }
+        self.connected = true;
+        self.branch = Some(branch);
+        (self.received, self.frontier) = (frontier, frontier);
+        self.server_end = self.server_end.max(server_end);
+        self.trouble = None;
+        self.forget_durable();
+    }
+
+    /// WAL up to `end` was received.
+    pub(super) fn arrived(&mut self, end: Lsn, server_end: Lsn, now: Timestamp) {
+        self.server_end = self.server_end.max(server_end).max(end);
+        self.received = self.received.max(end);
+        let from = self.known.max(self.frontier);
+        let grain =
+            |last: Timestamp| Duration::try_from(now.duration_since(last)).is_ok_and(|since| since >= ARRIVAL_GRAIN);
+        if end > from {
+            let apart = self.arrivals.back().is_none_or(|(_, last)| grain(*last));
+            if apart && self.arrivals.len() < MOST_ARRIVALS {
+                self.arrivals.push_back((from, now));
+            }
+            self.known = end;
+        }
+        self.behind_since = self.arrivals.front().map(|(_, at)| *at);
+    }
+
+    /// WAL is durable up to `end`.
+    pub(super) fn durable_to(&mut self, end: Lsn, now: Timestamp) {
+        if end > self.frontier {
+            self.frontier = end;
+            self.frontier_moved = Some(now);
+            self.forget_durable();
+        }
+    }
+
+    fn forget_durable(&mut self) {
+        if self.frontier >= self.known {
+            self.arrivals.clear();
+        }
+        while self.arrivals.get(1).is_some_and(|(from, _)| *from <= self.frontier) {
+            self.arrivals.pop_front();
+        }
+        self.behind_since = self.arrivals.front().map(|(_, at)| *at);
+    }
+
     /// How much time's worth of WAL would be lost with the server now: how long its oldest WAL that is not durable has
     /// been known here.
-    pub fn behind(&self, now: Timestamp) -> std::time::Duration {
-        self.behind_since
-            .and_then(|since| std::time::Duration::try_from(now.duration_since(since)).ok())
-            .unwrap_or_default()
+    pub fn behind(&self, now: Timestamp) -> Duration {
+        self.behind_since.and_then(|since| Duration::try_from(now.duration_since(since)).ok()).unwrap_or_default()
     }
 }
 
@@ -91,5 +154,72 @@ impl ProgressWatch {
     pub async fn changed(&mut self) -> Result<Progress, StreamEnded> {
         self.0.changed().await.map_err(|_| StreamEnded)?;
         Ok(self.0.borrow_and_update().clone())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use walseal_common::timeline::{SystemIdentifier, TimelineHistory, TimelineId};
+
+    use super::*;
+
+    fn at(milliseconds: i64) -> Timestamp {
+        Timestamp::from_millisecond(1_795_228_200_000 + milliseconds).expect("a time")
+    }
+
+    fn branch(number: u32) -> Branch {
+        TimelineHistory::root(TimelineId::new(number).expect("not zero")).branch(SystemIdentifier(7))
+    }
+
+    fn begun() -> Progress {
+        let mut progress = Progress::default();
+        progress.begun(branch(1), Lsn(1000), Lsn(1000));
+        progress
+    }
+
+    #[test]
+    fn behind_is_the_age_of_the_oldest_wal_that_is_not_durable() {
+        let mut progress = begun();
+        assert_eq!(progress.behind(at(0)), Duration::ZERO);
+        progress.arrived(Lsn(1100), Lsn(1100), at(0));
+        progress.arrived(Lsn(1200), Lsn(1200), at(1000));
+        progress.arrived(Lsn(1300), Lsn(1300), at(2000));
+        assert_eq!(progress.behind(at(5000)), Duration::from_millis(5000));
+        // A put took four seconds: what came meanwhile is as old as it is.
+        progress.durable_to(Lsn(1100), at(4000));
+        assert_eq!(progress.behind(at(5000)), Duration::from_millis(4000));
+        progress.durable_to(Lsn(1250), at(4500));
+        assert_eq!(progress.behind(at(5000)), Duration::from_millis(3000), "a part of what came last is left");
+        progress.durable_to(Lsn(1300), at(5000));
+        assert_eq!(progress.behind(at(9000)), Duration::ZERO);
+    }
+
+    #[test]
+    fn behind_outlives_connections_that_end_before_the_wal_is_durable() {
+        let mut progress = begun();
+        progress.arrived(Lsn(1100), Lsn(1100), at(0));
+        progress.begun(branch(1), Lsn(1000), Lsn(1500));
+        assert_eq!(progress.behind(at(60_000)), Duration::from_secs(60));
+        progress.arrived(Lsn(1100), Lsn(1500), at(60_000));
+        assert_eq!(progress.behind(at(60_000)), Duration::from_secs(60), "the same bytes again are not newer");
+        // A stream that finds them durable says so; so does one on another branch, which has nothing of them.
+        let mut other = progress.clone();
+        progress.begun(branch(1), Lsn(1100), Lsn(1500));
+        assert_eq!(progress.behind(at(61_000)), Duration::ZERO);
+        other.begun(branch(2), Lsn(900), Lsn(1500));
+        assert_eq!(other.behind(at(61_000)), Duration::ZERO);
+    }
+
+    #[test]
+    fn i11_what_is_remembered_of_an_outage_is_bounded() {
+        let mut progress = begun();
+        for step in 1..100_000 {
+            progress.arrived(Lsn(1000 + step), Lsn(0), at(step as i64 * 1000));
+        }
+        assert!(progress.arrivals.len() <= MOST_ARRIVALS);
+        assert_eq!(progress.behind(at(100_000_000)), Duration::from_millis(100_000_000 - 1000));
+        progress.durable_to(Lsn(1000 + 99_999), at(0));
+        assert_eq!(progress.behind(at(100_000_000)), Duration::ZERO);
     }
 }

@@ -22,16 +22,44 @@ pub struct StartPoint {
     pub start: Lsn,
     /// End of the contiguous durable WAL; not below `start`.
     pub frontier: Lsn,
-    /// What is durable between `start` and the frontier, to be compared with what the server sends. `None` when that is
-    /// nothing: then they are equal.
+    /// What is durable of the frontier's segment, to be compared with what the server sends. `None` when nothing is durable
+    /// from `start` on: then that is the frontier.
     pub durable: Option<Durable>,
+    /// Whole segments from here up to `start` lie in the repository, and this server's slot has not seen them confirmed.
+    pub unseen: Option<Lsn>,
 }
 
 impl StartPoint {
+    /// The same, begun early enough to compare what the slot has not seen confirmed with what this server sends (case 17).
+    /// `lost` is where the server is known to have no WAL.
+    pub fn comparing(self, lost: Option<Lsn>) -> StartPoint {
+        match self.unseen.filter(|unseen| lost != Some(*unseen)) {
+            Some(start) => StartPoint { start, ..self },
+            None => StartPoint { durable: self.durable.filter(|_| self.start < self.frontier), ..self },
+        }
+    }
+
     /// A stream that goes on from nothing.
     fn fresh(server: &ServerPosition, repository: &Repository, timeline: TimelineId, start: Lsn) -> StartPoint {
         let own = server.history.ancestor(timeline).unwrap_or_else(|| TimelineHistory::root(timeline));
-        StartPoint { branch: own.branch(repository.cluster()), start, frontier: start, durable: None }
+        StartPoint { branch: own.branch(repository.cluster()), start, frontier: start, durable: None, unseen: None }
+    }
+}
+
+/// What the streams before have shown.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Past {
+    /// The server has no WAL any more from there on: begin at what the slot still keeps.
+    pub lost: Option<Lsn>,
+    /// A branch that was streamed to its end.
+    pub done: Option<Branch>,
+    /// Up to where this process has shipped what the server sent of a branch.
+    pub seen: Option<(Branch, Lsn)>,
+}
+
+impl Past {
+    fn seen_of(&self, branch: Branch) -> Option<Lsn> {
+        self.seen.filter(|(seen, _)| *seen == branch).map(|(_, end)| end)
     }
 }
 
@@ -134,6 +162,7 @@ pub async fn start_point(
     server: &ServerPosition,
     slot: Option<Lsn>,
     index: &dyn Index,
+    past: Past,
 ) -> Result<StartPoint, StreamError> {
     let size = server.segment_size;
     let history = &server.history;
@@ -146,8 +175,12 @@ pub async fn start_point(
             child = Some(timeline);
             continue;
         }
-        let point = chain::frontier_of(repository, &listing, key, slot, index).await?;
+        let point = chain::frontier_of(repository, &listing, key, slot, past.seen_of(branch), index).await?;
         let Some(end) = history.end_of(timeline).filter(|end| *end <= point.frontier) else { return Ok(point) };
+        if past.done != Some(branch) && slot.is_some_and(|slot| slot < end) {
+            // It lies there to its end, and this server's slot has not seen that confirmed.
+            return Ok(point);
+        }
         if point.frontier > end {
             // Case 11: the old primary had shipped more than the new one has.
             tracing::warn!(

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
@@ -16,8 +17,9 @@ use super::StreamError;
 /// What the socket's task hands to the shipping.
 #[derive(Debug)]
 pub(super) enum Feed {
-    /// WAL that follows what came before; the permit keeps its bytes within the buffer's bound.
-    Wal(Bytes, OwnedSemaphorePermit),
+    /// WAL that follows what came before; the permit keeps its bytes within the buffer's bound. The last ones of a stream
+    /// that ended come without.
+    Wal(Bytes, Option<OwnedSemaphorePermit>),
     /// Somebody waits: cut what is there at once.
     Flush,
     /// The timeline has ended here: its last segment is kept as `.partial`.
@@ -35,6 +37,10 @@ pub struct Timing {
     pub shutdown_wait: Duration,
     /// How often the server hears from us, whether or not anything is read.
     pub status_interval: Duration,
+    /// A server that says nothing for so long, although it is asked, is taken for gone.
+    pub silence_limit: Duration,
+    /// How long one object may take to become durable, with all retries.
+    pub put_limit: Duration,
 }
 
 /// Why a stream ended without an error.
@@ -57,156 +63,249 @@ const BUFFER: usize = 8 << 20;
 pub(super) struct Receiver<'a> {
     pub(super) stream: WalStream<'a>,
     pub(super) timing: Timing,
-    /// Follows the frontier, which the shipping advances.
+    /// Follows the frontier, which the shipping advances. Invalid until what was durable before this stream has been
+    /// compared with what the server sends.
     pub(super) frontier: watch::Receiver<Lsn>,
     /// End of what was durable when the stream began: received before, by an earlier one.
     pub(super) resumed: Lsn,
     /// Nothing below it is ever reported: what the slot had confirmed before (I1, never decreasing).
     pub(super) floor: Lsn,
+    /// What was read and did not fit into the buffer yet.
+    pub(super) pending: Option<Bytes>,
     pub(super) feed: mpsc::UnboundedSender<Feed>,
-    pub(super) shipping: JoinHandle<Result<(), StreamError>>,
     pub(super) progress: super::ProgressSender,
 }
 
+/// A stream whose connection is over.
+pub(super) struct Ended {
+    pub(super) outcome: Result<SessionEnd, StreamError>,
+    /// What was received and is still on its way into the repository.
+    pub(super) rest: Option<Rest>,
+    /// Up to where it is durable, now and when the rest has landed; invalid when nothing is known.
+    pub(super) frontier: watch::Receiver<Lsn>,
+}
+
+impl Ended {
+    pub(super) fn before_it_began(outcome: Result<SessionEnd, StreamError>) -> Ended {
+        Ended { outcome, rest: None, frontier: watch::channel(Lsn::INVALID).1 }
+    }
+}
+
+type Shipping = JoinHandle<Result<(), StreamError>>;
+
 impl Receiver<'_> {
-    /// Reads until the stream ends, fails, or `stop` says so. The shipping has ended when this returns.
-    pub(super) async fn run(mut self, stop: &mut watch::Receiver<bool>) -> Result<SessionEnd, StreamError> {
-        let outcome = self.receive(stop).await;
-        match &outcome {
-            Ok(_) => close(self.stream, CLOSE_LIMIT).await,
-            // What is not durable by now was never confirmed: the slot keeps it, and the next stream brings it again.
-            Err(_) => self.shipping.abort(),
+    /// Reads until the stream ends, fails, or `stop` says so.
+    pub(super) async fn run(mut self, mut shipping: Shipping, stop: &mut watch::Receiver<bool>) -> Ended {
+        let outcome = self.receive(&mut shipping, stop).await;
+        let frontier = self.frontier.clone();
+        if outcome.is_ok() {
+            close(self.stream, CLOSE_LIMIT).await;
+            return Ended { outcome, rest: None, frontier };
         }
-        outcome
+        if shipping.is_finished() {
+            return Ended { outcome, rest: None, frontier };
+        }
+        // The server may be gone for good, and then nothing else holds what it had sent.
+        self.end_feed();
+        let (received, resumed) = (self.stream.received(), self.resumed);
+        let shutdown_wait = self.timing.shutdown_wait;
+        let rest = Rest { shipping, received, frontier: self.frontier, resumed, shutdown_wait };
+        Ended { outcome, rest: Some(rest), frontier }
     }
 
-    async fn receive(&mut self, stop: &mut watch::Receiver<bool>) -> Result<SessionEnd, StreamError> {
+    async fn receive(
+        &mut self,
+        shipping: &mut Shipping,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<SessionEnd, StreamError> {
         let budget = Arc::new(Semaphore::new(BUFFER));
-        let mut pending: Option<Bytes> = None;
         let mut stalled = Instant::now();
+        let mut heard = Instant::now();
         // Since when the server has waited for an answer, and for what it wants to hear is durable.
         let mut asked: Option<(Instant, Lsn)> = None;
         let mut ticks = interval(self.timing.status_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut followed = true;
         loop {
-            let need = pending.as_ref().map_or(0, |bytes| bytes.len().min(BUFFER)) as u32;
+            let need = self.pending.as_ref().map_or(0, |bytes| bytes.len().min(BUFFER)) as u32;
             tokio::select! {
                 biased;
-                () = asked_to_stop(stop) => return self.finish(None).await,
-                ended = &mut self.shipping => return Err(ended_early(ended)),
-                changed = self.frontier.changed() => {
-                    if changed.is_err() {
-                        return Err(StreamError::Task("the frontier's owner is gone".to_owned()));
-                    }
-                    self.confirm().await?;
+                () = asked_to_stop(stop) => return self.finish(shipping, stop, None).await,
+                ended = &mut *shipping => return Err(ended_early(ended)),
+                // Without a frontier the shipping is about to end, and says why.
+                changed = self.frontier.changed(), if followed => {
+                    followed = changed.is_ok();
+                    self.confirm(false).await?;
                     let frontier = *self.frontier.borrow();
                     asked = asked.filter(|(_, until)| frontier < *until);
                 }
-                _ = ticks.tick() => self.confirm().await?,
-                () = sleep_until(asked.map_or(stalled, |(since, _)| since) + self.timing.shutdown_wait), if asked.is_some() => {
-                    return Err(StreamError::ShutdownWait { waiting: self.unconfirmed(), limit: self.timing.shutdown_wait });
+                _ = ticks.tick() => {
+                    if self.pending.is_some() {
+                        // It is this side that does not listen.
+                        heard = Instant::now();
+                    }
+                    if heard.elapsed() > self.timing.silence_limit {
+                        return Err(StreamError::Silent(self.timing.silence_limit));
+                    }
+                    self.confirm(heard.elapsed() > self.timing.silence_limit / 2).await?;
                 }
-                () = sleep_until(stalled + self.timing.stall_limit), if pending.is_some() => {
+                () = sleep_until(asked.map_or(stalled, |(since, _)| since) + self.timing.shutdown_wait), if asked.is_some() => {
+                    return Err(StreamError::ShutdownWait { waiting: self.rest(), limit: self.timing.shutdown_wait });
+                }
+                () = sleep_until(stalled + self.timing.stall_limit), if self.pending.is_some() => {
                     return Err(StreamError::Stalled(self.timing.stall_limit));
                 }
-                permit = budget.clone().acquire_many_owned(need), if pending.is_some() => {
+                permit = budget.clone().acquire_many_owned(need), if self.pending.is_some() => {
                     let permit = permit.map_err(|error| StreamError::Task(error.to_string()))?;
-                    if let Some(bytes) = pending.take() {
-                        self.hand_over(Feed::Wal(bytes, permit))?;
+                    if let Some(bytes) = self.pending.take() {
+                        self.hand_over(Feed::Wal(bytes, Some(permit)));
                     }
                 }
-                event = self.stream.next(), if pending.is_none() => match event? {
-                    StreamEvent::Wal { server_end, data, .. } => {
-                        let received = self.stream.received();
-                        self.progress.update(|progress| {
-                            progress.server_end = progress.server_end.max(server_end).max(received);
-                            progress.received = progress.received.max(received);
-                            if progress.received > progress.frontier && progress.behind_since.is_none() {
-                                progress.behind_since = Some(jiff::Timestamp::now());
-                            }
-                        });
-                        stalled = Instant::now();
-                        pending = Some(data);
-                    }
-                    StreamEvent::Keepalive { server_end, reply_requested } => {
-                        self.progress.update(|progress| progress.server_end = progress.server_end.max(server_end));
-                        if reply_requested {
-                            // Answered at once when all is durable. Otherwise the answer goes with the frontier: the
-                            // server would only ask again, as fast as we answer (case 12).
-                            if self.unconfirmed() == 0 {
-                                self.confirm().await?;
-                            } else if asked.is_none() {
-                                asked = Some((Instant::now(), self.stream.received()));
-                                self.hand_over(Feed::Flush)?;
+                event = self.stream.next(), if self.pending.is_none() => {
+                    heard = Instant::now();
+                    match event? {
+                        StreamEvent::Wal { server_end, data, .. } => {
+                            let received = self.stream.received();
+                            self.progress.update(|progress| progress.arrived(received, server_end, Timestamp::now()));
+                            stalled = heard;
+                            self.pending = Some(data);
+                        }
+                        StreamEvent::Keepalive { server_end, reply_requested } => {
+                            self.progress.update(|progress| progress.server_end = progress.server_end.max(server_end));
+                            if reply_requested {
+                                // Answered at once when all is durable. Otherwise the answer goes with the frontier:
+                                // the server would only ask again, as fast as we answer (case 12).
+                                if *self.frontier.borrow() >= self.stream.received() {
+                                    self.confirm(false).await?;
+                                } else if asked.is_none() {
+                                    asked = Some((heard, self.stream.received()));
+                                    self.hand_over(Feed::Flush);
+                                }
                             }
                         }
+                        StreamEvent::TimelineEnd { next, .. } => {
+                            self.hand_over(Feed::EndOfBranch);
+                            return self.finish(shipping, stop, Some(SessionEnd::Timeline(next))).await;
+                        }
+                        StreamEvent::EndOfStream => {
+                            return self.finish(shipping, stop, Some(SessionEnd::ServerShutdown)).await;
+                        }
                     }
-                    StreamEvent::TimelineEnd { next, .. } => {
-                        self.hand_over(Feed::EndOfBranch)?;
-                        return self.finish(Some(SessionEnd::Timeline(next))).await;
-                    }
-                    StreamEvent::EndOfStream => return self.finish(Some(SessionEnd::ServerShutdown)).await,
-                },
+                }
             }
         }
     }
 
-    fn hand_over(&self, feed: Feed) -> Result<(), StreamError> {
-        self.feed.send(feed).map_err(|_| StreamError::Task("the shipping is gone".to_owned()))
+    fn hand_over(&self, feed: Feed) {
+        if self.feed.send(feed).is_err() {
+            // Whoever awaits the shipping hears why.
+            tracing::debug!("the shipping has ended");
+        }
+    }
+
+    /// Nothing more comes; what was read is handed over, whether or not there is room for it.
+    fn end_feed(&mut self) {
+        if let Some(bytes) = self.pending.take() {
+            self.hand_over(Feed::Wal(bytes, None));
+        }
+        self.feed = mpsc::unbounded_channel().0;
     }
 
     /// Bytes received that are not durable.
-    fn unconfirmed(&self) -> u64 {
-        self.stream.received().bytes_since(*self.frontier.borrow())
+    fn rest(&self) -> u64 {
+        self.stream.received().bytes_since((*self.frontier.borrow()).max(self.resumed))
     }
 
-    /// Reports the frontier, and nothing but the frontier (I1): write, flush and apply alike, never 0, never less than
-    /// before.
-    async fn confirm(&mut self) -> Result<(), StreamError> {
+    /// Reports the frontier, and nothing but the frontier (I1): write, flush and apply alike. As long as that would be less
+    /// than what the slot had confirmed before, or nothing was compared yet, the server hears that nothing is known: three
+    /// zeros, at which it leaves the slot as it is. (A zero for flush alone would make it take write instead.)
+    async fn confirm(&mut self, reply: bool) -> Result<(), StreamError> {
         let frontier = *self.frontier.borrow_and_update();
-        debug_assert!(
-            self.stream.received().max(self.resumed) >= frontier,
-            "the frontier is never beyond what was received"
-        );
-        let reported = frontier.max(self.floor);
-        if reported.is_invalid() {
-            return Ok(());
-        }
-        self.floor = reported;
-        Ok(self.stream.send_status(reported, reported, reported, false).await?)
+        debug_assert!(self.stream.received() >= frontier, "the frontier is never beyond what was received");
+        let reported = if frontier >= self.floor { frontier } else { Lsn::INVALID };
+        self.floor = self.floor.max(reported);
+        Ok(self.stream.send_status(reported, reported, reported, reply).await?)
     }
 
-    /// Ships what is left, confirms it, and says good-bye.
-    async fn finish(&mut self, end: Option<SessionEnd>) -> Result<SessionEnd, StreamError> {
-        let (closed, _) = mpsc::unbounded_channel();
-        drop(std::mem::replace(&mut self.feed, closed));
-        let deadline = Instant::now() + self.timing.shutdown_wait;
+    /// Ships what is left, confirms it, and says good-bye. The server waits for none of this if it was the server that
+    /// ended the stream; who asks us to stop waits for `shutdown_wait`.
+    async fn finish(
+        &mut self,
+        shipping: &mut Shipping,
+        stop: &mut watch::Receiver<bool>,
+        end: Option<SessionEnd>,
+    ) -> Result<SessionEnd, StreamError> {
+        self.end_feed();
+        let mut deadline = None;
         let mut ticks = interval(self.timing.status_interval);
-        let rest = loop {
+        let mut followed = true;
+        loop {
+            tokio::select! {
+                biased;
+                ended = &mut *shipping => {
+                    ended.map_err(|error| StreamError::Task(error.to_string()))??;
+                    break;
+                }
+                changed = self.frontier.changed(), if followed => {
+                    followed = changed.is_ok();
+                    self.confirm(false).await?;
+                }
+                _ = ticks.tick() => self.confirm(false).await?,
+                () = asked_to_stop(stop), if deadline.is_none() => {
+                    deadline = Some(Instant::now() + self.timing.shutdown_wait);
+                }
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    shipping.abort();
+                    self.confirm(false).await?;
+                    return Ok(asked_with(self.rest()));
+                }
+            }
+        }
+        self.confirm(false).await?;
+        Ok(end.unwrap_or_else(|| asked_with(self.rest())))
+    }
+}
+
+fn asked_with(rest: u64) -> SessionEnd {
+    if rest == 0 { SessionEnd::Asked } else { SessionEnd::AskedWithRest(rest) }
+}
+
+/// What was received before a connection ended, and is still on its way into the repository.
+pub(super) struct Rest {
+    shipping: Shipping,
+    received: Lsn,
+    frontier: watch::Receiver<Lsn>,
+    resumed: Lsn,
+    shutdown_wait: Duration,
+}
+
+impl Rest {
+    /// Waits until it is durable, or cannot become so now. Says how that ended when `stop` was asked for meanwhile.
+    ///
+    /// The connection must be closed by then, so that no server waits for this. What cannot be made durable was never
+    /// confirmed: the slot keeps it.
+    pub(super) async fn land(mut self, stop: &mut watch::Receiver<bool>) -> Option<SessionEnd> {
+        let mut deadline = None;
+        loop {
             tokio::select! {
                 biased;
                 ended = &mut self.shipping => {
-                    ended.map_err(|error| StreamError::Task(error.to_string()))??;
-                    break 0;
+                    if let Err(error) = ended.map_err(|error| StreamError::Task(error.to_string())).flatten() {
+                        tracing::warn!(%error, "what was received before could not be shipped; it has to come again");
+                    }
+                    break;
                 }
-                _ = self.frontier.changed() => self.confirm().await?,
-                _ = ticks.tick() => self.confirm().await?,
-                () = sleep_until(deadline) => {
+                () = asked_to_stop(stop), if deadline.is_none() => {
+                    deadline = Some(Instant::now() + self.shutdown_wait);
+                }
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     self.shipping.abort();
-                    break self.unconfirmed();
+                    break;
                 }
             }
-        };
-        self.confirm().await?;
-        let end = match (end, rest) {
-            (Some(_), rest) if rest > 0 => {
-                return Err(StreamError::ShutdownWait { waiting: rest, limit: self.timing.shutdown_wait });
-            }
-            (Some(end), _) => end,
-            (None, 0) => SessionEnd::Asked,
-            (None, rest) => SessionEnd::AskedWithRest(rest),
-        };
-        Ok(end)
+        }
+        let durable = (*self.frontier.borrow()).max(self.resumed);
+        (*stop.borrow()).then(|| asked_with(self.received.bytes_since(durable)))
     }
 }
 

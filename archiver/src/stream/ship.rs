@@ -6,11 +6,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
+use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::repository::Repository;
 
 use super::session::Feed;
-use super::{Cutter, Frontier, ProgressSender, StreamError};
+use super::{Cutter, Frontier, OverlapDiffers, ProgressSender, StreamError};
 use crate::index::Index;
 use crate::keys::ArchiveKeys;
 use crate::shipment::{Piece, PieceKind};
@@ -25,8 +26,13 @@ pub(super) struct Shipping {
     pub(super) keys: Arc<ArchiveKeys>,
     pub(super) cutter: Cutter,
     pub(super) frontier: Arc<Mutex<Frontier>>,
+    /// Where the stream begins.
+    pub(super) start: Lsn,
+    /// End of what was durable before. It counts once it has been compared with what the server sends.
+    pub(super) resumed: Lsn,
     pub(super) index: Arc<dyn Index>,
     pub(super) ship_interval: Duration,
+    pub(super) put_limit: Duration,
     pub(super) progress: ProgressSender,
 }
 
@@ -38,15 +44,24 @@ impl Shipping {
         let mut pieces = Vec::new();
         // When the oldest uncut byte is due.
         let mut due: Option<Instant> = None;
+        self.durable_before(LsnRange { start: Lsn::INVALID, end: self.start });
         loop {
             tokio::select! {
                 biased;
                 Some(landed) = flights.join_next(), if !flights.is_empty() => flown(landed)?,
                 fed = feed.recv() => match fed {
                     Some(Feed::Wal(bytes, permit)) => {
-                        self.cutter.push(&bytes, &mut pieces)?;
+                        let comparing = self.cutter.is_comparing();
+                        let compared = self.cutter.push(&bytes, &mut pieces);
                         // The bytes are copied: their place in the buffer is free again.
                         drop((bytes, permit));
+                        match compared {
+                            Ok(()) if comparing && !self.cutter.is_comparing() => {
+                                self.durable_before(self.cutter.compared(self.resumed));
+                            }
+                            Ok(()) => {}
+                            Err(differs) => return Err(self.refuse(differs).await),
+                        }
                     }
                     Some(Feed::Flush) => pieces.extend(self.cutter.cut_tail()),
                     Some(Feed::EndOfBranch) => {
@@ -75,6 +90,21 @@ impl Shipping {
         }
     }
 
+    /// The repository holds these bytes of this server since before the stream.
+    fn durable_before(&self, range: LsnRange) {
+        self.frontier.lock().unwrap_or_else(PoisonError::into_inner).complete(range);
+    }
+
+    /// The server's WAL contradicts the repository's: its bytes are kept (case 17), and nothing is confirmed.
+    async fn refuse(&self, differs: OverlapDiffers) -> StreamError {
+        let ours = self.keys.writer.public();
+        let Some(piece) = self.cutter.partial() else { return differs.into() };
+        match piece.keep_conflicting(piece.name(), &self.repository, &self.keys).await {
+            Ok(()) => StreamError::Conflict { name: differs.name, there: differs.writer, ours: ours.to_string() },
+            Err(error) => StreamError::of_shipping(error, &ours),
+        }
+    }
+
     /// Starts shipping the pieces, in order, as soon as there is room for each.
     async fn launch(
         &self,
@@ -96,8 +126,11 @@ impl Shipping {
             };
             let (repository, keys) = (self.repository.clone(), self.keys.clone());
             let (frontier, progress, index) = (self.frontier.clone(), self.progress.clone(), self.index.clone());
+            let limit = self.put_limit;
             flights.spawn(async move {
-                let put = piece.ship(&repository, &keys).await?;
+                let put = timeout(limit, piece.ship(&repository, &keys)).await;
+                let put = put.map_err(|_| StreamError::Stuck { range: piece.range(), limit })?;
+                let put = put.map_err(|error| StreamError::of_shipping(error, &keys.writer.public()))?;
                 tracing::debug!(piece = %piece.name(), ?put, "durable");
                 confirm(&piece, &frontier, &progress);
                 if piece.kind == PieceKind::Whole && piece.bytes.len() as u64 == piece.segment_size.bytes() {
@@ -119,16 +152,9 @@ fn confirm(piece: &Piece, frontier: &Mutex<Frontier>, progress: &ProgressSender)
         return;
     }
     let mut frontier = frontier.lock().unwrap_or_else(PoisonError::into_inner);
-    let before = frontier.end();
     let end = frontier.complete(piece.range());
     progress.update(|progress| {
-        if end > before {
-            progress.frontier = end;
-            let now = Timestamp::now();
-            progress.frontier_moved = Some(now);
-            // What came after this piece was cut is newer than a ship interval; it is behind from now on.
-            progress.behind_since = (progress.received > end).then_some(now);
-        }
+        progress.durable_to(end, Timestamp::now());
         progress.highest_time = progress.highest_time.max(piece.transactions.highest);
         progress.shipped_bytes += piece.bytes.len() as u64;
     });

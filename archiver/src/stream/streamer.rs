@@ -9,8 +9,8 @@ use walseal_common::postgres::replication::SlotCreated;
 use walseal_common::postgres::{Conninfo, PostgresError, ReplicationClient, SqlClient};
 use walseal_common::repository::{Repository, RepositoryIdentity};
 
-use super::resume::{self, StartPoint};
-use super::session::{Receiver, SessionEnd, Timing, asked_to_stop};
+use super::resume::{self, Past, ServerPosition, StartPoint};
+use super::session::{Ended, Receiver, SessionEnd, Timing, asked_to_stop};
 use super::ship::Shipping;
 use super::{Cutter, Frontier, ProgressSender, ProgressWatch, StreamError};
 use crate::index::Index;
@@ -36,6 +36,13 @@ pub struct Streamer {
     /// How the stream behaves.
     pub timing: Timing,
     progress: ProgressSender,
+}
+
+/// What was found out before a stream.
+struct Beginning {
+    server: ServerPosition,
+    slot: Option<Lsn>,
+    point: StartPoint,
 }
 
 /// First and longest pause between two attempts.
@@ -68,18 +75,18 @@ impl Streamer {
     /// Errors: only what trying again cannot mend.
     pub async fn run(&self, mut stop: watch::Receiver<bool>) -> Result<SessionEnd, StreamError> {
         let mut pause = PAUSES.0;
-        let mut lost: Option<Lsn> = None;
+        let mut past = Past::default();
         let mut said = String::new();
         loop {
             let before = self.progress.watch().now().shipped_bytes;
-            let outcome = self.stream_once(&mut stop, lost.take()).await;
+            let outcome = self.stream_once(&mut stop, &mut past).await;
             self.progress.update(|progress| progress.connected = false);
             match outcome {
                 Ok(end @ (SessionEnd::Asked | SessionEnd::AskedWithRest(_))) => return Ok(end),
                 Ok(SessionEnd::Timeline(next)) => {
                     tracing::info!(next = next.number(), "the timeline ended; following the server to the next");
+                    past.done = self.progress.watch().now().branch;
                     pause = PAUSES.0;
-                    continue;
                 }
                 Ok(SessionEnd::ServerShutdown) => {
                     let trouble = "the server shut down; waiting for it to come back".to_owned();
@@ -93,7 +100,7 @@ impl Streamer {
                         return Err(error);
                     }
                     if let StreamError::WalGone(from) = error {
-                        lost = Some(from);
+                        past.lost = Some(from);
                     }
                     if words == said {
                         tracing::debug!(error = %words, "still no stream");
@@ -116,93 +123,119 @@ impl Streamer {
         }
     }
 
-    /// One connection, from identification to its end. `lost` is a position from which on the server has no WAL any
-    /// more: the stream then begins at what the slot still keeps.
-    async fn stream_once(
-        &self,
-        stop: &mut watch::Receiver<bool>,
-        lost: Option<Lsn>,
-    ) -> Result<SessionEnd, StreamError> {
-        let connect = ReplicationClient::connect(&self.conninfo, &self.application_name);
-        let mut client = tokio::select! {
-            () = asked_to_stop(stop) => return Ok(SessionEnd::Asked),
-            client = connect => client?,
+    /// One connection, from identification to its end, and until what it brought is durable.
+    async fn stream_once(&self, stop: &mut watch::Receiver<bool>, past: &mut Past) -> Result<SessionEnd, StreamError> {
+        let now = *past;
+        (past.lost, past.done) = (None, None);
+        let beginning = async {
+            let mut client = ReplicationClient::connect(&self.conninfo, &self.application_name).await?;
+            let beginning = self.begin(&mut client, now).await?;
+            Ok::<_, StreamError>((client, beginning))
         };
+        let (mut client, beginning) = tokio::select! {
+            biased;
+            () = asked_to_stop(stop) => return Ok(SessionEnd::Asked),
+            begun = beginning => begun?,
+        };
+        let branch = beginning.point.branch;
+        let Ended { outcome, rest, frontier } = self.stream_from(&mut client, stop, beginning).await;
+        // Closes the connection: the server waits for nobody now.
+        drop(client);
+        self.progress.update(|progress| progress.connected = false);
+        let outcome = match rest {
+            Some(rest) => rest.land(stop).await.map_or(outcome, Ok),
+            None => outcome,
+        };
+        past.seen = Some((branch, *frontier.borrow())).filter(|(_, seen)| !seen.is_invalid()).or(past.seen);
+        outcome
+    }
+
+    /// Where the stream begins.
+    async fn begin(&self, client: &mut ReplicationClient, past: Past) -> Result<Beginning, StreamError> {
+        let lost = past.lost;
         let wanted = self.conninfo.target_session_attrs();
-        let server = resume::identify(&mut client, &self.repository, &self.identity, wanted).await?;
+        let server = resume::identify(client, &self.repository, &self.identity, wanted).await?;
         resume::store_histories(&self.repository, &self.keys, &server.history).await?;
-        let slot = self.slot_position(&mut client).await?;
+        let mut slot = self.slot_position(client).await?;
+        if slot.is_none() && lost.is_some() {
+            // The server gave up on it (case 14): an invalidated slot keeps nothing ever again.
+            tracing::warn!(slot = self.slot, "the replication slot keeps no WAL any more, and is made anew");
+            client.drop_slot(&self.slot).await?;
+            slot = self.slot_position(client).await?;
+        }
         let key = self.keys.writer.compare().id();
-        let mut point = resume::start_point(&self.repository, key, &server, slot, self.index.as_ref()).await?;
-        if let (Some(lost), Some(slot)) = (lost, slot) {
-            let from = server.segment_size.align_down(slot);
-            if point.frontier == lost && from > lost {
+        let point = resume::start_point(&self.repository, key, &server, slot, self.index.as_ref(), past).await?;
+        let mut point = point.comparing(lost);
+        if lost == Some(point.start) {
+            let after = resume::after_loss(&self.repository, &server, slot);
+            if after.start > point.start {
                 tracing::error!(
-                    from = %lost, to = %from,
+                    from = %point.frontier, to = %after.start,
                     "gap: this WAL is not in the repository and no longer on the server; restores to times within it are impossible, and a new base backup is needed: walseal-archiver backup"
                 );
-                point = resume::after_loss(&self.repository, &server, Some(slot));
+                point = after;
             }
         }
-        self.stream_from(&mut client, stop, point, slot, &server).await
+        Ok(Beginning { server, slot, point })
     }
 
     async fn stream_from(
         &self,
         client: &mut ReplicationClient,
         stop: &mut watch::Receiver<bool>,
-        point: StartPoint,
-        slot: Option<Lsn>,
-        server: &resume::ServerPosition,
-    ) -> Result<SessionEnd, StreamError> {
+        Beginning { server, slot, point }: Beginning,
+    ) -> Ended {
         let host = client.host().to_string();
-        let stream = match client.start_replication(Some(&self.slot), point.start, point.branch.timeline).await {
-            Ok(stream) => stream,
-            Err(error) if error.is_wal_removed() => return Err(StreamError::WalGone(point.frontier)),
-            Err(error) => return Err(error.into()),
+        let gone = |error: PostgresError| {
+            if error.is_wal_removed() { StreamError::WalGone(point.start) } else { error.into() }
+        };
+        let stream = tokio::select! {
+            biased;
+            () = asked_to_stop(stop) => return Ended::before_it_began(Ok(SessionEnd::Asked)),
+            stream = client.start_replication(Some(&self.slot), point.start, point.branch.timeline) => match stream {
+                Ok(stream) => stream,
+                Err(error) => return Ended::before_it_began(Err(gone(error))),
+            },
         };
         tracing::info!(
             %host, branch = %point.branch, start = %point.start, frontier = %point.frontier,
             "streaming WAL from slot {}", self.slot
         );
-        let frontier = Frontier::new(point.frontier);
+        let frontier = Frontier::new(Lsn::INVALID);
         let following = frontier.watch();
-        let compare = point.durable.map(|durable| (point.frontier, durable));
-        let cutter = Cutter::new(point.branch, server.segment_size, self.keys.writer.compare(), point.start, compare);
+        let durable = point.durable.map(|durable| (point.frontier, durable));
+        let cutter = Cutter::new(point.branch, server.segment_size, self.keys.writer.compare(), point.start, durable);
         let shipping = Shipping {
             repository: self.repository.clone(),
             keys: self.keys.clone(),
             cutter,
             frontier: Arc::new(Mutex::new(frontier)),
+            start: point.start,
+            resumed: point.frontier,
             index: self.index.clone(),
             ship_interval: self.timing.ship_interval,
+            put_limit: self.timing.put_limit,
             progress: self.progress.clone(),
         };
         let (feed, fed) = mpsc::unbounded_channel();
-        self.progress.update(|progress| {
-            progress.connected = true;
-            progress.branch = Some(point.branch);
-            progress.received = point.frontier;
-            progress.frontier = point.frontier;
-            progress.server_end = progress.server_end.max(server.position);
-            progress.trouble = None;
-        });
-        // What the slot had confirmed stays confirmed; below it nothing is ever reported.
-        let floor = slot.unwrap_or_default();
+        self.progress.update(|progress| progress.begun(point.branch, point.frontier, server.position));
         let receiver = Receiver {
             stream,
             timing: self.timing,
             frontier: following,
             resumed: point.frontier,
-            floor,
+            // What the slot had confirmed stays confirmed; below it nothing is ever reported. The start alone is no news:
+            // said to a slot that the server has given up, it would seem to keep WAL again.
+            floor: slot.filter(|slot| *slot >= point.start).unwrap_or(point.start.advance(1)),
+            pending: None,
             feed,
-            shipping: tokio::spawn(shipping.run(fed)),
             progress: self.progress.clone(),
         };
-        receiver.run(stop).await.map_err(|error| match error {
-            StreamError::Postgres(error) if error.is_wal_removed() => StreamError::WalGone(point.frontier),
-            other => other,
-        })
+        let mut ended = receiver.run(tokio::spawn(shipping.run(fed)), stop).await;
+        if let Err(StreamError::Postgres(error)) = ended.outcome {
+            ended.outcome = Err(gone(error));
+        }
+        ended
     }
 
     /// The oldest WAL that the slot keeps; makes the slot when there is none, so that WAL is kept from now on.

@@ -97,6 +97,13 @@ impl Faulty {
         self.state().down = down;
     }
 
+    /// Forgets every plan, and ends an outage.
+    pub fn heal(&self) {
+        let mut state = self.state();
+        state.plan.clear();
+        state.down = None;
+    }
+
     /// How many calls of this kind there were.
     pub fn calls(&self, call: Call) -> u64 {
         self.state().history.iter().filter(|(seen, _)| *seen == call).count() as u64
@@ -267,6 +274,9 @@ mod tests {
         assert_eq!(store.delete("a").await.expect_err("down").kind, StoreErrorKind::Throttled);
         store.set_down(None);
         store.delete("a").await.expect("up again");
+        store.plan(Call::Delete, 1..=9, Effect::FailBefore(StoreErrorKind::Full));
+        store.heal();
+        store.delete("a").await.expect("nothing is planned any more");
         store.plan(Call::Put, 1..=1, Effect::Hang);
         let put = store.put_new("a", Bytes::new());
         tokio::time::timeout(Duration::from_millis(20), put).await.expect_err("it hangs");

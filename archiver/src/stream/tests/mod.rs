@@ -1,5 +1,8 @@
 //! The stream against repositories that kills, failures and strangers left behind, and against stores that fail.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod changing;
+mod failing;
+mod live;
 mod resuming;
 mod toy;

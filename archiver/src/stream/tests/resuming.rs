@@ -8,9 +8,9 @@ use walseal_common::store::fault::Call;
 use walseal_common::timeline::Branch;
 
 use super::toy::{Server, Toy, cutter, history, keys_with, root};
-use crate::shipment::PieceKind;
-use crate::stream::resume::{ServerPosition, StartPoint, after_loss};
-use crate::stream::{OverlapDiffers, StreamError};
+use crate::shipment::{PieceKind, ShipError};
+use crate::stream::StreamError;
+use crate::stream::resume::{Past, ServerPosition, StartPoint, after_loss};
 
 const KIB: u64 = 1 << 10;
 
@@ -114,22 +114,70 @@ async fn i1_what_no_trusted_writer_signed_does_not_count() {
 }
 
 #[tokio::test]
-async fn case_17_a_frontier_that_this_server_did_not_confirm_is_compared_before_it_counts() {
+async fn case_17_whole_segments_that_the_slot_did_not_see_come_again() {
+    let toy = Toy::new(1);
+    for number in 4..8 {
+        toy.whole(one(&toy), number).await;
+    }
+    toy.tail(one(&toy), toy.at(8, 0), toy.at(8, 100)).await;
+    // The slot stands where this server's own bytes were confirmed: nothing to compare but the tail.
+    let point = toy.begins(&root(), Some(toy.at(8, 0))).await.expect("a start");
+    assert_eq!(positions(&point), (toy.at(8, 0), toy.at(8, 100)));
+    // It has not seen segment 5, which another server may have written.
+    let point = toy.begins(&root(), Some(toy.at(5, 10))).await.expect("a start");
+    assert_eq!(positions(&point), (toy.at(5, 0), toy.at(8, 100)));
+    let mut cut = cutter(&toy, &point);
+    let mut pieces = Vec::new();
+    let other = Server { seed: 1, ..toy.server };
+    cut.push(&other.bytes(toy.at(5, 0), toy.at(5, 1000)), &mut pieces).expect("nothing to compare yet");
+    assert!(cut.cut_tail().is_none(), "a tail would be confirmed before its segment is compared");
+    cut.push(&toy.server.bytes(toy.at(5, 1000), toy.at(8, 0)), &mut pieces).expect("nothing to compare yet");
+    assert_eq!(pieces.len(), 3, "whole segments are compared by being shipped");
+    let error = pieces[0].ship(&toy.repository, &toy.keys).await.expect_err("other bytes");
+    assert!(matches!(error, ShipError::Repository(RepositoryError::Conflict { .. })), "{error}");
+    let outcome = cut.push(&other.bytes(toy.at(8, 0), toy.at(8, 100)), &mut pieces);
+    assert!(outcome.is_err_and(|differs| differs.at == toy.at(8, 100)), "the frontier's own segment by its digest");
+}
+
+#[tokio::test]
+async fn what_this_process_has_shipped_does_not_come_again() {
+    // The store is slow, and the connection broke before anything was confirmed: the slot stands where it stood.
+    let toy = Toy::new(1);
+    for number in 4..8 {
+        toy.whole(one(&toy), number).await;
+    }
+    let seen = |end| Past { seen: Some((one(&toy), end)), ..Past::default() };
+    let begins = async |past| {
+        let point = toy.begins_in(&toy.repository, &root(), Some(toy.at(5, 10)), past).await.expect("a start");
+        (point.start, point.frontier, point.durable.is_some())
+    };
+    assert_eq!(begins(seen(toy.at(7, 0))).await, (toy.at(7, 0), toy.at(8, 0), true));
+    assert_eq!(begins(seen(toy.at(8, 0))).await, (toy.at(7, 0), toy.at(8, 0), true), "is it the same server still?");
+    toy.tail(one(&toy), toy.at(8, 0), toy.at(8, 100)).await;
+    assert_eq!(begins(seen(toy.at(8, 100))).await, (toy.at(8, 0), toy.at(8, 100), true));
+    // Another branch's position says nothing, and a server that has no WAL there any more is not asked for it.
+    let other = history(2, &[(1, toy.at(3, 0))]).branch(toy.repository.cluster());
+    let past = Past { seen: Some((other, toy.at(8, 0))), ..Past::default() };
+    assert_eq!(begins(past).await, (toy.at(5, 0), toy.at(8, 100), true));
+    let past = Past { lost: Some(toy.at(5, 0)), ..Past::default() };
+    assert_eq!(begins(past).await, (toy.at(8, 0), toy.at(8, 100), true));
+}
+
+#[tokio::test]
+async fn case_17_a_frontier_between_segments_is_compared_too() {
     let toy = Toy::new(1);
     toy.whole(one(&toy), 4).await;
     toy.whole(one(&toy), 5).await;
-    // The slot stands where this server's own bytes were confirmed: nothing to compare.
     let point = toy.begins(&root(), Some(toy.at(6, 0))).await.expect("a start");
-    assert_eq!((positions(&point), point.durable), ((toy.at(6, 0), toy.at(6, 0)), None));
-    // It does not reach the frontier: somebody else may have written the last segment.
+    assert_eq!((positions(&point), point.durable.is_none()), ((toy.at(6, 0), toy.at(6, 0)), true));
     let point = toy.begins(&root(), Some(toy.at(5, 10))).await.expect("a start");
     assert_eq!(positions(&point), (toy.at(5, 0), toy.at(6, 0)));
-    let mut cut = cutter(&toy, &point);
     let other = Server { seed: 1, ..toy.server };
-    let outcome = cut.push(&other.bytes(toy.at(5, 0), toy.at(6, 0)), &mut Vec::new());
-    assert!(matches!(&outcome, Err(OverlapDiffers { at, .. }) if *at == toy.at(6, 0)), "{outcome:?}");
+    let outcome = cutter(&toy, &point).push(&other.bytes(toy.at(5, 0), toy.at(6, 0)), &mut Vec::new());
+    assert!(outcome.is_err_and(|differs| differs.at == toy.at(6, 0)));
     let mut cut = cutter(&toy, &point);
     cut.push(&toy.server.bytes(toy.at(5, 0), toy.at(6, 0)), &mut Vec::new()).expect("the same bytes");
+    assert!(!cut.is_comparing());
 }
 
 #[tokio::test]
@@ -139,7 +187,7 @@ async fn digests_of_another_compare_key_are_not_taken_for_other_bytes() {
     let both = toy.trusting(&[&stranger]);
     let tail = toy.server.piece(&stranger, one(&toy), PieceKind::Tail, toy.at(5, 0), toy.at(5, 100));
     tail.ship(&both, &stranger).await.expect("the store takes it");
-    let error = toy.begins_in(&both, &root(), Some(toy.at(5, 0))).await.expect_err("nobody can tell");
+    let error = toy.begins_in(&both, &root(), Some(toy.at(5, 0)), Past::default()).await.expect_err("nobody can tell");
     assert!(matches!(error, StreamError::Repository(RepositoryError::OtherCompareKey { .. })), "{error}");
 }
 
@@ -191,7 +239,13 @@ async fn case_11_an_ancestor_is_kept_as_partial_before_its_child_is_streamed() {
     let point = toy.begins(&path, Some(toy.at(5, 40))).await.expect("a start");
     assert_eq!((branch(&point), positions(&point)), (1, (toy.at(5, 0), fork)));
     toy.partial(one(&toy), toy.at(5, 0), fork).await;
+    // This server's slot has not seen its end: it is compared, once.
     let point = toy.begins(&path, Some(toy.at(5, 40))).await.expect("a start");
+    assert_eq!((branch(&point), positions(&point)), (1, (toy.at(5, 0), fork)));
+    let done = Past { done: Some(one(&toy)), ..Past::default() };
+    let point = toy.begins_in(&toy.repository, &path, Some(toy.at(5, 40)), done).await.expect("a start");
+    assert_eq!((branch(&point), positions(&point)), (2, (toy.at(5, 0), toy.at(5, 0))));
+    let point = toy.begins(&path, Some(toy.at(5, 300))).await.expect("a start");
     assert_eq!((branch(&point), positions(&point)), (2, (toy.at(5, 0), toy.at(5, 0))));
 }
 
@@ -201,7 +255,7 @@ async fn case_11_a_partial_alone_is_the_end_of_its_branch() {
     let toy = Toy::new(1);
     let fork = toy.at(5, 300);
     toy.partial(one(&toy), toy.at(5, 0), fork).await;
-    let point = toy.begins(&history(2, &[(1, fork)]), Some(toy.at(5, 40))).await.expect("a start");
+    let point = toy.begins(&history(2, &[(1, fork)]), Some(fork)).await.expect("a start");
     assert_eq!((point.branch.timeline.number(), positions(&point)), (2, (toy.at(5, 0), toy.at(5, 0))));
     // Seen from a server that is still on the timeline, it is a piece like others.
     let point = toy.begins(&root(), Some(toy.at(5, 40))).await.expect("a start");
@@ -213,7 +267,7 @@ async fn case_11_a_fork_at_the_end_of_a_part_needs_no_partial() {
     let toy = Toy::new(32);
     let fork = toy.at(5, 16 << 20);
     toy.ship(&toy.server.piece(&toy.keys, one(&toy), PieceKind::Whole, toy.at(5, 0), fork)).await;
-    let point = toy.begins(&history(2, &[(1, fork)]), Some(toy.at(5, 40))).await.expect("a start");
+    let point = toy.begins(&history(2, &[(1, fork)]), Some(fork)).await.expect("a start");
     assert_eq!((point.branch.timeline.number(), positions(&point)), (2, (toy.at(5, 0), toy.at(5, 0))));
 }
 
@@ -224,8 +278,11 @@ async fn case_11_a_frontier_beyond_the_fork_starts_the_child_at_the_forks_segmen
     toy.whole(one(&toy), 5).await;
     toy.tail(one(&toy), toy.at(6, 0), toy.at(6, 100)).await;
     let path = history(2, &[(1, toy.at(5, 300))]);
-    let point = toy.begins(&path, Some(toy.at(5, 200))).await.expect("a start");
+    let point = toy.begins(&path, Some(toy.at(5, 350))).await.expect("a start");
     assert_eq!((point.branch.timeline.number(), positions(&point)), (2, (toy.at(5, 0), toy.at(5, 0))));
+    // With a slot that stands before the fork, the ancestor is compared up to there first.
+    let point = toy.begins(&path, Some(toy.at(4, 200))).await.expect("a start");
+    assert_eq!((point.branch.timeline.number(), point.start), (1, toy.at(4, 0)));
     // Once the child has WAL, it is the child's frontier that counts.
     let child = path.branch(toy.repository.cluster());
     toy.tail(child, toy.at(5, 0), toy.at(5, 400)).await;

@@ -11,9 +11,10 @@ use walseal_common::store::DirectoryStore;
 use walseal_common::store::fault::Faulty;
 use walseal_common::timeline::{Branch, SystemIdentifier, TimelineHistory, TimelineId};
 
+use crate::index::MemoryIndex;
 use crate::keys::ArchiveKeys;
 use crate::shipment::{Piece, PieceKind};
-use crate::stream::resume::{ServerPosition, StartPoint, start_point};
+use crate::stream::resume::{Past, ServerPosition, StartPoint, start_point};
 use crate::stream::{Cutter, StreamError};
 
 pub const SYSTEM: SystemIdentifier = SystemIdentifier(7_437_123_456_789_012_345);
@@ -127,7 +128,7 @@ impl Toy {
 
     /// Where a stream from a server of this history begins, when its slot keeps WAL from `slot` on.
     pub async fn begins(&self, history: &TimelineHistory, slot: Option<Lsn>) -> Result<StartPoint, StreamError> {
-        self.begins_in(&self.repository, history, slot).await
+        self.begins_in(&self.repository, history, slot, Past::default()).await
     }
 
     pub async fn begins_in(
@@ -135,11 +136,12 @@ impl Toy {
         repository: &Repository,
         history: &TimelineHistory,
         slot: Option<Lsn>,
+        past: Past,
     ) -> Result<StartPoint, StreamError> {
         let position = self.at(1000, 0);
         let server = ServerPosition { history: history.clone(), position, segment_size: self.server.size };
-        start_point(repository, self.keys.writer.compare().id(), &server, slot, &crate::index::MemoryIndex::default())
-            .await
+        let (key, index) = (self.keys.writer.compare().id(), MemoryIndex::default());
+        Ok(start_point(repository, key, &server, slot, &index, past).await?.comparing(past.lost))
     }
 }
 
