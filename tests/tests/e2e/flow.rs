@@ -34,7 +34,7 @@ pub fn fetch_agrees_with_the_server(site: &Site, from: Lsn, until: Lsn) -> Resul
     let length = usize::try_from(size.bytes()).context("a segment fits into memory")?;
     let to = site.scratch.path().join("fetched");
     let mut number = size.number(from);
-    while number <= size.number(until) {
+    while number.start(size) < until {
         let name = SegmentName::new(TimelineId::FIRST, number, size).to_string();
         site.restorer.run(&["fetch", &name, &to.to_string_lossy()])?.success()?;
         let fetched = std::fs::read(&to).with_context(|| format!("reading {name} as fetched"))?;

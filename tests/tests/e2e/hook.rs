@@ -12,8 +12,9 @@ use walseal_tests::deadline::{PATIENCE, eventually};
 use walseal_tests::process::Finished;
 use walseal_tests::settings::{ClusterBuilder, quoted};
 use walseal_tests::site::{Side, Site, Store};
+use walseal_tests::workload::Workload;
 
-use crate::flow;
+use crate::{flow, restored};
 
 /// A cluster that is ready to archive and keeps what it has archived.
 fn archiving() -> ClusterBuilder {
@@ -283,5 +284,41 @@ fn i1_the_hook_and_the_stream_share_one_repository_and_either_may_fail() -> Resu
     ensure!(failed_count(&site.cluster)? == 0, "{}\n{}", site.cluster.log(), daemon.log());
     let conflicts: Vec<String> = objects(&site)?.into_iter().filter(|key| key.starts_with("conflict/")).collect();
     assert_eq!(conflicts, Vec::<String>::new());
+    Ok(())
+}
+
+#[test]
+fn a_restore_needs_nothing_but_what_the_hook_and_a_backup_without_a_daemon_have_left() -> Result<()> {
+    let mut site = Site::new(archiving().segment_mib(1), Store::Directory)?;
+    site.archiver.run(&["init"])?.success()?;
+    hook_up(&mut site.cluster, &site.archiver)?;
+    site.archiver.run_long(&["backup"])?.success()?;
+    let load = Workload::start(&site.cluster, 2)?;
+    load.reaches(200, PATIENCE)?;
+    let commits = load.stop()?;
+    end_segment(&site.cluster)?;
+    wait_archived(&site.cluster)?;
+    ensure!(failed_count(&site.cluster)? == 0, "{}", site.cluster.log());
+    site.cluster.destroy()?;
+    let restored = restored::restore(&site, "latest", "restored")?;
+    restored::holds_exactly(&restored, &commits.iter().map(|commit| commit.id).collect())
+}
+
+#[test]
+fn i3_other_bytes_under_a_name_that_is_taken_are_refused_and_kept() -> Result<()> {
+    let site = Site::new(archiving().segment_mib(1), Store::Directory)?;
+    site.archiver.run(&["init"])?.success()?;
+    let name = end_segment(&site.cluster)?;
+    push(&site, &file(&site.cluster, &name))?.success()?;
+    let before = site.place.list(&site.scratch)?;
+    let mut bytes = fs::read(file(&site.cluster, &name))?;
+    *bytes.last_mut().context("a segment is not empty")? ^= 1;
+    let altered = site.scratch.dir("altered")?.join(&name);
+    fs::write(&altered, bytes)?;
+    site.scratch.account().own(&altered)?;
+    fails(&push(&site, &altered)?, &[&name])?;
+    let after = site.place.list(&site.scratch)?;
+    ensure!(after.iter().any(|object| object.key.contains("/conflict/")), "the other bytes are kept: {after:?}");
+    ensure!(before.iter().all(|object| after.contains(object)), "nothing that was there has changed");
     Ok(())
 }

@@ -1,7 +1,16 @@
 //! walseal end to end: real clusters, a real store, both programs as a user runs them.
 
+mod blindness;
+mod case49;
 mod fetch;
+mod first_restore;
 mod flow;
 mod hook;
+mod kill;
 mod messages;
+mod network;
+mod restored;
+mod start;
 mod state;
+mod stop;
+mod targets;

@@ -121,6 +121,26 @@ fn a_repository_that_is_not_there_is_named_by_its_url() -> Result<()> {
 }
 
 #[test]
+fn an_unreachable_store_a_wrong_secret_and_a_missing_bucket_are_told_apart() -> Result<()> {
+    let mut site = Site::new(Cluster::builder(), Store::S3)?;
+    let known = site.archiver.clone();
+    let cases: [(&str, String, &[&str]); 3] = [
+        ("repository.s3.endpoint", format!("http://127.0.0.1:{}", walseal_tests::port::free()?), &["127.0.0.1"]),
+        ("repository.s3.secret_access_key", "wrong-on-purpose".to_owned(), &["access", "key"]),
+        ("repository.url", "s3://no-such-bucket-here/prefix".to_owned(), &["no-such-bucket-here", "bucket"]),
+    ];
+    for (key, value, words) in cases {
+        site.archiver = known.clone();
+        site.archiver.set_text(key, &value);
+        site.archiver.write_config()?;
+        let refused = site.archiver.run_long(&["init"])?;
+        says(&refused, 1, words)?;
+        ensure!(!refused.stderr.contains("wrong-on-purpose"), "a secret is shown: {refused}");
+    }
+    Ok(())
+}
+
+#[test]
 fn wrong_usage_exits_2() -> Result<()> {
     let site = Site::new(Cluster::builder(), Store::Directory)?;
     for side in [&site.archiver, &site.restorer] {
