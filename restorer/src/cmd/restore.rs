@@ -121,7 +121,12 @@ pub async fn run(arguments: &Arguments, request: &Request, access: &Access) -> R
         _ => None,
     };
     let next = instance::next_steps(&plan, &restored, landing.as_ref(), arguments.keep_archiving, programs.as_ref());
-    show(&plan, &restored, landing.as_ref(), next, arguments)
+    show(&plan, &restored, landing.as_ref(), next, arguments)?;
+    match landing.and_then(|landing| landing.missed(&plan)) {
+        None => Ok(()),
+        Some(why) => Err(Failure::new("land where the plan leads", why)
+            .next("do not go live with it before the server's log beside the data directory says why")),
+    }
 }
 
 fn jobs(arguments: &Arguments) -> usize {

@@ -48,6 +48,21 @@ impl Landing {
         }
     }
 
+    /// Why this is not where the plan leads: recovery ended at an earlier transaction, or at another one than the plan's.
+    /// WAL that the plan counted on was then not what its objects said.
+    pub fn missed(&self, plan: &Plan) -> Option<String> {
+        let planned = plan.last_before?;
+        let time = self.last_time?;
+        // On the way to the latest moment, a repository that is still written to may hold more than the plan saw.
+        let as_planned = time == planned.time || (plan.request.target == Target::Latest && time > planned.time);
+        (!as_planned).then(|| {
+            format!(
+                "recovery ended with a transaction of {time}, but the plan leads to transaction {} of {}",
+                planned.xid, planned.time
+            )
+        })
+    }
+
     /// Where it landed, in lines. `plan` says which transactions stand on both sides of that point.
     pub fn explain(&self, plan: &Plan) -> String {
         let mut lines = Vec::new();
@@ -59,12 +74,6 @@ impl Landing {
             (Some(last), _) => lines.push(format!("Last transaction: {}", transaction(&last))),
             (None, Some(time)) => lines.push(format!("Last transaction: of {time}")),
             (None, None) => lines.push("No transaction was replayed after the base backup.".to_owned()),
-        }
-        if let (Some(planned), Some(time)) = (plan.last_before, self.last_time)
-            && planned.time != time
-            && plan.request.target != Target::Latest
-        {
-            lines.push(format!("Warning: the plan expected transaction {} of {} there.", planned.xid, planned.time));
         }
         if let Some(first) = &plan.first_after {
             lines.push(format!("The one after it, which is not in: {}", transaction(first)));
