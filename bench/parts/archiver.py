@@ -1,0 +1,134 @@
+"""walseal as a user runs it: configuration, keys, `init`, the daemon, `backup`, `status`."""
+import json
+import os
+import shutil
+import subprocess
+import time
+
+from .cluster import lsn_number
+from .scratch import Failed, end_process
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+class Archiver:
+    """One repository for one cluster, in a store."""
+
+    def __init__(self, place, arguments, cluster, store, name, settings=""):
+        self.place, self.cluster, self.store = place, cluster, store
+        self.folder = place.folder(name)
+        built = arguments.bin or os.path.join(ROOT, "target", "release")
+        self.programs = {}
+        for program in ("walseal-archiver", "walseal-restorer"):
+            source = os.path.join(built, program)
+            if not os.path.exists(source):
+                raise Failed(f"there is no {source}; run: cargo build --release")
+            # Copied, so that the server's user can run it and a build meanwhile changes nothing.
+            target = os.path.join(place.path, program)
+            if not os.path.exists(target):
+                shutil.copy2(source, target)
+                os.chmod(target, 0o755)
+            self.programs[program] = target
+        self.environment = {"PATH": "/usr/bin:/bin", **store.environment}
+        self.daemon_environment = dict(pair.split("=", 1) for pair in arguments.env)
+        writer, identity = f"{self.folder}/writer.key", f"{self.folder}/identity.key"
+        self.run("walseal-archiver", "keygen", "--output", writer, configured=False)
+        recipient = self.run("walseal-restorer", "keygen", "--output", identity, configured=False).split()[-1]
+        self.config = place.file(f"{name}/walseal.toml", f"""
+[cluster]
+name = "bench"
+conninfo = "{cluster.conninfo}"
+state_dir = "{self.folder}/state"
+[repository]
+url = "{store.url(name)}"
+[keys]
+recipients = ["{recipient}"]
+writer_key_file = "{writer}"
+{settings}
+""")
+        self.daemon, self.log = None, None
+        place.at_end(self.kill)
+        # The slot keeps WAL from the last checkpoint on: what an earlier bench wrote is not to be streamed first.
+        cluster.sql("checkpoint")
+        self.run("walseal-archiver", "init")
+
+    def run(self, program, *arguments, configured=True):
+        command = [self.programs[program], *(["--config", self.config] if configured else []), *arguments]
+        return self.place.call(command, env=self.environment)
+
+    def start(self):
+        """Starts the daemon, and waits until it streams."""
+        self.log = open(f"{self.folder}/log", "a", encoding="utf-8")
+        command = [self.programs["walseal-archiver"], "--config", self.config, "run"]
+        self.daemon = self.place.start(command, stdout=self.log, stderr=self.log, env=self.environment | self.daemon_environment)
+        self.wait(self.streams, 60, "the daemon does not stream")
+
+    def streams(self):
+        return self.cluster.sql("select count(*) from pg_stat_replication where state = 'streaming'") == "1"
+
+    def wait(self, done, patience, otherwise):
+        end = time.monotonic() + patience
+        while not done():
+            if self.daemon is not None and self.daemon.poll() is not None:
+                raise Failed(f"the daemon ended:\n{self.words()}")
+            if time.monotonic() > end:
+                raise Failed(f"{otherwise} after {patience} s:\n{self.words()}")
+            time.sleep(0.02)
+
+    def words(self):
+        with open(f"{self.folder}/log", encoding="utf-8", errors="replace") as file:
+            return file.read()[-3000:]
+
+    def confirmed(self):
+        """What the server was told is durable."""
+        text = self.cluster.sql(
+            "select coalesce(confirmed, '0/0') from (select max(flush_lsn) as confirmed from pg_stat_replication "
+            "where application_name = 'walseal_bench') as _"
+        )
+        return lsn_number(text)
+
+    def wait_confirmed(self, lsn, patience=1800):
+        self.wait(lambda: self.confirmed() >= lsn, patience, "the WAL is not durable")
+
+    def backup(self):
+        """Starts a base backup through the daemon. A process to wait for."""
+        command = [self.programs["walseal-archiver"], "--config", self.config, "backup"]
+        return self.place.start(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.environment
+        )
+
+    def status(self):
+        return json.loads(self.run("walseal-archiver", "status", "--json"))
+
+    def memory(self, what):
+        """`VmHWM` or `VmRSS` of the daemon, in MiB."""
+        with open(f"/proc/{self.daemon.pid}/status", encoding="ascii") as file:
+            for line in file:
+                if line.startswith(what):
+                    return int(line.split()[1]) / 1024
+        raise Failed(f"no {what} of the daemon")
+
+    def forget_peak(self):
+        """Begins VmHWM anew: proc(5), clear_refs."""
+        with open(f"/proc/{self.daemon.pid}/clear_refs", "w", encoding="ascii") as file:
+            file.write("5")
+
+    def cpu(self):
+        """Seconds of CPU time that the daemon has used."""
+        with open(f"/proc/{self.daemon.pid}/stat", encoding="ascii") as file:
+            fields = file.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def stop(self):
+        """SIGTERM; seconds until the daemon has ended well."""
+        before = time.monotonic()
+        self.daemon.terminate()
+        if self.daemon.wait(120) != 0:
+            raise Failed(f"the daemon ended with {self.daemon.returncode}:\n{self.words()}")
+        self.daemon = None
+        return time.monotonic() - before
+
+    def kill(self):
+        if self.daemon is not None:
+            end_process(self.daemon, patience=3)
+            self.daemon = None

@@ -1,0 +1,76 @@
+"""How long `pg_ctl stop -m fast` takes while the daemon streams from a server under load."""
+import threading
+import time
+
+from parts.archiver import Archiver
+from parts.cluster import Cluster
+from parts.figures import median
+from parts.scratch import end_process
+from parts.store import stores
+
+LIMIT = 2.0
+
+
+def run(place, arguments, figures):
+    cluster = Cluster(place, arguments.pg_bin, "stop")
+    cluster.start()
+    place.call([f"{cluster.pg_bin}/pgbench", "-i", "-q", "-s", "10", "-d", cluster.conninfo], env={"PATH": "/bin"})
+    worst = 0.0
+    for store in stores(place, arguments.stores):
+        archiver = Archiver(place, arguments, cluster, store, f"stop-{store.name}")
+        archiver.start()
+        for load in ("pgbench", "burst"):
+            took = [once(place, cluster, archiver, load) for _ in range(arguments.runs)]
+            worst = max(worst, *took)
+            figures.add(store=store.name, state="up", load=load, **{"median s": median(took), "slowest s": max(took)})
+        if store.name == "s3":
+            took = [stalled(place, cluster, archiver, store) for _ in range(arguments.runs)]
+            figures.add(store=store.name, state="stalled, buffer full", load="burst",
+                        **{"median s": median(took), "slowest s": max(took)})
+        archiver.stop()
+        cluster.sql("select pg_drop_replication_slot('walseal_bench')")
+    verdict = "under" if worst < LIMIT else "NOT under"
+    figures.note(f"With the store up the slowest stop took {worst:.2f} s: {verdict} the limit of {LIMIT:.0f} s.")
+
+
+def once(place, cluster, archiver, load):
+    busy = start(place, cluster, load)
+    time.sleep(4)
+    took = cluster.stop("fast")
+    busy.wait()
+    again(cluster, archiver)
+    return took
+
+
+def stalled(place, cluster, archiver, store):
+    busy = start(place, cluster, "burst")
+    time.sleep(1)
+    store.stall()
+    # Long enough for the buffer to fill; shorter than the stall limit of 5 s after that.
+    time.sleep(3)
+    try:
+        took = cluster.stop("fast")
+    finally:
+        store.go_on()
+    busy.wait()
+    again(cluster, archiver)
+    return took
+
+
+def again(cluster, archiver):
+    cluster.start()
+    archiver.wait(archiver.streams, 120, "the daemon did not come back")
+    archiver.wait_confirmed(cluster.lsn())
+
+
+def start(place, cluster, load):
+    if load == "burst":
+        process = cluster.burst("rows", 8e9)
+    else:
+        process = place.start([f"{cluster.pg_bin}/pgbench", "-n", "-c", "4", "-T", "600", "-d", cluster.conninfo],
+                              stdout=-3, stderr=-3)
+    # Its messages are of no use here, but a full pipe would stop it.
+    if process.stderr is not None:
+        threading.Thread(target=process.stderr.read, daemon=True).start()
+    place.at_end(lambda: end_process(process))
+    return process
