@@ -13,4 +13,5 @@ mod restored;
 mod start;
 mod state;
 mod stop;
+mod sweep;
 mod targets;

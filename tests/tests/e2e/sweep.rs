@@ -1,0 +1,126 @@
+//! SIGKILL of the archiver upon each n-th object that appears in the repository, again and again.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result, ensure};
+
+use walseal_common::lsn::Lsn;
+use walseal_common::repository::{Cover, ObjectName};
+use walseal_tests::cluster::{Cluster, Stop};
+use walseal_tests::deadline::PATIENCE;
+use walseal_tests::oracle;
+use walseal_tests::site::{Daemon, Site, Store};
+use walseal_tests::workload::{self, Workload};
+
+use crate::flow;
+
+/// Objects that a life may see land. Small numbers meet resuming, comparing and the first tails; large ones the middle of
+/// segments, coalesced tails and whole segments overtaking tails.
+const LIVES: [usize; 24] = [1, 2, 1, 3, 1, 5, 2, 8, 1, 13, 4, 1, 21, 1, 1, 34, 6, 2, 1, 55, 3, 1, 9, 1];
+
+/// The names of everything below `wal/` and `tail/`.
+fn objects(site: &Site) -> Result<BTreeSet<String>> {
+    let is_wal = |key: &str| key.contains("/wal/") || key.contains("/tail/");
+    // A folder may vanish while it is walked only where something deletes, and nothing does.
+    let listed = site.place.list(&site.scratch)?;
+    Ok(listed.into_iter().map(|object| object.key).filter(|key| is_wal(key)).collect())
+}
+
+#[test]
+fn i1_nothing_that_was_confirmed_is_missing_after_kills_upon_any_object() -> Result<()> {
+    let cluster = Cluster::builder().segment_mib(1).setting("wal_keep_size", "1GB").setting("wal_sender_timeout", "5s");
+    let mut site = Site::new(cluster, Store::Directory)?;
+    site.archiver.set_text("wal.ship_interval", "20ms");
+    site.archiver.write_config()?;
+    let first = site.archive()?;
+    let begin = flow::confirmed(&site.cluster)?.context("a slot made with RESERVE_WAL has a position")?;
+    let load = Workload::start(&site.cluster, 3)?;
+    load.reaches(10, PATIENCE)?;
+    site.archiver.run_long(&["backup"])?.success()?;
+    first.sigkill()?;
+
+    let mut confirmed = begin;
+    let mut before = objects(&site)?;
+    for (life, wanted) in LIVES.into_iter().enumerate() {
+        let mut daemon = site.archiver.daemon(&["run"])?;
+        if life % 3 == 0 {
+            // Whole segments among the tails.
+            fill(&site.cluster)?;
+        }
+        daemon.until(&format!("{wanted} objects in life {life}"), PATIENCE, || {
+            Ok((objects(&site)?.len() >= before.len() + wanted).then_some(()))
+        })?;
+        daemon.sigkill()?;
+        let now = flow::confirmed(&site.cluster)?.context("the slot is there")?;
+        ensure!(now >= confirmed, "the slot moved back from {confirmed} to {now} in life {life}");
+        // The byte before it: at the very start of a segment there is none of that segment yet.
+        flow::fetch_agrees_with_the_server(&site, confirmed, Lsn(now.0 - 1))
+            .with_context(|| format!("after life {life}"))?;
+        let after = objects(&site)?;
+        let held = held(&site, &after, begin)?;
+        ensure!(held >= now, "{now} was confirmed in life {life}, and the repository ends at {held}");
+        ensure!(before.is_subset(&after), "an object of an earlier life is gone after life {life}");
+        (confirmed, before) = (now, after);
+    }
+    // Once an archiver may run, everything is whole, down to the bytes.
+    let mut daemon: Daemon = site.archiver.daemon(&["run"])?;
+    let reached = flow::wait_durable(&site.cluster, &mut daemon)?;
+    flow::fetch_agrees_with_the_server(&site, begin, Lsn(reached.0 - 1))?;
+
+    // The server and its archiver are lost at the same moment.
+    fill(&site.cluster)?;
+    ensure!(daemon.is_running()?, "the archiver ended by itself:\n{}", daemon.log());
+    let confirmed: Lsn = flow::confirmed(&site.cluster)?.context("the slot is there")?;
+    daemon.sigkill()?;
+    site.cluster.stop(Stop::Immediate)?;
+    let commits = load.cut_off()?;
+    site.cluster.destroy()?;
+    let restored = restore_what_is_there(&site)?;
+    let held = workload::rows(&restored)?;
+    let lost: Vec<_> =
+        commits.iter().filter(|commit| commit.after <= confirmed && !held.contains(&commit.id)).collect();
+    ensure!(lost.is_empty(), "{} commits before {confirmed} are lost, for example {:?}", lost.len(), lost.first());
+    Ok(())
+}
+
+/// Restores to the end. Puts that had overtaken others when both were lost leave a hole behind what was confirmed: then
+/// `latest` is refused, and the refusal names the command that takes the rest.
+fn restore_what_is_there(site: &Site) -> Result<Cluster> {
+    let target = site.target("restored");
+    let folder = target.to_string_lossy();
+    let refused = site.restorer.run_long(&["restore", "--to", "latest", "--target-dir", &folder])?;
+    if refused.code != Some(0) {
+        let to =
+            refused.stderr.lines().find_map(|line| line.trim().strip_prefix("The last point before the gap: --to "));
+        let to = to.with_context(|| format!("the refusal names the last point that can be had: {refused}"))?.trim();
+        site.restorer.run_long(&["restore", "--to", to, "--target-dir", &folder])?.success()?;
+    }
+    oracle::verify_backup(&site.scratch, site.cluster.server(), &target)?;
+    let mut restored = site.restored(&target)?;
+    restored.start()?;
+    restored.wait_promoted(PATIENCE)?;
+    Ok(restored)
+}
+
+/// Up to where WAL lies in the repository without a hole, by name.
+fn held(site: &Site, objects: &BTreeSet<String>, begin: Lsn) -> Result<Lsn> {
+    let size = site.cluster.segment_size()?;
+    let mut ranges = Vec::new();
+    for key in objects {
+        let name = key.split_once('/').context("a key begins with its cluster")?.1;
+        match name.parse()? {
+            ObjectName::Wal(_, segment, None) => {
+                ranges.push(segment.number(size).context("a segment of this size")?.range(size));
+            }
+            ObjectName::Tail(_, _, range) => ranges.push(range),
+            other => anyhow::bail!("{other} is not expected here"),
+        }
+    }
+    Ok(Cover::of(size.align_down(begin), &ranges).end)
+}
+
+fn fill(cluster: &Cluster) -> Result<()> {
+    let sql =
+        "select pg_logical_emit_message(false, 'filler', repeat(md5(g::text), 32768)) from generate_series(1, 4) g";
+    cluster.sql(sql).map(|_| ())
+}
