@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, ensure};
 
 use walseal_common::lsn::Lsn;
+use walseal_common::repository::{Cover, ObjectName};
 use walseal_common::segment::SegmentName;
 use walseal_common::timeline::TimelineId;
 use walseal_tests::cluster::Cluster;
@@ -25,6 +26,24 @@ pub fn wait_durable(cluster: &Cluster, daemon: &mut Daemon) -> Result<Lsn> {
     daemon.until(&format!("{flushed} to be confirmed"), PATIENCE, || {
         Ok(confirmed(cluster)?.is_some_and(|lsn| lsn >= flushed).then_some(flushed))
     })
+}
+
+/// Up to where WAL lies in the repository without a hole, from the segment with `from` on, by name. A put that had overtaken
+/// another when the archiver was killed lies behind a hole; `fetch` refuses to end recovery there, and rightly so.
+pub fn held(site: &Site, from: Lsn) -> Result<Lsn> {
+    let size = site.cluster.segment_size()?;
+    let mut ranges = Vec::new();
+    for object in site.place.list(&site.scratch)? {
+        let Some((_, name)) = object.key.split_once('/') else { continue };
+        match name.parse() {
+            Ok(ObjectName::Wal(_, segment, None)) => {
+                ranges.extend(segment.number(size).map(|number| number.range(size)))
+            }
+            Ok(ObjectName::Tail(_, _, range)) => ranges.push(range),
+            _ => {}
+        }
+    }
+    Ok(Cover::of(size.align_down(from), &ranges).end)
 }
 
 /// Every segment from the one with `from` to the one with `until` comes out of `fetch` as the server has it in

@@ -5,14 +5,13 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result, ensure};
 
 use walseal_common::lsn::Lsn;
-use walseal_common::repository::{Cover, ObjectName};
 use walseal_tests::cluster::{Cluster, Stop};
 use walseal_tests::deadline::PATIENCE;
 use walseal_tests::oracle;
 use walseal_tests::site::{Daemon, Site, Store};
-use walseal_tests::workload::{self, Workload};
+use walseal_tests::workload::Workload;
 
-use crate::flow;
+use crate::{flow, restored};
 
 /// Objects that a life may see land. Small numbers meet resuming, comparing and the first tails; large ones the middle of
 /// segments, coalesced tails and whole segments overtaking tails.
@@ -54,10 +53,9 @@ fn i1_nothing_that_was_confirmed_is_missing_after_kills_upon_any_object() -> Res
         let now = flow::confirmed(&site.cluster)?.context("the slot is there")?;
         ensure!(now >= confirmed, "the slot moved back from {confirmed} to {now} in life {life}");
         // The byte before it: at the very start of a segment there is none of that segment yet.
-        flow::fetch_agrees_with_the_server(&site, confirmed, Lsn(now.0 - 1))
-            .with_context(|| format!("after life {life}"))?;
+        // A put that had overtaken another leaves a hole behind what was confirmed, where `fetch` must refuse to go on.
         let after = objects(&site)?;
-        let held = held(&site, &after, begin)?;
+        let held = flow::held(&site, begin)?;
         ensure!(held >= now, "{now} was confirmed in life {life}, and the repository ends at {held}");
         ensure!(before.is_subset(&after), "an object of an earlier life is gone after life {life}");
         (confirmed, before) = (now, after);
@@ -65,7 +63,7 @@ fn i1_nothing_that_was_confirmed_is_missing_after_kills_upon_any_object() -> Res
     // Once an archiver may run, everything is whole, down to the bytes.
     let mut daemon: Daemon = site.archiver.daemon(&["run"])?;
     let reached = flow::wait_durable(&site.cluster, &mut daemon)?;
-    flow::fetch_agrees_with_the_server(&site, begin, Lsn(reached.0 - 1))?;
+    flow::fetch_agrees_with_the_server(&site, begin, reached)?;
 
     // The server and its archiver are lost at the same moment.
     fill(&site.cluster)?;
@@ -76,11 +74,7 @@ fn i1_nothing_that_was_confirmed_is_missing_after_kills_upon_any_object() -> Res
     let commits = load.cut_off()?;
     site.cluster.destroy()?;
     let restored = restore_what_is_there(&site)?;
-    let held = workload::rows(&restored)?;
-    let lost: Vec<_> =
-        commits.iter().filter(|commit| commit.after <= confirmed && !held.contains(&commit.id)).collect();
-    ensure!(lost.is_empty(), "{} commits before {confirmed} are lost, for example {:?}", lost.len(), lost.first());
-    Ok(())
+    restored::holds_all_until(&restored, &commits, confirmed)
 }
 
 /// Restores to the end. Puts that had overtaken others when both were lost leave a hole behind what was confirmed: then
@@ -100,23 +94,6 @@ fn restore_what_is_there(site: &Site) -> Result<Cluster> {
     restored.start()?;
     restored.wait_promoted(PATIENCE)?;
     Ok(restored)
-}
-
-/// Up to where WAL lies in the repository without a hole, by name.
-fn held(site: &Site, objects: &BTreeSet<String>, begin: Lsn) -> Result<Lsn> {
-    let size = site.cluster.segment_size()?;
-    let mut ranges = Vec::new();
-    for key in objects {
-        let name = key.split_once('/').context("a key begins with its cluster")?.1;
-        match name.parse()? {
-            ObjectName::Wal(_, segment, None) => {
-                ranges.push(segment.number(size).context("a segment of this size")?.range(size));
-            }
-            ObjectName::Tail(_, _, range) => ranges.push(range),
-            other => anyhow::bail!("{other} is not expected here"),
-        }
-    }
-    Ok(Cover::of(size.align_down(begin), &ranges).end)
 }
 
 fn fill(cluster: &Cluster) -> Result<()> {
