@@ -5,7 +5,7 @@ use walseal_common::repository::{FileEntry, ManifestEntry, PathField, RelativePa
 
 use super::checksum::{ChecksumAlgorithm, FileDigest};
 use super::error::BaseError;
-use super::packer::{PackedObject, Packer};
+use super::packer::{PackedRun, Packer};
 use super::pages::{Page, Pages};
 use super::server_manifest::{ManifestReader, ReceivedFiles, ServerManifest};
 use super::tablespaces::Tablespaces;
@@ -14,8 +14,8 @@ use super::tar::{EntryKind, TarEvent, TarHeader, TarReader};
 /// What is ready to be sealed and stored.
 #[derive(Debug)]
 pub enum Ready {
-    /// A data object.
-    Object(PackedObject),
+    /// Frames of a data object.
+    Run(PackedRun),
     /// A page of the list of files.
     Page(Page),
 }
@@ -24,7 +24,7 @@ impl Ready {
     /// Bytes of plaintext.
     pub fn plain_size(&self) -> u64 {
         match self {
-            Ready::Object(object) => object.frames.iter().map(|frame| frame.len() as u64).sum(),
+            Ready::Run(run) => run.plain.len() as u64,
             Ready::Page(page) => page.plain.len() as u64,
         }
     }
@@ -33,7 +33,7 @@ impl Ready {
 /// What a backup holds, when everything was there.
 #[derive(Debug)]
 pub struct TakenIn {
-    /// The last data object and the last pages.
+    /// The last frames and the last pages.
     pub last: Vec<Ready>,
     /// The server's manifest, which agrees with what was received.
     pub manifest: ServerManifest,
@@ -65,7 +65,7 @@ pub struct Intake {
     archive: Option<Archive>,
     manifest: Option<ManifestReader>,
     packer: Packer,
-    full: Vec<PackedObject>,
+    full: Vec<PackedRun>,
     pages: Pages,
     tablespaces: Tablespaces,
     received: ReceivedFiles,
@@ -128,7 +128,7 @@ impl Intake {
             }
         }
         self.archive = Some(archive);
-        ready.extend(self.full.drain(..).map(Ready::Object));
+        ready.extend(self.full.drain(..).map(Ready::Run));
         Ok(ready)
     }
 
@@ -143,7 +143,7 @@ impl Intake {
         if !self.control_seen {
             return Err(BaseError::Missing("global/pg_control"));
         }
-        self.packer.begin(None);
+        self.packer.begin(None, &mut self.full);
         self.manifest = Some(ManifestReader::new());
         Ok(())
     }
@@ -155,7 +155,7 @@ impl Intake {
         let reader = self.manifest.as_mut().ok_or(BaseError::Order("a manifest where none should be"))?;
         reader.push(bytes, &mut |file| self.received.strike(file))?;
         self.packer.add(bytes, &mut self.full);
-        Ok(self.full.drain(..).map(Ready::Object).collect())
+        Ok(self.full.drain(..).map(Ready::Run).collect())
     }
 
     /// Everything has arrived.
@@ -170,7 +170,8 @@ impl Intake {
         let mut last = Vec::new();
         let digest = FileDigest::new(ChecksumAlgorithm::None);
         self.file_end(OpenFile { path, mode, mtime, digest }, false, &mut last)?;
-        last.extend(self.full.drain(..).chain(self.packer.finish()).map(Ready::Object));
+        self.packer.finish(&mut self.full);
+        last.extend(self.full.drain(..).map(Ready::Run));
         let spaces = self.tablespaces.entries();
         let pages = self.pages.finish(&spaces).map_err(|error| BaseError::Task(error.to_string()))?;
         last.extend(pages.into_iter().map(Ready::Page));
@@ -197,7 +198,7 @@ impl Intake {
                     b"global/pg_control" => self.control_seen = true,
                     _ => {}
                 }
-                self.packer.begin(Some(size));
+                self.packer.begin(Some(size), &mut self.full);
                 Ok(Some(OpenFile { path, mode, mtime, digest: FileDigest::new(self.algorithm) }))
             }
             EntryKind::Directory => {

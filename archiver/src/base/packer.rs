@@ -1,4 +1,4 @@
-//! Files into frames, frames into data objects.
+//! Files into frames, frames into runs, runs into data objects.
 
 use walseal_common::repository::{Extent, FrameDigest};
 use walseal_common::seal::MAX_PLAINTEXT;
@@ -13,22 +13,42 @@ const LARGE_FRAME: usize = 1 << 20;
 const LARGE_FILE: u64 = 8 << 30;
 
 /// Most frames in an object, however small they are: each has 24 bytes in its trailer.
-const MAX_FRAMES: usize = 8_192;
+const MAX_FRAMES: u64 = 8_192;
 
-/// Frames of one data object, ready to be sealed.
-#[derive(Debug, PartialEq, Eq)]
-pub struct PackedObject {
-    /// Its number in the backup, from 0.
-    pub number: u32,
-    /// The plaintext of each frame.
-    pub frames: Vec<Vec<u8>>,
+/// A run is passed on once it has this much plaintext, in bytes: enough to be worth a thread's while, and small enough that
+/// several threads share the work on one object.
+pub const RUN: usize = 1 << 20;
+
+/// Frames of one data object that follow one another, ready to be sealed.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct PackedRun {
+    /// The object's number in the backup, from 0.
+    pub object: u32,
+    /// Number of the first frame in the object, from 0.
+    pub first: u64,
+    /// Most bytes in a frame of the object.
+    pub frame_size: u32,
+    /// The plaintext of all frames, one after the other.
+    pub plain: Vec<u8>,
+    /// How many bytes of it each frame has.
+    pub lengths: Vec<u32>,
+    /// Whether the object ends with it.
+    pub last: bool,
 }
 
-impl PackedObject {
-    /// Bytes of plaintext in the largest frame; at least the smallest frame size of the format.
-    pub fn frame_size(&self) -> u32 {
-        let largest = self.frames.iter().map(Vec::len).max().unwrap_or(0);
-        if largest > FRAME { LARGE_FRAME as u32 } else { FRAME as u32 }
+impl PackedRun {
+    /// The plaintext of each frame.
+    pub fn frames(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = self.plain.as_slice();
+        self.lengths.iter().map(move |length| {
+            let (frame, behind) = rest.split_at_checked(*length as usize).unwrap_or_default();
+            rest = behind;
+            frame
+        })
+    }
+
+    fn end(&self) -> u64 {
+        self.first + self.lengths.len() as u64
     }
 }
 
@@ -44,80 +64,104 @@ pub struct PackedFile {
 }
 
 /// Cuts files into frames and packs those into objects of at most [`MAX_PLAINTEXT`] bytes, in the order of arrival.
-/// A frame holds bytes of one file only.
+/// A frame holds bytes of one file only. Holds two runs at most (I11).
 #[derive(Debug, Default)]
 pub struct Packer {
-    object: u32,
-    frames: Vec<Vec<u8>>,
+    /// Plaintext of the object's frames that are closed, in bytes.
     plain: u64,
-    /// The frame that is being filled.
-    open: Vec<u8>,
-    /// Its size when it is full.
+    /// A run that is full, as long as it is not known whether the object ends with it.
+    held: Option<PackedRun>,
+    /// The run that is being filled; the frame that is being filled is the end of its plaintext.
+    run: PackedRun,
+    /// Bytes of that frame, and its size when it is full.
+    open: usize,
     frame_size: usize,
     file: PackedFile,
 }
 
 impl Packer {
-    /// Begins a file of `size` bytes; `None` where that is not known. It is a bug to begin one before the last ended.
-    pub fn begin(&mut self, size: Option<u64>) {
-        debug_assert!(self.open.is_empty() && self.file == PackedFile::default(), "the last file has not ended");
+    /// Begins a file of `size` bytes; `None` where that is not known. What that completes is appended to `full`. It is a bug
+    /// to begin one before the last ended.
+    pub fn begin(&mut self, size: Option<u64>, full: &mut Vec<PackedRun>) {
+        debug_assert!(self.open == 0 && self.file == PackedFile::default(), "the last file has not ended");
         self.frame_size = if size.is_some_and(|size| size >= LARGE_FILE) { LARGE_FRAME } else { FRAME };
+        if self.frame_size > self.run.frame_size as usize && self.run.end() > 0 {
+            // The header of the object that is open promises smaller frames.
+            self.end_object(full);
+        }
+        self.run.frame_size = self.run.frame_size.max(self.frame_size as u32);
     }
 
-    /// Adds bytes to the file, and passes on each object that they complete.
-    pub fn add(&mut self, mut bytes: &[u8], full: &mut Vec<PackedObject>) {
+    /// Adds bytes to the file, and passes on each run that they complete.
+    pub fn add(&mut self, mut bytes: &[u8], full: &mut Vec<PackedRun>) {
         self.file.size += bytes.len() as u64;
         while !bytes.is_empty() {
-            let (now, later) = bytes.split_at(bytes.len().min(self.frame_size - self.open.len()));
-            if self.open.capacity() == 0 {
-                // Most files are small; a frame that is filled in several pieces is worth its whole size at once.
-                self.open.reserve_exact(if now.len() < FRAME / 4 && later.is_empty() {
-                    now.len()
-                } else {
-                    self.frame_size
-                });
+            if self.open == 0 && self.run.plain.len() >= RUN {
+                let next = PackedRun { first: self.run.end(), ..self.empty_run(self.run.object) };
+                full.extend(self.held.replace(std::mem::replace(&mut self.run, next)));
             }
-            self.open.extend_from_slice(now);
+            if self.run.plain.capacity() == 0 {
+                self.run.plain.reserve_exact(RUN + self.frame_size);
+            }
+            let (now, later) = bytes.split_at(bytes.len().min(self.frame_size - self.open));
+            self.run.plain.extend_from_slice(now);
+            self.open += now.len();
             bytes = later;
-            if self.open.len() == self.frame_size {
+            if self.open == self.frame_size {
                 self.close_frame(full);
             }
         }
     }
 
     /// Ends the file.
-    pub fn end(&mut self, full: &mut Vec<PackedObject>) -> PackedFile {
-        if !self.open.is_empty() {
+    pub fn end(&mut self, full: &mut Vec<PackedRun>) -> PackedFile {
+        if self.open > 0 {
             self.close_frame(full);
         }
         std::mem::take(&mut self.file)
     }
 
-    /// The last object, after the last file; `None` where all frames have been passed on.
-    pub fn finish(mut self) -> Option<PackedObject> {
-        (!self.frames.is_empty()).then(|| self.close_object())
+    /// The last runs, after the last file.
+    pub fn finish(mut self, full: &mut Vec<PackedRun>) {
+        if self.run.end() > 0 {
+            self.end_object(full);
+        }
     }
 
-    fn close_frame(&mut self, full: &mut Vec<PackedObject>) {
-        let frame = std::mem::take(&mut self.open);
-        if self.plain + frame.len() as u64 > MAX_PLAINTEXT || self.frames.len() == MAX_FRAMES {
-            full.push(self.close_object());
+    fn empty_run(&self, object: u32) -> PackedRun {
+        PackedRun { object, frame_size: self.run.frame_size, ..PackedRun::default() }
+    }
+
+    fn close_frame(&mut self, full: &mut Vec<PackedRun>) {
+        let length = std::mem::take(&mut self.open);
+        if self.plain + length as u64 > MAX_PLAINTEXT || self.run.end() == MAX_FRAMES {
+            let frame = self.run.plain.split_off(self.run.plain.len() - length);
+            self.end_object(full);
+            self.run.plain = frame;
         }
-        self.file.digests.push(FrameDigest::of(&frame));
-        let number = self.frames.len() as u32;
+        let frame = self.run.plain.get(self.run.plain.len() - length..).unwrap_or_default();
+        self.file.digests.push(FrameDigest::of(frame));
+        let (object, number) = (self.run.object, self.run.end() as u32);
         match self.file.extents.last_mut() {
-            Some(extent) if extent.object == self.object => extent.count += 1,
-            _ => self.file.extents.push(Extent { object: self.object, frame: number, count: 1 }),
+            Some(extent) if extent.object == object => extent.count += 1,
+            _ => self.file.extents.push(Extent { object, frame: number, count: 1 }),
         }
-        self.plain += frame.len() as u64;
-        self.frames.push(frame);
+        self.plain += length as u64;
+        self.run.lengths.push(length as u32);
     }
 
-    fn close_object(&mut self) -> PackedObject {
-        let packed = PackedObject { number: self.object, frames: std::mem::take(&mut self.frames) };
-        self.object += 1;
+    /// Passes on what the object has left, and begins another one.
+    fn end_object(&mut self, full: &mut Vec<PackedRun>) {
+        let next = PackedRun { frame_size: self.frame_size as u32, ..self.empty_run(self.run.object + 1) };
+        let run = std::mem::replace(&mut self.run, next);
+        let held = self.held.take();
         self.plain = 0;
-        packed
+        if run.lengths.is_empty() {
+            full.extend(held.map(|held| PackedRun { last: true, ..held }));
+        } else {
+            full.extend(held);
+            full.push(PackedRun { last: true, ..run });
+        }
     }
 }
 
@@ -128,23 +172,54 @@ mod tests {
 
     use super::*;
 
+    /// The frames of an object, put together from its runs.
+    #[derive(Debug, PartialEq, Eq, Default)]
+    struct Object {
+        frame_size: u32,
+        frames: Vec<Vec<u8>>,
+        ended: bool,
+    }
+
+    fn objects(runs: &[PackedRun]) -> Vec<Object> {
+        let mut objects: Vec<Object> = Vec::new();
+        for run in runs {
+            if run.object as usize == objects.len() {
+                objects.push(Object { frame_size: run.frame_size, ..Object::default() });
+            }
+            let count = objects.len();
+            let object = objects.last_mut().expect("there is one");
+            assert_eq!(run.object as usize + 1, count, "objects come one after the other");
+            assert_eq!(run.first, object.frames.len() as u64, "runs come one after the other");
+            assert_eq!((run.frame_size, object.ended), (object.frame_size, false));
+            assert!(run.plain.len() < RUN + run.frame_size as usize && !run.lengths.is_empty());
+            assert_eq!(run.lengths.iter().map(|length| *length as usize).sum::<usize>(), run.plain.len());
+            object.frames.extend(run.frames().map(<[u8]>::to_vec));
+            object.ended = run.last;
+        }
+        for object in &objects {
+            assert!(object.ended && object.frames.iter().map(Vec::len).sum::<usize>() as u64 <= MAX_PLAINTEXT);
+            assert!(object.frames.iter().all(|frame| frame.len() <= object.frame_size as usize));
+        }
+        objects
+    }
+
     /// Packs files that arrive in pieces of `piece` bytes.
-    fn pack(files: &[Vec<u8>], piece: usize) -> (Vec<PackedFile>, Vec<PackedObject>) {
+    fn pack(files: &[Vec<u8>], piece: usize) -> (Vec<PackedFile>, Vec<Object>) {
         let (mut packer, mut full) = (Packer::default(), Vec::new());
         let packed = files
             .iter()
             .map(|file| {
-                packer.begin(Some(file.len() as u64));
+                packer.begin(Some(file.len() as u64), &mut full);
                 file.chunks(piece).for_each(|bytes| packer.add(bytes, &mut full));
                 packer.end(&mut full)
             })
             .collect();
-        full.extend(packer.finish());
-        (packed, full)
+        packer.finish(&mut full);
+        (packed, objects(&full))
     }
 
     /// The file as a reader puts it together.
-    fn unpack(file: &PackedFile, objects: &[PackedObject]) -> Vec<u8> {
+    fn unpack(file: &PackedFile, objects: &[Object]) -> Vec<u8> {
         let frames: Vec<&Vec<u8>> = file
             .extents
             .iter()
@@ -163,11 +238,7 @@ mod tests {
         let files = [content(100, 1), content((40 << 20) + 1, 2), vec![], content(FRAME, 3)];
         let (packed, objects) = pack(&files, 32 << 10);
         assert_eq!(objects.len(), 3);
-        assert!(objects.iter().enumerate().all(|(n, object)| object.number as usize == n));
-        for object in &objects {
-            assert!(object.frames.iter().map(Vec::len).sum::<usize>() as u64 <= MAX_PLAINTEXT);
-            assert_eq!(object.frame_size() as usize, FRAME);
-        }
+        assert!(objects.iter().all(|object| object.frame_size as usize == FRAME));
         assert_eq!(packed[1].extents.len(), 3);
         assert_eq!(packed[2], PackedFile::default());
         for (file, whole) in packed.iter().zip(&files) {
@@ -178,25 +249,33 @@ mod tests {
 
     #[test]
     fn tiny_files_do_not_make_endless_trailers() {
-        let files: Vec<Vec<u8>> = (0..MAX_FRAMES + 1).map(|n| vec![n as u8]).collect();
+        let files: Vec<Vec<u8>> = (0..MAX_FRAMES as usize + 1).map(|n| vec![n as u8]).collect();
         let (packed, objects) = pack(&files, 1);
-        assert_eq!(objects.iter().map(|object| object.frames.len()).collect::<Vec<_>>(), [MAX_FRAMES, 1]);
+        assert_eq!(objects.iter().map(|object| object.frames.len()).collect::<Vec<_>>(), [MAX_FRAMES as usize, 1]);
         assert!(packed.iter().zip(&files).all(|(file, whole)| &unpack(file, &objects) == whole));
     }
 
     #[test]
-    fn large_files_have_large_frames() {
+    fn large_files_have_large_frames_in_objects_that_say_so() {
         let (mut packer, mut full) = (Packer::default(), Vec::new());
-        packer.begin(Some(10));
+        packer.begin(Some(10), &mut full);
         packer.add(b"0123456789", &mut full);
         packer.end(&mut full);
-        packer.begin(Some(LARGE_FILE));
+        packer.begin(Some(LARGE_FILE), &mut full);
         packer.add(&content(17 << 20, 1), &mut full);
         let file = packer.end(&mut full);
-        full.extend(packer.finish());
+        packer.begin(Some(10), &mut full);
+        packer.add(b"9876543210", &mut full);
+        packer.end(&mut full);
+        packer.finish(&mut full);
+        let objects = objects(&full);
         assert_eq!(file.digests.len(), 17);
-        assert_eq!(full.iter().map(PackedObject::frame_size).collect::<Vec<_>>(), [LARGE_FRAME as u32; 2]);
-        assert_eq!(unpack(&file, &full), content(17 << 20, 1));
+        assert_eq!(objects.iter().map(|object| object.frames.len()).collect::<Vec<_>>(), [1, 16, 2]);
+        assert_eq!(
+            objects.iter().map(|object| object.frame_size).collect::<Vec<_>>(),
+            [FRAME as u32, LARGE_FRAME as u32, LARGE_FRAME as u32]
+        );
+        assert_eq!(unpack(&file, &objects), content(17 << 20, 1));
     }
 
     proptest! {

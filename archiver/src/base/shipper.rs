@@ -3,14 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinSet;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use walseal_common::repository::{BaseId, ObjectName, ObjectReference, Repository};
-use walseal_common::seal::{Draft, Kind, MAX_PLAINTEXT, ObjectDigest, SealError, SealedObject};
+use walseal_common::seal::{
+    Assembly, Draft, FrameSealer, Kind, MAX_PLAINTEXT, ObjectDigest, SealError, SealedObject, SealedRun,
+};
 use walseal_common::store::PutOutcome;
 
 use super::error::BaseError;
 use super::intake::Ready;
+use super::packer::{PackedRun, RUN};
+use super::pages::Page;
 use crate::keys::ArchiveKeys;
 
 /// The unit in which memory is counted, in bytes.
@@ -32,43 +36,61 @@ const PAGE_FRAME: usize = 1 << 20;
 pub struct Effort {
     /// Most objects that are being put at once.
     pub puts: usize,
-    /// Most objects that are being sealed at once; each takes a core.
+    /// Most runs of frames that are being sealed at once; each takes a core.
     pub sealers: usize,
-    /// Most bytes of plaintext and ciphertext in memory. No less than two objects of 16 MiB, so that one can fill up
-    /// while another one is on its way.
-    pub memory: u64,
+    /// Most bytes of plaintext that wait to be sealed or are being sealed. No less than two runs of 1 MiB.
+    pub plaintext: u64,
+    /// Most bytes of ciphertext in memory. No less than two objects of 16 MiB, so that one can fill up while another one is
+    /// on its way.
+    pub ciphertext: u64,
     /// zstd's level.
     pub level: i32,
 }
 
-/// Four puts at once, two sealers or as many as there are cores if that is less, 48 MiB, level 1: on real data level 1
-/// beats level 3 in speed and in size.
+/// Four puts at once, two sealers or as many as there are cores if that is less, 4 MiB and 34 MiB, level 1: on real data
+/// level 1 beats level 3 in speed and in size.
 impl Default for Effort {
     fn default() -> Effort {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Effort { puts: 4, sealers: cores.min(2), memory: 48 << 20, level: 1 }
+        Effort { puts: 4, sealers: cores.min(2), plaintext: 4 << 20, ciphertext: 34 << 20, level: 1 }
     }
 }
-
-/// Memory set aside for one object.
-#[derive(Debug)]
-pub struct Room(OwnedSemaphorePermit);
 
 /// Which object it was, and how it is referred to.
 type Stored = (ObjectName, ObjectReference);
 
+/// A run that is being sealed.
+type Sealing = JoinHandle<Result<SealedRun, BaseError>>;
+
+/// The data object whose frames are arriving.
+struct Open {
+    name: ObjectName,
+    sealer: FrameSealer,
+    /// Where it is put together, in the order of its runs.
+    runs: mpsc::UnboundedSender<Sealing>,
+}
+
 /// Seals and stores objects in tasks of its own. Dropping it ends them; what they stored by then stays invisible, as
 /// long as nobody writes a label (I7).
 pub struct Shipper {
-    repository: Repository,
     id: BaseId,
-    keys: Arc<ArchiveKeys>,
-    level: i32,
-    memory: Arc<Semaphore>,
-    sealing: Arc<Semaphore>,
-    putting: Arc<Semaphore>,
+    /// Plaintext that waits.
+    waiting: Arc<Semaphore>,
+    berth: Berth,
+    open: Option<Open>,
     running: JoinSet<Result<Stored, BaseError>>,
     stored: BTreeMap<ObjectName, ObjectReference>,
+}
+
+/// What the tasks of a shipper share.
+#[derive(Clone)]
+struct Berth {
+    repository: Repository,
+    keys: Arc<ArchiveKeys>,
+    level: i32,
+    ciphertext: Arc<Semaphore>,
+    sealing: Arc<Semaphore>,
+    putting: Arc<Semaphore>,
 }
 
 /// Everything that a backup stored, each in order.
@@ -83,73 +105,118 @@ pub struct Shipped {
 impl Shipper {
     /// A shipper for the backup `id`.
     pub fn new(repository: Repository, id: BaseId, keys: Arc<ArchiveKeys>, effort: Effort) -> Shipper {
-        let units = (effort.memory / UNIT).clamp(2 * (MAX_PLAINTEXT + OVERHEAD) / UNIT, u64::from(u32::MAX)) as usize;
-        Shipper {
+        let counted = |bytes: u64, least: u64| {
+            let units = (bytes / UNIT).clamp(least.div_ceil(UNIT), u64::from(u32::MAX));
+            Arc::new(Semaphore::new(units as usize))
+        };
+        let berth = Berth {
             repository,
-            id,
             keys,
             level: effort.level,
-            memory: Arc::new(Semaphore::new(units)),
+            ciphertext: counted(effort.ciphertext, 2 * (MAX_PLAINTEXT + OVERHEAD)),
             sealing: Arc::new(Semaphore::new(effort.sealers.max(1))),
             putting: Arc::new(Semaphore::new(effort.puts.max(1))),
+        };
+        Shipper {
+            id,
+            waiting: counted(effort.plaintext, 4 * RUN as u64),
+            berth,
+            open: None,
             running: JoinSet::new(),
             stored: BTreeMap::new(),
         }
     }
 
-    /// Waits until there is memory for one more object with that much plaintext, at most [`MAX_PLAINTEXT`]. Its ciphertext
-    /// needs no more: the plaintext is freed frame by frame.
+    /// Takes what is ready, and seals and stores it in the background. Waits until there is memory for it (I11): whoever
+    /// reads from the server calls this before reading on.
     ///
     /// Errors: an object before it could not be sealed or stored.
-    pub async fn room(&mut self, plain: u64) -> Result<Room, BaseError> {
+    pub async fn ship(&mut self, ready: Ready) -> Result<(), BaseError> {
         self.collect_ended()?;
-        let units = ((plain.min(MAX_PLAINTEXT) + OVERHEAD) / UNIT) as u32;
-        loop {
-            let memory = self.memory.clone().acquire_many_owned(units);
-            tokio::select! {
-                permit = memory => return permit.map(Room).map_err(|_| ended("the count of memory was closed")),
-                Some(ended) = self.running.join_next() => self.collect(ended)?,
-            }
+        match ready {
+            Ready::Run(run) => self.ship_run(run).await,
+            Ready::Page(page) => self.ship_page(page).await,
         }
     }
 
-    /// Seals and stores an object in the background.
-    pub fn ship(&mut self, ready: Ready, room: Room) {
-        let (name, kind, frame_size, frames) = match ready {
-            Ready::Object(object) => {
-                let frame_size = object.frame_size();
-                (ObjectName::Data(self.id.clone(), object.number), Kind::Data, frame_size, object.frames)
-            }
-            Ready::Page(page) => {
-                let frames = page.plain.chunks(PAGE_FRAME).map(<[u8]>::to_vec).collect();
-                (ObjectName::Manifest(self.id.clone(), page.number), Kind::Manifest, PAGE_FRAME as u32, frames)
-            }
+    async fn ship_run(&mut self, run: PackedRun) -> Result<(), BaseError> {
+        let open = match self.open.take() {
+            Some(open) => open,
+            None => self.begin(&run).await?,
         };
-        let cluster = self.repository.cluster();
-        let draft = Draft { kind, cluster, name: name.to_string(), wal: None, frame_size, level: self.level };
-        let (sealing, putting) = (self.sealing.clone(), self.putting.clone());
-        let (repository, keys) = (self.repository.clone(), self.keys.clone());
-        self.running.spawn(async move {
+        let room = self.room(self.waiting.clone(), run.plain.capacity() as u64).await?;
+        let (sealer, name, last) = (open.sealer.clone(), open.name.clone(), run.last);
+        let sealing = self.berth.sealing.clone();
+        let sealed = tokio::spawn(async move {
             let core = sealing.acquire_owned().await.map_err(|_| ended("the count of sealers was closed"))?;
-            let seal = move || {
-                let sealed = seal(draft, frames, &keys);
-                drop(core);
+            let sealed = spawn_blocking(move || {
+                let sealed = sealer.run(run.first, run.frames(), run.last);
+                drop((run, room, core));
                 sealed
-            };
-            let sealed = tokio::task::spawn_blocking(seal).await.map_err(|error| ended(&error.to_string()))?;
-            let object = sealed.map_err(|source| BaseError::Seal { name: name.to_string(), source })?;
-            let kept = keep(room, object.bytes.len() as u64);
-            let slot = putting.acquire_owned().await.map_err(|_| ended("the count of puts was closed"))?;
-            put(&repository, &name, &object).await?;
-            drop((slot, kept));
-            Ok((name, ObjectReference::from(&object)))
+            });
+            let sealed = sealed.await.map_err(|error| ended(&error.to_string()))?;
+            sealed.map_err(|source| BaseError::Seal { name: name.to_string(), source })
         });
+        // Whoever puts the object together only stops listening after an error, which is collected.
+        if open.runs.send(sealed).is_ok() && !last {
+            self.open = Some(open);
+        }
+        Ok(())
+    }
+
+    /// Begins the object that `run` is the first of, once there is memory for all of it.
+    async fn begin(&mut self, run: &PackedRun) -> Result<Open, BaseError> {
+        let room = self.room(self.berth.ciphertext.clone(), MAX_PLAINTEXT + OVERHEAD).await?;
+        let name = ObjectName::Data(self.id.clone(), run.object);
+        let draft = self.berth.draft(Kind::Data, &name, run.frame_size);
+        let opened = draft.open(&self.berth.keys.recipients, &self.berth.keys.writer);
+        let (sealer, mut assembly) = opened.map_err(|source| BaseError::Seal { name: name.to_string(), source })?;
+        assembly.reserve(ADDRESS_SPACE);
+        let (runs, arriving) = mpsc::unbounded_channel();
+        self.running.spawn(self.berth.clone().assemble(name.clone(), assembly, arriving, room));
+        Ok(Open { name, sealer, runs })
+    }
+
+    async fn ship_page(&mut self, page: Page) -> Result<(), BaseError> {
+        let size = page.plain.len() as u64;
+        let room = self.room(self.berth.ciphertext.clone(), (size + OVERHEAD).min(MAX_PLAINTEXT + OVERHEAD)).await?;
+        let name = ObjectName::Manifest(self.id.clone(), page.number);
+        let draft = self.berth.draft(Kind::Manifest, &name, PAGE_FRAME as u32);
+        let berth = self.berth.clone();
+        self.running.spawn(async move {
+            let core = berth.sealing.clone().acquire_owned().await;
+            let core = core.map_err(|_| ended("the count of sealers was closed"))?;
+            let keys = berth.keys.clone();
+            let sealed = spawn_blocking(move || {
+                let mut sealer = draft.seal(&keys.recipients, &keys.writer)?;
+                sealer.frames_of(&page.plain)?;
+                drop((page, core));
+                sealer.finish()
+            });
+            let sealed = sealed.await.map_err(|error| ended(&error.to_string()))?;
+            let object = sealed.map_err(|source| BaseError::Seal { name: name.to_string(), source })?;
+            berth.store(name, object, room).await
+        });
+        Ok(())
+    }
+
+    /// Waits for memory.
+    async fn room(&mut self, memory: Arc<Semaphore>, bytes: u64) -> Result<OwnedSemaphorePermit, BaseError> {
+        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX);
+        loop {
+            let permit = memory.clone().acquire_many_owned(units);
+            tokio::select! {
+                permit = permit => return permit.map_err(|_| ended("the count of memory was closed")),
+                Some(ended) = self.running.join_next() => self.collect(ended)?,
+            }
+        }
     }
 
     /// Waits until all is stored.
     ///
     /// Errors: an object could not be sealed or stored.
     pub async fn finish(mut self) -> Result<Shipped, BaseError> {
+        drop(self.open.take());
         while let Some(ended) = self.running.join_next().await {
             self.collect(ended)?;
         }
@@ -173,6 +240,45 @@ impl Shipper {
     }
 }
 
+impl Berth {
+    fn draft(&self, kind: Kind, name: &ObjectName, frame_size: u32) -> Draft {
+        let cluster = self.repository.cluster();
+        Draft { kind, cluster, name: name.to_string(), wal: None, frame_size, level: self.level }
+    }
+
+    /// Puts a data object together from its runs, and stores it.
+    async fn assemble(
+        self,
+        name: ObjectName,
+        mut assembly: Assembly,
+        mut runs: mpsc::UnboundedReceiver<Sealing>,
+        room: OwnedSemaphorePermit,
+    ) -> Result<Stored, BaseError> {
+        let failed = |source: SealError| BaseError::Seal { name: name.to_string(), source };
+        while let Some(run) = runs.recv().await {
+            let run = run.await.map_err(|error| ended(&error.to_string()))??;
+            assembly.append(&run).map_err(failed)?;
+        }
+        // The digest of all of it takes milliseconds.
+        let object = spawn_blocking(move || assembly.finish::<()>(None)).await;
+        let object = object.map_err(|error| ended(&error.to_string()))?.map_err(failed)?;
+        self.store(name, object, room).await
+    }
+
+    async fn store(
+        self,
+        name: ObjectName,
+        object: SealedObject,
+        room: OwnedSemaphorePermit,
+    ) -> Result<Stored, BaseError> {
+        let kept = keep(room, object.bytes.len() as u64);
+        let slot = self.putting.clone().acquire_owned().await.map_err(|_| ended("the count of puts was closed"))?;
+        put(&self.repository, &name, &object).await?;
+        drop((slot, kept));
+        Ok((name, ObjectReference::from(&object)))
+    }
+}
+
 /// Stores an object, and knows that it is there when it returns. A name that is taken is fine when the object was put
 /// before by an attempt whose answer got lost.
 ///
@@ -189,21 +295,11 @@ pub(super) async fn put(repository: &Repository, name: &ObjectName, object: &Sea
     }
 }
 
-/// Seals frames, each of which is freed as soon as its ciphertext is there.
-fn seal(draft: Draft, frames: Vec<Vec<u8>>, keys: &ArchiveKeys) -> Result<SealedObject, SealError> {
-    let mut sealer = draft.seal(&keys.recipients, &keys.writer)?;
-    sealer.reserve(ADDRESS_SPACE);
-    for frame in frames {
-        sealer.frame(&frame)?;
-    }
-    sealer.finish()
-}
-
 /// Gives back the memory that a sealed object of this size does not need.
-fn keep(mut room: Room, bytes: u64) -> Room {
-    let held = room.0.num_permits();
+fn keep(mut room: OwnedSemaphorePermit, bytes: u64) -> OwnedSemaphorePermit {
+    let held = room.num_permits();
     let needed = usize::try_from(bytes.div_ceil(UNIT)).unwrap_or(usize::MAX).min(held);
-    drop(room.0.split(held - needed));
+    drop(room.split(held - needed));
     room
 }
 

@@ -1,6 +1,7 @@
 //! The sealed object: keys, envelope, frames, signatures. No I/O. `docs/FORMAT.md` is normative.
 //!
-//! Writing: a [`Draft`] says what the object is, a [`Sealer`] takes its frames and ends in a [`SealedObject`].
+//! Writing: a [`Draft`] says what the object is, a [`Sealer`] takes its frames and ends in a [`SealedObject`];
+//! over several threads, a [`FrameSealer`] seals runs of frames and an [`Assembly`] puts them together.
 //! Reading: [`SignedHeader::read`] trusts a header after a small read; [`Envelope::read`] a whole object; an
 //! [`Opener`] turns frames back into plaintext.
 //!
@@ -10,6 +11,7 @@ mod compare;
 mod entropy;
 mod envelope;
 mod error;
+mod frames;
 mod header;
 mod keys;
 mod opener;
@@ -20,10 +22,11 @@ pub use compare::{CompareDigest, CompareHasher, CompareKey, CompareKeyId};
 pub use entropy::Entropy;
 pub use envelope::{Envelope, FRAME_HEADER, FrameEntry, SIGNED_PREFIX_HINT, SignedHeader, Trailer};
 pub use error::SealError;
+pub use frames::{FrameSealer, SealedRun};
 pub use header::{Header, Kind, RecipientStanza, Sealing, Transactions, WalSection};
 pub use keys::{Identity, KeyError, Recipient, RecipientId, WriterKey, WriterPublic};
 pub use opener::Opener;
-pub use sealer::{Draft, MAX_PLAINTEXT, ObjectDigest, SealedObject, Sealer};
+pub use sealer::{Assembly, Draft, MAX_PLAINTEXT, ObjectDigest, SealedObject, Sealer};
 pub use trust::{Role, TrustedWriter, TrustedWriters};
 
 #[cfg(test)]

@@ -11,7 +11,8 @@ use hpke::{Deserializable, Kem, OpModeR};
 use zeroize::Zeroizing;
 
 use super::envelope::{SignedHeader, Trailer};
-use super::sealer::{DATA_KEY_INFO, data_key_context, frame_nonce};
+use super::frames::frame_nonce;
+use super::sealer::{DATA_KEY_INFO, data_key_context};
 use super::{Identity, SealError, Sealing};
 
 /// Opens frames of one object. Each frame is checked against the signed trailer before it is decrypted.

@@ -6,9 +6,6 @@ use std::str::FromStr;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use chacha20poly1305::aead::inout::InOutBuf;
-use chacha20poly1305::aead::{AeadInOut, KeyInit};
-use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use hpke::aead::ChaCha20Poly1305;
 use hpke::kdf::HkdfSha256;
 use hpke::kem::X25519HkdfSha256;
@@ -19,6 +16,7 @@ use zeroize::Zeroizing;
 
 use super::entropy::{Drawn, System};
 use super::envelope::{FOOTER_MAGIC, MAGIC, VERSION, header_message, trailer_message};
+use super::frames::{FrameSealer, Held, SealedRun};
 use super::header::FRAME_SIZES;
 use super::{Entropy, Header, Kind, Recipient, RecipientStanza, SealError, Sealing, WalSection, WriterKey};
 use crate::timeline::SystemIdentifier;
@@ -94,6 +92,24 @@ impl Draft {
         entropy: &mut dyn Entropy,
         created: Timestamp,
     ) -> Result<Sealer, SealError> {
+        let (frames, assembly) = self.open_with(recipients, writer, entropy, created)?;
+        Ok(Sealer { compressor: frames.compressor()?, frames, assembly, held: Held::default(), fresh: Held::default() })
+    }
+
+    /// Begins an object whose frames are sealed in runs, on any thread and in any order, and put together in order.
+    ///
+    /// Errors: as [`Draft::seal`].
+    pub fn open(self, recipients: &[Recipient], writer: &WriterKey) -> Result<(FrameSealer, Assembly), SealError> {
+        self.open_with(recipients, writer, &mut System, Timestamp::now())
+    }
+
+    pub(super) fn open_with(
+        self,
+        recipients: &[Recipient],
+        writer: &WriterKey,
+        entropy: &mut dyn Entropy,
+        created: Timestamp,
+    ) -> Result<(FrameSealer, Assembly), SealError> {
         if recipients.is_empty() {
             return Err(SealError::Sealing("no recipient is given, and nothing is ever stored unsealed".to_owned()));
         }
@@ -109,26 +125,13 @@ impl Draft {
             .map(|recipient| stanza(recipient, &data_key, self.cluster, &self.name, entropy))
             .collect::<Result<Vec<_>, _>>()?;
         let sealed = Sealing { codec: "zstd".to_owned(), frame_size: self.frame_size, nonce, recipients: stanzas };
-        let frame_size = self.frame_size as usize;
-        let level = self.level;
-        let (buffer, header_digest) = begin(self, Some(sealed), writer, created)?;
-        let compressor = zstd::bulk::Compressor::new(level).map_err(|error| SealError::Sealing(error.to_string()))?;
-        Ok(Sealer {
-            name: buffer.1,
-            buffer: buffer.0,
-            header_digest,
-            cipher: XChaCha20Poly1305::new((&*data_key).into()),
-            nonce,
-            compressor,
-            frame_size,
-            held: Vec::new(),
-            held_plain: None,
-            fresh: Vec::new(),
-            table: Vec::new(),
-            frames: 0,
-            plain_size: 0,
-            writer: writer.clone(),
-        })
+        let (frame_size, level) = (self.frame_size as usize, self.level);
+        let ((buffer, name), header_digest) = begin(self, Some(sealed), writer, created)?;
+        let frames = FrameSealer::new(&data_key, nonce, header_digest, frame_size, level);
+        let writer = writer.clone();
+        let assembly =
+            Assembly { name, buffer, header_digest, table: Vec::new(), frames: 0, plain_size: 0, ended: false, writer };
+        Ok((frames, assembly))
     }
 
     /// Makes an object without frames: its `body` is plain, and signed.
@@ -237,28 +240,78 @@ fn finish<B: Serialize>(
     Ok(SealedObject { name, digest: ObjectDigest::of(&bytes), bytes, plain_size })
 }
 
-/// An object that is being made. Frames go in, [`Sealer::finish`] ends it.
-pub struct Sealer {
+/// An object that is being put together from runs of sealed frames, in order.
+pub struct Assembly {
     name: String,
     buffer: Vec<u8>,
     header_digest: [u8; 32],
-    cipher: XChaCha20Poly1305,
-    nonce: [u8; 15],
-    compressor: zstd::bulk::Compressor<'static>,
-    frame_size: usize,
-    /// The last frame, compressed: it is encrypted when it is known whether another one follows.
-    held: Vec<u8>,
-    held_plain: Option<u32>,
-    fresh: Vec<u8>,
     table: Vec<u8>,
     frames: u64,
     plain_size: u64,
+    /// Whether the last frame is in: no other may follow.
+    ended: bool,
     writer: WriterKey,
+}
+
+impl fmt::Debug for Assembly {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Assembly({}, {} frames)", self.name, self.frames)
+    }
+}
+
+impl Assembly {
+    /// Sets address space aside for so many bytes of ciphertext, so that they are not moved while they grow. Pages that are
+    /// never written cost no memory.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.buffer.reserve_exact(bytes);
+    }
+
+    /// Adds the run that follows.
+    ///
+    /// Errors: another one should follow, or none; more than [`MAX_PLAINTEXT`] bytes of plaintext.
+    pub fn append(&mut self, run: &SealedRun) -> Result<(), SealError> {
+        let plain_size = self.plain_size + run.plain;
+        if self.ended || run.first != self.frames {
+            let why = format!("frame {} came where frame {} should", run.first, self.frames);
+            return Err(SealError::Sealing(why));
+        }
+        if plain_size > MAX_PLAINTEXT {
+            return Err(SealError::TooLarge(format!("{plain_size} bytes of plaintext")));
+        }
+        self.buffer.extend_from_slice(&run.bytes);
+        self.table.extend_from_slice(&run.table);
+        self.frames += run.count();
+        self.plain_size = plain_size;
+        self.ended = run.last;
+        Ok(())
+    }
+
+    /// Ends the object, with a plain body in its trailer where there is one.
+    ///
+    /// Errors: its last frame is missing.
+    pub fn finish<B: Serialize>(self, body: Option<&B>) -> Result<SealedObject, SealError> {
+        if !self.ended {
+            return Err(SealError::Sealing(format!("the last of {} frames is missing", self.frames)));
+        }
+        let trailer =
+            TrailerOut { frames: Some(STANDARD.encode(&self.table)), plain_size: Some(self.plain_size), body };
+        finish(self.name, self.buffer, &self.header_digest, &self.writer, &trailer, self.plain_size)
+    }
+}
+
+/// An object that is being made on one thread. Frames go in, [`Sealer::finish`] ends it.
+pub struct Sealer {
+    frames: FrameSealer,
+    assembly: Assembly,
+    compressor: zstd::bulk::Compressor<'static>,
+    /// The last frame, compressed: it is encrypted when it is known whether another one follows.
+    held: Held,
+    fresh: Held,
 }
 
 impl fmt::Debug for Sealer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Sealer({}, {} frames)", self.name, self.frames)
+        write!(f, "Sealer({}, {} frames)", self.assembly.name, self.assembly.frames)
     }
 }
 
@@ -267,38 +320,29 @@ impl Sealer {
     ///
     /// Errors: more bytes than `frame_size`, or more than [`MAX_PLAINTEXT`] in the object.
     pub fn frame(&mut self, plain: &[u8]) -> Result<u64, SealError> {
-        if plain.len() > self.frame_size {
-            return Err(SealError::TooLarge(format!("a frame of {} bytes", plain.len())));
+        let plain_size = self.plain_size() + plain.len() as u64;
+        if plain_size > MAX_PLAINTEXT {
+            return Err(SealError::TooLarge(format!("{plain_size} bytes of plaintext")));
         }
-        self.plain_size += plain.len() as u64;
-        if self.plain_size > MAX_PLAINTEXT {
-            return Err(SealError::TooLarge(format!("{} bytes of plaintext", self.plain_size)));
-        }
-        self.fresh.clear();
-        self.fresh.reserve(zstd::zstd_safe::compress_bound(plain.len()));
-        self.compressor
-            .compress_to_buffer(plain, &mut self.fresh)
-            .map_err(|error| SealError::Sealing(error.to_string()))?;
+        self.frames.compress(&mut self.compressor, plain, &mut self.fresh)?;
         self.encrypt_held(false)?;
         std::mem::swap(&mut self.held, &mut self.fresh);
-        self.held_plain = Some(plain.len() as u32);
-        Ok(self.frames)
+        Ok(self.assembly.frames)
     }
 
     /// Adds frames of `frame_size` bytes for all of `plain`.
     pub fn frames_of(&mut self, plain: &[u8]) -> Result<(), SealError> {
-        plain.chunks(self.frame_size).try_for_each(|chunk| self.frame(chunk).map(|_| ()))
+        plain.chunks(self.frames.frame_size()).try_for_each(|chunk| self.frame(chunk).map(|_| ()))
     }
 
-    /// Sets address space aside for so many bytes of ciphertext, so that they are not moved while they grow. Pages that are
-    /// never written cost no memory.
+    /// As [`Assembly::reserve`].
     pub fn reserve(&mut self, bytes: usize) {
-        self.buffer.reserve_exact(bytes);
+        self.assembly.reserve(bytes);
     }
 
     /// Bytes of plaintext so far.
     pub fn plain_size(&self) -> u64 {
-        self.plain_size
+        self.assembly.plain_size + self.held.plain.map_or(0, u64::from)
     }
 
     /// Ends the object. One without any frame gets an empty one.
@@ -308,49 +352,20 @@ impl Sealer {
 
     /// Ends the object, with a plain body in its trailer.
     pub fn finish_with<B: Serialize>(mut self, body: Option<&B>) -> Result<SealedObject, SealError> {
-        if self.held_plain.is_none() {
+        if self.held.plain.is_none() {
             self.frame(&[])?;
         }
         self.encrypt_held(true)?;
-        let trailer =
-            TrailerOut { frames: Some(STANDARD.encode(&self.table)), plain_size: Some(self.plain_size), body };
-        finish(self.name, self.buffer, &self.header_digest, &self.writer, &trailer, self.plain_size)
+        self.assembly.finish(body)
     }
 
     fn encrypt_held(&mut self, last: bool) -> Result<(), SealError> {
-        let Some(plain_length) = self.held_plain.take() else { return Ok(()) };
-        let at = self.buffer.len() + 8;
-        let stored = self.held.len() + 16;
-        self.buffer.reserve(stored + 8);
-        self.buffer.extend_from_slice(&(stored as u32).to_le_bytes());
-        self.buffer.extend_from_slice(&[0; 4]);
-        self.buffer.extend_from_slice(&self.held);
-        let nonce = frame_nonce(&self.nonce, self.frames, last);
-        let target = self.buffer.get_mut(at..).unwrap_or_default();
-        let tag = self
-            .cipher
-            .encrypt_inout_detached(&nonce, &self.header_digest, InOutBuf::from(target))
-            .map_err(|_| SealError::Sealing("a frame could not be encrypted".to_owned()))?;
-        self.buffer.extend_from_slice(&tag);
-        let ciphertext = self.buffer.get(at..).unwrap_or_default();
-        let checksum = crc32fast::hash(ciphertext);
-        let digest = blake3::hash(ciphertext);
-        self.table.extend_from_slice(&(stored as u32).to_le_bytes());
-        self.table.extend_from_slice(&plain_length.to_le_bytes());
-        self.table.extend_from_slice(&digest.as_bytes()[..16]);
-        if let Some(slot) = self.buffer.get_mut(at - 4..at) {
-            slot.copy_from_slice(&checksum.to_le_bytes());
-        }
-        self.frames += 1;
+        let Some(plain) = self.held.plain.take() else { return Ok(()) };
+        let Assembly { buffer, table, frames, plain_size, ended, .. } = &mut self.assembly;
+        self.frames.encrypt(*frames, last, &self.held.compressed, plain, buffer, table)?;
+        *frames += 1;
+        *plain_size += u64::from(plain);
+        *ended = last;
         Ok(())
     }
-}
-
-/// The nonce of a frame: prefix, number (big-endian), last-frame flag.
-pub(super) fn frame_nonce(prefix: &[u8; 15], number: u64, last: bool) -> XNonce {
-    let mut nonce = [0; 24];
-    nonce[..15].copy_from_slice(prefix);
-    nonce[15..23].copy_from_slice(&number.to_be_bytes());
-    nonce[23] = u8::from(last);
-    nonce.into()
 }

@@ -69,6 +69,54 @@ fn an_object_comes_back_as_it_was() {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+    #[test]
+    fn runs_sealed_in_any_order_make_the_same_object_as_one_frame_after_the_other(
+        lengths in prop::collection::vec(0usize..=65_536, 1..40),
+        cut in 1usize..8,
+    ) {
+        let fixture = fixture();
+        let recipients = [fixture.identity.recipient().clone()];
+        let plains: Vec<Vec<u8>> = lengths.iter().map(|length| plaintext(*length)).collect();
+        let created = "2026-11-21T02:30:00Z".parse().expect("a time");
+        let mut sealer =
+            draft(Kind::Data, "x").seal_with(&recipients, &fixture.writer, &mut Counting(1), created).expect("sealable");
+        for plain in &plains {
+            sealer.frame(plain).expect("within bounds");
+        }
+        let sequential = sealer.finish().expect("sealable");
+
+        let (frames, mut assembly) =
+            draft(Kind::Data, "x").open_with(&recipients, &fixture.writer, &mut Counting(1), created).expect("sealable");
+        let starts: Vec<usize> = (0..plains.len()).step_by(cut).collect();
+        // Sealed from the last to the first, put together in order.
+        let mut runs: Vec<SealedRun> = starts.iter().rev().map(|start| {
+            let end = (start + cut).min(plains.len());
+            let run = plains[*start..end].iter().map(Vec::as_slice);
+            frames.run(*start as u64, run, end == plains.len()).expect("within bounds")
+        }).collect();
+        if runs.len() > 1 {
+            prop_assert!(assembly.append(&runs[0]).is_err(), "the last run is not the first");
+        }
+        while let Some(run) = runs.pop() {
+            assembly.append(&run).expect("in order");
+        }
+        let assembled = assembly.finish::<()>(None).expect("ended");
+        prop_assert_eq!(&assembled.bytes, &sequential.bytes);
+        prop_assert_eq!(assembled.plain_size, sequential.plain_size);
+    }
+}
+
+#[test]
+fn i7_an_object_without_its_last_frame_is_not_finished() {
+    let fixture = fixture();
+    let opened = draft(Kind::Data, "x").open(&[fixture.identity.recipient().clone()], &fixture.writer);
+    let (frames, mut assembly) = opened.expect("sealable");
+    assembly.append(&frames.run(0, [&b"first"[..]], false).expect("small")).expect("in order");
+    assert!(assembly.finish::<()>(None).is_err());
+}
+
 #[test]
 fn i9_no_text_of_the_plaintext_is_in_the_object() {
     let fixture = fixture();

@@ -10,14 +10,14 @@ use walseal_common::postgres::replication::{
     BackupEvent, BaseBackupOptions, Checkpoint, ManifestChecksums, ReplicationClient,
 };
 use walseal_common::repository::{BaseId, BaseType, Label, ObjectName, ObjectReference, Repository};
-use walseal_common::seal::{Draft, Kind, MAX_PLAINTEXT};
+use walseal_common::seal::{Draft, Kind};
 use walseal_common::timeline::{Branch, TimelineHistory, TimelineId};
 
 use super::checksum::ChecksumAlgorithm;
 use super::error::BaseError;
-use super::intake::{Intake, Ready, TakenIn};
+use super::intake::{Intake, TakenIn};
 use super::progress::{Progress, Stage};
-use super::shipper::{Effort, Room, Shipper, put};
+use super::shipper::{Effort, Shipper, put};
 use super::suspect::Suspect;
 use super::tablespaces::Tablespaces;
 use crate::keys::ArchiveKeys;
@@ -122,7 +122,7 @@ pub async fn run(
     progress.report(Stage::Storing);
     let Received { start, stop, mut taken, suspect } = received;
     for ready in taken.last.drain(..) {
-        ship(&mut shipper, ready, None).await?;
+        shipper.ship(ready).await?;
     }
     let shipped = shipper.finish().await?;
     let stop_time = Timestamp::now();
@@ -210,8 +210,6 @@ async fn receive(
     let total: Option<u64> = listed.iter().map(|tablespace| tablespace.size_kib.map(|kib| kib << 10)).sum();
 
     let mut intake = Intake::new(spaces, ChecksumAlgorithm::Crc32c);
-    // Set aside before the first byte of an object is taken: where there is no memory, nothing more is read (I11).
-    let mut room: Option<Room> = None;
     let mut suspect = Suspect::default();
     let (mut done, mut reported) = (0, 0);
     progress.report(Stage::Copying { done, total });
@@ -222,9 +220,6 @@ async fn receive(
                 Vec::new()
             }
             BackupEvent::Data(bytes) => {
-                if room.is_none() {
-                    room = Some(shipper.room(MAX_PLAINTEXT).await?);
-                }
                 done += bytes.len() as u64;
                 if done - reported >= REPORT_BYTES {
                     reported = done;
@@ -236,12 +231,7 @@ async fn receive(
                 intake.manifest_start()?;
                 Vec::new()
             }
-            BackupEvent::ManifestData(bytes) => {
-                if room.is_none() {
-                    room = Some(shipper.room(MAX_PLAINTEXT).await?);
-                }
-                intake.manifest_data(&bytes)?
-            }
+            BackupEvent::ManifestData(bytes) => intake.manifest_data(&bytes)?,
             BackupEvent::Progress(_) => Vec::new(),
             BackupEvent::Notice(notice) => {
                 if suspect.note(&notice) {
@@ -256,20 +246,9 @@ async fn receive(
             }
         };
         for ready in ready {
-            // What was set aside is for the object that was being filled; a page needs its own.
-            let set_aside = if matches!(ready, Ready::Object(_)) { room.take() } else { None };
-            ship(shipper, ready, set_aside).await?;
+            shipper.ship(ready).await?;
         }
     }
-}
-
-async fn ship(shipper: &mut Shipper, ready: Ready, set_aside: Option<Room>) -> Result<(), BaseError> {
-    let room = match set_aside {
-        Some(room) => room,
-        None => shipper.room(ready.plain_size()).await?,
-    };
-    shipper.ship(ready, room);
-    Ok(())
 }
 
 /// Checks that the manifest is of this backup.

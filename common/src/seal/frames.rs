@@ -1,0 +1,173 @@
+//! Frames: compressed, then encrypted, each by itself, so that any thread can make any of them.
+
+use std::fmt;
+use std::sync::Arc;
+
+use chacha20poly1305::aead::inout::InOutBuf;
+use chacha20poly1305::aead::{AeadInOut, KeyInit};
+use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+
+use super::SealError;
+
+/// Bytes that an encrypted frame has beside its ciphertext: its length, a checksum, and the tag.
+const BESIDE: usize = 24;
+
+/// Seals frames of one object. Cheap to clone; each frame's number goes to one caller only, which [`super::Assembly::append`]
+/// checks.
+#[derive(Clone)]
+pub struct FrameSealer {
+    cipher: Arc<XChaCha20Poly1305>,
+    nonce: [u8; 15],
+    header_digest: [u8; 32],
+    frame_size: usize,
+    level: i32,
+}
+
+impl fmt::Debug for FrameSealer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FrameSealer(frames of {} bytes)", self.frame_size)
+    }
+}
+
+/// A frame that is compressed and waits to be encrypted.
+#[derive(Default)]
+pub(super) struct Held {
+    pub(super) compressed: Vec<u8>,
+    /// Bytes of its plaintext; none when nothing waits.
+    pub(super) plain: Option<u32>,
+}
+
+/// Frames that follow one another, sealed.
+pub struct SealedRun {
+    pub(super) first: u64,
+    pub(super) bytes: Vec<u8>,
+    /// Their rows of the trailer's table.
+    pub(super) table: Vec<u8>,
+    pub(super) plain: u64,
+    pub(super) last: bool,
+}
+
+impl SealedRun {
+    /// How many frames.
+    pub(super) fn count(&self) -> u64 {
+        (self.table.len() / TABLE_ROW) as u64
+    }
+}
+
+impl fmt::Debug for SealedRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SealedRun({} frames from {}, {} bytes)", self.count(), self.first, self.bytes.len())
+    }
+}
+
+/// Bytes of a frame's row in the trailer.
+const TABLE_ROW: usize = 24;
+
+impl FrameSealer {
+    pub(super) fn new(
+        data_key: &[u8; 32],
+        nonce: [u8; 15],
+        header_digest: [u8; 32],
+        frame_size: usize,
+        level: i32,
+    ) -> FrameSealer {
+        let cipher = Arc::new(XChaCha20Poly1305::new(data_key.into()));
+        FrameSealer { cipher, nonce, header_digest, frame_size, level }
+    }
+
+    /// Most bytes of plaintext in a frame.
+    pub fn frame_size(&self) -> usize {
+        self.frame_size
+    }
+
+    /// Seals the frames with these plaintexts as number `first`, `first` + 1, and so on. `last` says that the object ends
+    /// with them.
+    ///
+    /// Errors: more bytes in one than [`FrameSealer::frame_size`].
+    pub fn run<'a>(
+        &self,
+        first: u64,
+        plains: impl IntoIterator<Item = &'a [u8]>,
+        last: bool,
+    ) -> Result<SealedRun, SealError> {
+        let mut compressor = self.compressor()?;
+        let mut run = SealedRun { first, bytes: Vec::new(), table: Vec::new(), plain: 0, last };
+        let mut held = Held::default();
+        let mut number = first;
+        let mut plains = plains.into_iter().peekable();
+        while let Some(plain) = plains.next() {
+            self.compress(&mut compressor, plain, &mut held)?;
+            let last = last && plains.peek().is_none();
+            self.encrypt(number, last, &held.compressed, plain.len() as u32, &mut run.bytes, &mut run.table)?;
+            run.plain += plain.len() as u64;
+            number += 1;
+        }
+        Ok(run)
+    }
+
+    pub(super) fn compressor(&self) -> Result<zstd::bulk::Compressor<'static>, SealError> {
+        zstd::bulk::Compressor::new(self.level).map_err(|error| SealError::Sealing(error.to_string()))
+    }
+
+    pub(super) fn compress(
+        &self,
+        compressor: &mut zstd::bulk::Compressor<'_>,
+        plain: &[u8],
+        into: &mut Held,
+    ) -> Result<(), SealError> {
+        if plain.len() > self.frame_size {
+            return Err(SealError::TooLarge(format!("a frame of {} bytes", plain.len())));
+        }
+        into.compressed.clear();
+        into.compressed.reserve(zstd::zstd_safe::compress_bound(plain.len()));
+        compressor
+            .compress_to_buffer(plain, &mut into.compressed)
+            .map_err(|error| SealError::Sealing(error.to_string()))?;
+        into.plain = Some(plain.len() as u32);
+        Ok(())
+    }
+
+    /// Encrypts a compressed frame, and appends it to `buffer` and its row to `table`.
+    pub(super) fn encrypt(
+        &self,
+        number: u64,
+        last: bool,
+        compressed: &[u8],
+        plain: u32,
+        buffer: &mut Vec<u8>,
+        table: &mut Vec<u8>,
+    ) -> Result<(), SealError> {
+        let at = buffer.len() + 8;
+        let stored = compressed.len() + 16;
+        buffer.reserve(compressed.len() + BESIDE);
+        buffer.extend_from_slice(&(stored as u32).to_le_bytes());
+        buffer.extend_from_slice(&[0; 4]);
+        buffer.extend_from_slice(compressed);
+        let nonce = frame_nonce(&self.nonce, number, last);
+        let target = buffer.get_mut(at..).unwrap_or_default();
+        let tag = self
+            .cipher
+            .encrypt_inout_detached(&nonce, &self.header_digest, InOutBuf::from(target))
+            .map_err(|_| SealError::Sealing("a frame could not be encrypted".to_owned()))?;
+        buffer.extend_from_slice(&tag);
+        let ciphertext = buffer.get(at..).unwrap_or_default();
+        let checksum = crc32fast::hash(ciphertext);
+        let digest = blake3::hash(ciphertext);
+        table.extend_from_slice(&(stored as u32).to_le_bytes());
+        table.extend_from_slice(&plain.to_le_bytes());
+        table.extend_from_slice(&digest.as_bytes()[..16]);
+        if let Some(slot) = buffer.get_mut(at - 4..at) {
+            slot.copy_from_slice(&checksum.to_le_bytes());
+        }
+        Ok(())
+    }
+}
+
+/// The nonce of a frame: prefix, number (big-endian), last-frame flag.
+pub(super) fn frame_nonce(prefix: &[u8; 15], number: u64, last: bool) -> XNonce {
+    let mut nonce = [0; 24];
+    nonce[..15].copy_from_slice(prefix);
+    nonce[15..23].copy_from_slice(&number.to_be_bytes());
+    nonce[23] = u8::from(last);
+    nonce.into()
+}
