@@ -82,7 +82,8 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
         timing(&archive),
     );
     let archivist =
-        Archivist::new(repository.clone(), identity.clone(), archive.keys.clone(), Some(streamer.progress()));
+        Archivist::new(repository.clone(), identity.clone(), archive.keys.clone(), Some(streamer.progress()))
+            .sharing(streamer.memory.clone());
     let desk = Desk {
         conninfo,
         repository,

@@ -15,11 +15,13 @@
 pub mod archive;
 pub mod base;
 pub mod base_backup;
+pub mod chunks;
 pub mod cmd;
 pub mod daemon;
 pub mod hook;
 pub mod index;
 pub mod keys;
+pub mod memory;
 pub mod shipment;
 pub mod socket;
 pub mod stream;

@@ -1,6 +1,5 @@
 //! A piece of WAL on its way into the repository: sealed, stored once, and durable before anybody hears of it (I1).
 
-use bytes::Bytes;
 use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::repository::{ObjectName, Repository, RepositoryError, WalPut};
 use walseal_common::seal::{
@@ -9,12 +8,19 @@ use walseal_common::seal::{
 use walseal_common::segment::{SegmentName, SegmentNumber, SegmentSize};
 use walseal_common::timeline::Branch;
 
+use crate::chunks::Chunks;
 use crate::keys::ArchiveKeys;
+use crate::memory::{BESIDE_FRAMES, Room};
 
 /// Plaintext of one frame of WAL.
 const FRAME_SIZE: u32 = 1 << 20;
 /// On WAL, zstd's level 1 is both faster and smaller than level 3.
 const LEVEL: i32 = 1;
+/// A piece with more bytes is looked for before it is sealed, so that its plaintext can go while the ciphertext grows.
+const LARGE: u64 = 1 << 20;
+/// Address space for the ciphertext of a large piece, in bytes. glibc gives memory of this size back to the system as soon as
+/// it is freed (mallopt(3), M_MMAP_THRESHOLD); only what is written counts.
+const ADDRESS_SPACE: usize = 33 << 20;
 
 /// A piece of one segment, with everything its object's header says.
 #[derive(Clone, Debug)]
@@ -28,7 +34,7 @@ pub struct Piece {
     /// Where it begins.
     pub start: Lsn,
     /// The WAL itself.
-    pub bytes: Bytes,
+    pub bytes: Chunks,
     /// Digest of the segment up to `start`.
     pub digest_start: CompareDigest,
     /// Digest of the segment up to the piece's end.
@@ -67,6 +73,11 @@ pub enum ShipError {
     /// The thread that sealed it ended early.
     #[error("{0} could not be sealed: the thread that did it ended early")]
     Thread(LsnRange),
+    /// Somebody else took the name meanwhile.
+    #[error(
+        "{0} was written by somebody else while it was on its way; it is compared with what is there and tried again"
+    )]
+    Overtaken(String),
 }
 
 impl ShipError {
@@ -75,7 +86,7 @@ impl ShipError {
         match self {
             ShipError::Repository(error) => error.is_permanent(),
             ShipError::Seal { source, .. } => source.is_permanent(),
-            ShipError::Thread(_) => false,
+            ShipError::Thread(_) | ShipError::Overtaken(_) => false,
         }
     }
 }
@@ -83,7 +94,7 @@ impl ShipError {
 impl Piece {
     /// The LSNs it covers.
     pub fn range(&self) -> LsnRange {
-        LsnRange { start: self.start, end: self.start.advance(self.bytes.len() as u64) }
+        LsnRange { start: self.start, end: self.start.advance(self.bytes.len()) }
     }
 
     /// The segment it belongs to.
@@ -124,48 +135,62 @@ impl Piece {
         }
     }
 
-    fn seal(&self, name: &ObjectName, repository: &Repository, keys: &ArchiveKeys) -> Result<SealedObject, SealError> {
+    /// Bytes of memory that the piece takes on its way: its plaintext, and then in its place the ciphertext.
+    pub fn footprint(&self) -> u64 {
+        self.bytes.len() + BESIDE_FRAMES.min(self.bytes.len() / 8 + (16 << 10))
+    }
+
+    fn draft(&self, name: &ObjectName, repository: &Repository, section: WalSection) -> Draft {
         let kind = match self.kind {
             PieceKind::Whole => Kind::Wal,
             PieceKind::Tail => Kind::Tail,
             PieceKind::Partial => Kind::Partial,
         };
-        let draft = Draft {
+        Draft {
             kind,
             cluster: repository.cluster(),
             name: name.to_string(),
-            wal: Some(self.section(keys)),
+            wal: Some(section),
             frame_size: FRAME_SIZE,
             level: LEVEL,
-        };
-        let mut sealer = draft.seal(&keys.recipients, &keys.writer)?;
-        sealer.frames_of(&self.bytes)?;
-        sealer.finish()
+        }
     }
 
+    /// Seals the piece, on another thread; each of its frames is freed once its ciphertext is there.
     async fn sealed_as(
-        &self,
+        self,
         name: ObjectName,
         repository: &Repository,
         keys: &ArchiveKeys,
     ) -> Result<(ObjectName, SealedObject), ShipError> {
-        let (piece, repository, keys) = (self.clone(), repository.clone(), keys.clone());
         let range = self.range();
+        let draft = self.draft(&name, repository, self.section(keys));
+        let (mut bytes, keys) = (self.bytes, keys.clone());
         let sealed = tokio::task::spawn_blocking(move || {
-            let object = piece.seal(&name, &repository, &keys);
-            object.map(|object| (name, object))
+            let mut sealer = draft.seal(&keys.recipients, &keys.writer)?;
+            if bytes.len() > LARGE {
+                sealer.reserve(ADDRESS_SPACE);
+            }
+            while let Some(frame) = bytes.take_first(FRAME_SIZE as usize) {
+                sealer.frame(&frame)?;
+            }
+            sealer.finish()
         });
-        let sealed = sealed.await.map_err(|_| ShipError::Thread(range))?;
-        sealed.map_err(|source| ShipError::Seal { range, source })
+        let object = sealed.await.map_err(|_| ShipError::Thread(range))?;
+        Ok((name, object.map_err(|source| ShipError::Seal { range, source })?))
     }
 
-    /// Seals the piece and stores it. When this returns, it is durable, or was before with the same bytes.
+    /// Seals the piece and stores it. When this returns, it is durable, or was before with the same bytes. `room` is the
+    /// memory set aside for it, at least its [`Piece::footprint`]; it shrinks to what is needed.
     ///
     /// Errors: [`RepositoryError::Conflict`] when the name holds other bytes; these bytes are then kept under
-    /// `conflict/` (I3).
-    pub async fn ship(&self, repository: &Repository, keys: &ArchiveKeys) -> Result<WalPut, ShipError> {
+    /// `conflict/` (I3). [`ShipError::Overtaken`] when somebody took the name of a large piece in this very moment.
+    pub async fn ship(self, repository: &Repository, keys: &ArchiveKeys, room: &mut Room) -> Result<WalPut, ShipError> {
+        if self.bytes.len() > LARGE {
+            return self.ship_unless_there(repository, keys, room).await;
+        }
         let section = self.section(keys);
-        let (name, object) = self.sealed_as(self.name(), repository, keys).await?;
+        let (name, object) = self.clone().sealed_as(self.name(), repository, keys).await?;
         match repository.put_wal(&name, &object, &section).await {
             Ok(put) => Ok(put),
             Err(error) if error.is_conflict() => {
@@ -177,18 +202,34 @@ impl Piece {
     }
 
     /// As [`Piece::ship`], for a piece that is probably there: one small read tells, and nothing is sealed then.
-    pub async fn ship_unless_there(&self, repository: &Repository, keys: &ArchiveKeys) -> Result<WalPut, ShipError> {
-        match repository.compare_wal(&self.name(), &self.section(keys)).await {
-            Ok(()) => Ok(WalPut::AlreadyThere),
-            // Other bytes: shipping finds the same, and keeps these.
-            Err(error) if error.is_not_found() || error.is_conflict() => self.ship(repository, keys).await,
-            Err(error) => Err(error.into()),
+    pub async fn ship_unless_there(
+        self,
+        repository: &Repository,
+        keys: &ArchiveKeys,
+        room: &mut Room,
+    ) -> Result<WalPut, ShipError> {
+        let (name, section) = (self.name(), self.section(keys));
+        match repository.compare_wal(&name, &section).await {
+            Ok(()) => return Ok(WalPut::AlreadyThere),
+            Err(error) if error.is_not_found() => {}
+            Err(error) if error.is_conflict() => {
+                self.keep_conflicting(name, repository, keys).await?;
+                return Err(error.into());
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let (name, object) = self.sealed_as(name, repository, keys).await?;
+        room.shrink_to(object.bytes.len() as u64);
+        match repository.put_wal(&name, &object, &section).await {
+            // The plaintext is gone. Whoever has it again finds the other bytes there, and keeps these.
+            Err(error) if error.is_conflict() => Err(ShipError::Overtaken(name.to_string())),
+            put => Ok(put?),
         }
     }
 
     /// Keeps the bytes below `conflict/`, because `name` holds others (I3).
     pub(crate) async fn keep_conflicting(
-        &self,
+        self,
         name: ObjectName,
         repository: &Repository,
         keys: &ArchiveKeys,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use walseal_common::repository::{BaseId, ObjectName, ObjectReference, Repository};
 use walseal_common::seal::{
@@ -16,12 +16,7 @@ use super::intake::Ready;
 use super::packer::{PackedRun, RUN};
 use super::pages::Page;
 use crate::keys::ArchiveKeys;
-
-/// The unit in which memory is counted, in bytes.
-const UNIT: u64 = 1 << 10;
-
-/// Memory of an object beside its frames, in bytes: header, trailer, and what a frame that does not shrink grows by.
-const OVERHEAD: u64 = 256 << 10;
+use crate::memory::{BESIDE_FRAMES, Memory, Room};
 
 /// Address space for the ciphertext of one object, in bytes. glibc gives memory of this size back to the system as soon as
 /// it is freed (mallopt(3), M_MMAP_THRESHOLD: at most 32 MiB), where smaller pieces stay with the process for as long as
@@ -75,7 +70,7 @@ struct Open {
 pub struct Shipper {
     id: BaseId,
     /// Plaintext that waits.
-    waiting: Arc<Semaphore>,
+    waiting: Memory,
     berth: Berth,
     open: Option<Open>,
     running: JoinSet<Result<Stored, BaseError>>,
@@ -88,7 +83,7 @@ struct Berth {
     repository: Repository,
     keys: Arc<ArchiveKeys>,
     level: i32,
-    ciphertext: Arc<Semaphore>,
+    ciphertext: Memory,
     sealing: Arc<Semaphore>,
     putting: Arc<Semaphore>,
 }
@@ -105,21 +100,17 @@ pub struct Shipped {
 impl Shipper {
     /// A shipper for the backup `id`.
     pub fn new(repository: Repository, id: BaseId, keys: Arc<ArchiveKeys>, effort: Effort) -> Shipper {
-        let counted = |bytes: u64, least: u64| {
-            let units = (bytes / UNIT).clamp(least.div_ceil(UNIT), u64::from(u32::MAX));
-            Arc::new(Semaphore::new(units as usize))
-        };
         let berth = Berth {
             repository,
             keys,
             level: effort.level,
-            ciphertext: counted(effort.ciphertext, 2 * (MAX_PLAINTEXT + OVERHEAD)),
+            ciphertext: Memory::new(effort.ciphertext.max(2 * (MAX_PLAINTEXT + BESIDE_FRAMES))),
             sealing: Arc::new(Semaphore::new(effort.sealers.max(1))),
             putting: Arc::new(Semaphore::new(effort.puts.max(1))),
         };
         Shipper {
             id,
-            waiting: counted(effort.plaintext, 4 * RUN as u64),
+            waiting: Memory::new(effort.plaintext.max(4 * RUN as u64)),
             berth,
             open: None,
             running: JoinSet::new(),
@@ -166,7 +157,7 @@ impl Shipper {
 
     /// Begins the object that `run` is the first of, once there is memory for all of it.
     async fn begin(&mut self, run: &PackedRun) -> Result<Open, BaseError> {
-        let room = self.room(self.berth.ciphertext.clone(), MAX_PLAINTEXT + OVERHEAD).await?;
+        let room = self.room(self.berth.ciphertext.clone(), MAX_PLAINTEXT + BESIDE_FRAMES).await?;
         let name = ObjectName::Data(self.id.clone(), run.object);
         let draft = self.berth.draft(Kind::Data, &name, run.frame_size);
         let opened = draft.open(&self.berth.keys.recipients, &self.berth.keys.writer);
@@ -179,7 +170,8 @@ impl Shipper {
 
     async fn ship_page(&mut self, page: Page) -> Result<(), BaseError> {
         let size = page.plain.len() as u64;
-        let room = self.room(self.berth.ciphertext.clone(), (size + OVERHEAD).min(MAX_PLAINTEXT + OVERHEAD)).await?;
+        let room =
+            self.room(self.berth.ciphertext.clone(), (size + BESIDE_FRAMES).min(MAX_PLAINTEXT + BESIDE_FRAMES)).await?;
         let name = ObjectName::Manifest(self.id.clone(), page.number);
         let draft = self.berth.draft(Kind::Manifest, &name, PAGE_FRAME as u32);
         let berth = self.berth.clone();
@@ -201,12 +193,10 @@ impl Shipper {
     }
 
     /// Waits for memory.
-    async fn room(&mut self, memory: Arc<Semaphore>, bytes: u64) -> Result<OwnedSemaphorePermit, BaseError> {
-        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX);
+    async fn room(&mut self, memory: Memory, bytes: u64) -> Result<Room, BaseError> {
         loop {
-            let permit = memory.clone().acquire_many_owned(units);
             tokio::select! {
-                permit = permit => return permit.map_err(|_| ended("the count of memory was closed")),
+                room = memory.room(bytes) => return Ok(room),
                 Some(ended) = self.running.join_next() => self.collect(ended)?,
             }
         }
@@ -252,7 +242,7 @@ impl Berth {
         name: ObjectName,
         mut assembly: Assembly,
         mut runs: mpsc::UnboundedReceiver<Sealing>,
-        room: OwnedSemaphorePermit,
+        room: Room,
     ) -> Result<Stored, BaseError> {
         let failed = |source: SealError| BaseError::Seal { name: name.to_string(), source };
         while let Some(run) = runs.recv().await {
@@ -265,17 +255,13 @@ impl Berth {
         self.store(name, object, room).await
     }
 
-    async fn store(
-        self,
-        name: ObjectName,
-        object: SealedObject,
-        room: OwnedSemaphorePermit,
-    ) -> Result<Stored, BaseError> {
-        let kept = keep(room, object.bytes.len() as u64);
+    async fn store(self, name: ObjectName, object: SealedObject, mut room: Room) -> Result<Stored, BaseError> {
+        room.shrink_to(object.bytes.len() as u64);
         let slot = self.putting.clone().acquire_owned().await.map_err(|_| ended("the count of puts was closed"))?;
         put(&self.repository, &name, &object).await?;
-        drop((slot, kept));
-        Ok((name, ObjectReference::from(&object)))
+        let reference = ObjectReference::from(&object);
+        drop((slot, object, room));
+        Ok((name, reference))
     }
 }
 
@@ -293,14 +279,6 @@ pub(super) async fn put(repository: &Repository, name: &ObjectName, object: &Sea
             if same { Ok(()) } else { Err(BaseError::Taken(name.to_string())) }
         }
     }
-}
-
-/// Gives back the memory that a sealed object of this size does not need.
-fn keep(mut room: OwnedSemaphorePermit, bytes: u64) -> OwnedSemaphorePermit {
-    let held = room.num_permits();
-    let needed = usize::try_from(bytes.div_ceil(UNIT)).unwrap_or(usize::MAX).min(held);
-    drop(room.split(held - needed));
-    room
 }
 
 fn ended(why: &str) -> BaseError {

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::{OwnedMutexGuard, Semaphore};
+use tokio::sync::OwnedMutexGuard;
 use walseal_common::lsn::LsnRange;
 use walseal_common::repository::{ObjectName, Repository, RepositoryIdentity, WalPut};
+use walseal_common::seal::MAX_PLAINTEXT;
 use walseal_common::segment::{SegmentName, WalFileName};
 use walseal_common::timeline::{Branch, TimelineId};
 
@@ -15,11 +16,9 @@ use super::freight::Freight;
 use super::lineage::{Lineage, read_history};
 use super::{PushError, Pushed};
 use crate::keys::ArchiveKeys;
+use crate::memory::{BESIDE_FRAMES, Memory};
 use crate::shipment::PieceKind;
-use crate::stream::{Cutter, ProgressWatch, store_histories};
-
-/// Parts of segments, of at most 16 MiB, that are in memory at once (I11): the one that PostgreSQL waits for, and two ahead.
-const IN_FLIGHT: usize = 3;
+use crate::stream::{Cutter, ProgressWatch, WAL_MEMORY, store_histories};
 
 /// How long a push waits for the daemon's own stream to bring the segment. A healthy stream needs far less; with one that
 /// is stuck, the segment is shipped from its file.
@@ -33,7 +32,8 @@ pub struct Archivist {
     pub(super) keys: Arc<ArchiveKeys>,
     /// The stream of the same process, when there is one.
     stream: Option<ProgressWatch>,
-    room: Semaphore,
+    /// For parts of segments, shared with the stream (I11).
+    memory: Memory,
     /// Files that are being shipped, so that the same one is never shipped twice at once.
     berths: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
     /// Branches whose histories are known to be stored.
@@ -53,10 +53,16 @@ impl Archivist {
             identity,
             keys,
             stream,
-            room: Semaphore::new(IN_FLIGHT),
+            memory: Memory::new(WAL_MEMORY),
             berths: Mutex::default(),
             histories: Mutex::default(),
         }
+    }
+
+    /// Takes the memory for what it ships from `memory`.
+    #[must_use]
+    pub fn sharing(self, memory: Memory) -> Archivist {
+        Archivist { memory, ..self }
     }
 
     /// Makes the file `path` durable. When this returns, it is, with exactly these bytes (I1); equal bytes that were there
@@ -165,13 +171,13 @@ impl Archivist {
     pub(super) async fn ship(&self, mut load: Load) -> Result<Pushed, PushError> {
         let mut outcome = Pushed::AlreadyThere;
         while !load.is_done() {
-            let room = self.room.acquire().await.map_err(|error| PushError::Task(error.to_string()))?;
+            let mut room = self.memory.room(MAX_PLAINTEXT + BESIDE_FRAMES).await;
             let (rest, pieces) = blocking(move || load.next()).await?;
             load = rest;
             for piece in pieces {
                 let put = match piece.kind {
-                    PieceKind::Partial => self.ensure_partial(piece, load.freight.clone()).await?,
-                    _ => piece.ship_unless_there(&self.repository, &self.keys).await?,
+                    PieceKind::Partial => self.ensure_partial(piece, load.freight.clone(), &mut room).await?,
+                    _ => piece.ship_unless_there(&self.repository, &self.keys, &mut room).await?,
                 };
                 if put == WalPut::Stored {
                     outcome = Pushed::Shipped;

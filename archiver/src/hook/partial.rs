@@ -12,6 +12,7 @@ use super::archivist::{Archivist, Load, blocking};
 use super::freight::Freight;
 use super::lineage::{Lineage, fork_within};
 use super::{PushError, Pushed};
+use crate::memory::Room;
 use crate::shipment::{Piece, PieceKind};
 
 impl Archivist {
@@ -40,7 +41,12 @@ impl Archivist {
 
     /// Makes the last piece of a `.partial` durable. Nodes may differ in how much of the segment they have: where the object
     /// that is there holds less, the whole piece is kept as a tail beside it, where it holds more of the same, it is enough.
-    pub(super) async fn ensure_partial(&self, piece: Piece, freight: Arc<Freight>) -> Result<WalPut, PushError> {
+    pub(super) async fn ensure_partial(
+        &self,
+        piece: Piece,
+        freight: Arc<Freight>,
+        room: &mut Room,
+    ) -> Result<WalPut, PushError> {
         let name = ObjectName::Partial(piece.branch, piece.segment());
         let there: Option<WalSection> = match self.repository.read_header(&name).await {
             Ok((signed, _)) => signed.header.wal,
@@ -51,15 +57,17 @@ impl Archivist {
         let end = piece.range().end;
         let comparable =
             there.filter(|there| there.end != end && there.start == piece.start && there.compare_key == key.id());
-        let Some(there) = comparable else { return Ok(piece.ship_unless_there(&self.repository, &self.keys).await?) };
+        let Some(there) = comparable else {
+            return Ok(piece.ship_unless_there(&self.repository, &self.keys, room).await?);
+        };
         let length = self.identity.segment_size.offset(piece.start) + there.end.bytes_since(piece.start);
         let digest = blocking(move || freight.digest(&key, length)).await?;
         match digest == there.digest_end {
-            false => Ok(piece.ship_unless_there(&self.repository, &self.keys).await?),
+            false => Ok(piece.ship_unless_there(&self.repository, &self.keys, room).await?),
             true if there.end > end => Ok(WalPut::AlreadyThere),
             true => {
                 let tail = Piece { kind: PieceKind::Tail, ..piece };
-                Ok(tail.ship_unless_there(&self.repository, &self.keys).await?)
+                Ok(tail.ship_unless_there(&self.repository, &self.keys, room).await?)
             }
         }
     }

@@ -344,7 +344,11 @@ async fn what_the_stream_is_about_to_bring_is_not_sent_twice() {
     let mut pieces = Vec::new();
     cutter.push(&bed.bytes(1, 3), &mut pieces).expect("nothing to differ from");
     let streamed = async {
-        pieces[0].ship(&bed.repository, &bed.keys).await.expect("stored");
+        pieces[0]
+            .clone()
+            .ship(&bed.repository, &bed.keys, &mut crate::memory::Room::elsewhere())
+            .await
+            .expect("stored");
         stream.update(|progress| progress.frontier = bed.start(4));
     };
     let (outcome, ()) = tokio::join!(&mut pushing, streamed);
@@ -363,7 +367,10 @@ async fn case_04_a_partial_is_compared_by_the_part_that_both_have() {
     let bed = Bed::new(1);
     bed.segment(1, 3);
     let (bytes, archivist, freight) = (bed.bytes(1, 3), bed.archivist(None), bed.freight(3));
-    let ensure = |length| archivist.ensure_partial(bed.partial(&bytes, 3, length), freight.clone());
+    let ensure = async |length| {
+        let room = &mut crate::memory::Room::elsewhere();
+        archivist.ensure_partial(bed.partial(&bytes, 3, length), freight.clone(), room).await
+    };
     ensure(600_000).await.expect("stored");
     let name = ObjectName::Partial(bed.root(), bed.name(1, 3)).to_string();
     assert_eq!(bed.objects(), [name.as_str()]);
@@ -380,7 +387,9 @@ async fn case_04_a_partial_is_compared_by_the_part_that_both_have() {
     other[400_000] ^= 1;
     bed.file(&bed.name(1, 3).to_string(), &other);
     for length in [500_000, 600_000, 700_000] {
-        let error = archivist.ensure_partial(bed.partial(&other, 3, length), bed.freight(3)).await;
+        let error = archivist
+            .ensure_partial(bed.partial(&other, 3, length), bed.freight(3), &mut crate::memory::Room::elsewhere())
+            .await;
         assert!(is_conflict(&error.expect_err("other bytes")), "{length}");
     }
     let kept = bed.partial(&other, 3, 600_000);

@@ -1,6 +1,6 @@
 //! Cutting the WAL stream into pieces: whole segments when they are full, tails in between.
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::seal::{CompareDigest, CompareHasher, CompareKey, MAX_PLAINTEXT, Transactions};
 use walseal_common::segment::{SegmentNumber, SegmentSize};
@@ -8,11 +8,15 @@ use walseal_common::timeline::Branch;
 use walseal_common::wal::{Content, Event, WalkOptions, Walker};
 
 use super::chain::Durable;
+use crate::chunks::Chunks;
 use crate::shipment::{Piece, PieceKind};
 
 /// How many tails a part of a segment may have before one is shipped that covers all of it, so that a reader never
 /// needs more than 64 gets for a segment.
 const MOST_TAILS: u32 = 32;
+
+/// Bytes in one place of memory: a frame of WAL, so that sealing copies nothing and frees as it goes.
+const CHUNK: u64 = 1 << 20;
 
 /// WAL that came again is not what was shipped before.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,7 +53,9 @@ pub struct Cutter {
     walker: Option<Walker>,
     /// First byte of `part`: the segment's start, or that of a part of 16 MiB.
     part_start: Lsn,
-    part: Vec<u8>,
+    part: Chunks,
+    /// What follows `part` and was not cut yet.
+    open: BytesMut,
     part_digest: CompareDigest,
     part_tally: Tally,
     part_tails: u32,
@@ -87,7 +93,8 @@ impl Cutter {
             hasher,
             walker: new_walker(start, segment_size),
             part_start: start,
-            part: Vec::new(),
+            part: Chunks::default(),
+            open: BytesMut::new(),
             part_digest: empty,
             part_tally: Tally::default(),
             part_tails: 0,
@@ -100,7 +107,7 @@ impl Cutter {
 
     /// End of what was pushed.
     pub fn received(&self) -> Lsn {
-        self.part_start.advance(self.part.len() as u64)
+        self.part_start.advance(self.part.len() + self.open.len() as u64)
     }
 
     /// Bytes that no piece holds yet.
@@ -125,9 +132,8 @@ impl Cutter {
         while !bytes.is_empty() {
             let (now, later) = bytes.split_at(bytes.len().min(self.room()));
             self.take(now);
-            if let Some((at, durable)) =
-                self.overlap.take_if(|(at, _)| *at == self.part_start.advance(self.part.len() as u64))
-            {
+            let received = self.received();
+            if let Some((at, durable)) = self.overlap.take_if(|(at, _)| *at == received) {
                 if self.hasher.digest() != durable.digest {
                     let Durable { name, writer, .. } = durable;
                     return Err(OverlapDiffers { branch: self.branch, at, name, writer });
@@ -143,10 +149,12 @@ impl Cutter {
         Ok(())
     }
 
-    /// Bytes until something is due: the end of a part, or the position to compare.
+    /// Bytes until something is due: the end of a part or of a chunk, or the position to compare.
     fn room(&self) -> usize {
         let received = self.received();
-        let part_end = self.part_start.advance(self.part_capacity());
+        let filled = received.bytes_since(self.part_start);
+        let chunk_end = received.advance(CHUNK - filled % CHUNK);
+        let part_end = self.part_start.advance(self.part_capacity()).min(chunk_end);
         let due = self.overlap.as_ref().map_or(part_end, |(at, _)| part_end.min(*at));
         usize::try_from(due.bytes_since(received)).unwrap_or(usize::MAX)
     }
@@ -156,10 +164,14 @@ impl Cutter {
     }
 
     fn take(&mut self, bytes: &[u8]) {
-        if self.part.capacity() == 0 {
-            self.part.reserve_exact(self.part_capacity() as usize);
+        let left = CHUNK - self.received().bytes_since(self.part_start) % CHUNK;
+        if (self.open.capacity() - self.open.len()) < bytes.len() {
+            self.open.reserve(usize::try_from(left).unwrap_or(bytes.len()));
         }
-        self.part.extend_from_slice(bytes);
+        self.open.extend_from_slice(bytes);
+        if bytes.len() as u64 == left {
+            self.close_chunk();
+        }
         self.hasher.update(bytes);
         let Some(walker) = &mut self.walker else { return };
         let mut seen = Tally::default();
@@ -186,13 +198,17 @@ impl Cutter {
         }
     }
 
+    fn close_chunk(&mut self) {
+        self.part.push(self.open.split().freeze());
+    }
+
     fn mark_cut(&mut self) {
         self.cut = self.received();
         self.cut_digest = self.hasher.digest();
         self.cut_tally = Tally { leading_unread: self.walker.is_none(), ..Tally::default() };
     }
 
-    fn piece(&self, kind: PieceKind, start: Lsn, bytes: Bytes, digest_start: CompareDigest, tally: Tally) -> Piece {
+    fn piece(&self, kind: PieceKind, start: Lsn, bytes: Chunks, digest_start: CompareDigest, tally: Tally) -> Piece {
         Piece {
             kind,
             branch: self.branch,
@@ -207,8 +223,9 @@ impl Cutter {
     }
 
     fn finish_part(&mut self) -> Piece {
-        let bytes = Bytes::from(std::mem::take(&mut self.part));
-        let end = self.part_start.advance(bytes.len() as u64);
+        self.close_chunk();
+        let bytes = std::mem::take(&mut self.part);
+        let end = self.part_start.advance(bytes.len());
         let piece = self.piece(PieceKind::Whole, self.part_start, bytes, self.part_digest, self.part_tally);
         self.part_start = end;
         self.part_tails = 0;
@@ -230,18 +247,12 @@ impl Cutter {
         if self.uncut() == 0 || self.overlap.is_some() {
             return None;
         }
+        self.close_chunk();
         let piece = if self.part_tails >= MOST_TAILS {
             self.part_tails = 0;
-            self.piece(
-                PieceKind::Tail,
-                self.part_start,
-                Bytes::copy_from_slice(&self.part),
-                self.part_digest,
-                self.part_tally,
-            )
+            self.piece(PieceKind::Tail, self.part_start, self.part.clone(), self.part_digest, self.part_tally)
         } else {
-            let from = usize::try_from(self.cut.bytes_since(self.part_start)).unwrap_or(usize::MAX);
-            let bytes = Bytes::copy_from_slice(self.part.get(from..).unwrap_or_default());
+            let bytes = self.part.after(self.cut.bytes_since(self.part_start));
             self.piece(PieceKind::Tail, self.cut, bytes, self.cut_digest, self.cut_tally)
         };
         self.part_tails += 1;
@@ -251,15 +262,10 @@ impl Cutter {
 
     /// The end of a timeline: what the last segment holds, to be kept as `.partial`. `None` when it ended with a segment or
     /// (over 16 MiB) with a part.
-    pub fn partial(&self) -> Option<Piece> {
+    pub fn partial(&mut self) -> Option<Piece> {
+        self.close_chunk();
         (!self.part.is_empty()).then(|| {
-            self.piece(
-                PieceKind::Partial,
-                self.part_start,
-                Bytes::copy_from_slice(&self.part),
-                self.part_digest,
-                self.part_tally,
-            )
+            self.piece(PieceKind::Partial, self.part_start, self.part.clone(), self.part_digest, self.part_tally)
         })
     }
 
@@ -337,12 +343,13 @@ mod tests {
             prop_assert_eq!(Cover::of(start, &ranges).end, cutter.received());
             for piece in &pieces {
                 let from = piece.start.bytes_since(start) as usize;
-                let to = from + piece.bytes.len();
-                prop_assert_eq!(&piece.bytes[..], &wal[from..to]);
+                let to = from + piece.bytes.len() as usize;
+                let bytes = piece.bytes.clone().take_first(usize::MAX).expect("never empty");
+                prop_assert_eq!(&bytes[..], &wal[from..to]);
                 let segment = size.align_down(piece.start).bytes_since(start) as usize;
                 prop_assert_eq!(piece.digest_start, digest(&key, &wal[segment..from]));
                 prop_assert_eq!(piece.digest_end, digest(&key, &wal[segment..to]));
-                prop_assert!(piece.bytes.len() as u64 <= MAX_PLAINTEXT);
+                prop_assert!(piece.bytes.len() <= MAX_PLAINTEXT);
                 prop_assert_eq!(size.number(piece.start), size.number(Lsn(piece.range().end.0 - 1)));
             }
             // A reader never needs more than 64 gets for a segment.

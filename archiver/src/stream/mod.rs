@@ -23,4 +23,4 @@ pub use frontier::Frontier;
 pub use progress::{Progress, ProgressSender, ProgressWatch, StreamEnded};
 pub use resume::{identify, store_histories};
 pub use session::{SessionEnd, Timing};
-pub use streamer::Streamer;
+pub use streamer::{Streamer, WAL_MEMORY};

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use walseal_common::lsn::{Lsn, LsnRange};
@@ -14,11 +14,8 @@ use super::session::Feed;
 use super::{Cutter, Frontier, OverlapDiffers, ProgressSender, StreamError};
 use crate::index::Index;
 use crate::keys::ArchiveKeys;
+use crate::memory::Memory;
 use crate::shipment::{Piece, PieceKind};
-
-/// Plaintext in flight between cutter and repository, in KiB (I11): two whole objects, so that one is sealed while
-/// another is stored, and room for tails beside them.
-const IN_FLIGHT_KIB: u32 = 34 << 10;
 
 /// The side of a stream behind the buffer.
 pub(super) struct Shipping {
@@ -33,13 +30,14 @@ pub(super) struct Shipping {
     pub(super) index: Arc<dyn Index>,
     pub(super) ship_interval: Duration,
     pub(super) put_limit: Duration,
+    /// For pieces on their way into the repository.
+    pub(super) memory: Memory,
     pub(super) progress: ProgressSender,
 }
 
 impl Shipping {
     /// Runs until the feed is closed and everything is durable, or something fails.
     pub(super) async fn run(mut self, mut feed: mpsc::UnboundedReceiver<Feed>) -> Result<(), StreamError> {
-        let room = Arc::new(Semaphore::new(IN_FLIGHT_KIB as usize));
         let mut flights: JoinSet<Result<(), StreamError>> = JoinSet::new();
         let mut pieces = Vec::new();
         // When the oldest uncut byte is due.
@@ -70,7 +68,7 @@ impl Shipping {
                     }
                     None => {
                         pieces.extend(self.cutter.cut_tail());
-                        self.launch(&mut pieces, &room, &mut flights).await?;
+                        self.launch(&mut pieces, &mut flights).await?;
                         while let Some(landed) = flights.join_next().await {
                             flown(landed)?;
                         }
@@ -79,7 +77,7 @@ impl Shipping {
                 },
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => pieces.extend(self.cutter.cut_tail()),
             }
-            self.launch(&mut pieces, &room, &mut flights).await?;
+            self.launch(&mut pieces, &mut flights).await?;
             due = match (self.cutter.uncut(), due) {
                 (0, _) => None,
                 (_, None) => Some(Instant::now() + self.ship_interval),
@@ -96,10 +94,11 @@ impl Shipping {
     }
 
     /// The server's WAL contradicts the repository's: its bytes are kept (case 17), and nothing is confirmed.
-    async fn refuse(&self, differs: OverlapDiffers) -> StreamError {
+    async fn refuse(&mut self, differs: OverlapDiffers) -> StreamError {
         let ours = self.keys.writer.public();
         let Some(piece) = self.cutter.partial() else { return differs.into() };
-        match piece.keep_conflicting(piece.name(), &self.repository, &self.keys).await {
+        let name = piece.name();
+        match piece.keep_conflicting(name, &self.repository, &self.keys).await {
             Ok(()) => StreamError::Conflict { name: differs.name, there: differs.writer, ours: ours.to_string() },
             Err(error) => StreamError::of_shipping(error, &ours),
         }
@@ -109,34 +108,34 @@ impl Shipping {
     async fn launch(
         &self,
         pieces: &mut Vec<Piece>,
-        room: &Arc<Semaphore>,
         flights: &mut JoinSet<Result<(), StreamError>>,
     ) -> Result<(), StreamError> {
         for piece in pieces.drain(..) {
-            let kib = (piece.bytes.len() as u32).div_ceil(1024).clamp(1, IN_FLIGHT_KIB);
-            let permit = loop {
+            let mut room = loop {
                 tokio::select! {
                     biased;
                     // A failure must be seen while waiting: nobody else would give the room free.
                     Some(landed) = flights.join_next(), if !flights.is_empty() => flown(landed)?,
-                    permit = room.clone().acquire_many_owned(kib) => {
-                        break permit.map_err(|error| StreamError::Task(error.to_string()))?;
-                    }
+                    room = self.memory.room(piece.footprint()) => break room,
                 }
             };
             let (repository, keys) = (self.repository.clone(), self.keys.clone());
             let (frontier, progress, index) = (self.frontier.clone(), self.progress.clone(), self.index.clone());
             let limit = self.put_limit;
             flights.spawn(async move {
-                let put = timeout(limit, piece.ship(&repository, &keys)).await;
-                let put = put.map_err(|_| StreamError::Stuck { range: piece.range(), limit })?;
+                let (name, range, branch, kind) = (piece.name(), piece.range(), piece.branch, piece.kind);
+                let (segment, highest) = (piece.segment_size, piece.transactions.highest);
+                let put = timeout(limit, piece.ship(&repository, &keys, &mut room)).await;
+                let put = put.map_err(|_| StreamError::Stuck { range, limit })?;
                 let put = put.map_err(|error| StreamError::of_shipping(error, &keys.writer.public()))?;
-                tracing::debug!(piece = %piece.name(), ?put, "durable");
-                confirm(&piece, &frontier, &progress);
-                if piece.kind == PieceKind::Whole && piece.bytes.len() as u64 == piece.segment_size.bytes() {
-                    index.record(piece.branch, piece.range());
+                tracing::debug!(piece = %name, ?put, "durable");
+                if kind != PieceKind::Partial {
+                    // The bytes of a .partial are durable as tails already.
+                    confirm(range, highest, &frontier, &progress);
                 }
-                drop(permit);
+                if kind == PieceKind::Whole && range.end.bytes_since(range.start) == segment.bytes() {
+                    index.record(branch, range);
+                }
                 Ok(())
             });
         }
@@ -144,19 +143,15 @@ impl Shipping {
     }
 }
 
-/// The piece is durable: the frontier advances as far as there is no hole (I2). Only from here on may its LSNs be
+/// The range is durable: the frontier advances as far as there is no hole (I2). Only from here on may its LSNs be
 /// confirmed (I1).
-fn confirm(piece: &Piece, frontier: &Mutex<Frontier>, progress: &ProgressSender) {
-    if piece.kind == PieceKind::Partial {
-        // Its bytes are durable as tails already.
-        return;
-    }
+fn confirm(range: LsnRange, highest: Option<Timestamp>, frontier: &Mutex<Frontier>, progress: &ProgressSender) {
     let mut frontier = frontier.lock().unwrap_or_else(PoisonError::into_inner);
-    let end = frontier.complete(piece.range());
+    let end = frontier.complete(range);
     progress.update(|progress| {
         progress.durable_to(end, Timestamp::now());
-        progress.highest_time = progress.highest_time.max(piece.transactions.highest);
-        progress.shipped_bytes += piece.bytes.len() as u64;
+        progress.highest_time = progress.highest_time.max(highest);
+        progress.shipped_bytes += range.end.bytes_since(range.start);
     });
 }
 

@@ -8,6 +8,7 @@ use walseal_common::lsn::Lsn;
 use walseal_common::postgres::replication::SlotCreated;
 use walseal_common::postgres::{Conninfo, PostgresError, ReplicationClient, SqlClient};
 use walseal_common::repository::{Repository, RepositoryIdentity};
+use walseal_common::seal::MAX_PLAINTEXT;
 
 use super::resume::{self, Past, ServerPosition, StartPoint};
 use super::session::{Ended, Receiver, SessionEnd, Timing, asked_to_stop};
@@ -15,6 +16,7 @@ use super::ship::Shipping;
 use super::{Cutter, Frontier, ProgressSender, ProgressWatch, StreamError};
 use crate::index::Index;
 use crate::keys::ArchiveKeys;
+use crate::memory::{BESIDE_FRAMES, Memory};
 
 /// Everything a stream needs.
 #[derive(Clone, Debug)]
@@ -35,6 +37,8 @@ pub struct Streamer {
     pub index: Arc<dyn Index>,
     /// How the stream behaves.
     pub timing: Timing,
+    /// For pieces of WAL on their way into the repository; shared with whoever else ships some.
+    pub memory: Memory,
     progress: ProgressSender,
 }
 
@@ -44,6 +48,10 @@ struct Beginning {
     slot: Option<Lsn>,
     point: StartPoint,
 }
+
+/// Pieces of WAL between cutter and repository, in bytes (I11): two whole objects, so that one is sealed while another is
+/// stored, and room for tails beside them. An object that is sealed takes only what its ciphertext has.
+pub const WAL_MEMORY: u64 = 2 * (MAX_PLAINTEXT + BESIDE_FRAMES) + (2 << 20);
 
 /// First and longest pause between two attempts.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
@@ -61,7 +69,8 @@ impl Streamer {
     ) -> Streamer {
         let progress = ProgressSender::default();
         let application_name = slot.clone();
-        Streamer { conninfo, slot, application_name, repository, identity, keys, index, timing, progress }
+        let memory = Memory::new(WAL_MEMORY);
+        Streamer { conninfo, slot, application_name, repository, identity, keys, index, timing, memory, progress }
     }
 
     /// Follows the stream.
@@ -215,6 +224,7 @@ impl Streamer {
             index: self.index.clone(),
             ship_interval: self.timing.ship_interval,
             put_limit: self.timing.put_limit,
+            memory: self.memory.clone(),
             progress: self.progress.clone(),
         };
         let (feed, fed) = mpsc::unbounded_channel();

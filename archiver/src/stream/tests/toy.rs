@@ -13,6 +13,7 @@ use walseal_common::timeline::{Branch, SystemIdentifier, TimelineHistory, Timeli
 
 use crate::index::MemoryIndex;
 use crate::keys::ArchiveKeys;
+use crate::memory::Room;
 use crate::shipment::{Piece, PieceKind};
 use crate::stream::resume::{Past, ServerPosition, StartPoint, start_point};
 use crate::stream::{Cutter, StreamError};
@@ -45,7 +46,7 @@ impl Server {
             branch,
             segment_size: self.size,
             start: from,
-            bytes: Bytes::from(self.bytes(from, to)),
+            bytes: Bytes::from(self.bytes(from, to)).into(),
             digest_start: self.digest(keys, segment, from),
             digest_end: self.digest(keys, segment, to),
             transactions: Transactions::default(),
@@ -94,7 +95,11 @@ impl Toy {
     }
 
     pub async fn ship(&self, piece: &Piece) {
-        let put = piece.ship(&self.repository, &self.keys).await.expect("the repository takes it");
+        let put = piece
+            .clone()
+            .ship(&self.repository, &self.keys, &mut Room::elsewhere())
+            .await
+            .expect("the repository takes it");
         assert_eq!(put, WalPut::Stored);
     }
 

@@ -1,0 +1,76 @@
+//! Memory that is set aside before it is used, so that neither the database's size, nor a backlog, nor an outage decides how
+//! much there is (I11).
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// The unit in which memory is counted, in bytes.
+const UNIT: u64 = 1 << 10;
+
+/// What an object has beside its frames at the most, in bytes: header, trailer, and what frames that do not shrink grow by.
+pub const BESIDE_FRAMES: u64 = 256 << 10;
+
+/// A bound on memory, shared by all who hold a clone of it. First come, first served.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    units: Arc<Semaphore>,
+    most: u32,
+}
+
+/// Memory that was set aside, given back when this is dropped.
+#[derive(Debug)]
+pub struct Room(Option<OwnedSemaphorePermit>);
+
+impl Memory {
+    /// A bound of so many bytes, rounded up to whole KiB.
+    pub fn new(bytes: u64) -> Memory {
+        let most = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).max(1);
+        Memory { units: Arc::new(Semaphore::new(most as usize)), most }
+    }
+
+    /// Waits until so many bytes are free, and sets them aside; all there is when that is less.
+    pub async fn room(&self, bytes: u64) -> Room {
+        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.most);
+        // Only a closed semaphore gives an error, and nobody closes this one.
+        Room(self.units.clone().acquire_many_owned(units).await.ok())
+    }
+}
+
+impl Room {
+    /// For what is bounded elsewhere.
+    pub fn elsewhere() -> Room {
+        Room(None)
+    }
+
+    /// Gives back what is more than so many bytes.
+    pub fn shrink_to(&mut self, bytes: u64) {
+        let Some(permit) = &mut self.0 else { return };
+        let held = permit.num_permits();
+        let needed = usize::try_from(bytes.div_ceil(UNIT)).unwrap_or(usize::MAX).min(held);
+        drop(permit.split(held - needed));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn i11_what_was_given_back_can_be_set_aside_again_and_no_more() {
+        let memory = Memory::new(10 << 10);
+        let mut first = memory.room(8 << 10).await;
+        assert_eq!(memory.units.available_permits(), 2);
+        first.shrink_to(3 << 10);
+        first.shrink_to(5 << 10);
+        assert_eq!(memory.units.available_permits(), 7);
+        let second = memory.room(6 << 10).await;
+        assert_eq!(memory.units.available_permits(), 1);
+        drop((first, second));
+        // More than there is waits for all there is, not for ever.
+        let all = memory.room(1 << 30).await;
+        assert_eq!(memory.units.available_permits(), 0);
+        drop(all);
+        assert_eq!(memory.units.available_permits(), 10);
+    }
+}
