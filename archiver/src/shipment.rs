@@ -18,9 +18,6 @@ const FRAME_SIZE: u32 = 1 << 20;
 const LEVEL: i32 = 1;
 /// A piece with more bytes is looked for before it is sealed, so that its plaintext can go while the ciphertext grows.
 const LARGE: u64 = 1 << 20;
-/// Address space for the ciphertext of a large piece, in bytes. glibc gives memory of this size back to the system as soon as
-/// it is freed (mallopt(3), M_MMAP_THRESHOLD); only what is written counts.
-const ADDRESS_SPACE: usize = 33 << 20;
 
 /// A piece of one segment, with everything its object's header says.
 #[derive(Clone, Debug)]
@@ -169,7 +166,7 @@ impl Piece {
         let sealed = tokio::task::spawn_blocking(move || {
             let mut sealer = draft.seal(&keys.recipients, &keys.writer)?;
             if bytes.len() > LARGE {
-                sealer.reserve(ADDRESS_SPACE);
+                sealer.reserve((MAX_PLAINTEXT + BESIDE_FRAMES) as usize);
             }
             while let Some(frame) = bytes.take_first(FRAME_SIZE as usize) {
                 sealer.frame(&frame)?;

@@ -5,6 +5,7 @@
 //! | room | holds |
 //! | --- | --- |
 //! | [`lsn`], [`timeline`], [`segment`], [`time`] | newtypes; no I/O |
+//! | [`buffer`] | large buffers that go back to the system at once; no I/O |
 //! | [`secret`] | text that must not be seen |
 //! | [`wal`] | reading WAL bytes: pages, records, what a segment contains; no I/O |
 //! | [`seal`] | the sealed object: keys, envelope, frames, signatures; no I/O |
@@ -27,6 +28,7 @@
 //! # Ok::<(), walseal_common::lsn::LsnParseError>(())
 //! ```
 
+pub mod buffer;
 pub mod config;
 pub mod lsn;
 pub mod postgres;

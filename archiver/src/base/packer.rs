@@ -1,5 +1,6 @@
 //! Files into frames, frames into runs, runs into data objects.
 
+use walseal_common::buffer::buffer;
 use walseal_common::repository::{Extent, FrameDigest};
 use walseal_common::seal::MAX_PLAINTEXT;
 
@@ -101,7 +102,7 @@ impl Packer {
                 full.extend(self.held.replace(std::mem::replace(&mut self.run, next)));
             }
             if self.run.plain.capacity() == 0 {
-                self.run.plain.reserve_exact(RUN + self.frame_size);
+                self.run.plain = buffer(RUN + self.frame_size);
             }
             let (now, later) = bytes.split_at(bytes.len().min(self.frame_size - self.open));
             self.run.plain.extend_from_slice(now);
@@ -135,9 +136,12 @@ impl Packer {
     fn close_frame(&mut self, full: &mut Vec<PackedRun>) {
         let length = std::mem::take(&mut self.open);
         if self.plain + length as u64 > MAX_PLAINTEXT || self.run.end() == MAX_FRAMES {
-            let frame = self.run.plain.split_off(self.run.plain.len() - length);
+            let mut next = buffer(RUN + self.frame_size);
+            let closed = self.run.plain.len() - length;
+            next.extend_from_slice(self.run.plain.get(closed..).unwrap_or_default());
+            self.run.plain.truncate(closed);
             self.end_object(full);
-            self.run.plain = frame;
+            self.run.plain = next;
         }
         let frame = self.run.plain.get(self.run.plain.len() - length..).unwrap_or_default();
         self.file.digests.push(FrameDigest::of(frame));

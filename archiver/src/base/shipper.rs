@@ -18,11 +18,6 @@ use super::pages::Page;
 use crate::keys::ArchiveKeys;
 use crate::memory::{BESIDE_FRAMES, Memory, Room};
 
-/// Address space for the ciphertext of one object, in bytes. glibc gives memory of this size back to the system as soon as
-/// it is freed (mallopt(3), M_MMAP_THRESHOLD: at most 32 MiB), where smaller pieces stay with the process for as long as
-/// anything lies above them: that doubled the memory of a backup. Only what is written counts, no more than 17 MiB.
-const ADDRESS_SPACE: usize = 33 << 20;
-
 /// Plaintext in a frame of a page, in bytes.
 const PAGE_FRAME: usize = 1 << 20;
 
@@ -135,7 +130,7 @@ impl Shipper {
             Some(open) => open,
             None => self.begin(&run).await?,
         };
-        let room = self.room(self.waiting.clone(), run.plain.capacity() as u64).await?;
+        let room = self.room(self.waiting.clone(), run.plain.len() as u64).await?;
         let (sealer, name, last) = (open.sealer.clone(), open.name.clone(), run.last);
         let sealing = self.berth.sealing.clone();
         let sealed = tokio::spawn(async move {
@@ -162,7 +157,7 @@ impl Shipper {
         let draft = self.berth.draft(Kind::Data, &name, run.frame_size);
         let opened = draft.open(&self.berth.keys.recipients, &self.berth.keys.writer);
         let (sealer, mut assembly) = opened.map_err(|source| BaseError::Seal { name: name.to_string(), source })?;
-        assembly.reserve(ADDRESS_SPACE);
+        assembly.reserve((MAX_PLAINTEXT + BESIDE_FRAMES) as usize);
         let (runs, arriving) = mpsc::unbounded_channel();
         self.running.spawn(self.berth.clone().assemble(name.clone(), assembly, arriving, room));
         Ok(Open { name, sealer, runs })

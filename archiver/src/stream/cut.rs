@@ -1,6 +1,7 @@
 //! Cutting the WAL stream into pieces: whole segments when they are full, tails in between.
 
 use bytes::BytesMut;
+use walseal_common::buffer::shared_buffer;
 use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::seal::{CompareDigest, CompareHasher, CompareKey, MAX_PLAINTEXT, Transactions};
 use walseal_common::segment::{SegmentNumber, SegmentSize};
@@ -165,12 +166,14 @@ impl Cutter {
 
     fn take(&mut self, bytes: &[u8]) {
         let left = CHUNK - self.received().bytes_since(self.part_start) % CHUNK;
-        if (self.open.capacity() - self.open.len()) < bytes.len() {
-            self.open.reserve(usize::try_from(left).unwrap_or(bytes.len()));
+        if self.open.capacity() == 0 {
+            self.open = shared_buffer(usize::try_from(left).unwrap_or(bytes.len()));
         }
         self.open.extend_from_slice(bytes);
         if bytes.len() as u64 == left {
             self.close_chunk();
+            // The next chunk is to be freed by itself.
+            self.open = BytesMut::new();
         }
         self.hasher.update(bytes);
         let Some(walker) = &mut self.walker else { return };

@@ -8,6 +8,7 @@ use chacha20poly1305::aead::{AeadInOut, KeyInit};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 
 use super::SealError;
+use crate::buffer::{buffer, space};
 
 /// Bytes that an encrypted frame has beside its ciphertext: its length, a checksum, and the tag.
 const BESIDE: usize = 24;
@@ -60,6 +61,9 @@ impl fmt::Debug for SealedRun {
     }
 }
 
+/// Bytes that a run may well have: enough for a buffer that is never moved while it grows.
+const RUN_HINT: usize = 1 << 20;
+
 /// Bytes of a frame's row in the trailer.
 const TABLE_ROW: usize = 24;
 
@@ -91,7 +95,7 @@ impl FrameSealer {
         last: bool,
     ) -> Result<SealedRun, SealError> {
         let mut compressor = self.compressor()?;
-        let mut run = SealedRun { first, bytes: Vec::new(), table: Vec::new(), plain: 0, last };
+        let mut run = SealedRun { first, bytes: buffer(RUN_HINT), table: Vec::new(), plain: 0, last };
         let mut held = Held::default();
         let mut number = first;
         let mut plains = plains.into_iter().peekable();
@@ -119,7 +123,10 @@ impl FrameSealer {
             return Err(SealError::TooLarge(format!("a frame of {} bytes", plain.len())));
         }
         into.compressed.clear();
-        into.compressed.reserve(zstd::zstd_safe::compress_bound(plain.len()));
+        let bound = zstd::zstd_safe::compress_bound(plain.len());
+        if into.compressed.capacity() < bound {
+            into.compressed.reserve_exact(space(bound));
+        }
         compressor
             .compress_to_buffer(plain, &mut into.compressed)
             .map_err(|error| SealError::Sealing(error.to_string()))?;

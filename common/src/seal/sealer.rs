@@ -263,7 +263,7 @@ impl Assembly {
     /// Sets address space aside for so many bytes of ciphertext, so that they are not moved while they grow. Pages that are
     /// never written cost no memory.
     pub fn reserve(&mut self, bytes: usize) {
-        self.buffer.reserve_exact(bytes);
+        self.buffer.reserve_exact(crate::buffer::space(bytes));
     }
 
     /// Adds the run that follows.
