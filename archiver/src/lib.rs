@@ -9,6 +9,7 @@
 //! | [`hook`] | `archive_command`: header checks, look-ahead, standalone shipping |
 //! | [`shipment`] | a piece of WAL on its way into the repository |
 //! | [`base`] | base backups; [`base_backup`] brings one together with the stream |
+//! | [`lock`] | one daemon to a state folder |
 //! | [`index`] | the sled cache of verified ranges |
 //! | [`archive`], [`keys`] | the configuration, opened |
 
@@ -20,6 +21,7 @@ pub mod daemon;
 pub mod hook;
 pub mod index;
 pub mod keys;
+pub mod lock;
 pub mod shipment;
 pub mod socket;
 pub mod stream;
