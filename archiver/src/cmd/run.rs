@@ -11,7 +11,7 @@ pub async fn run(archive: Archive) -> Result<(), Failure> {
     match daemon::run(archive).await {
         Ok(SessionEnd::AskedWithRest(bytes)) => {
             tracing::warn!(
-                "stopped with {} of WAL received and not in the repository; the replication slot keeps it for the next start",
+                "stopped with {} of WAL not in the repository yet; nothing is lost: the replication slot keeps it on the server for the next start",
                 units::size(bytes)
             );
             Ok(())
