@@ -5,6 +5,7 @@
 //! | [`cmd`] | the verbs: thin |
 //! | [`daemon`] | owns the stream and the socket |
 //! | [`socket`] | how the other verbs and the hook talk to the daemon |
+//! | [`status`] | what the daemon knows and what the repository holds |
 //! | [`stream`] | WAL over the replication protocol: receive, cut, ship, confirm |
 //! | [`hook`] | `archive_command`: header checks, look-ahead, standalone shipping |
 //! | [`shipment`] | a piece of WAL on its way into the repository |
@@ -24,4 +25,5 @@ pub mod keys;
 pub mod lock;
 pub mod shipment;
 pub mod socket;
+pub mod status;
 pub mod stream;
