@@ -66,6 +66,16 @@ impl Archive {
         Ok(Archive { config: Arc::new(config), store, keys: Arc::new(keys), trust, retry })
     }
 
+    /// Where the store is, for a person: its URL, and the endpoint where there is one.
+    pub fn place(&self) -> String {
+        match &self.config.repository.s3.endpoint {
+            Some(endpoint) if self.store.describe().starts_with("s3:") => {
+                format!("{} at {}", self.store.describe(), endpoint.value)
+            }
+            _ => self.store.describe(),
+        }
+    }
+
     /// The repository of the cluster that `conninfo` leads to, and what it is. With one cluster in the store the server
     /// is not asked: it may be down when the daemon starts, and every stream checks again.
     pub async fn repository(&self, conninfo: &Conninfo) -> Result<(Repository, RepositoryIdentity), ArchiveError> {

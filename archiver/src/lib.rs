@@ -10,13 +10,17 @@
 //! | [`hook`] | `archive_command`: header checks, look-ahead, standalone shipping |
 //! | [`shipment`] | a piece of WAL on its way into the repository |
 //! | [`base`] | base backups; [`base_backup`] brings one together with the stream |
+//! | [`admission`] | what lets the archiver's role into the server |
+//! | [`card`] | the recovery card |
 //! | [`lock`] | one daemon to a state folder |
 //! | [`index`] | the sled cache of verified ranges |
 //! | [`archive`], [`keys`] | the configuration, opened |
 
+pub mod admission;
 pub mod archive;
 pub mod base;
 pub mod base_backup;
+pub mod card;
 pub mod cmd;
 pub mod daemon;
 pub mod hook;
