@@ -6,7 +6,7 @@ use walseal_common::config::{Config, OpenError, StoreUse};
 use walseal_common::postgres::{Conninfo, PostgresError, ReplicationClient};
 use walseal_common::repository::{Repository, RepositoryError, RepositoryIdentity};
 use walseal_common::seal::TrustedWriters;
-use walseal_common::store::ObjectStore;
+use walseal_common::store::{ObjectStore, RetryPolicy};
 use walseal_common::timeline::SystemIdentifier;
 
 use crate::keys::ArchiveKeys;
@@ -22,6 +22,7 @@ pub struct Archive {
     pub keys: Arc<ArchiveKeys>,
     /// Whose objects count: configured writers and this one.
     pub trust: TrustedWriters,
+    retry: RetryPolicy,
 }
 
 /// No repository could be chosen.
@@ -52,12 +53,27 @@ pub enum ArchiveError {
 }
 
 impl Archive {
-    /// Opens store and keys. Nothing is read from the store yet.
+    /// Opens store and keys, for work that has time. Nothing is read from the store yet.
     pub async fn open(config: Config, purpose: StoreUse) -> Result<Archive, OpenError> {
-        let store = config.open_store(purpose).await?;
+        Archive::open_with(config, purpose, RetryPolicy::default()).await
+    }
+
+    /// As [`Archive::open`], with calls to the store repeated as `retry` says.
+    pub async fn open_with(config: Config, purpose: StoreUse, retry: RetryPolicy) -> Result<Archive, OpenError> {
+        let store = config.open_store_with(purpose, retry).await?;
         let keys = ArchiveKeys { recipients: config.open_recipients()?, writer: config.open_writer_key()? };
         let trust = keys.trust(config.open_trusted_writers()?);
-        Ok(Archive { config: Arc::new(config), store, keys: Arc::new(keys), trust })
+        Ok(Archive { config: Arc::new(config), store, keys: Arc::new(keys), trust, retry })
+    }
+
+    /// Where the store is, for a person: its URL, and the endpoint where there is one.
+    pub fn place(&self) -> String {
+        match &self.config.repository.s3.endpoint {
+            Some(endpoint) if self.store.describe().starts_with("s3:") => {
+                format!("{} at {}", self.store.describe(), endpoint.value)
+            }
+            _ => self.store.describe(),
+        }
     }
 
     /// The repository of the cluster that `conninfo` leads to, and what it is. With one cluster in the store the server
@@ -92,7 +108,7 @@ impl Archive {
         if identity.capabilities.conditional_put {
             return Ok((repository, identity));
         }
-        let store = self.config.open_store(StoreUse::LookFirst).await?;
+        let store = self.config.open_store_with(StoreUse::LookFirst, self.retry).await?;
         Ok((Repository::new(store, cluster, self.trust.clone()), identity))
     }
 }

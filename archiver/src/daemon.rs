@@ -15,6 +15,7 @@ use crate::base_backup::{self, TakeError};
 use crate::hook::{Archivist, PushError};
 use crate::index::{Index, MemoryIndex, SledIndex};
 use crate::keys::ArchiveKeys;
+use crate::lock::{LockError, StateLock};
 use crate::socket::{self, Answers, Reporter, Request, SocketError};
 use crate::stream::{ProgressWatch, SessionEnd, StreamError, Streamer, Timing};
 
@@ -35,6 +36,9 @@ pub enum DaemonError {
         /// Why.
         source: std::io::Error,
     },
+    /// Another daemon is there.
+    #[error(transparent)]
+    Lock(#[from] LockError),
     /// The socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -71,6 +75,8 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
     let slot = config.need_slot().map_err(OpenError::from)?;
     let state_dir = config.need_state_dir().map_err(OpenError::from)?;
     make_private(&state_dir)?;
+    // Before the index and the socket are touched, and before the store, which may keep this waiting.
+    let _alone = StateLock::take(&state_dir)?;
     let (repository, identity) = archive.repository(&conninfo).await?;
     let streamer = Streamer::new(
         conninfo.clone(),

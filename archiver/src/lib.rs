@@ -5,23 +5,32 @@
 //! | [`cmd`] | the verbs: thin |
 //! | [`daemon`] | owns the stream and the socket |
 //! | [`socket`] | how the other verbs and the hook talk to the daemon |
+//! | [`status`] | what the daemon knows and what the repository holds |
 //! | [`stream`] | WAL over the replication protocol: receive, cut, ship, confirm |
 //! | [`hook`] | `archive_command`: header checks, look-ahead, standalone shipping |
 //! | [`shipment`] | a piece of WAL on its way into the repository |
+//! | [`chunks`], [`memory`] | its bytes, freed as they are sealed; and the bound on all that is under way |
 //! | [`base`] | base backups; [`base_backup`] brings one together with the stream |
+//! | [`admission`] | what lets the archiver's role into the server |
+//! | [`card`] | the recovery card |
+//! | [`lock`] | one daemon to a state folder |
 //! | [`index`] | the sled cache of verified ranges |
 //! | [`archive`], [`keys`] | the configuration, opened |
 
+pub mod admission;
 pub mod archive;
 pub mod base;
 pub mod base_backup;
+pub mod card;
 pub mod chunks;
 pub mod cmd;
 pub mod daemon;
 pub mod hook;
 pub mod index;
 pub mod keys;
+pub mod lock;
 pub mod memory;
 pub mod shipment;
 pub mod socket;
+pub mod status;
 pub mod stream;

@@ -8,11 +8,13 @@ use walseal_common::postgres::{PostgresError, ReplicationClient, SqlClient};
 use walseal_common::repository::{ObjectName, Repository, RepositoryIdentity};
 use walseal_common::seal::{Draft, Kind};
 use walseal_common::segment::SegmentSize;
-use walseal_common::store::{Capabilities, PutOutcome, probe};
+use walseal_common::store::{Capabilities, PutOutcome, StoreErrorKind, probe};
 use walseal_common::terminal::{Failure, units};
 use walseal_common::timeline::SystemIdentifier;
 
+use crate::admission::Admission;
 use crate::archive::Archive;
+use crate::card::card;
 
 /// What the server says of itself.
 struct Server {
@@ -36,11 +38,14 @@ pub async fn run(archive: Archive) -> Result<(), Failure> {
     let conninfo = archive.config.open_conninfo().map_err(Failure::saying)?;
     let slot = archive.config.need_slot()?;
 
-    show!("store    {}", archive.store.describe());
+    let admission = Admission::of(&conninfo);
+
+    show!("store    {}", archive.place());
     let capabilities = probe_store(&archive).await?;
     show!("         list, put and get work; {}", words(&capabilities));
 
-    let mut client = ReplicationClient::connect(&conninfo, &slot).await.map_err(|error| unreachable(&error))?;
+    let connected = ReplicationClient::connect(&conninfo, &slot).await;
+    let mut client = connected.map_err(|error| unreachable(&admission, &error))?;
     let server = ask(&archive, &mut client).await?;
     show!(
         "server   {}: PostgreSQL {}, cluster {}, WAL segments of {}",
@@ -51,7 +56,7 @@ pub async fn run(archive: Archive) -> Result<(), Failure> {
     );
 
     let identity = make_identity(&archive, &server, capabilities).await?;
-    let made = client.create_physical_slot(&slot, false).await.map_err(|error| no_slot(&slot, &error))?;
+    let made = client.create_physical_slot(&slot, false).await.map_err(|error| no_slot(&slot, &admission, &error))?;
     match made {
         SlotCreated::Created => {
             show!("slot     {slot} made: from now on the server keeps WAL until it is in the repository")
@@ -60,7 +65,9 @@ pub async fn run(archive: Archive) -> Result<(), Failure> {
     }
     client.close().await;
     advise(&server, &slot);
-    card(&archive, &identity);
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "an unknown host".to_owned());
+    show!("\n{}", card(&archive.config, &identity, &archive.keys.recipients, &archive.trust, host.trim()));
+    show!("\nNext: walseal-archiver run (as a service), then walseal-archiver backup");
     Ok(())
 }
 
@@ -69,8 +76,18 @@ async fn probe_store(archive: &Archive) -> Result<Capabilities, Failure> {
     getrandom::fill(&mut random).map_err(|error| Failure::new("draw a random name", error))?;
     let id: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
     probe(archive.store.as_ref(), &id).await.map_err(|error| {
-        Failure::new("use the store", &error)
-            .next("the store must exist, and these credentials must list, put and get below the prefix")
+        let next = match error.kind {
+            // What to do stands in the reason already.
+            StoreErrorKind::Full | StoreErrorKind::NoSuchStore => return Failure::new("use the store", &error),
+            StoreErrorKind::Unreachable | StoreErrorKind::Throttled => {
+                format!("look at {}, and run init again: it goes on where it was", archive.place())
+            }
+            StoreErrorKind::Denied => "give these credentials the right to list, put and get below the URL".to_owned(),
+            StoreErrorKind::NotFound | StoreErrorKind::Protocol => {
+                "take another store: walseal needs one that lists, puts and gets as S3 does".to_owned()
+            }
+        };
+        Failure::new("use the store", &error).next(next)
     })
 }
 
@@ -85,24 +102,16 @@ fn words(capabilities: &Capabilities) -> &'static str {
     }
 }
 
-fn unreachable(error: &PostgresError) -> Failure {
+fn unreachable(admission: &Admission, error: &PostgresError) -> Failure {
     let failure = Failure::from_error("reach the server for replication", error);
-    if error.is_missing_privilege() {
-        return failure.next("as a superuser: ALTER ROLE walseal REPLICATION;");
-    }
-    if error.is_authentication() {
-        return failure
-            .next("make the role: CREATE ROLE walseal LOGIN REPLICATION;")
-            .next("and let it in, in pg_hba.conf: local replication walseal peer (or scram-sha-256), then SELECT pg_reload_conf();");
-    }
-    failure
+    admission.fixes(error).iter().fold(failure, Failure::next)
 }
 
-fn no_slot(slot: &str, error: &PostgresError) -> Failure {
+fn no_slot(slot: &str, admission: &Admission, error: &PostgresError) -> Failure {
     let failure = Failure::from_error(format!("make the replication slot {slot}"), error);
     match error.sqlstate() {
         Some("53400") => failure.next("raise max_replication_slots in postgresql.conf and restart the server"),
-        Some("42501") => failure.next("as a superuser: ALTER ROLE walseal REPLICATION;"),
+        Some("42501") => failure.next(format!("as a superuser: {}", admission.grant())),
         Some("55000") => failure.next("set wal_level = replica in postgresql.conf and restart the server"),
         _ => failure,
     }
@@ -224,24 +233,4 @@ fn advise(server: &Server, slot: &str) {
     } else {
         show!("\nWorth setting in postgresql.conf (then SELECT pg_reload_conf();):\n{lines}");
     }
-}
-
-/// What a stranger would need to get the data back.
-fn card(archive: &Archive, identity: &RepositoryIdentity) {
-    show!("\nRECOVERY CARD: keep it where the server is not, with the identity file (the secret half of a recipient).");
-    show!("  repository    {}", archive.store.describe());
-    show!("  cluster       {} (PostgreSQL {})", identity.cluster, identity.postgres_major);
-    for recipient in &archive.keys.recipients {
-        show!("  recipient     {recipient}");
-    }
-    for writer in archive.trust.iter() {
-        show!("  writer        {}", writer.key);
-    }
-    show!("  format        {}, walseal {}", identity.format, env!("CARGO_PKG_VERSION"));
-    if archive.keys.recipients.len() == 1 {
-        show!(
-            "  There is only one recipient: if its identity is lost, so is every backup. Add a second one, kept offline."
-        );
-    }
-    show!("\nNext: walseal-archiver run (as a service), then walseal-archiver backup");
 }

@@ -11,7 +11,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use walseal_common::config::cli::GlobalArgs;
-use walseal_common::config::{Config, Environment, OpenError, StoreUse};
+use walseal_common::config::{Config, Environment, StoreUse};
+use walseal_common::store::RetryPolicy;
 use walseal_common::telemetry::init_logging;
 use walseal_common::terminal::{Exit, Failure};
 
@@ -76,11 +77,16 @@ fn start(arguments: &Arguments) -> Result<(), Failure> {
         let config = arguments.global.load()?;
         match &arguments.verb {
             Verb::Keygen(_) => Ok(()),
-            Verb::Init => init::run(open(config, StoreUse::SetUp).await?).await,
-            Verb::Run => run::run(open(config, StoreUse::Conditional).await?).await,
-            Verb::Backup(arguments) => backup::run(arguments, open(config, StoreUse::Conditional).await?).await,
+            Verb::Init => {
+                let patience = RetryPolicy::while_a_person_waits();
+                init::run(open(config, StoreUse::SetUp, patience).await?).await
+            }
+            Verb::Run => run::run(open(config, StoreUse::Conditional, RetryPolicy::default()).await?).await,
+            Verb::Backup(arguments) => {
+                backup::run(arguments, open(config, StoreUse::Conditional, RetryPolicy::default()).await?).await
+            }
             Verb::Push(arguments) => push::run(arguments, config).await,
-            Verb::Status(arguments) => status::run(arguments, open(config, StoreUse::Conditional).await?).await,
+            Verb::Status(arguments) => status::run(arguments, config).await,
         }
     });
     // Threads that seal for an answer nobody waits for any more must not hold up the end.
@@ -88,13 +94,13 @@ fn start(arguments: &Arguments) -> Result<(), Failure> {
     ended
 }
 
-async fn open(config: Config, purpose: StoreUse) -> Result<Archive, Failure> {
+async fn open(config: Config, purpose: StoreUse, retry: RetryPolicy) -> Result<Archive, Failure> {
+    warn_of(&config);
+    Archive::open_with(config, purpose, retry).await.map_err(Failure::saying)
+}
+
+fn warn_of(config: &Config) {
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
-    Archive::open(config, purpose).await.map_err(|error| refused(&error))
-}
-
-fn refused(error: &OpenError) -> Failure {
-    Failure::saying(error)
 }

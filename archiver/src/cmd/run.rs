@@ -3,7 +3,7 @@
 use walseal_common::terminal::{Failure, units};
 
 use crate::archive::Archive;
-use crate::daemon;
+use crate::daemon::{self, DaemonError};
 use crate::stream::SessionEnd;
 
 /// Runs until it is told to stop.
@@ -11,7 +11,7 @@ pub async fn run(archive: Archive) -> Result<(), Failure> {
     match daemon::run(archive).await {
         Ok(SessionEnd::AskedWithRest(bytes)) => {
             tracing::warn!(
-                "stopped with {} of WAL received and not in the repository; the replication slot keeps it for the next start",
+                "stopped with {} of WAL not in the repository yet; nothing is lost: the replication slot keeps it on the server for the next start",
                 units::size(bytes)
             );
             Ok(())
@@ -20,6 +20,7 @@ pub async fn run(archive: Archive) -> Result<(), Failure> {
             tracing::info!("stopped; everything received is in the repository");
             Ok(())
         }
+        Err(DaemonError::Lock(error)) => Err(error.fixes().iter().fold(Failure::saying(&error), Failure::next)),
         Err(error) => Err(Failure::saying(error)),
     }
 }

@@ -6,6 +6,7 @@ use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::postgres::PostgresError;
 use walseal_common::repository::RepositoryError;
 use walseal_common::seal::WriterPublic;
+use walseal_common::store::StoreError;
 use walseal_common::timeline::{HistoryError, SystemIdentifier};
 
 use super::cut::OverlapDiffers;
@@ -102,6 +103,14 @@ pub enum StreamError {
         /// How long it had.
         limit: Duration,
     },
+    /// A connection ended, and what it had brought could not be made durable afterwards either.
+    #[error("{ended}; what was received before could not be stored, and has to come again, because: {why}")]
+    Unstored {
+        /// How the connection ended.
+        ended: Box<StreamError>,
+        /// Why the store has not got it.
+        why: Box<StreamError>,
+    },
     /// Somebody else writes the same branch (case 17).
     #[error(
         "{name} is already there with other bytes, written by {there}; ours, written by {ours}, are kept below \
@@ -124,6 +133,15 @@ pub enum StreamError {
     Task(String),
 }
 
+/// What makes two errors the same trouble.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Gist {
+    /// The store does not do this, for such a reason.
+    Store(String),
+    /// Anything else.
+    Other(String),
+}
+
 impl StreamError {
     /// A failure to ship what this writer made.
     pub(super) fn of_shipping(error: ShipError, ours: &WriterPublic) -> StreamError {
@@ -132,6 +150,39 @@ impl StreamError {
                 StreamError::Conflict { name, there: writer, ours: ours.to_string() }
             }
             other => other.into(),
+        }
+    }
+
+    /// The store's part in it.
+    fn of_store(&self) -> Option<&StoreError> {
+        match self {
+            StreamError::Repository(RepositoryError::Store(error))
+            | StreamError::Ship(ShipError::Repository(RepositoryError::Store(error))) => Some(error),
+            StreamError::Unstored { why, .. } => why.of_store(),
+            _ => None,
+        }
+    }
+
+    /// Whether the store kept the stream waiting without having said, in this error, why.
+    pub(super) fn asks_why(&self) -> bool {
+        matches!(self, StreamError::Stalled(_) | StreamError::ShutdownWait { .. } | StreamError::Stuck { .. })
+    }
+
+    /// The place in the server's WAL from which on it is gone, where that is what happened.
+    pub(super) fn wal_gone(&self) -> Option<Lsn> {
+        match self {
+            StreamError::WalGone(from) => Some(*from),
+            StreamError::Unstored { ended, .. } => ended.wal_gone(),
+            _ => None,
+        }
+    }
+
+    /// What tells this trouble from other trouble: without what differs at each attempt, such as names of objects.
+    pub(super) fn gist(&self) -> Gist {
+        match (self.of_store(), self) {
+            (Some(error), _) => Gist::Store(format!("{} {:?}", error.operation, error.kind)),
+            (None, waited) if waited.asks_why() => Gist::Store("waited".to_owned()),
+            (None, other) => Gist::Other(other.to_string()),
         }
     }
 
@@ -145,6 +196,7 @@ impl StreamError {
             StreamError::WalGone(_) | StreamError::Task(_) | StreamError::History(_) => false,
             StreamError::Overlap(_) | StreamError::Conflict { .. } => false,
             StreamError::Silent(_) | StreamError::Stuck { .. } => false,
+            StreamError::Unstored { ended, why } => ended.is_permanent() || why.is_permanent(),
             StreamError::OtherCluster { .. } | StreamError::OtherSegmentSize { .. } => true,
         }
     }

@@ -5,6 +5,7 @@
 //! `received >= cut >= durable >= frontier == confirmed`, at every moment.
 
 mod chain;
+mod complaints;
 mod cut;
 mod error;
 mod frontier;

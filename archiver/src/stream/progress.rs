@@ -30,6 +30,9 @@ pub struct Progress {
     pub highest_time: Option<Timestamp>,
     /// Why there is no stream, in words.
     pub trouble: Option<String>,
+    /// What the store fails to do at the moment, and why, in words; it is tried again, also while the stream goes on.
+    #[serde(default)]
+    pub store_trouble: Option<String>,
     /// Bytes of WAL that this process made durable.
     pub shipped_bytes: u64,
     /// End of all that was ever received of the branch, also by streams that ended before it was durable.
@@ -52,6 +55,7 @@ impl Progress {
         if self.branch != Some(branch) {
             self.arrivals.clear();
             self.known = frontier;
+            self.server_end = Lsn::INVALID;
         }
         self.connected = true;
         self.branch = Some(branch);
@@ -95,6 +99,12 @@ impl Progress {
             self.arrivals.pop_front();
         }
         self.behind_since = self.arrivals.front().map(|(_, at)| *at);
+    }
+
+    /// Bytes of WAL that the server is known to have and the repository has not; the slot keeps them.
+    pub fn not_durable(&self) -> u64 {
+        // Before the first stream nothing is known, of either.
+        if self.frontier.is_invalid() { 0 } else { self.server_end.max(self.known).bytes_since(self.frontier) }
     }
 
     /// How much time's worth of WAL would be lost with the server now: how long its oldest WAL that is not durable has

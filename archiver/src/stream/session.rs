@@ -48,7 +48,8 @@ pub struct Timing {
 pub enum SessionEnd {
     /// We were asked to stop; everything received is durable and confirmed.
     Asked,
-    /// We were asked to stop, and this many bytes received could not be made durable in time; the slot keeps them.
+    /// We were asked to stop, and this many bytes of WAL that the server was known to have could not be made durable in
+    /// time; the slot keeps them.
     AskedWithRest(u64),
     /// The timeline ended and is durable to its end.
     Timeline(TimelineId),
@@ -266,7 +267,7 @@ impl Receiver<'_> {
     }
 }
 
-fn asked_with(rest: u64) -> SessionEnd {
+pub(super) fn asked_with(rest: u64) -> SessionEnd {
     if rest == 0 { SessionEnd::Asked } else { SessionEnd::AskedWithRest(rest) }
 }
 
@@ -280,19 +281,19 @@ pub(super) struct Rest {
 }
 
 impl Rest {
-    /// Waits until it is durable, or cannot become so now. Says how that ended when `stop` was asked for meanwhile.
+    /// Waits until it is durable, or cannot become so now, and says how that ended: with what `stop`, asked for meanwhile,
+    /// left over, or why it has to come again.
     ///
     /// The connection must be closed by then, so that no server waits for this. What cannot be made durable was never
     /// confirmed: the slot keeps it.
-    pub(super) async fn land(mut self, stop: &mut watch::Receiver<bool>) -> Option<SessionEnd> {
+    pub(super) async fn land(mut self, stop: &mut watch::Receiver<bool>) -> Result<Option<SessionEnd>, StreamError> {
         let mut deadline = None;
+        let mut landed = Ok(());
         loop {
             tokio::select! {
                 biased;
                 ended = &mut self.shipping => {
-                    if let Err(error) = ended.map_err(|error| StreamError::Task(error.to_string())).flatten() {
-                        tracing::warn!(%error, "what was received before could not be shipped; it has to come again");
-                    }
+                    landed = ended.map_err(|error| StreamError::Task(error.to_string())).flatten();
                     break;
                 }
                 () = asked_to_stop(stop), if deadline.is_none() => {
@@ -305,7 +306,8 @@ impl Rest {
             }
         }
         let durable = (*self.frontier.borrow()).max(self.resumed);
-        (*stop.borrow()).then(|| asked_with(self.received.bytes_since(durable)))
+        let asked = (*stop.borrow()).then(|| asked_with(self.received.bytes_since(durable)));
+        if asked.is_some() { Ok(asked) } else { landed.map(|()| None) }
     }
 }
 

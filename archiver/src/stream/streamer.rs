@@ -1,5 +1,6 @@
 //! The stream over the years: connects, resumes from the repository, streams, and tries again.
 
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,8 +11,9 @@ use walseal_common::postgres::{Conninfo, PostgresError, ReplicationClient, SqlCl
 use walseal_common::repository::{Repository, RepositoryIdentity};
 use walseal_common::seal::MAX_PLAINTEXT;
 
+use super::complaints::Complaints;
 use super::resume::{self, Past, ServerPosition, StartPoint};
-use super::session::{Ended, Receiver, SessionEnd, Timing, asked_to_stop};
+use super::session::{Ended, Receiver, SessionEnd, Timing, asked_to_stop, asked_with};
 use super::ship::Shipping;
 use super::{Cutter, Frontier, ProgressSender, ProgressWatch, StreamError};
 use crate::index::Index;
@@ -82,13 +84,34 @@ impl Streamer {
     /// growing pauses: the slot keeps what is not durable.
     ///
     /// Errors: only what trying again cannot mend.
-    pub async fn run(&self, mut stop: watch::Receiver<bool>) -> Result<SessionEnd, StreamError> {
+    pub async fn run(&self, stop: watch::Receiver<bool>) -> Result<SessionEnd, StreamError> {
+        tokio::select! {
+            ended = self.stream(stop) => ended,
+            never = self.follow_store() => match never {},
+        }
+    }
+
+    /// Shows in the progress what the store fails to do, also while a stream goes on.
+    async fn follow_store(&self) -> Infallible {
+        if let Some(mut failing) = self.repository.store().failing() {
+            loop {
+                let trouble = failing.borrow_and_update().worst().map(ToString::to_string);
+                self.progress.update(|progress| progress.store_trouble = trouble);
+                if failing.changed().await.is_err() {
+                    break;
+                }
+            }
+        }
+        std::future::pending().await
+    }
+
+    async fn stream(&self, mut stop: watch::Receiver<bool>) -> Result<SessionEnd, StreamError> {
         let mut pause = PAUSES.0;
         let mut past = Past::default();
-        let mut said = String::new();
+        let mut complaints = Complaints::default();
         loop {
             let before = self.progress.watch().now().shipped_bytes;
-            let outcome = self.stream_once(&mut stop, &mut past).await;
+            let outcome = self.stream_once(&mut stop, &mut past, &mut complaints).await;
             self.progress.update(|progress| progress.connected = false);
             match outcome {
                 Ok(end @ (SessionEnd::Asked | SessionEnd::AskedWithRest(_))) => return Ok(end),
@@ -103,37 +126,55 @@ impl Streamer {
                     self.progress.update(|progress| progress.trouble = Some(trouble));
                 }
                 Err(error) => {
-                    let words = error.to_string();
                     if error.is_permanent() {
-                        self.progress.update(|progress| progress.trouble = Some(words));
+                        self.progress.update(|progress| progress.trouble = Some(error.to_string()));
                         return Err(error);
                     }
-                    if let StreamError::WalGone(from) = error {
-                        past.lost = Some(from);
-                    }
-                    if words == said {
-                        tracing::debug!(error = %words, "still no stream");
-                    } else {
-                        tracing::warn!(error = %words, "no stream; trying again until it works");
-                        said.clone_from(&words);
-                    }
-                    self.progress.update(|progress| progress.trouble = Some(words));
+                    past.lost = error.wal_gone();
+                    self.complain(&error, &mut complaints);
                 }
             }
             if self.progress.watch().now().shipped_bytes > before {
                 pause = PAUSES.0;
-                said.clear();
+                complaints.forget();
             }
             tokio::select! {
-                () = asked_to_stop(&mut stop) => return Ok(SessionEnd::Asked),
+                () = asked_to_stop(&mut stop) => return Ok(self.asked()),
                 () = tokio::time::sleep(pause) => {}
             }
             pause = (pause * 2).min(PAUSES.1);
         }
     }
 
+    /// Asked to stop while there was no connection: what the server was known to have and the repository has not is left.
+    fn asked(&self) -> SessionEnd {
+        asked_with(self.progress.watch().now().not_durable())
+    }
+
+    /// Says why there is no stream: to those who ask each time, in the log once.
+    fn complain(&self, error: &StreamError, complaints: &mut Complaints) {
+        let mut words = error.to_string();
+        if error.asks_why()
+            && let Some(why) = self.progress.watch().now().store_trouble
+        {
+            words.push_str("; because: ");
+            words.push_str(&why);
+        }
+        if complaints.is_news(error) {
+            tracing::warn!(error = words, "no stream; trying again until it works");
+        } else {
+            tracing::debug!(error = words, "still no stream");
+        }
+        self.progress.update(|progress| progress.trouble = Some(words));
+    }
+
     /// One connection, from identification to its end, and until what it brought is durable.
-    async fn stream_once(&self, stop: &mut watch::Receiver<bool>, past: &mut Past) -> Result<SessionEnd, StreamError> {
+    async fn stream_once(
+        &self,
+        stop: &mut watch::Receiver<bool>,
+        past: &mut Past,
+        complaints: &mut Complaints,
+    ) -> Result<SessionEnd, StreamError> {
         let now = *past;
         (past.lost, past.done) = (None, None);
         let beginning = async {
@@ -143,7 +184,7 @@ impl Streamer {
         };
         let (mut client, beginning) = tokio::select! {
             biased;
-            () = asked_to_stop(stop) => return Ok(SessionEnd::Asked),
+            () = asked_to_stop(stop) => return Ok(self.asked()),
             begun = beginning => begun?,
         };
         let branch = beginning.point.branch;
@@ -151,9 +192,17 @@ impl Streamer {
         // Closes the connection: the server waits for nobody now.
         drop(client);
         self.progress.update(|progress| progress.connected = false);
-        let outcome = match rest {
-            Some(rest) => rest.land(stop).await.map_or(outcome, Ok),
-            None => outcome,
+        let outcome = match (rest, outcome) {
+            (Some(rest), Err(ended)) => {
+                // It may take a while until the rest has landed, or is given up.
+                self.complain(&ended, complaints);
+                match rest.land(stop).await {
+                    Ok(None) => Err(ended),
+                    Ok(Some(asked)) => Ok(asked),
+                    Err(why) => Err(StreamError::Unstored { ended: Box::new(ended), why: Box::new(why) }),
+                }
+            }
+            (_, outcome) => outcome,
         };
         past.seen = Some((branch, *frontier.borrow())).filter(|(_, seen)| !seen.is_invalid()).or(past.seen);
         outcome

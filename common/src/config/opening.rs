@@ -58,11 +58,22 @@ impl OpenError {
 }
 
 impl Config {
+    /// The store that `repository.url` names, with the retries of somebody who has time.
+    ///
+    /// Errors: as [`Config::open_store_with`].
+    pub async fn open_store(&self, purpose: StoreUse) -> Result<Arc<dyn ObjectStore>, OpenError> {
+        self.open_store_with(purpose, RetryPolicy::default()).await
+    }
+
     /// The store that `repository.url` names, with retries around it.
     ///
     /// Errors: not configured; a kind of store that this version cannot use; a directory that is missing (an unmounted
     /// file system must not look like an empty repository); unusable credentials.
-    pub async fn open_store(&self, purpose: StoreUse) -> Result<Arc<dyn ObjectStore>, OpenError> {
+    pub async fn open_store_with(
+        &self,
+        purpose: StoreUse,
+        retry: RetryPolicy,
+    ) -> Result<Arc<dyn ObjectStore>, OpenError> {
         let backend = match &self.need_repository()?.value {
             RepositoryUrl::Directory { path } => {
                 Backend::Directory { root: path.clone(), create: purpose == StoreUse::SetUp }
@@ -70,7 +81,7 @@ impl Config {
             RepositoryUrl::S3 { bucket, prefix } => Backend::S3(Box::new(self.s3_options(bucket, prefix, purpose)?)),
             RepositoryUrl::Sftp { .. } => return Err(OpenError::Scheme("sftp")),
         };
-        let options = StoreOptions { backend, retry: RetryPolicy::default(), throttle: ThrottleLimits::default() };
+        let options = StoreOptions { backend, retry, throttle: ThrottleLimits::default() };
         Ok(store::open(options).await?)
     }
 

@@ -109,7 +109,7 @@ pub enum PostgresError {
     #[error("no PostgreSQL server could be used: {}", attempts_text(.0))]
     NoHost(Vec<Attempt>),
     /// Neither the socket file nor the port answered.
-    #[error("connection to {host} failed: {source}; is the server running there, and does it accept connections?")]
+    #[error("connection to {host} failed: {source}; {}", connect_advice(source))]
     Connect {
         /// The host that was tried.
         host: String,
@@ -117,7 +117,10 @@ pub enum PostgresError {
         source: io::Error,
     },
     /// The host did not finish the connection in time.
-    #[error("connection to {host} was not ready within {seconds} s (connect_timeout)")]
+    #[error(
+        "connection to {host} was not ready within {seconds} s (connect_timeout); is a PostgreSQL server listening there, and \
+         does a firewall let this host through?"
+    )]
     Timeout {
         /// The host that was tried.
         host: String,
@@ -210,6 +213,18 @@ fn attempts_text(attempts: &[Attempt]) -> String {
     attempts.iter().map(|attempt| attempt.error.to_string()).collect::<Vec<_>>().join("; ")
 }
 
+/// What to look at when there is no connection.
+fn connect_advice(error: &io::Error) -> &'static str {
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        return "this user may not use that socket; run as another one, or let it (unix_socket_permissions)";
+    }
+    // The system's resolver has no kind of its own.
+    if error.raw_os_error().is_none() && error.to_string().contains("lookup") {
+        return "check the host's name in cluster.conninfo, and that this machine can look it up";
+    }
+    "is the server running there, and does it accept connections?"
+}
+
 /// What to do, where the server does not say it.
 fn advice_text(error: &ServerError) -> String {
     let routine = error.routine.as_deref().unwrap_or_default();
@@ -217,7 +232,9 @@ fn advice_text(error: &ServerError) -> String {
         ("28000", "ClientAuthentication") => {
             "; add a line for this user, database and address to pg_hba.conf and reload"
         }
-        ("28000", "InitializeSessionUserId") => "; on the server, run: CREATE ROLE <user> LOGIN REPLICATION",
+        ("28000", "InitializeSessionUserId") => {
+            "; on the server, run: CREATE ROLE <user> LOGIN REPLICATION (or ALTER ROLE, where it is there)"
+        }
         ("28000", _) => {
             "; with peer, run as the system user of that name or map it in pg_ident.conf, or choose another user"
         }

@@ -100,6 +100,8 @@ async fn tcp(name: &str, address: Option<std::net::IpAddr>, port: u16) -> io::Re
     for address in tokio::net::lookup_host((name, port)).await? {
         match TcpStream::connect(address).await {
             Ok(stream) => return Ok(stream),
+            // An address that stands for itself would be said twice.
+            Err(error) if address.ip().to_string() == name => last = Some(error),
             Err(error) => last = Some(io::Error::new(error.kind(), format!("{address}: {error}"))),
         }
     }

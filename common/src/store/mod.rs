@@ -10,6 +10,7 @@ mod conformance;
 pub mod directory;
 mod failure;
 pub mod fault;
+mod health;
 mod key;
 pub mod open;
 mod probe;
@@ -23,9 +24,11 @@ use std::fmt;
 use std::ops::Range;
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 pub use crate::secret::Secret;
 pub use directory::DirectoryStore;
+pub use health::Failing;
 pub use open::{Backend, StoreOptions, open};
 pub use probe::probe;
 pub use retry::{Retry, RetryPolicy};
@@ -82,6 +85,11 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
 
     /// Where this is, for messages: the URL, never with a secret in it.
     fn describe(&self) -> String;
+
+    /// Follows which calls fail at the moment while they are tried again; `None` from a store that never tries again.
+    fn failing(&self) -> Option<watch::Receiver<Failing>> {
+        None
+    }
 }
 
 /// What became of a put.

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
 
-use super::{ObjectMeta, ObjectStore, PutOutcome, RangeBody, StoreError};
+use super::health::Health;
+use super::{Failing, ObjectMeta, ObjectStore, PutOutcome, RangeBody, StoreError, StoreErrorKind};
 
 /// How often and how long a call is tried.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,6 +22,21 @@ pub struct RetryPolicy {
     /// No attempt begins later than this after the call. One that is under way is not cut: it has a deadline
     /// of its own.
     pub give_up_after: Duration,
+    /// The deadline of one attempt, where it must be sooner than the store's own (30 s and the time that the bytes need).
+    pub attempt_limit: Option<Duration>,
+}
+
+impl RetryPolicy {
+    /// For verbs that check something while a person looks on: a store that is just restarted may come back within 10 s,
+    /// and one that does not is named then.
+    pub fn while_a_person_waits() -> RetryPolicy {
+        RetryPolicy {
+            longest_pause: Duration::from_secs(2),
+            give_up_after: Duration::from_secs(10),
+            attempt_limit: Some(Duration::from_secs(10)),
+            ..RetryPolicy::default()
+        }
+    }
 }
 
 impl Default for RetryPolicy {
@@ -29,6 +46,7 @@ impl Default for RetryPolicy {
             first_pause: Duration::from_millis(100),
             longest_pause: Duration::from_secs(5),
             give_up_after: Duration::from_secs(60),
+            attempt_limit: None,
         }
     }
 }
@@ -36,20 +54,21 @@ impl Default for RetryPolicy {
 /// Repeats calls that failed for a reason that may pass ([`StoreError::is_permanent`]), after random pauses.
 ///
 /// A put may be repeated after an attempt whose outcome was not known; see [`ObjectStore::put_new`] for what its
-/// `AlreadyExists` can mean.
+/// `AlreadyExists` can mean. What fails for long is logged once, and can be asked for ([`ObjectStore::failing`]).
 #[derive(Debug)]
 pub struct Retry {
     inner: Arc<dyn ObjectStore>,
     policy: RetryPolicy,
+    health: Health,
 }
 
 impl Retry {
     /// `inner`, with calls repeated as `policy` says.
     pub fn new(inner: Arc<dyn ObjectStore>, policy: RetryPolicy) -> Retry {
-        Retry { inner, policy }
+        Retry { inner, policy, health: Health::default() }
     }
 
-    async fn repeat<T, C, F>(&self, call: C) -> Result<T, StoreError>
+    async fn repeat<T, C, F>(&self, operation: &'static str, key: &str, call: C) -> Result<T, StoreError>
     where
         C: Fn() -> F + Send + Sync,
         F: Future<Output = Result<T, StoreError>> + Send,
@@ -57,13 +76,24 @@ impl Retry {
     {
         let begun = Instant::now();
         let mut attempt = 1u32;
+        let mut trying = None;
         loop {
-            let mut error = match call().await {
+            let mut error = match self.in_time(operation, key, call()).await {
                 Err(error) if !error.is_permanent() => error,
-                done => return done,
+                done => {
+                    drop(trying);
+                    match done.as_ref().map_err(|error| (error.kind, error)) {
+                        Ok(_) | Err((StoreErrorKind::NotFound, _)) => self.health.worked(operation),
+                        // What was asked for is at fault, not the store.
+                        Err((StoreErrorKind::Protocol, _)) => {}
+                        Err((_, error)) => self.health.gave_up(error),
+                    }
+                    return done;
+                }
             };
             let pause = self.pause(attempt, random_fraction());
             if begun.elapsed() + pause >= self.policy.give_up_after {
+                self.health.gave_up(&error);
                 if attempt > 1 {
                     let spent = begun.elapsed().as_secs_f64();
                     error.reason = format!("{} ({attempt} attempts in {spent:.1} s)", error.reason);
@@ -71,9 +101,30 @@ impl Retry {
                 return Err(error);
             }
             tracing::debug!(%error, attempt, ?pause, "the call is repeated after a pause");
+            trying.get_or_insert_with(|| self.health.trying(operation));
+            self.health.failed(&error, begun);
             sleep(pause).await;
             attempt = attempt.saturating_add(1);
         }
+    }
+
+    /// One attempt, cut at the policy's limit.
+    async fn in_time<T>(
+        &self,
+        operation: &'static str,
+        key: &str,
+        attempt: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let Some(limit) = self.policy.attempt_limit else { return attempt.await };
+        timeout(limit, attempt).await.unwrap_or_else(|_| {
+            Err(StoreError {
+                kind: StoreErrorKind::Unreachable,
+                operation,
+                key: key.to_owned(),
+                store: self.describe(),
+                reason: format!("no answer within {} s", limit.as_secs_f32()),
+            })
+        })
     }
 
     /// The pause after failure number `attempt`, counted from 1: anything between none and the bound, so that
@@ -92,27 +143,31 @@ fn random_fraction() -> f64 {
 #[async_trait::async_trait]
 impl ObjectStore for Retry {
     async fn put_new(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
-        self.repeat(|| self.inner.put_new(key, body.clone())).await
+        self.repeat("put", key, || self.inner.put_new(key, body.clone())).await
     }
 
     async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
-        self.repeat(|| self.inner.get(key)).await
+        self.repeat("get", key, || self.inner.get(key)).await
     }
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<RangeBody, StoreError> {
-        self.repeat(|| self.inner.get_range(key, range.clone())).await
+        self.repeat("get", key, || self.inner.get_range(key, range.clone())).await
     }
 
     async fn list(&self, prefix: &str, start_after: Option<&str>, limit: usize) -> Result<Vec<ObjectMeta>, StoreError> {
-        self.repeat(|| self.inner.list(prefix, start_after, limit)).await
+        self.repeat("list", prefix, || self.inner.list(prefix, start_after, limit)).await
     }
 
     async fn delete(&self, key: &str) -> Result<(), StoreError> {
-        self.repeat(|| self.inner.delete(key)).await
+        self.repeat("delete", key, || self.inner.delete(key)).await
     }
 
     fn describe(&self) -> String {
         self.inner.describe()
+    }
+
+    fn failing(&self) -> Option<watch::Receiver<Failing>> {
+        Some(self.health.watch())
     }
 }
 
@@ -126,7 +181,7 @@ mod tests {
         RetryPolicy {
             first_pause: Duration::from_millis(1),
             longest_pause: Duration::from_millis(4),
-            give_up_after: Duration::from_secs(60),
+            ..RetryPolicy::default()
         }
     }
 
@@ -181,6 +236,52 @@ mod tests {
         let error = store.get("a").await.expect_err("down");
         assert_eq!(error.kind, StoreErrorKind::Unreachable);
         assert!(error.reason.contains("attempts in"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_fails_is_known_while_it_is_tried_again_and_after_it_was_given_up() {
+        let (_folder, faulty) = faulty();
+        let store = Retry::new(faulty.clone(), RetryPolicy { give_up_after: Duration::from_millis(50), ..quick() });
+        let mut failing = store.failing().expect("a store that tries again knows what fails");
+        let worst =
+            |failing: &watch::Receiver<Failing>| failing.borrow().worst().map(|error| (error.operation, error.kind));
+        store.put_new("a", Bytes::new()).await.expect("put");
+        assert_eq!(worst(&failing), None);
+        faulty.plan(Call::Put, 1..=u64::MAX, Effect::FailBefore(StoreErrorKind::Full));
+        faulty.plan(Call::List, 1..=1, Effect::FailBefore(StoreErrorKind::Throttled));
+        let (put, seen) = tokio::join!(store.put_new("b", Bytes::new()), async {
+            failing.changed().await.expect("the store is there");
+            worst(&failing)
+        });
+        assert_eq!(put.expect_err("full").kind, StoreErrorKind::Full);
+        assert_eq!(seen, Some(("put", StoreErrorKind::Full)));
+        // Reading works, and says nothing about putting; neither does a put that works while another still fails.
+        store.list("", None, 10).await.expect("list");
+        assert_eq!(worst(&failing), Some(("put", StoreErrorKind::Full)));
+        faulty.heal();
+        faulty.plan_below("big", Call::Put, 1..=u64::MAX, Effect::FailBefore(StoreErrorKind::Full));
+        let (_, seen) = tokio::join!(store.put_new("big", Bytes::new()), async {
+            store.put_new("small", Bytes::new()).await.expect("put");
+            worst(&failing)
+        });
+        assert_eq!(seen, Some(("put", StoreErrorKind::Full)));
+        faulty.heal();
+        store.put_new("b", Bytes::new()).await.expect("put");
+        assert_eq!(worst(&failing), None);
+        // An object that is not there is an answer.
+        store.get("c").await.expect_err("absent");
+        assert_eq!(worst(&failing), None);
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_never_ends_is_cut() {
+        let (_folder, faulty) = faulty();
+        faulty.plan(Call::Get, 1..=u64::MAX, Effect::Hang);
+        let limit = Duration::from_millis(10);
+        let policy = RetryPolicy { attempt_limit: Some(limit), give_up_after: limit * 3, ..quick() };
+        let error = Retry::new(faulty, policy).get("a").await.expect_err("no answer");
+        assert_eq!(error.kind, StoreErrorKind::Unreachable);
+        assert!(error.to_string().contains("get a in file://") && error.reason.contains("no answer within"), "{error}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod hook;
 mod kill;
 mod messages;
 mod network;
+mod outage;
 mod restored;
 mod start;
 mod state;

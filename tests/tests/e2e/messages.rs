@@ -1,11 +1,13 @@
 //! What a person reads when something is wrong: the reason, and what to do.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use walseal_tests::cluster::Cluster;
+use walseal_tests::deadline::{PATIENCE, eventually};
 use walseal_tests::process::Finished;
 use walseal_tests::settings::{Access, Tls};
 use walseal_tests::site::{Site, Store};
+use walseal_tests::store::Place;
 
 use crate::flow;
 
@@ -52,6 +54,62 @@ fn a_missing_privilege_is_named_with_the_sql_that_gives_it() -> Result<()> {
     site.archiver.set_text("cluster.conninfo", &site.cluster.conninfo().replace(&user, "user=weak"));
     site.archiver.write_config()?;
     says(&site.archiver.run(&["init"])?, 1, &["weak", "REPLICATION"])
+}
+
+/// The lines that stand below the one that ends like this.
+fn lines_below<'a>(text: &'a str, end: &str) -> Option<&'a str> {
+    let mut lines = text.lines().skip_while(|line| !line.trim_end().ends_with(end));
+    lines.nth(1).map(str::trim)
+}
+
+#[test]
+fn the_lines_that_init_prints_let_another_role_in_over_the_socket() -> Result<()> {
+    let mut site = Site::new(Cluster::builder(), Store::Directory)?;
+    let account = site.scratch.account().name.clone();
+    let conninfo = site.cluster.conninfo().replace(&format!("user={account}"), "user=walseal");
+    site.archiver.set_text("cluster.conninfo", &conninfo);
+    site.archiver.write_config()?;
+    let own = format!("local all {account} trust\n");
+    let data = site.cluster.data().to_owned();
+    // Written as told, and in force when it is seen to be.
+    let in_force = |file: &str, text: &str, view: &str| -> Result<()> {
+        std::fs::write(data.join(file), text)?;
+        site.cluster.sql("select pg_reload_conf()")?;
+        let wrong = format!("select count(*) from {view} where error is not null");
+        ensure!(site.cluster.value(&wrong)? == "0", "the server does not understand {text:?}");
+        Ok(())
+    };
+    in_force("pg_hba.conf", &own, "pg_hba_file_rules")?;
+    site.cluster.sql("create role walseal login replication")?;
+    let refused = eventually("the new pg_hba.conf to hold", PATIENCE, || {
+        let refused = site.archiver.run(&["init"])?;
+        Ok((refused.code == Some(1)).then_some(refused))
+    })?;
+    says(&refused, 1, &["to fix", "pg_hba.conf", "pg_ident.conf", "pg_reload_conf()"])?;
+    let line = lines_below(&refused.stderr, "fit it, too:").context("a line for pg_hba.conf")?;
+    let map = lines_below(&refused.stderr, "pg_ident.conf:").context("a line for pg_ident.conf")?;
+    std::fs::write(data.join("pg_ident.conf"), format!("{map}\n"))?;
+    in_force("pg_hba.conf", &format!("{line}\n{own}"), "pg_hba_file_rules")?;
+    eventually("init to be let in", PATIENCE, || Ok((site.archiver.run(&["init"])?.code == Some(0)).then_some(())))?;
+    let mut daemon = site.start_daemon()?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    Ok(())
+}
+
+#[test]
+fn the_recovery_card_of_a_bucket_says_how_it_is_reached_and_no_secret() -> Result<()> {
+    let site = Site::new(Cluster::builder(), Store::S3)?;
+    let card = site.archiver.run(&["init"])?.success()?;
+    let Place::S3 { server, .. } = &site.place else { bail!("a bucket was asked for") };
+    let wanted =
+        [("repository", site.place.url()), ("endpoint", server.endpoint.clone()), ("region", server.region.clone())];
+    for (name, value) in wanted {
+        let line = format!("  {name:<13} {value}");
+        ensure!(card.stdout.lines().any(|seen| seen == line), "{line:?} is not on the card: {card}");
+    }
+    ensure!(card.stdout.contains("path style    true"), "{card}");
+    ensure!(!card.stdout.contains(&server.secret_access_key), "a secret is on the card: {card}");
+    Ok(())
 }
 
 #[test]

@@ -116,3 +116,28 @@ fn i8_deleting_garbling_or_ageing_the_state_folder_changes_nothing() -> Result<(
     ensure!(!objects.iter().any(|object| object.key.contains("/conflict/")), "{objects:?}");
     Ok(())
 }
+
+#[test]
+fn a_second_daemon_is_refused_before_it_touches_anything_of_the_first() -> Result<()> {
+    let site = Site::new(Cluster::builder(), Store::Directory)?;
+    let state = site.scratch.path().join("state");
+    let mut daemon = site.archive()?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    let second = site.archiver.run(&["run"])?.exits(1)?;
+    let pid = format!("pid {}", daemon.pid());
+    for word in ["already running", &pid, "to fix", "kill", "status"] {
+        ensure!(second.stderr.contains(word), "{word:?} is not said: {second}");
+    }
+    ensure!(!state.join("index.broken").exists(), "the first one's index was moved away");
+    ensure!(!second.stderr.contains("index"), "the first one's index was looked at: {second}");
+    // The socket is still the first one's, which goes on.
+    let status = site.archiver.run(&["status", "--json"])?.success()?.json()?;
+    ensure!(status["daemon_pid"] == daemon.pid(), "{status}");
+    site.cluster.sql("create table t as select 1 as a")?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    // A lock that a killed daemon held is nobody's.
+    daemon.sigkill()?;
+    let mut daemon = site.start_daemon()?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    Ok(())
+}

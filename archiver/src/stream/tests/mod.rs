@@ -5,4 +5,5 @@ mod changing;
 mod failing;
 mod live;
 mod resuming;
+mod saying;
 mod toy;

@@ -34,6 +34,11 @@ use passfile::Passfile;
 /// How long an attempt to connect to one host may take when `connect_timeout` is not set. libpq would wait for ever.
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The name of the user that this process runs as; `None` where nobody knows it.
+pub fn system_user() -> Option<String> {
+    host::system_user(&|name| std::env::var(name).ok()).ok()
+}
+
 /// The connection string is not usable. The text itself is never part of the message, as it may hold a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the connection string is wrong: {0}")]

@@ -117,14 +117,20 @@ where
         _ if about_credentials => Failure::new(
             StoreErrorKind::Denied,
             format!(
-                "no usable credentials were found ({chain}); set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile"
+                "no usable credentials were found ({chain}); set repository.s3.access_key_id and secret_access_key_file, or give this machine a role or profile"
             ),
         ),
         SdkError::ConstructionFailure(_) => Failure::protocol(format!("the request could not be made: {chain}")),
         SdkError::DispatchFailure(_) if chain.contains("ertificate") => Failure::new(
             StoreErrorKind::Unreachable,
-            format!("no trust in the certificate of {place} ({chain}); AWS_CA_BUNDLE names a PEM file of authorities"),
+            format!(
+                "no trust in the certificate of {place} ({chain}); name a PEM file of its authorities in repository.s3.ca_file"
+            ),
         ),
+        SdkError::DispatchFailure(_) => {
+            let hint = "check repository.s3.endpoint, and that this host reaches it";
+            Failure::new(StoreErrorKind::Unreachable, format!("no answer from {place}: {chain}; {hint}"))
+        }
         _ => Failure::new(StoreErrorKind::Unreachable, format!("no answer from {place}: {chain}")),
     }
 }
@@ -132,6 +138,9 @@ where
 fn sources(error: &dyn std::error::Error) -> impl Iterator<Item = &dyn std::error::Error> {
     std::iter::successors(error.source(), |error| error.source())
 }
+
+/// What the SDK and its HTTP client put around what the system says; beside that it tells a person nothing.
+const WRAPPERS: [&str; 4] = ["dispatch failure", "io error", "client error (Connect)", "tcp connect error"];
 
 /// An error and what caused it, from the outside in, on one line.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
@@ -142,7 +151,9 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
             texts.push(source);
         }
     }
-    quote(&texts.join(": "))
+    let last = texts.len().saturating_sub(1);
+    let telling = texts.iter().enumerate().filter(|(at, text)| *at == last || !WRAPPERS.contains(&text.as_str()));
+    quote(&telling.map(|(_, text)| text.as_str()).collect::<Vec<_>>().join(": "))
 }
 
 /// Text from outside, short and on one line.
@@ -183,6 +194,23 @@ mod tests {
         ] {
             assert_eq!(judge(status, code).0, kind, "{status} {code}");
         }
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Layer(&'static str, #[source] Option<Box<Layer>>);
+
+    #[test]
+    fn a_person_reads_what_the_system_said_and_not_what_was_wrapped_around_it() {
+        let wrapped = |inner| {
+            let inner = Layer("tcp connect error", Some(Box::new(Layer(inner, None))));
+            Layer("dispatch failure", Some(Box::new(Layer("client error (Connect)", Some(Box::new(inner))))))
+        };
+        assert_eq!(chain(&wrapped("Connection refused (os error 111)")), "Connection refused (os error 111)");
+        assert_eq!(chain(&Layer("dispatch failure", None)), "dispatch failure", "better than nothing");
+        let other =
+            Layer("dispatch failure", Some(Box::new(Layer("dns error", Some(Box::new(Layer("no such host", None)))))));
+        assert_eq!(chain(&other), "dns error: no such host");
     }
 
     #[test]

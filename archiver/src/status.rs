@@ -1,0 +1,280 @@
+//! How far back and how close to now the cluster can be restored: what the daemon knows, and what lies in the repository.
+//!
+//! Neither needs the other: with the store gone the daemon still tells where it is, and without a daemon the repository
+//! still tells what it holds.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use walseal_common::config::{Config, ConfigError, OpenError, StoreUse};
+use walseal_common::lsn::{Lsn, LsnRange};
+use walseal_common::repository::{BaseId, Label, Repository, RepositoryError, RepositoryIdentity};
+use walseal_common::store::{ObjectStore, RetryPolicy, StoreErrorKind};
+use walseal_common::terminal::{CheckExit, units};
+use walseal_common::time::PgTimestamp;
+use walseal_common::timeline::Branch;
+
+use crate::archive::{Archive, ArchiveError};
+use crate::socket::{self, Client, Request};
+use crate::stream::Progress;
+
+/// How long the store may take to show that it is there at all; also how long the daemon may take to answer.
+const GLANCE: Duration = Duration::from_secs(4);
+
+/// Time's worth of WAL that may wait for the store before monitors hear of it.
+const LAG_LIMIT: Duration = Duration::from_secs(60);
+
+/// The same while the store refuses to take it.
+const LAG_LIMIT_IN_TROUBLE: Duration = Duration::from_secs(5);
+
+/// What is known of the archive.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    /// The repository's URL.
+    pub repository: String,
+    /// The cluster's system identifier; `None` when the repository could not be read.
+    pub cluster: Option<String>,
+    /// The daemon's process id; `None` when no daemon runs.
+    pub daemon_pid: Option<u32>,
+    /// Where the daemon's stream is; `None` when no daemon runs.
+    pub stream: Option<Progress>,
+    /// The WAL in the repository; `None` when it could not be read.
+    pub branches: Option<Vec<BranchStatus>>,
+    /// The base backups in the repository, oldest first; `None` when it could not be read.
+    pub bases: Option<Vec<BaseStatus>>,
+    /// Why something could not be read, in words.
+    pub error: Option<String>,
+}
+
+/// The WAL of a branch.
+#[derive(Debug, Serialize)]
+pub struct BranchStatus {
+    /// The branch.
+    pub branch: Branch,
+    /// Runs of whole segments.
+    pub runs: Vec<LsnRange>,
+    /// End of the contiguous WAL of the last run, by name.
+    pub end: Lsn,
+}
+
+/// A base backup.
+#[derive(Debug, Serialize)]
+pub struct BaseStatus {
+    /// Its id.
+    pub id: BaseId,
+    /// The branch that it was taken on.
+    pub branch: Branch,
+    /// Where it began.
+    pub start: Lsn,
+    /// From here on it is consistent.
+    pub stop: Lsn,
+    /// When that was.
+    pub stop_time: Timestamp,
+    /// Bytes of the cluster.
+    pub cluster_size: u64,
+    /// Bytes that it added to the repository.
+    pub stored_size: u64,
+    /// Page checksum failures that the server reported.
+    pub suspect: u64,
+}
+
+impl BaseStatus {
+    fn of(label: &Label) -> BaseStatus {
+        BaseStatus {
+            id: label.id.clone(),
+            branch: label.branch,
+            start: label.start,
+            stop: label.stop,
+            stop_time: label.stop_time,
+            cluster_size: label.cluster_size,
+            stored_size: label.stored_size,
+            suspect: label.suspect,
+        }
+    }
+}
+
+/// What the repository told.
+struct Holdings {
+    cluster: String,
+    branches: Vec<BranchStatus>,
+    bases: Vec<BaseStatus>,
+}
+
+/// The repository could not be read.
+#[derive(Debug, thiserror::Error)]
+enum Unread {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    #[error("{store} did not answer within {} s{}", GLANCE.as_secs(), why.as_ref().map_or_else(String::new, |why| format!(": {why}")))]
+    Silent { store: String, why: Option<String> },
+}
+
+/// Asks the daemon, then the repository. A store that is gone costs a few seconds.
+///
+/// Errors: the configuration; everything else is said in the answer.
+pub async fn gather(config: Config) -> Result<Status, OpenError> {
+    let (daemon_pid, stream, unheard) = match ask_daemon(&config).await? {
+        None => (None, None, None),
+        Some((pid, Ok(progress))) => (Some(pid), Some(progress), None),
+        Some((pid, Err(why))) => (Some(pid), None, Some(why)),
+    };
+    let repository = config.need_repository()?.value.to_string();
+    let (holdings, unread) = match read(config).await {
+        Ok(holdings) => (Some(holdings), None),
+        // What is wrong with the configuration is not the store's doing.
+        Err(Unread::Open(error)) if !matches!(error, OpenError::Store(_)) => return Err(error),
+        Err(error) => (None, Some(error.to_string())),
+    };
+    let error = [unheard, unread].into_iter().flatten().collect::<Vec<_>>().join("; ");
+    let (cluster, branches, bases) = match holdings {
+        Some(holdings) => (Some(holdings.cluster), Some(holdings.branches), Some(holdings.bases)),
+        None => (None, None, None),
+    };
+    let error = Some(error).filter(|error| !error.is_empty());
+    Ok(Status { repository, cluster, daemon_pid, stream, branches, bases, error })
+}
+
+/// Where the daemon is, by its own account; `None` when none runs.
+async fn ask_daemon(config: &Config) -> Result<Option<(u32, Result<Progress, String>)>, ConfigError> {
+    let Some(client) = Client::connect(&socket::path(&config.need_state_dir()?)).await else { return Ok(None) };
+    let pid = client.pid();
+    let asked = tokio::time::timeout(GLANCE, client.ask(&Request::Status, |_, _, _| ())).await;
+    let progress = match asked {
+        Ok(Ok(value)) => serde_json::from_value(value)
+            .map_err(|error| format!("the daemon (pid {pid}) is of another version: {error}; restart it")),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("the daemon (pid {pid}) did not answer within {} s; see its log", GLANCE.as_secs())),
+    };
+    Ok(Some((pid, progress)))
+}
+
+async fn read(config: Config) -> Result<Holdings, Unread> {
+    // A large listing may take longer than a glance: only the first answer must come soon.
+    let patience = RetryPolicy { attempt_limit: None, ..RetryPolicy::while_a_person_waits() };
+    let archive = Archive::open_with(config, StoreUse::Conditional, patience).await?;
+    answers(archive.store.as_ref()).await?;
+    let conninfo = archive.config.open_conninfo()?;
+    let (repository, identity) = archive.repository(&conninfo).await?;
+    let branches = branches(&repository, &identity).await?;
+    let mut bases = Vec::new();
+    for id in repository.base_ids().await? {
+        bases.push(BaseStatus::of(&repository.label(&id).await?));
+    }
+    Ok(Holdings { cluster: repository.cluster().to_string(), branches, bases })
+}
+
+/// Whether the store answers at all: one small read of what need not be there.
+async fn answers(store: &dyn ObjectStore) -> Result<(), Unread> {
+    match tokio::time::timeout(GLANCE, store.get_range("probe/status", 0..1)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) if error.kind == StoreErrorKind::NotFound => Ok(()),
+        Ok(Err(error)) => Err(RepositoryError::from(error).into()),
+        Err(_) => {
+            let why = store.failing().and_then(|failing| failing.borrow().worst().map(|error| error.reason.clone()));
+            Err(Unread::Silent { store: store.describe(), why })
+        }
+    }
+}
+
+async fn branches(
+    repository: &Repository,
+    identity: &RepositoryIdentity,
+) -> Result<Vec<BranchStatus>, RepositoryError> {
+    let mut found = Vec::new();
+    for branch in repository.branches().await? {
+        let listing = repository.wal_listing(branch, identity.segment_size, None).await?;
+        if let Some(highest) = listing.highest() {
+            let last = listing.runs.last().map_or(highest, |run| run.start);
+            let end = repository.contiguous_end(&listing, last).await?;
+            found.push(BranchStatus { branch, runs: listing.runs, end });
+        }
+    }
+    Ok(found)
+}
+
+/// How long ago, in one unit.
+pub fn ago(now: Timestamp, moment: Timestamp) -> String {
+    units::ago(PgTimestamp::from_jiff(now), PgTimestamp::from_jiff(moment))
+}
+
+impl Status {
+    /// The one line that says it all.
+    pub fn first_line(&self, now: Timestamp) -> String {
+        let stream = self.stream.as_ref();
+        let streaming = stream.filter(|stream| stream.connected);
+        let until = |stream: &Progress| match stream.frontier_moved {
+            _ if stream.frontier >= stream.server_end => "now".to_owned(),
+            Some(moved) => ago(now, moved),
+            None => "the last durable WAL".to_owned(),
+        };
+        let lost = |stream: &Progress| units::duration(stream.behind(now));
+        let waiting = match stream.map_or(0, Progress::not_durable) {
+            0 => String::new(),
+            bytes => format!(" At least {} of WAL waits on the server.", units::size(bytes)),
+        };
+        let base = self.bases.as_ref().map(|bases| bases.iter().find(|base| base.suspect == 0));
+        let from = |base: &BaseStatus| units::time_argument(PgTimestamp::from_jiff(base.stop_time));
+        let window = match (base, streaming) {
+            (Some(None), _) => "Nothing can be restored yet: there is no base backup.".to_owned(),
+            (Some(Some(base)), Some(stream)) => format!(
+                "Any second from {} to {}. If the primary died now: {} lost.",
+                from(base),
+                until(stream),
+                lost(stream)
+            ),
+            (Some(Some(base)), None) => format!(
+                "Any second from {} to the end of the WAL in the repository; no WAL is being streamed now.{waiting}",
+                from(base)
+            ),
+            (None, Some(stream)) => format!(
+                "The store cannot be read: from when on can be restored is not known; to {}. If the primary died now: {} \
+                 lost.",
+                until(stream),
+                lost(stream)
+            ),
+            (None, None) => format!(
+                "The store cannot be read: what can be restored is not known; no WAL is being streamed now.{waiting}"
+            ),
+        };
+        let proven = if self.bases.is_some() { "never (no drill has run)" } else { "not known" };
+        format!("{window} Proven: {proven}.")
+    }
+
+    /// What is wrong, a clause each, the same thing once.
+    pub fn troubles(&self) -> Vec<&str> {
+        let stream = self.stream.as_ref();
+        let trouble = stream.and_then(|stream| stream.trouble.as_deref());
+        let of_store = stream.and_then(|stream| stream.store_trouble.as_deref());
+        let of_store = of_store.filter(|store| trouble.is_none_or(|trouble| !trouble.contains(store)));
+        [trouble, of_store].into_iter().flatten().collect()
+    }
+
+    /// The status on one line, and how a monitor should take it.
+    pub fn check(&self, now: Timestamp) -> (String, CheckExit) {
+        let restorable = self.bases.as_ref().is_some_and(|bases| bases.iter().any(|base| base.suspect == 0));
+        let exit = match &self.stream {
+            _ if !restorable || self.error.is_some() => CheckExit::Critical,
+            None => CheckExit::Critical,
+            Some(stream) if !stream.connected => CheckExit::Critical,
+            Some(stream) if stream.behind(now) > LAG_LIMIT => CheckExit::Warning,
+            Some(stream) if stream.store_trouble.is_some() && stream.behind(now) > LAG_LIMIT_IN_TROUBLE => {
+                CheckExit::Warning
+            }
+            Some(_) => CheckExit::Fine,
+        };
+        let mut line = self.first_line(now);
+        for trouble in self.error.as_deref().into_iter().chain(self.troubles()) {
+            line.push(' ');
+            line.push_str(trouble);
+        }
+        (line.replace('\n', " "), exit)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+//! The status as a value: what its one line says, and how a monitor takes it.
+
+use walseal_common::timeline::{SystemIdentifier, TimelineHistory, TimelineId};
+
+use super::*;
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_795_228_200 + seconds).expect("a time")
+}
+
+fn branch() -> Branch {
+    TimelineHistory::root(TimelineId::FIRST).branch(SystemIdentifier(7))
+}
+
+fn base(suspect: u64) -> BaseStatus {
+    BaseStatus {
+        id: "20261121T023000Z-9f3a01bc".parse().expect("an id"),
+        branch: branch(),
+        start: Lsn(0x200_0028),
+        stop: Lsn(0x200_0138),
+        stop_time: at(-3600),
+        cluster_size: 30 << 20,
+        stored_size: 4 << 20,
+        suspect,
+    }
+}
+
+/// Streaming, with 5 MiB that came 2 s ago and are not durable.
+fn behind() -> Progress {
+    serde_json::from_value(serde_json::json!({
+        "connected": true, "branch": branch(), "server_end": Lsn(0x350_0000), "received": Lsn(0x350_0000),
+        "frontier": Lsn(0x300_0000), "frontier_moved": at(-3), "behind_since": at(-2), "highest_time": null,
+        "trouble": null, "shipped_bytes": 7,
+    }))
+    .expect("as an older daemon would say it")
+}
+
+fn but(mut progress: Progress, change: impl FnOnce(&mut Progress)) -> Progress {
+    change(&mut progress);
+    progress
+}
+
+fn status(stream: Option<Progress>, bases: Option<Vec<BaseStatus>>, error: Option<&str>) -> Status {
+    Status {
+        repository: "s3://acme-pg/orders".to_owned(),
+        cluster: bases.is_some().then(|| "7".to_owned()),
+        daemon_pid: stream.is_some().then_some(4711),
+        stream,
+        branches: bases.is_some().then(Vec::new),
+        bases,
+        error: error.map(str::to_owned),
+    }
+}
+
+#[test]
+fn the_first_line_says_from_when_to_when_and_what_would_be_lost() {
+    let line = |status: Status| status.first_line(at(0));
+    let from = "Any second from 2026-11-21T01:30:00Z to";
+    assert_eq!(
+        line(status(Some(behind()), Some(vec![base(2), base(0)]), None)),
+        format!("{from} 3 s ago. If the primary died now: 2 s lost. Proven: never (no drill has run).")
+    );
+    let done = but(behind(), |now| {
+        now.frontier = Lsn(0x350_0000);
+        now.behind_since = None;
+    });
+    assert_eq!(
+        line(status(Some(done), Some(vec![base(0)]), None)),
+        format!("{from} now. If the primary died now: 0 ms lost. Proven: never (no drill has run).")
+    );
+    let away = but(behind(), |now| {
+        now.connected = false;
+    });
+    assert_eq!(
+        line(status(Some(away), Some(vec![base(0)]), None)),
+        format!(
+            "{from} the end of the WAL in the repository; no WAL is being streamed now. At least 5 MiB of WAL waits on \
+             the server. Proven: never (no drill has run)."
+        )
+    );
+    assert!(line(status(None, Some(vec![base(1)]), None)).starts_with("Nothing can be restored yet"));
+}
+
+#[test]
+fn with_the_store_gone_the_first_line_says_what_the_daemon_knows() {
+    let unread =
+        |stream| status(stream, None, Some("list in s3://acme-pg/orders: connection refused")).first_line(at(0));
+    assert_eq!(
+        unread(Some(behind())),
+        "The store cannot be read: from when on can be restored is not known; to 3 s ago. If the primary died now: 2 s \
+         lost. Proven: not known."
+    );
+    assert_eq!(
+        unread(Some(but(behind(), |now| {
+            now.connected = false;
+        }))),
+        "The store cannot be read: what can be restored is not known; no WAL is being streamed now. At least 5 MiB of WAL \
+         waits on the server. Proven: not known."
+    );
+}
+
+#[test]
+fn a_monitor_hears_of_trouble_on_one_line_and_by_the_exit_code() {
+    let check = |status: Status| status.check(at(0));
+    assert_eq!(check(status(Some(behind()), Some(vec![base(0)]), None)).1, CheckExit::Fine);
+    let late = but(behind(), |now| {
+        now.behind_since = Some(at(-61));
+    });
+    assert_eq!(check(status(Some(late), Some(vec![base(0)]), None)).1, CheckExit::Warning);
+    for critical in [
+        status(None, Some(vec![base(0)]), None),
+        status(Some(behind()), Some(vec![base(1)]), None),
+        status(
+            Some(but(behind(), |now| {
+                now.connected = false;
+            })),
+            Some(vec![base(0)]),
+            None,
+        ),
+        status(Some(behind()), None, Some("the store is gone")),
+    ] {
+        assert_eq!(check(critical).1, CheckExit::Critical);
+    }
+    let full = "put tail/1 in s3://acme-pg/orders: quota exceeded; raise it";
+    let refused = but(behind(), |now| {
+        now.store_trouble = Some(full.to_owned());
+        now.behind_since = Some(at(-6));
+    });
+    let (line, exit) = check(status(Some(refused.clone()), Some(vec![base(0)]), None));
+    assert!(line.ends_with(full) && exit == CheckExit::Warning, "{line}");
+    // The same reason stands in both: it is said once.
+    let stalled = but(refused, |now| {
+        now.connected = false;
+        now.trouble = Some(format!("no\nWAL; because: {full}"));
+    });
+    let (line, exit) = check(status(Some(stalled), None, Some("gone")));
+    assert!(line.contains("gone no WAL; because: put") && exit == CheckExit::Critical, "{line}");
+    assert_eq!((line.matches(full).count(), line.lines().count()), (1, 1), "{line}");
+}
+
+#[test]
+fn in_json_what_could_not_be_read_is_null_and_the_error_says_why() {
+    let value = serde_json::to_value(status(Some(behind()), None, Some("gone"))).expect("JSON");
+    for field in ["cluster", "branches", "bases"] {
+        assert!(value.get(field).is_some_and(serde_json::Value::is_null), "{field}: {value}");
+    }
+    assert_eq!(value["error"], "gone");
+    assert_eq!(value["stream"]["frontier"], "0/3000000");
+}
