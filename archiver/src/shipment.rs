@@ -178,10 +178,18 @@ impl Piece {
 
     /// As [`Piece::ship`], for a piece that is probably there: one small read tells, and nothing is sealed then.
     pub async fn ship_unless_there(&self, repository: &Repository, keys: &ArchiveKeys) -> Result<WalPut, ShipError> {
+        if self.is_there(repository, keys).await? {
+            return Ok(WalPut::AlreadyThere);
+        }
+        self.ship(repository, keys).await
+    }
+
+    /// Whether the piece is durable already. Where the name holds other bytes it is not; shipping finds the same, and keeps
+    /// these.
+    pub async fn is_there(&self, repository: &Repository, keys: &ArchiveKeys) -> Result<bool, ShipError> {
         match repository.compare_wal(&self.name(), &self.section(keys)).await {
-            Ok(()) => Ok(WalPut::AlreadyThere),
-            // Other bytes: shipping finds the same, and keeps these.
-            Err(error) if error.is_not_found() || error.is_conflict() => self.ship(repository, keys).await,
+            Ok(()) => Ok(true),
+            Err(error) if error.is_not_found() || error.is_conflict() => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
