@@ -224,6 +224,16 @@ impl Piece {
         }
     }
 
+    /// Whether the piece is durable already. Where the name holds other bytes it is not; shipping finds the same, and keeps
+    /// these.
+    pub async fn is_there(&self, repository: &Repository, keys: &ArchiveKeys) -> Result<bool, ShipError> {
+        match repository.compare_wal(&self.name(), &self.section(keys)).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_not_found() || error.is_conflict() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Keeps the bytes below `conflict/`, because `name` holds others (I3).
     pub(crate) async fn keep_conflicting(
         self,

@@ -22,6 +22,9 @@ impl SegmentSize {
     /// PostgreSQL's default, 16 MiB.
     pub const DEFAULT: SegmentSize = SegmentSize(16 << 20);
 
+    /// The smallest that PostgreSQL allows, 1 MiB.
+    pub const SMALLEST: SegmentSize = SegmentSize(1 << 20);
+
     /// A segment size of `bytes`.
     ///
     /// Errors: when it is no power of two between 1 MiB and 1 GiB.

@@ -3,26 +3,22 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
 
 use tokio::sync::OwnedMutexGuard;
 use walseal_common::lsn::LsnRange;
-use walseal_common::repository::{ObjectName, Repository, RepositoryIdentity, WalPut};
+use walseal_common::repository::{ObjectName, Repository, RepositoryIdentity};
 use walseal_common::seal::MAX_PLAINTEXT;
 use walseal_common::segment::{SegmentName, WalFileName};
 use walseal_common::timeline::{Branch, TimelineId};
+use walseal_common::wal::Finish;
 
 use super::freight::Freight;
 use super::lineage::{Lineage, read_history};
 use super::{PushError, Pushed};
 use crate::keys::ArchiveKeys;
-use crate::memory::{BESIDE_FRAMES, Memory};
-use crate::shipment::PieceKind;
+use crate::memory::{BESIDE_FRAMES, Memory, Room};
+use crate::shipment::Piece;
 use crate::stream::{Cutter, ProgressWatch, WAL_MEMORY, store_histories};
-
-/// How long a push waits for the daemon's own stream to bring the segment. A healthy stream needs far less; with one that
-/// is stuck, the segment is shipped from its file.
-const STREAM_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Makes files of one cluster's `pg_wal` durable in its repository.
 #[derive(Debug)]
@@ -31,7 +27,7 @@ pub struct Archivist {
     pub(super) identity: RepositoryIdentity,
     pub(super) keys: Arc<ArchiveKeys>,
     /// The stream of the same process, when there is one.
-    stream: Option<ProgressWatch>,
+    pub(super) stream: Option<ProgressWatch>,
     /// For parts of segments, shared with the stream (I11).
     memory: Memory,
     /// Files that are being shipped, so that the same one is never shipped twice at once.
@@ -81,16 +77,6 @@ impl Archivist {
                 there.map(|_| Pushed::NotNeeded).map_err(|source| PushError::Read { path: path.to_owned(), source })
             }
         }
-    }
-
-    async fn push_segment(&self, path: &Path, folder: &Path, segment: SegmentName) -> Result<Pushed, PushError> {
-        let lineage = self.lineage(folder, segment).await?;
-        let branch = lineage.branch;
-        let freight = self.open(path, WalFileName::Segment(segment), segment, lineage).await?;
-        let size = self.identity.segment_size;
-        self.await_stream(branch, freight.number().range(size)).await;
-        let _alone = self.berth(&segment.to_string()).await;
-        self.ship(Load::new(freight, branch, &self.identity, &self.keys, size.bytes(), false)).await
     }
 
     async fn push_history(&self, path: &Path, timeline: TimelineId) -> Result<Pushed, PushError> {
@@ -143,15 +129,6 @@ impl Archivist {
         now.connected && now.branch == Some(branch) && now.frontier < range.end
     }
 
-    /// Gives the stream of this process time to bring `range`, so that it is not sent twice.
-    async fn await_stream(&self, branch: Branch, range: LsnRange) {
-        let Some(mut stream) = self.stream.clone() else { return };
-        let brought = async { while self.is_streaming(branch, range) && stream.changed().await.is_ok() {} };
-        if tokio::time::timeout(STREAM_PATIENCE, brought).await.is_err() {
-            tracing::debug!(%range, "the stream has not brought it in time; shipping it from its file");
-        }
-    }
-
     /// Waits until nobody else ships the file `name`, and keeps others away from it.
     pub(super) async fn berth(&self, name: &str) -> OwnedMutexGuard<()> {
         let berth = {
@@ -167,31 +144,17 @@ impl Archivist {
         berth.lock_owned().await
     }
 
-    /// Makes a load durable, part by part. `Stored` when any part of it was not there before.
-    pub(super) async fn ship(&self, mut load: Load) -> Result<Pushed, PushError> {
-        let mut outcome = Pushed::AlreadyThere;
-        while !load.is_done() {
-            let mut room = self.memory.room(MAX_PLAINTEXT + BESIDE_FRAMES).await;
-            let (rest, pieces) = blocking(move || load.next()).await?;
-            load = rest;
-            for piece in pieces {
-                let put = match piece.kind {
-                    PieceKind::Partial => self.ensure_partial(piece, load.freight.clone(), &mut room).await?,
-                    _ => piece.ship_unless_there(&self.repository, &self.keys, &mut room).await?,
-                };
-                if put == WalPut::Stored {
-                    outcome = Pushed::Shipped;
-                }
-            }
-            drop(room);
-        }
-        Ok(outcome)
+    /// Reads the next part of a load, once there is room for it (I11); the room is taken until it is dropped.
+    pub(super) async fn next_part(&self, load: Load) -> Result<(Room, Load, Vec<Piece>), PushError> {
+        let room = self.memory.room(MAX_PLAINTEXT + BESIDE_FRAMES).await;
+        let (load, pieces) = blocking(move || load.next()).await?;
+        Ok((room, load, pieces))
     }
 }
 
-/// A file of WAL and how far it was shipped.
+/// A file of WAL and how far it was read.
 pub(super) struct Load {
-    freight: Arc<Freight>,
+    pub(super) freight: Arc<Freight>,
     cutter: Cutter,
     /// Offset in the segment where the part that counts ends.
     end: u64,
@@ -199,28 +162,44 @@ pub(super) struct Load {
 }
 
 impl Load {
-    pub(super) fn new(
-        freight: Freight,
+    /// All of a segment that has to be finished; see [`Load::finish`].
+    pub(super) fn whole(
+        freight: Arc<Freight>,
+        branch: Branch,
+        identity: &RepositoryIdentity,
+        keys: &ArchiveKeys,
+    ) -> Load {
+        let cutter = Cutter::of_file(branch, identity, keys.writer.compare(), freight.number());
+        Load { freight, cutter, end: identity.segment_size.bytes(), partial: false }
+    }
+
+    /// The first `end` bytes of a segment whose timeline ended.
+    pub(super) fn partial(
+        freight: Arc<Freight>,
         branch: Branch,
         identity: &RepositoryIdentity,
         keys: &ArchiveKeys,
         end: u64,
-        partial: bool,
     ) -> Load {
-        let size = identity.segment_size;
-        let cutter = Cutter::new(branch, size, keys.writer.compare(), freight.number().start(size), None);
-        Load { freight: Arc::new(freight), cutter, end, partial }
+        let cutter = Cutter::new(branch, identity.segment_size, keys.writer.compare(), freight.start(), None);
+        Load { freight, cutter, end, partial: true }
     }
 
     fn shipped(&self) -> u64 {
         self.cutter.received().bytes_since(self.freight.start())
     }
 
-    fn is_done(&self) -> bool {
+    /// Whether all of it was read.
+    pub(super) fn is_done(&self) -> bool {
         self.shipped() >= self.end
     }
 
-    fn next(mut self) -> Result<(Load, Vec<crate::shipment::Piece>), PushError> {
+    /// What the walk through all that was read until now says; `None` for the part of a segment that was not finished.
+    pub(super) fn finish(&self) -> Option<Finish> {
+        self.cutter.finish()
+    }
+
+    fn next(mut self) -> Result<(Load, Vec<Piece>), PushError> {
         let mut pieces = self.freight.next_part(&mut self.cutter, self.end)?;
         if self.partial && self.is_done() {
             pieces.extend(self.cutter.partial());

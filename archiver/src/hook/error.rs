@@ -110,6 +110,29 @@ pub enum PushError {
     /// A history could not be stored.
     #[error(transparent)]
     StoreHistory(#[from] Box<StreamError>),
+    /// A segment that the server has not finished: its name belongs to the whole one.
+    #[error(
+        "{name} is refused: PostgreSQL has not finished it ({why}). PostgreSQL calls archive_command for it once it has; what \
+         a lost server left of its last segment is pushed as a file with the name {name}.partial"
+    )]
+    Unfinished {
+        /// The file.
+        name: WalFileName,
+        /// Where its WAL ends, and why.
+        why: String,
+    },
+    /// A segment that counts as finished and whose WAL breaks off.
+    #[error(
+        "{name} is refused: PostgreSQL counts it as finished, but {why}. On a standby the rest may still come, and then it is \
+         taken; else the file is damaged, and no recovery gets past that place: check the disk, take a base backup \
+         (walseal-archiver backup), and rename archive_status/{name}.ready to .done, so that archiving goes on"
+    )]
+    Damaged {
+        /// The file.
+        name: WalFileName,
+        /// Where its WAL ends, and why.
+        why: String,
+    },
     /// A `.partial` without any complete record.
     #[error("{name} is refused: it holds no valid WAL ({why}); the file is damaged or has another's name")]
     NoValidWal {
@@ -144,7 +167,7 @@ impl PushError {
             PushError::Ship(error) => error.is_permanent(),
             PushError::Archive(ArchiveError::Repository(error)) => error.is_permanent(),
             PushError::Read { .. } | PushError::WhichCluster { .. } | PushError::NoHistory { .. } => false,
-            PushError::Task(_) => false,
+            PushError::Unfinished { .. } | PushError::Task(_) => false,
             _ => true,
         }
     }

@@ -9,7 +9,9 @@ use walseal_common::lsn::Lsn;
 use walseal_common::seal::{CompareDigest, CompareKey, MAX_PLAINTEXT};
 use walseal_common::segment::{SegmentName, SegmentNumber, SegmentSize, WalFileName};
 use walseal_common::timeline::SystemIdentifier;
-use walseal_common::wal::{ExpectedHeader, PageHeader, WalkEnd, WalkOptions, Walker, check_segment_header};
+use walseal_common::wal::{
+    ExpectedHeader, Finish, FinishWalk, PageHeader, WalError, WalkEnd, WalkOptions, Walker, check_segment_header,
+};
 
 use super::PushError;
 use super::lineage::Lineage;
@@ -29,7 +31,7 @@ pub(super) fn system_of(path: &Path, name: WalFileName) -> Result<SystemIdentifi
     File::open(path).map_err(failed)?.take(HEADER as u64).read_to_end(&mut header).map_err(failed)?;
     let refused = |source| PushError::Wal { name, source };
     let long = PageHeader::parse(&header).map_err(refused)?.long;
-    long.map(|long| long.system).ok_or(refused(walseal_common::wal::WalError::NoLongHeader))
+    long.map(|long| long.system).ok_or(refused(WalError::NoLongHeader))
 }
 
 /// An open file of WAL, of which the size and the first page are right.
@@ -39,6 +41,7 @@ pub(super) struct Freight {
     path: PathBuf,
     number: SegmentNumber,
     size: SegmentSize,
+    system: SystemIdentifier,
 }
 
 impl Freight {
@@ -63,7 +66,7 @@ impl Freight {
         let expected =
             ExpectedHeader { system, timeline: segment.timeline, segment: number, size, begin: lineage.begin() };
         check_segment_header(&header, &expected).map_err(|source| PushError::Wal { name, source })?;
-        Ok(Freight { file, path: path.to_owned(), number, size })
+        Ok(Freight { file, path: path.to_owned(), number, size, system })
     }
 
     /// The segment's place.
@@ -115,12 +118,18 @@ impl Freight {
     }
 
     /// Where the valid WAL of the file ends, record by record.
-    pub(super) fn valid_end(&self, system: SystemIdentifier) -> Result<WalkEnd, PushError> {
-        let options = WalkOptions { system: Some(system), ..WalkOptions::default() };
-        let start = self.start();
-        let mut walker = Walker::new(start, self.size, options).map_err(|error| PushError::Task(error.to_string()))?;
+    pub(super) fn valid_end(&self) -> Result<WalkEnd, PushError> {
+        let options = WalkOptions { system: Some(self.system), ..WalkOptions::default() };
+        let mut walker = Walker::new(self.start(), self.size, options).map_err(no_page)?;
         self.each_chunk(0, self.size.bytes(), |chunk| walker.push(chunk, |_| ()).is_ok())?;
         Ok(walker.end())
+    }
+
+    /// Whether the segment is finished, by a walk through the file.
+    pub(super) fn finish(&self) -> Result<Finish, PushError> {
+        let mut walk = FinishWalk::new(self.number, self.size, self.system).map_err(no_page)?;
+        self.each_chunk(0, self.size.bytes(), |chunk| walk.push(chunk, |_| ()))?;
+        Ok(walk.finish())
     }
 
     /// The comparison digest of the file's first `length` bytes.
@@ -132,4 +141,9 @@ impl Freight {
         })?;
         Ok(hasher.digest())
     }
+}
+
+/// A segment's start is always the start of a page.
+fn no_page(error: WalError) -> PushError {
+    PushError::Task(error.to_string())
 }

@@ -5,7 +5,7 @@
 //!
 //! | file | what becomes of it |
 //! | --- | --- |
-//! | segment | checked by its first page (case 25), stored whole, or in parts of 16 MiB |
+//! | segment | checked by its first page (case 25), walked to its end, stored whole, or in parts of 16 MiB |
 //! | `.partial` | its valid part is stored, cut at the fork (case 4) |
 //! | `.history` | stored with its ancestors (case 2) |
 //! | `.backup` | accepted and not stored: a base backup's label says all that it says |
@@ -20,6 +20,8 @@ mod push;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests;
+mod whole;
+mod witness;
 
 use serde::{Deserialize, Serialize};
 

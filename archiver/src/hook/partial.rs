@@ -1,6 +1,6 @@
 //! `.partial` files: the last, unfinished segment of a timeline that ended (case 4).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use walseal_common::lsn::Lsn;
@@ -25,18 +25,42 @@ impl Archivist {
     ) -> Result<Pushed, PushError> {
         let name = WalFileName::Partial(segment);
         let lineage = self.lineage(folder, segment).await?;
-        let branch = lineage.branch;
-        let freight = self.open(path, name, segment, lineage.clone()).await?;
-        let (folder, system) = (folder.to_owned(), self.repository.cluster());
+        let freight = Arc::new(self.open(path, name, segment, lineage.clone()).await?);
+        self.ship_partial(freight, lineage, folder.to_owned(), segment, name).await
+    }
+
+    /// Makes the valid part of the last segment of a timeline durable; its file has the name `name`.
+    pub(super) async fn ship_partial(
+        &self,
+        freight: Arc<Freight>,
+        lineage: Lineage,
+        folder: PathBuf,
+        segment: SegmentName,
+        name: WalFileName,
+    ) -> Result<Pushed, PushError> {
+        let (branch, system) = (lineage.branch, self.repository.cluster());
         let range = freight.number().range(self.identity.segment_size);
-        let (freight, end) = blocking(move || {
-            let end = end_of(&freight, &lineage, &folder, range, name, system)?;
-            Ok((freight, end))
-        })
-        .await?;
-        let _alone = self.berth(&name.to_string()).await;
-        let load = Load::new(freight, branch, &self.identity, &self.keys, end.bytes_since(range.start), true);
-        self.ship(load).await
+        let file = freight.clone();
+        let end = blocking(move || end_of(&file, &lineage, &folder, range, name, system)).await?;
+        let _alone = self.berth(&WalFileName::Partial(segment).to_string()).await;
+        let end = end.bytes_since(range.start);
+        let mut load = Load::partial(freight, branch, &self.identity, &self.keys, end);
+        let mut outcome = Pushed::AlreadyThere;
+        while !load.is_done() {
+            let (mut room, rest, pieces) = self.next_part(load).await?;
+            load = rest;
+            for piece in pieces {
+                let put = match piece.kind {
+                    PieceKind::Partial => self.ensure_partial(piece, load.freight.clone(), &mut room).await?,
+                    _ => piece.ship_unless_there(&self.repository, &self.keys, &mut room).await?,
+                };
+                if put == WalPut::Stored {
+                    outcome = Pushed::Shipped;
+                }
+            }
+            drop(room);
+        }
+        Ok(outcome)
     }
 
     /// Makes the last piece of a `.partial` durable. Nodes may differ in how much of the segment they have: where the object
@@ -82,7 +106,7 @@ fn end_of(
     name: WalFileName,
     system: walseal_common::timeline::SystemIdentifier,
 ) -> Result<Lsn, PushError> {
-    let valid = freight.valid_end(system)?;
+    let valid = freight.valid_end()?;
     let fork = fork_within(folder, lineage.branch, range, system)?;
     let end = fork.map_or(valid.position, |fork| fork.min(valid.position));
     if end <= range.start {

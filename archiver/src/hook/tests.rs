@@ -1,5 +1,6 @@
-//! Files of `pg_wal` against a repository in a folder. Their first page is that of a segment; the rest is noise, which only
-//! the hints of times depend on.
+//! Files of `pg_wal` against a repository in a folder. Their WAL is made by hand, laid out as PostgreSQL does.
+
+mod finish;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,6 +12,8 @@ use walseal_common::segment::{SegmentName, SegmentNumber, SegmentSize};
 use walseal_common::store::fault::{Call, Effect, Faulty};
 use walseal_common::store::{Capabilities, DirectoryStore, StoreErrorKind};
 use walseal_common::timeline::{Branch, SystemIdentifier, TimelineHistory, TimelineId};
+use walseal_common::wal::WalVersion;
+use walseal_common::wal::sample::{self, Sample};
 
 use super::freight::Freight;
 use super::lineage::Lineage;
@@ -19,7 +22,7 @@ use crate::keys::ArchiveKeys;
 use crate::shipment::{Piece, PieceKind, ShipError};
 use crate::stream::{Cutter, ProgressSender};
 
-const SYSTEM: SystemIdentifier = SystemIdentifier(7_437_123_456_789_012_345);
+const SYSTEM: SystemIdentifier = SystemIdentifier(sample::SYSTEM);
 const HISTORY: &[u8] = b"1\t0/300158\tno recovery target specified\n";
 const MIB: u64 = 1 << 20;
 
@@ -31,19 +34,19 @@ fn history() -> TimelineHistory {
     TimelineHistory::parse(timeline(2), HISTORY).expect("a legal history")
 }
 
-/// A long page header as PostgreSQL 15 writes it, and noise after it.
-fn segment_bytes(system: SystemIdentifier, timeline: u32, start: Lsn, size: SegmentSize) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    bytes.extend(0xD110u16.to_le_bytes());
-    bytes.extend(2u16.to_le_bytes());
-    bytes.extend(timeline.to_le_bytes());
-    bytes.extend(start.0.to_le_bytes());
-    bytes.extend([0; 8]);
-    bytes.extend(system.0.to_le_bytes());
-    bytes.extend((size.bytes() as u32).to_le_bytes());
-    bytes.extend(8192u32.to_le_bytes());
-    bytes.extend((bytes.len() as u64..size.bytes()).map(|at| (at ^ (at >> 9)) as u8));
-    bytes
+/// WAL from the start of a segment on, with some records in it.
+fn begun(timeline: u32, start: Lsn, size: SegmentSize) -> Sample {
+    let mut wal = Sample::of(WalVersion::V15, size, start);
+    wal.timeline = timeline;
+    wal.filler(100);
+    wal.commit(701, 1_000);
+    wal
+}
+
+/// A finished segment.
+fn finished(mut wal: Sample) -> Vec<u8> {
+    wal.fill_segment_but(0);
+    wal.bytes
 }
 
 struct Bed {
@@ -99,8 +102,13 @@ impl Bed {
         SegmentNumber(number).start(self.size)
     }
 
+    /// WAL from the start of that segment on.
+    fn begun(&self, tli: u32, number: u64) -> Sample {
+        begun(tli, self.start(number), self.size)
+    }
+
     fn bytes(&self, tli: u32, number: u64) -> Vec<u8> {
-        segment_bytes(SYSTEM, tli, self.start(number), self.size)
+        finished(self.begun(tli, number))
     }
 
     fn segment(&self, tli: u32, number: u64) -> PathBuf {
@@ -177,9 +185,9 @@ async fn i3_case_23_other_bytes_under_a_name_are_refused_and_kept() {
     let path = bed.segment(1, 3);
     let archivist = bed.archivist(None);
     archivist.push(&path).await.expect("stored");
-    let mut bytes = bed.bytes(1, 3);
-    bytes[500_000] ^= 1;
-    bed.file(&bed.name(1, 3).to_string(), &bytes);
+    let mut other = bed.begun(1, 3);
+    other.commit(999, 2_000);
+    bed.file(&bed.name(1, 3).to_string(), &finished(other));
     for _ in 0..2 {
         let error = archivist.push(&path).await.expect_err("other bytes");
         assert!(is_conflict(&error), "{error}");
@@ -207,7 +215,9 @@ async fn i1_case_22_nothing_is_claimed_while_the_store_does_not_take_it() {
 async fn case_25_a_strangers_wal_and_a_wrong_name_and_a_cut_off_file_are_refused() {
     let bed = Bed::new(1);
     let archivist = bed.archivist(None);
-    let stranger = segment_bytes(SystemIdentifier(99), 1, bed.start(3), bed.size);
+    let mut stranger = Sample::of(WalVersion::V15, bed.size, bed.start(3));
+    stranger.system = 99;
+    let stranger = finished(stranger);
     let cases: [(String, Vec<u8>, &[&str]); 6] = [
         (bed.name(1, 3).to_string(), stranger, &["99", "7437123456789012345", "archive_command"]),
         (bed.name(1, 4).to_string(), bed.bytes(1, 3), &["000000010000000000000004", "0/300000"]),
@@ -399,7 +409,9 @@ async fn case_04_a_partial_is_compared_by_the_part_that_both_have() {
 #[tokio::test]
 async fn case_04_a_partial_without_a_single_record_is_refused() {
     let bed = Bed::new(1);
-    let path = bed.file(&format!("{}.partial", bed.name(1, 3)), &bed.bytes(1, 3));
+    let mut bytes = bed.bytes(1, 3);
+    bytes[40..].iter_mut().enumerate().for_each(|(at, byte)| *byte = (at ^ (at >> 9)) as u8);
+    let path = bed.file(&format!("{}.partial", bed.name(1, 3)), &bytes);
     let message = bed.archivist(None).push(&path).await.expect_err("noise").to_string();
     assert!(message.contains("no valid WAL"), "{message}");
     assert_eq!(bed.objects(), Vec::<String>::new());

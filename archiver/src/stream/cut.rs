@@ -3,10 +3,11 @@
 use bytes::BytesMut;
 use walseal_common::buffer::shared_buffer;
 use walseal_common::lsn::{Lsn, LsnRange};
+use walseal_common::repository::RepositoryIdentity;
 use walseal_common::seal::{CompareDigest, CompareHasher, CompareKey, MAX_PLAINTEXT, Transactions};
 use walseal_common::segment::{SegmentNumber, SegmentSize};
 use walseal_common::timeline::Branch;
-use walseal_common::wal::{Content, Event, WalkOptions, Walker};
+use walseal_common::wal::{Content, Event, Finish, FinishWalk, WalkOptions, Walker};
 
 use super::chain::Durable;
 use crate::chunks::Chunks;
@@ -37,6 +38,14 @@ pub struct OverlapDiffers {
     pub writer: String,
 }
 
+/// A walk through what is cut.
+enum Walk {
+    /// Through a server's stream, which is right as it comes.
+    Stream(Walker),
+    /// Through the file of one segment, which has to be finished.
+    File(FinishWalk),
+}
+
 /// What is known of a stretch of WAL while it grows.
 #[derive(Clone, Copy, Default)]
 struct Tally {
@@ -51,7 +60,7 @@ pub struct Cutter {
     key: CompareKey,
     /// Digest of the segment from its start to `received`.
     hasher: CompareHasher,
-    walker: Option<Walker>,
+    walk: Option<Walk>,
     /// First byte of `part`: the segment's start, or that of a part of 16 MiB.
     part_start: Lsn,
     part: Chunks,
@@ -92,7 +101,7 @@ impl Cutter {
             segment_size,
             key: key.clone(),
             hasher,
-            walker: new_walker(start, segment_size),
+            walk: stream_walk(start, segment_size),
             part_start: start,
             part: Chunks::default(),
             open: BytesMut::new(),
@@ -103,6 +112,21 @@ impl Cutter {
             cut_digest: empty,
             cut_tally: Tally::default(),
             overlap: durable,
+        }
+    }
+
+    /// For the file of one segment, of which [`Cutter::finish`] tells whether it is finished.
+    pub fn of_file(branch: Branch, identity: &RepositoryIdentity, key: &CompareKey, number: SegmentNumber) -> Cutter {
+        let size = identity.segment_size;
+        let walk = FinishWalk::new(number, size, identity.cluster).ok().map(Walk::File);
+        Cutter { walk, ..Cutter::new(branch, size, key, number.start(size), None) }
+    }
+
+    /// Whether the segment is finished whose file was pushed, all of it; `None` for a stream.
+    pub fn finish(&self) -> Option<Finish> {
+        match &self.walk {
+            Some(Walk::File(walk)) => Some(walk.finish()),
+            _ => None,
         }
     }
 
@@ -176,9 +200,8 @@ impl Cutter {
             self.open = BytesMut::new();
         }
         self.hasher.update(bytes);
-        let Some(walker) = &mut self.walker else { return };
         let mut seen = Tally::default();
-        let walked = walker.push(bytes, |event| match event {
+        let visit = |event: Event<'_>| match event {
             Event::LeadingSkipped { .. } => seen.leading_unread = true,
             Event::Record(record) => match &record.content {
                 Content::Transaction(end) => match end.time.to_jiff() {
@@ -188,16 +211,24 @@ impl Cutter {
                 Content::Unreadable(_) => seen.leading_unread = true,
                 _ => {}
             },
-        });
-        if let Err(end) = walked {
-            // The bytes are the server's and are kept as they are; only the hint of times is lost until the next segment.
-            tracing::warn!(branch = %self.branch, %end, "the record walk stopped; this segment's times stay unknown");
-            seen.leading_unread = true;
-            self.walker = None;
+        };
+        match &mut self.walk {
+            Some(Walk::Stream(walker)) => {
+                if let Err(end) = walker.push(bytes, visit) {
+                    // The bytes are the server's and are kept as they are; only the hint of times is lost until the next
+                    // segment.
+                    tracing::warn!(branch = %self.branch, %end, "the record walk stopped; this segment's times stay unknown");
+                    seen.leading_unread = true;
+                    self.walk = None;
+                }
+            }
+            // Whoever cuts a file asks how its walk ended.
+            Some(Walk::File(walk)) => seen.leading_unread |= !walk.push(bytes, visit),
+            None => return,
         }
         for tally in [&mut self.part_tally, &mut self.cut_tally] {
             tally.transactions.merge(&seen.transactions);
-            tally.leading_unread |= seen.leading_unread || self.walker.is_none();
+            tally.leading_unread |= seen.leading_unread || self.walk.is_none();
         }
     }
 
@@ -208,7 +239,7 @@ impl Cutter {
     fn mark_cut(&mut self) {
         self.cut = self.received();
         self.cut_digest = self.hasher.digest();
-        self.cut_tally = Tally { leading_unread: self.walker.is_none(), ..Tally::default() };
+        self.cut_tally = Tally { leading_unread: self.walk.is_none(), ..Tally::default() };
     }
 
     fn piece(&self, kind: PieceKind, start: Lsn, bytes: Chunks, digest_start: CompareDigest, tally: Tally) -> Piece {
@@ -234,12 +265,12 @@ impl Cutter {
         self.part_tails = 0;
         if self.segment_size.offset(end) == 0 {
             self.hasher = self.key.hasher();
-            if self.walker.is_none() {
-                self.walker = new_walker(end, self.segment_size);
+            if self.walk.is_none() {
+                self.walk = stream_walk(end, self.segment_size);
             }
         }
         self.part_digest = self.hasher.digest();
-        self.part_tally = Tally { leading_unread: self.walker.is_none(), ..Tally::default() };
+        self.part_tally = Tally { leading_unread: self.walk.is_none(), ..Tally::default() };
         self.mark_cut();
         piece
     }
@@ -278,9 +309,9 @@ impl Cutter {
     }
 }
 
-fn new_walker(start: Lsn, size: SegmentSize) -> Option<Walker> {
+fn stream_walk(start: Lsn, size: SegmentSize) -> Option<Walk> {
     // A segment's start is always the start of a page.
-    Walker::new(start, size, WalkOptions { check_crc: false, ..WalkOptions::default() }).ok()
+    Walker::new(start, size, WalkOptions { check_crc: false, ..WalkOptions::default() }).ok().map(Walk::Stream)
 }
 
 #[cfg(test)]

@@ -18,11 +18,14 @@ pub struct WalkOptions {
     pub body_limit: Option<u32>,
     /// The cluster that the WAL must be of; `None` for any, but always one and the same.
     pub system: Option<SystemIdentifier>,
+    /// Take records of resource managers that this program does not know, too: a link and a checksum that are right say that
+    /// somebody's PostgreSQL wrote them. Only with `check_crc`; without, the manager is what tells WAL from leftovers.
+    pub any_manager: bool,
 }
 
 impl Default for WalkOptions {
     fn default() -> Self {
-        WalkOptions { check_crc: true, body_limit: None, system: None }
+        WalkOptions { check_crc: true, body_limit: None, system: None, any_manager: false }
     }
 }
 

@@ -30,17 +30,20 @@ mod end;
 mod error;
 mod event;
 mod field;
+mod finish;
 mod header;
+mod leading;
 mod page;
 mod pages;
 mod record;
+pub mod sample;
 mod summary;
 mod transaction;
 mod walker;
 mod xid;
 
 #[cfg(test)]
-mod sample;
+mod finish_tests;
 #[cfg(test)]
 mod walker_tests;
 
@@ -48,6 +51,7 @@ pub use content::{Checkpoint, Content, EndOfRecovery, ParameterChange, RestorePo
 pub use end::{EndReason, WalkEnd, valid_end};
 pub use error::WalError;
 pub use event::{Event, Record, WalkOptions};
+pub use finish::{Doubt, Finish, FinishWalk};
 pub use header::{ExpectedHeader, check_segment_header};
 pub use page::{LongHeader, PAGE_SIZE, PageHeader, WalVersion};
 pub use record::{BlockImage, BlockReference, RecordBody, RecordHeader, RelationFile, ResourceManager};

@@ -1,41 +1,70 @@
-//! WAL made by hand, for tests: pages and records laid out as PostgreSQL does.
-
-#![allow(clippy::expect_used)]
+//! WAL made by hand, for tests of what reads WAL: pages and records laid out as PostgreSQL does.
+//!
+//! ```
+//! use walseal_common::lsn::Lsn;
+//! use walseal_common::segment::SegmentSize;
+//! use walseal_common::wal::WalVersion;
+//! use walseal_common::wal::sample::Sample;
+//!
+//! let mut wal = Sample::of(WalVersion::V17, SegmentSize::SMALLEST, Lsn(3 << 20));
+//! wal.commit(701, 1_000);
+//! wal.switch();
+//! assert_eq!(wal.bytes.len(), 1 << 20);
+//! ```
 
 use super::page::{PAGE_SIZE, WalVersion};
 use super::record::{CHECKED_HEADER_LEN, ResourceManager};
 use crate::lsn::Lsn;
 use crate::segment::SegmentSize;
 
-pub(super) const SYSTEM: u64 = 7_437_123_456_789_012_345;
+/// The cluster of all samples.
+pub const SYSTEM: u64 = 7_437_123_456_789_012_345;
 
 /// WAL under construction, from the start of a segment.
-pub(super) struct Sample {
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// Who writes it.
     pub version: WalVersion,
+    /// `wal_segment_size`.
     pub size: SegmentSize,
+    /// Where `bytes` begin.
     pub start: Lsn,
+    /// The timeline of pages to come.
     pub timeline: u32,
+    /// The system identifier of long page headers to come.
+    pub system: u64,
+    /// What there is until now.
     pub bytes: Vec<u8>,
     /// What fillers are filled with.
     pub fill: u8,
-    previous: Lsn,
+    /// Start of the record before the next one.
+    pub previous: Lsn,
 }
 
 impl Sample {
-    pub(super) fn new(version: WalVersion) -> Sample {
+    /// In segments of 1 MiB, from the fourth on.
+    pub fn new(version: WalVersion) -> Sample {
         Sample::starting_at(version, Lsn(3 << 20))
     }
 
-    pub(super) fn starting_at(version: WalVersion, start: Lsn) -> Sample {
-        let size = SegmentSize::new(1 << 20).expect("1 MiB is legal");
-        Sample { version, size, start, timeline: 1, bytes: Vec::new(), fill: 0xAB, previous: Lsn(start.0 - 64) }
+    /// In segments of 1 MiB, from `start` on.
+    pub fn starting_at(version: WalVersion, start: Lsn) -> Sample {
+        Sample::of(version, SegmentSize::SMALLEST, start)
     }
 
-    pub(super) fn at(&self) -> Lsn {
+    /// In segments of `size`, from `start` on, which is the start of one.
+    pub fn of(version: WalVersion, size: SegmentSize, start: Lsn) -> Sample {
+        let previous = Lsn(start.0.saturating_sub(64));
+        Sample { version, size, start, timeline: 1, system: SYSTEM, bytes: Vec::new(), fill: 0xAB, previous }
+    }
+
+    /// The next byte's place.
+    pub fn at(&self) -> Lsn {
         self.start.advance(self.bytes.len() as u64)
     }
 
-    pub(super) fn page(&mut self, flags: u16, remaining: u32) {
+    /// Begins a page with these flags, which goes on with `remaining` bytes of a record from before.
+    pub fn page(&mut self, flags: u16, remaining: u32) {
         let at = self.at();
         let long = self.size.offset(at) == 0;
         self.bytes.extend(self.version.magic().to_le_bytes());
@@ -45,14 +74,14 @@ impl Sample {
         self.bytes.extend(remaining.to_le_bytes());
         self.bytes.extend([0; 4]);
         if long {
-            self.bytes.extend(SYSTEM.to_le_bytes());
+            self.bytes.extend(self.system.to_le_bytes());
             self.bytes.extend((self.size.bytes() as u32).to_le_bytes());
             self.bytes.extend(PAGE_SIZE.to_le_bytes());
         }
     }
 
     /// Bytes of a record, which begins or goes on here.
-    pub(super) fn spread(&mut self, mut rest: &[u8]) {
+    pub fn spread(&mut self, mut rest: &[u8]) {
         while !rest.is_empty() {
             let room = PAGE_SIZE as usize - (self.at().0 % u64::from(PAGE_SIZE)) as usize;
             let (now, later) = rest.split_at(room.min(rest.len()));
@@ -66,7 +95,7 @@ impl Sample {
     }
 
     /// The bytes of a record that would come next.
-    pub(super) fn encode(&self, manager: ResourceManager, info: u8, xid: u32, body: &[u8]) -> Vec<u8> {
+    pub fn encode(&self, manager: ResourceManager, info: u8, xid: u32, body: &[u8]) -> Vec<u8> {
         let mut record = Vec::new();
         record.extend((body.len() as u32 + 24).to_le_bytes());
         record.extend(xid.to_le_bytes());
@@ -79,7 +108,7 @@ impl Sample {
     }
 
     /// Adds a record; returns where it starts.
-    pub(super) fn record(&mut self, manager: ResourceManager, info: u8, xid: u32, body: &[u8]) -> Lsn {
+    pub fn record(&mut self, manager: ResourceManager, info: u8, xid: u32, body: &[u8]) -> Lsn {
         if self.at().0.is_multiple_of(u64::from(PAGE_SIZE)) {
             self.page(0, 0);
         }
@@ -90,31 +119,36 @@ impl Sample {
         start
     }
 
-    /// Adds a record with this main data.
-    pub(super) fn main(&mut self, manager: ResourceManager, info: u8, xid: u32, main: &[u8]) -> Lsn {
+    /// Adds a record with this main data; returns where it starts.
+    pub fn main(&mut self, manager: ResourceManager, info: u8, xid: u32, main: &[u8]) -> Lsn {
         let mut body = vec![254];
         body.extend((main.len() as u32).to_le_bytes());
         body.extend(main);
         self.record(manager, info, xid, &body)
     }
 
-    pub(super) fn commit(&mut self, xid: u32, micros: i64) -> Lsn {
+    /// Adds a commit, at `micros` since 2000; returns where it starts.
+    pub fn commit(&mut self, xid: u32, micros: i64) -> Lsn {
         self.main(ResourceManager::TRANSACTION, 0x00, xid, &micros.to_le_bytes())
     }
 
-    pub(super) fn abort(&mut self, xid: u32, micros: i64) -> Lsn {
+    /// Adds an abort, at `micros` since 2000; returns where it starts.
+    pub fn abort(&mut self, xid: u32, micros: i64) -> Lsn {
         self.main(ResourceManager::TRANSACTION, 0x20, xid, &micros.to_le_bytes())
     }
 
-    /// A record that is not interpreted, with a body of `length` bytes.
-    pub(super) fn filler(&mut self, length: usize) -> Lsn {
+    /// Adds a record that is not interpreted, with a body of `length` bytes; returns where it starts.
+    pub fn filler(&mut self, length: usize) -> Lsn {
         self.main(ResourceManager(10), 0, 700, &vec![self.fill; length.saturating_sub(5)])
     }
 
     /// Fills with one record up to `left` bytes before the end of the segment.
-    pub(super) fn fill_segment_but(&mut self, left: u64) {
+    pub fn fill_segment_but(&mut self, left: u64) {
         while self.size.bytes() - self.size.offset(self.at()) > u64::from(PAGE_SIZE) + left {
             self.filler(4000);
+        }
+        if self.at().0.is_multiple_of(u64::from(PAGE_SIZE)) {
+            self.page(0, 0);
         }
         let room = self.size.bytes() - self.size.offset(self.at()) - left;
         // A record within one page has 24 bytes of header and 5 of main data header; over a page boundary 24 more.
@@ -123,9 +157,11 @@ impl Sample {
         self.filler((room - headers) as usize);
     }
 
-    pub(super) fn switch(&mut self) -> Lsn {
+    /// Adds a switch and the padding after it; returns where it starts.
+    pub fn switch(&mut self) -> Lsn {
         let start = self.record(ResourceManager::XLOG, 0x40, 0, &[]);
-        let end = self.size.number(start).end(self.size);
+        // It consumes the segment in which it ends.
+        let end = self.size.number(Lsn(self.at().0 - 1)).end(self.size);
         self.bytes.resize(end.bytes_since(self.start) as usize, 0);
         start
     }

@@ -4,6 +4,7 @@ use super::content::{self, Content};
 use super::end::{EndReason, WalkEnd};
 use super::error::WalError;
 use super::event::{Event, Record, WalkOptions};
+use super::leading::Leading;
 use super::page::{PAGE_SIZE, PageHeader, WalVersion};
 use super::pages::Pages;
 use super::record::{CHECKED_HEADER_LEN, HEADER_LEN, LONGEST_RECORD, RecordHeader, padded};
@@ -35,7 +36,7 @@ enum State {
     /// A record's body.
     Body(InFlight),
     /// The rest of a record that began before the walk.
-    Leading { left: u32 },
+    Leading(Leading),
     /// Up to 7 bytes before the next record; then the event is due that ends here.
     Alignment { left: u8, record: Option<InFlight> },
     /// The rest of a segment after a switch.
@@ -56,6 +57,10 @@ pub struct Walker {
     position: Lsn,
     /// Start of the last complete record.
     previous: Option<Lsn>,
+    /// End of the last switch.
+    switched: Option<Lsn>,
+    /// Whether the walk began with what looks like the rest of a switch; what follows tells.
+    maybe_switched: bool,
     pages: Pages,
     state: State,
     body: Vec<u8>,
@@ -77,6 +82,8 @@ impl Walker {
             at: start,
             position: start,
             previous: None,
+            switched: None,
+            maybe_switched: false,
             pages: Pages::new(size, options.system),
             state: State::Between,
             body: Vec::new(),
@@ -87,6 +94,12 @@ impl Walker {
     /// End of the last complete record (or of the one that was passed over at the start); never beyond what was pushed.
     pub const fn position(&self) -> Lsn {
         self.position
+    }
+
+    /// End of the last record after which the rest of its segment is padding (`pg_switch_wal()`), also of one that began
+    /// before the walk; `None` where there was none.
+    pub const fn last_switch(&self) -> Option<Lsn> {
+        self.switched
     }
 
     /// Where the next byte to be pushed belongs.
@@ -166,8 +179,8 @@ impl Walker {
                 }
                 *filled += used;
                 let (raw, filled) = (*raw, *filled);
-                if before < 4 && filled >= 4 {
-                    check_length(&raw).map_err(|reason| (start, reason))?;
+                if before < 4 && filled >= 4 && !self.has_length(start, &raw)? {
+                    return Ok(used);
                 }
                 if filled == HEADER_LEN {
                     let header = self.check_header(start, &raw)?;
@@ -193,9 +206,8 @@ impl Walker {
                 self.skip_alignment(self.at.advance(used as u64), visit)?;
                 Ok(used)
             }
-            State::Leading { left } => {
-                let used = (*left as usize).min(data.len());
-                *left -= used as u32;
+            State::Leading(leading) => {
+                let used = leading.take(data);
                 self.skip_alignment(self.at.advance(used as u64), visit)?;
                 Ok(used)
             }
@@ -218,7 +230,7 @@ impl Walker {
                 Some(RecordHeader::parse(raw).length.saturating_sub(*filled as u32))
             }
             State::Body(record) => Some(record.left),
-            State::Leading { left } => Some(*left),
+            State::Leading(leading) => Some(leading.left()),
             State::Between | State::Alignment { .. } | State::Padding => None,
         };
         match left {
@@ -235,7 +247,7 @@ impl Walker {
             Some(_) => Ok(()),
             None if !header.continues_record() => Ok(()),
             None if first && header.remaining > 0 => {
-                self.state = State::Leading { left: header.remaining };
+                self.state = State::Leading(Leading::new(header.remaining));
                 Ok(())
             }
             None => Err(EndReason::UnexpectedContinuation),
@@ -250,7 +262,9 @@ impl Walker {
             self.state = State::Header { start, raw: [0; HEADER_LEN], filled: 0 };
             return Ok(0);
         };
-        check_length(raw).map_err(|reason| (start, reason))?;
+        if !self.has_length(start, raw)? {
+            return Ok(0);
+        }
         let header = self.check_header(start, raw)?;
         let end = usize::try_from(padded(header.length)).unwrap_or(usize::MAX);
         let whole = data.get(..end).and_then(|record| record.get(HEADER_LEN..header.length as usize));
@@ -275,10 +289,24 @@ impl Walker {
         Ok(end)
     }
 
+    /// Checks the length of the record that starts at `start`. `false`: there is none, but the padding after a switch whose
+    /// record began before the walk; that is what the walk goes on with.
+    fn has_length(&mut self, start: Lsn, raw: &[u8; HEADER_LEN]) -> Result<bool, (Lsn, EndReason)> {
+        match check_length(raw) {
+            Ok(()) => Ok(true),
+            Err(EndReason::TooShort(0)) if self.maybe_switched && start == self.position => {
+                self.switched = Some(start);
+                self.state = State::Padding;
+                Ok(false)
+            }
+            Err(reason) => Err((start, reason)),
+        }
+    }
+
     /// Checks a record's header, apart from the length, which was checked before (as `ValidXLogRecordHeader`).
     fn check_header(&self, start: Lsn, raw: &[u8; HEADER_LEN]) -> Result<RecordHeader, (Lsn, EndReason)> {
         let header = RecordHeader::parse(raw);
-        if !header.manager.is_valid(self.known_version(start)?) {
+        if !self.options.any_manager && !header.manager.is_valid(self.known_version(start)?) {
             return Err((start, EndReason::UnknownManager(header.manager.0)));
         }
         match self.previous {
@@ -315,7 +343,7 @@ impl Walker {
     fn skip_alignment<F: FnMut(Event<'_>)>(&mut self, end: Lsn, visit: &mut F) -> Result<(), (Lsn, EndReason)> {
         let ended = match &self.state {
             State::Body(record) => record.left == 0,
-            State::Leading { left } => *left == 0,
+            State::Leading(leading) => leading.left() == 0,
             State::Alignment { .. } => true,
             State::Between | State::Header { .. } | State::Padding => false,
         };
@@ -331,6 +359,10 @@ impl Walker {
                 (end.0.next_multiple_of(8) - end.0, Some(record))
             }
             State::Alignment { left, record } => (u64::from(left), record),
+            State::Leading(leading) => {
+                self.maybe_switched = leading.may_be_switch(self.start);
+                (end.0.next_multiple_of(8) - end.0, None)
+            }
             _ => (end.0.next_multiple_of(8) - end.0, None),
         };
         if missing > 0 {
@@ -382,8 +414,11 @@ impl Walker {
     ) {
         self.previous = Some(start);
         self.position = end;
-        if content::is_switch(header) && self.size.offset(end) != 0 {
-            self.state = State::Padding;
+        if content::is_switch(header) {
+            self.switched = Some(end);
+            if self.size.offset(end) != 0 {
+                self.state = State::Padding;
+            }
         }
         visit(Event::Record(Record {
             start,

@@ -1,5 +1,7 @@
 //! `archive_command`: PostgreSQL archives through `push`, with the daemon and without.
 
+mod finish;
+
 use std::fs;
 use std::path::PathBuf;
 
@@ -311,12 +313,11 @@ fn i3_other_bytes_under_a_name_that_is_taken_are_refused_and_kept() -> Result<()
     let name = end_segment(&site.cluster)?;
     push(&site, &file(&site.cluster, &name))?.success()?;
     let before = site.place.list(&site.scratch)?;
-    let mut bytes = fs::read(file(&site.cluster, &name))?;
-    *bytes.last_mut().context("a segment is not empty")? ^= 1;
-    let altered = site.scratch.dir("altered")?.join(&name);
-    fs::write(&altered, bytes)?;
-    site.scratch.account().own(&altered)?;
-    fails(&push(&site, &altered)?, &[&name])?;
+    // Clusters of one kind are copies: the same system identifier and timeline, and from here on other WAL.
+    let copy = archiving().segment_mib(1).inside(&site.scratch).start()?;
+    copy.sql("create table of_the_copy as select generate_series(1, 100) g")?;
+    ensure!(end_segment(&copy)? == name, "the copy began elsewhere");
+    fails(&push(&site, &file(&copy, &name))?, &[&name])?;
     let after = site.place.list(&site.scratch)?;
     ensure!(after.iter().any(|object| object.key.contains("/conflict/")), "the other bytes are kept: {after:?}");
     ensure!(before.iter().all(|object| after.contains(object)), "nothing that was there has changed");
