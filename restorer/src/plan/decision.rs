@@ -15,7 +15,7 @@ impl<'a> Planner<'a> {
     async fn wal_of(&self, reader: &PathReader<'_>, base: &Label) -> Result<LsnRange, PlanError> {
         let end = reader.path().contiguous_end(base.start);
         if end < base.stop {
-            return Err(self.gap(reader, base.start, end, base.stop).await);
+            return Err(self.gap(reader, end, base.stop).await);
         }
         Ok(LsnRange { start: base.start, end })
     }
@@ -31,7 +31,7 @@ impl<'a> Planner<'a> {
         // WAL beyond a hole was durable once: an end before it is not the latest moment (I6).
         let known = reader.path().known_end();
         if known > wal.end {
-            return Err(self.gap(reader, base.start, wal.end, known).await);
+            return Err(self.gap(reader, wal.end, known).await);
         }
         let last = reader.last_record(wal).await?;
         let stop = last.map_or(base.stop, |record| record.end.max(base.stop));
@@ -75,7 +75,7 @@ impl<'a> Planner<'a> {
                 None => {
                     let known = reader.path().known_end().max(base.stop);
                     if known > end {
-                        return Err(self.gap(reader, base.start, end, known).await);
+                        return Err(self.gap(reader, end, known).await);
                     }
                     let last = reader.last_transaction(wal).await?;
                     return Err(PlanError::TimeAfterEnd { request: Box::new(self.request.clone()), last, end });
@@ -102,7 +102,7 @@ impl<'a> Planner<'a> {
             None => {
                 let known = reader.path().known_end();
                 if known > wal.end {
-                    return Err(self.gap(reader, base.start, wal.end, known.max(lsn)).await);
+                    return Err(self.gap(reader, wal.end, known.max(lsn)).await);
                 }
                 let branch = reader.path().branch();
                 Err(PlanError::LsnAfterEnd { target: self.request.target.clone(), branch, end: wal.end })
@@ -120,7 +120,7 @@ impl<'a> Planner<'a> {
         let (base, passed_over) = self.newest_before(reader, &bases, stop)?;
         let wal = self.wal_of(reader, base).await?;
         if wal.end < stop {
-            return Err(self.gap(reader, base.start, wal.end, stop).await);
+            return Err(self.gap(reader, wal.end, stop).await);
         }
         Ok(Decision { base, stop, passed_over })
     }
@@ -146,11 +146,6 @@ impl<'a> Planner<'a> {
         extents.map(|extent| LsnRange { start: extent.start.max(from), end: extent.end }).collect()
     }
 
-    fn span(ranges: &[LsnRange]) -> LsnRange {
-        let start = ranges.last().map_or(Lsn::INVALID, |range| range.start);
-        LsnRange { start, end: ranges.first().map_or(start, |range| range.end) }
-    }
-
     /// Where recovery stops for a transaction: after its end; exclusive: before it.
     pub(super) async fn transaction(
         &self,
@@ -166,7 +161,7 @@ impl<'a> Planner<'a> {
         }
         let branch = reader.path().branch();
         let others = self.other_branches(reader.path());
-        Err(PlanError::NoSuchTransaction { xid, branch, searched: Self::span(&ranges), others })
+        Err(PlanError::NoSuchTransaction { xid, branch, searched: ranges, others })
     }
 
     /// Where recovery stops for a name. PostgreSQL takes the first restore point of that name that it meets, so that with
@@ -186,8 +181,7 @@ impl<'a> Planner<'a> {
             [] => {
                 let branch = reader.path().branch();
                 let others = self.other_branches(reader.path());
-                let (name, searched) = (name.to_owned(), Self::span(&ranges));
-                Err(PlanError::NoSuchName { name, branch, searched, others })
+                Err(PlanError::NoSuchName { name: name.to_owned(), branch, searched: ranges, others })
             }
             [first, ..] if found.len() == 1 || self.request.base.is_some() => Ok(first.record.end),
             _ => {

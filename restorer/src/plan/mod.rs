@@ -4,6 +4,8 @@ mod assembly;
 mod branches;
 mod decision;
 mod explain;
+mod facts;
+mod gap;
 pub mod inventory;
 mod path;
 mod planner;
@@ -27,6 +29,8 @@ use walseal_common::timeline::{Branch, SystemIdentifier, TimelineId};
 use walseal_common::wal::{TransactionOutcome, Xid};
 
 pub use branches::{Ends, ends, known};
+pub use facts::BranchFacts;
+pub use gap::{Gap, Nearest};
 pub use inventory::{Inventory, InventoryError};
 pub use path::{Path, Step};
 pub use planner::{Planner, plan};

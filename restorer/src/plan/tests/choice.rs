@@ -152,10 +152,10 @@ async fn a_missing_segment_is_named_and_what_lies_before_it_can_be_reached() {
     day.sample.remove(&ObjectName::Wal(day.sample.branch(), name, None)).await;
     for target in ["latest".to_owned(), at("10:04:00"), format!("lsn:{}", day.commit_706.start), "xid:706".to_owned()] {
         let error = day.plan(&target).await.expect_err("a hole lies on the way");
-        let PlanError::Gap { missing, before, .. } = &error else { panic!("{target}: {error}") };
-        assert_eq!(*missing, hole.range(size), "{target}");
+        let PlanError::Gap(gap) = &error else { panic!("{target}: {error}") };
+        assert_eq!(gap.missing, hole.range(size), "{target}");
         assert!(error.to_string().contains(&name.to_string()), "{error}");
-        let before = before.expect("there is WAL before the hole");
+        let Some(Nearest::Record(before)) = &gap.before else { panic!("there is WAL before the hole: {error}") };
         let plan = day.plan(&format!("lsn:{}", before.start)).await.expect("the point that the refusal offers");
         assert_eq!(plan.stop, before.end);
     }
@@ -206,7 +206,7 @@ async fn a_missing_segment_below_the_base_backups_own_stop_point_is_named() {
     for target in ["latest", "immediate", "xid:702"] {
         let request = Request::to(target.parse().expect("a target"));
         let error = planned(&sample, &request).await.expect_err("no WAL at its start");
-        assert!(matches!(error, PlanError::Gap { .. }), "{target}: {error}");
+        assert!(matches!(error, PlanError::Gap(_)), "{target}: {error}");
     }
 }
 
