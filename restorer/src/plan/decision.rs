@@ -4,7 +4,7 @@ use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::repository::Label;
 use walseal_common::time::PgTimestamp;
 
-use super::planner::{Decision, Planner, holds_later, stops_late};
+use super::planner::{Decision, Planner, holds_later, may_hold_later, stops_late};
 use super::reader::PathReader;
 use super::refusal::PlanError;
 
@@ -26,7 +26,7 @@ impl<'a> Planner<'a> {
         reader: &PathReader<'_>,
         bases: Vec<&'a Label>,
     ) -> Result<Decision<'a>, PlanError> {
-        let Some(base) = bases.first() else { return Err(self.none_fits(reader.path(), &bases, Vec::new())) };
+        let Some(base) = bases.first() else { return Err(self.none_fits(reader, &bases, Vec::new()).await) };
         let wal = self.wal_of(reader, base).await?;
         // WAL beyond a hole was durable once: an end before it is not the latest moment (I6).
         let known = reader.path().known_end();
@@ -44,13 +44,14 @@ impl<'a> Planner<'a> {
         reader: &PathReader<'_>,
         bases: Vec<&'a Label>,
     ) -> Result<Decision<'a>, PlanError> {
-        let Some(base) = bases.first() else { return Err(self.none_fits(reader.path(), &bases, Vec::new())) };
+        let Some(base) = bases.first() else { return Err(self.none_fits(reader, &bases, Vec::new()).await) };
         self.wal_of(reader, base).await?;
         Ok(Decision { base, stop: base.stop, passed_over: Vec::new() })
     }
 
     /// PostgreSQL stops before the first commit or abort, in LSN order from the start of replay on, with a later time
-    /// (`recoveryStopsBefore`, `xlogrecovery.c`). A base backup fits when that record lies after its stop point.
+    /// (`recoveryStopsBefore`, `xlogrecovery.c`). A base backup fits when that record lies after its stop point, and it holds no
+    /// later transaction from before its start, which recovery would never see.
     pub(super) async fn to_time(
         &self,
         reader: &PathReader<'_>,
@@ -66,23 +67,28 @@ impl<'a> Planner<'a> {
             let dull = |hint: &walseal_common::seal::Transactions| {
                 hint.highest.is_none_or(|highest| !later(PgTimestamp::from_jiff(highest)))
             };
-            match reader.first_transaction(wal, |point| later(point.time), dull).await? {
-                Some(first) if first.lsn < base.stop => passed_over.push(holds_later(base, &first)),
-                Some(first) => {
-                    self.wal_of(reader, base).await?;
-                    return Ok(Decision { base, stop: first.lsn, passed_over });
-                }
-                None => {
-                    let known = reader.path().known_end().max(base.stop);
-                    if known > end {
-                        return Err(self.gap(reader, end, known).await);
-                    }
-                    let last = reader.last_transaction(wal).await?;
-                    return Err(PlanError::TimeAfterEnd { request: Box::new(self.request.clone()), last, end });
-                }
+            let first = reader.first_transaction(wal, |point| later(point.time), dull).await?;
+            if let Some(first) = first.filter(|first| first.lsn < base.stop) {
+                passed_over.push(holds_later(base, &first));
+                continue;
             }
+            let holding = reader.holding(base, later).await?;
+            if holding.until().is_none_or(later) {
+                passed_over.push(may_hold_later(base, holding));
+                continue;
+            }
+            if let Some(first) = first {
+                self.wal_of(reader, base).await?;
+                return Ok(Decision { base, stop: first.lsn, passed_over });
+            }
+            let known = reader.path().known_end().max(base.stop);
+            if known > end {
+                return Err(self.gap(reader, end, known).await);
+            }
+            let last = reader.last_transaction(wal).await?;
+            return Err(PlanError::TimeAfterEnd { request: Box::new(self.request.clone()), last, end });
         }
-        Err(self.none_fits(reader.path(), &bases, passed_over))
+        Err(self.none_fits(reader, &bases, passed_over).await)
     }
 
     /// PostgreSQL stops after the first record that starts at or after the position; exclusive: before it.
@@ -92,7 +98,7 @@ impl<'a> Planner<'a> {
         bases: Vec<&'a Label>,
         lsn: Lsn,
     ) -> Result<Decision<'a>, PlanError> {
-        let (base, passed_over) = self.newest_before(reader, &bases, lsn)?;
+        let (base, passed_over) = self.newest_before(reader, &bases, lsn).await?;
         let wal = self.wal_of(reader, base).await?;
         match reader.first_record(lsn, wal).await? {
             Some(record) => {
@@ -117,7 +123,7 @@ impl<'a> Planner<'a> {
         bases: Vec<&'a Label>,
         stop: Lsn,
     ) -> Result<Decision<'a>, PlanError> {
-        let (base, passed_over) = self.newest_before(reader, &bases, stop)?;
+        let (base, passed_over) = self.newest_before(reader, &bases, stop).await?;
         let wal = self.wal_of(reader, base).await?;
         if wal.end < stop {
             return Err(self.gap(reader, wal.end, stop).await);
@@ -126,7 +132,7 @@ impl<'a> Planner<'a> {
     }
 
     /// The newest base backup that is complete at or before `lsn`, and why newer ones are not taken.
-    fn newest_before(
+    async fn newest_before(
         &self,
         reader: &PathReader<'_>,
         bases: &[&'a Label],
@@ -135,7 +141,7 @@ impl<'a> Planner<'a> {
         let passed_over = bases.iter().take_while(|base| base.stop > lsn).map(|base| stops_late(base)).collect();
         match bases.iter().find(|base| base.stop <= lsn) {
             Some(base) => Ok((base, passed_over)),
-            None => Err(self.none_fits(reader.path(), bases, passed_over)),
+            None => Err(self.none_fits(reader, bases, passed_over).await),
         }
     }
 

@@ -9,6 +9,7 @@ use walseal_common::terminal::Progress;
 use walseal_common::time::PgTimestamp;
 use walseal_common::timeline::{Branch, TimelineHistory};
 
+use super::holding::Holding;
 use super::inventory::Inventory;
 use super::path::Path;
 use super::reader::{PathReader, ReadError};
@@ -234,16 +235,24 @@ impl<'a> Planner<'a> {
     }
 
     /// No base backup of the path fits.
-    pub(super) fn none_fits(&self, path: &Path<'_>, bases: &[&Label], passed_over: Vec<PassedOver>) -> PlanError {
+    pub(super) async fn none_fits(
+        &self,
+        reader: &PathReader<'_>,
+        bases: &[&Label],
+        passed_over: Vec<PassedOver>,
+    ) -> PlanError {
         if let ([only], [reason], Some(_)) = (bases, passed_over.as_slice(), &self.request.base) {
             return self.unfit(only, reason.why.clone());
         }
+        let path = reader.path();
         let reachable = |base: &&&Label| path.contiguous_end(base.start) >= base.stop;
         let earliest = match bases.iter().rev().find(reachable) {
             Some(first) => {
-                let time = match first.highest_time {
-                    Some(time) => format!(" (the last transaction there is of {})", PgTimestamp::from_jiff(time)),
-                    None => String::new(),
+                let time = match reader.holding(first, |_| false).await {
+                    Ok(Holding::Transaction(time)) => format!(" (the last transaction there is of {time})"),
+                    Ok(Holding::Checkpoint(time)) => format!(" (all there ended by {time})"),
+                    Ok(Holding::Unknown) => String::new(),
+                    Err(error) => return error.into(),
                 };
                 format!(
                     "The earliest point that can be reached is {}{time}: --to immediate --base {}",
@@ -288,4 +297,16 @@ pub(super) fn holds_later(base: &Label, later: &TransactionPoint) -> PassedOver 
         base.stop, later.xid, later.time
     );
     PassedOver { id: base.id.clone(), why }
+}
+
+/// Why a base backup is passed over for a target time although no later transaction is known in its own WAL.
+pub(super) fn may_hold_later(base: &Label, holding: Holding) -> PassedOver {
+    let held = match holding {
+        Holding::Transaction(time) => format!("holds a transaction of {time}, later than the target"),
+        Holding::Checkpoint(time) => {
+            format!("may hold later transactions than the target: all that is known is that they ended by {time}")
+        }
+        Holding::Unknown => "may hold later transactions than the target: nothing tells when they ended".to_owned(),
+    };
+    PassedOver { id: base.id.clone(), why: format!("it is complete only at {}, and {held}", base.stop) }
 }

@@ -24,7 +24,7 @@ pub struct Window {
     pub from: Lsn,
     /// The last point: end of WAL without a hole.
     pub to: Lsn,
-    /// The earliest time that can be asked for: the highest transaction time up to `from`, where one is known.
+    /// The earliest time that can be asked for: no transaction up to `from` ended later, as far as anything tells.
     pub from_time: Option<PgTimestamp>,
     /// Time of the last transaction; none where the window has none.
     pub to_time: Option<PgTimestamp>,
@@ -79,7 +79,7 @@ async fn windows_of(
                 timeline: history.timeline,
                 from: first.stop,
                 to: extent.end,
-                from_time: first.highest_time.map(PgTimestamp::from_jiff),
+                from_time: reader.holding(first, |_| false).await?.until(),
                 to_time: last.map(|point| point.time),
                 bases: bases.iter().map(|base| base.id.clone()).collect(),
                 damaged: gap.map_or_else(Vec::new, |gap| path.damaged_in(gap).map(|d| d.name.to_string()).collect()),

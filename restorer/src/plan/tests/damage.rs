@@ -54,6 +54,7 @@ async fn a_damaged_segment_is_named_where_it_is_needed_with_what_can_be_reached_
     // And so does what does not need it.
     assert_eq!(day.plan("latest").await.expect("from the later base backup").stop, wal.end());
     assert_eq!(day.plan("xid:710").await.expect("from the later base backup").stop, commit_710.end);
+    assert_eq!(day.plan(&at("10:01:00")).await.expect("from the earlier one").stop, day.abort_703.start);
     assert_eq!(day.plan("immediate").await.expect("from the later one").stop, stop);
 }
 
