@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod cmd;
+pub mod damage;
 pub mod fetch;
 pub mod instance;
 pub mod plan;

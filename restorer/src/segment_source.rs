@@ -4,12 +4,14 @@
 //! section 5 of `docs/FORMAT.md` says how they make up one. Everything that recovery or a plan reads of WAL comes
 //! through [`read_segment`].
 
-use futures_util::stream::{self, StreamExt, TryStreamExt};
+use futures_util::stream::{self, StreamExt};
 use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::repository::{Cover, ObjectName, Repository, RepositoryError};
 use walseal_common::seal::{CompareKey, Identity, MAX_PLAINTEXT, SealError, WalSection};
 use walseal_common::segment::{SegmentName, SegmentNumber, SegmentSize};
 use walseal_common::timeline::Branch;
+
+use crate::damage::Damage;
 
 /// How often a segment is looked at anew when its objects change while they are read: tails go away once the whole
 /// segment is there, so the second look finds that one.
@@ -30,11 +32,14 @@ pub struct SegmentBytes {
     /// The highest LSN of this segment that any object speaks of. Beyond `valid_end` it proves a hole: bytes that
     /// were durable once and cannot be had now.
     pub known_end: Lsn,
+    /// Objects that cannot be used, of bytes that no other object holds; `valid_end` lies before them.
+    pub lost: Vec<Damage>,
 }
 
 impl std::fmt::Debug for SegmentBytes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "SegmentBytes(valid to {}, known to {}, whole: {})", self.valid_end, self.known_end, self.whole)
+        let SegmentBytes { valid_end, known_end, whole, lost, .. } = self;
+        write!(f, "SegmentBytes(valid to {valid_end}, known to {known_end}, whole: {whole}, lost: {lost:?})")
     }
 }
 
@@ -110,6 +115,21 @@ impl SegmentError {
         }
     }
 
+    /// The objects that it is about, where it is about no more than those.
+    pub fn damage(&self, repository: &Repository) -> Vec<Damage> {
+        let named = |name: &str, why: String| Some(Damage { name: name.parse().ok()?, why });
+        match self {
+            SegmentError::Repository(error) => Damage::of(error, repository.cluster()).into_iter().collect(),
+            SegmentError::Misplaced { name, found, expected } => {
+                named(name, format!("its header says {found}, its name {expected}")).into_iter().collect()
+            }
+            SegmentError::Disagreement { first, second, .. } | SegmentError::Incomparable { first, second, .. } => {
+                [first, second].into_iter().filter_map(|name| named(name, self.to_string())).collect()
+            }
+            SegmentError::Missing { .. } | SegmentError::Unsteady { .. } => Vec::new(),
+        }
+    }
+
     /// Whether there is just nothing of the segment.
     pub fn is_missing(&self) -> bool {
         matches!(self, SegmentError::Missing { .. })
@@ -119,10 +139,11 @@ impl SegmentError {
 /// Reads segment `segment` of `branch` up to its valid end.
 ///
 /// One get where the whole segment is one object; else two listings and as many gets as the fewest pieces that cover
-/// it. Memory: one segment, and four objects.
+/// it. An object that is damaged is left out where others hold the same bytes; where they do not, the bytes end before it.
+/// Memory: one segment, and four objects.
 ///
 /// Errors: [`SegmentError::Missing`] when no object holds anything of it; pieces that do not agree; an object that is
-/// not what a trusted writer signed; none of `identities` opens it; the store.
+/// not what a trusted writer signed, and nothing before it can be had; none of `identities` opens it; the store.
 pub async fn read_segment(
     repository: &Repository,
     branch: Branch,
@@ -132,15 +153,17 @@ pub async fn read_segment(
 ) -> Result<SegmentBytes, SegmentError> {
     let name = SegmentName::new(branch.timeline, segment, size);
     let source = Source { repository, branch, range: segment.range(size), name, size, identities };
+    let mut lost = Lost::default();
+    let whole = ObjectName::Wal(branch, name, None);
     for _ in 0..LOOKS {
-        if size.bytes() <= MAX_PLAINTEXT {
-            match source.piece(ObjectName::Wal(branch, name, None), source.range).await {
+        if size.bytes() <= MAX_PLAINTEXT && !lost.holds(&whole) {
+            match source.piece(whole.clone(), source.range).await {
                 Ok(piece) => return source.join(vec![piece], source.range.end).await,
                 Err(error) if is_gone(&error) => {}
-                Err(error) => return Err(error),
+                Err(error) => lost.add(error, repository)?,
             }
         }
-        match source.joined_pieces().await {
+        match source.joined_pieces(&mut lost).await {
             Ok(Some(bytes)) => return Ok(bytes),
             Ok(None) => {}
             Err(error) if is_gone(&error) => {}
@@ -152,6 +175,25 @@ pub async fn read_segment(
 
 fn is_gone(error: &SegmentError) -> bool {
     matches!(error, SegmentError::Repository(error) if error.is_not_found())
+}
+
+/// Objects of the segment that turned out to be of no use, in the order in which they did.
+#[derive(Default)]
+struct Lost(Vec<(Damage, SegmentError)>);
+
+impl Lost {
+    fn holds(&self, name: &ObjectName) -> bool {
+        self.0.iter().any(|(damage, _)| damage.name == *name)
+    }
+
+    /// Notes the object that `error` is about. Errors: it is about something else.
+    fn add(&mut self, error: SegmentError, repository: &Repository) -> Result<(), SegmentError> {
+        match error.damage(repository).into_iter().next() {
+            Some(damage) if !self.holds(&damage.name) => self.0.push((damage, error)),
+            _ => return Err(error),
+        }
+        Ok(())
+    }
 }
 
 /// One object's share of the segment.
@@ -172,27 +214,24 @@ struct Source<'a> {
 
 impl Source<'_> {
     /// The segment from parts, partial and tails; `None` when it became whole meanwhile.
-    async fn joined_pieces(&self) -> Result<Option<SegmentBytes>, SegmentError> {
+    async fn joined_pieces(&self, lost: &mut Lost) -> Result<Option<SegmentBytes>, SegmentError> {
         // Tails are listed before `wal/`: a tail goes only once its bytes lie there, so that nothing slips through.
         let tails = self.repository.tails(self.branch, self.name).await?;
         let mut available: Vec<(LsnRange, ObjectName)> =
             tails.into_iter().map(|range| (range, ObjectName::Tail(self.branch, self.name, range))).collect();
-        let mut partial = None;
         for name in self.stored_names().await? {
             match &name {
-                ObjectName::Wal(_, _, None) if self.size.bytes() <= MAX_PLAINTEXT => return Ok(None),
+                ObjectName::Wal(_, _, None) if self.size.bytes() <= MAX_PLAINTEXT => {
+                    if !lost.holds(&name) {
+                        return Ok(None);
+                    }
+                    available.push((self.range, name));
+                }
                 ObjectName::Wal(_, _, Some(part)) if self.size.bytes() > MAX_PLAINTEXT => {
                     let start = self.range.start.advance(u64::from(*part) * MAX_PLAINTEXT);
                     available.push((LsnRange { start, end: start.advance(MAX_PLAINTEXT) }, name));
                 }
-                ObjectName::Partial(..) => {
-                    let (signed, _) = self.repository.read_header(&name).await?;
-                    if let Some(section) = signed.header.wal {
-                        let range = LsnRange { start: section.start, end: section.end };
-                        available.push((range, name.clone()));
-                        partial = Some(range);
-                    }
-                }
+                ObjectName::Partial(..) => available.push((self.partial_range(&name, lost).await?, name)),
                 _ => {}
             }
         }
@@ -202,20 +241,76 @@ impl Source<'_> {
             let (branch, segment, store) = (self.branch, self.name, self.repository.describe());
             return Err(SegmentError::Missing { branch, segment, store });
         };
-        // One of equal pieces is enough; the partial outlives the tails.
-        available.retain(|(range, name)| Some(*range) != partial || matches!(name, ObjectName::Partial(..)));
-        let ranges: Vec<LsnRange> = available.iter().map(|(range, _)| *range).collect();
-        let chosen: Vec<(LsnRange, ObjectName)> = Cover::of(self.range.start, &ranges)
-            .pieces
-            .into_iter()
-            .filter_map(|range| available.iter().find(|(there, _)| *there == range).cloned())
-            .collect();
-        let pieces: Vec<Piece> = stream::iter(chosen)
-            .map(|(range, name)| self.piece(name, range))
-            .buffered(READS_AT_ONCE)
-            .try_collect()
-            .await?;
-        self.join(pieces, known_end).await.map(Some)
+        let pieces = self.best_pieces(&available, lost).await?;
+        let end = pieces.last().map_or(self.range.start, |piece| piece.section.end);
+        let uncovered = |(damage, _): &&(Damage, SegmentError)| {
+            available.iter().any(|(range, name)| *name == damage.name && range.end > end)
+        };
+        // What a store refuses it may give later; what is damaged stays so.
+        let fatal = |(_, error): &&(Damage, SegmentError)| {
+            pieces.is_empty() || matches!(error, SegmentError::Repository(RepositoryError::Store(_)))
+        };
+        if let Some((_, error)) = lost.0.iter().filter(uncovered).find(fatal) {
+            return Err(error.clone());
+        }
+        let still_lost = lost.0.iter().filter(uncovered).map(|(damage, _)| damage.clone()).collect();
+        for (damage, _) in lost.0.iter().filter(|lost| !uncovered(lost)) {
+            tracing::warn!("{damage}; it is left out, because other objects hold the same WAL");
+        }
+        let joined = self.join(pieces, known_end).await?;
+        Ok(Some(SegmentBytes { lost: still_lost, ..joined }))
+    }
+
+    /// The bytes of a `.partial`, which only its header tells. One that cannot be read may hold anything of its segment.
+    async fn partial_range(&self, name: &ObjectName, lost: &mut Lost) -> Result<LsnRange, SegmentError> {
+        if lost.holds(name) {
+            return Ok(self.range);
+        }
+        match self.repository.read_header(name).await {
+            Ok((signed, _)) => {
+                let section = signed.header.wal;
+                Ok(section.map_or(self.range, |section| LsnRange { start: section.start, end: section.end }))
+            }
+            Err(error) if error.is_not_found() => Err(error.into()),
+            Err(error) => lost.add(error.into(), self.repository).map(|()| self.range),
+        }
+    }
+
+    /// Reads the fewest objects that reach furthest from the segment's start on, without those that are lost.
+    async fn best_pieces(
+        &self,
+        available: &[(LsnRange, ObjectName)],
+        lost: &mut Lost,
+    ) -> Result<Vec<Piece>, SegmentError> {
+        'looks: loop {
+            let usable = || available.iter().filter(|(_, name)| !lost.holds(name));
+            let partial = usable().find(|(_, name)| matches!(name, ObjectName::Partial(..))).map(|(range, _)| *range);
+            // One of equal pieces is enough; the partial outlives the tails.
+            let kept = |(range, name): &&(LsnRange, ObjectName)| {
+                Some(*range) != partial || matches!(name, ObjectName::Partial(..))
+            };
+            let candidates: Vec<&(LsnRange, ObjectName)> = usable().filter(kept).collect();
+            let ranges: Vec<LsnRange> = candidates.iter().map(|(range, _)| *range).collect();
+            let chosen: Vec<(LsnRange, ObjectName)> = Cover::of(self.range.start, &ranges)
+                .pieces
+                .into_iter()
+                .filter_map(|range| candidates.iter().find(|(there, _)| *there == range).map(|found| (*found).clone()))
+                .collect();
+            let mut reads = stream::iter(chosen).map(|(range, name)| self.piece(name, range)).buffered(READS_AT_ONCE);
+            let mut pieces = Vec::new();
+            while let Some(read) = reads.next().await {
+                match read {
+                    Ok(piece) => pieces.push(piece),
+                    Err(error) if is_gone(&error) => return Err(error),
+                    Err(error) => {
+                        drop(reads);
+                        lost.add(error, self.repository)?;
+                        continue 'looks;
+                    }
+                }
+            }
+            return Ok(pieces);
+        }
     }
 
     /// Names below `wal/` that belong to this segment: itself, its parts, its partial.
@@ -279,7 +374,7 @@ impl Source<'_> {
         }
         let valid_end = self.range.start.advance(bytes.len() as u64);
         bytes.resize(usize::try_from(self.size.bytes()).unwrap_or(bytes.len()), 0);
-        Ok(SegmentBytes { bytes, valid_end, whole: valid_end == self.range.end, known_end })
+        Ok(SegmentBytes { bytes, valid_end, whole: valid_end == self.range.end, known_end, lost: Vec::new() })
     }
 
     async fn compare_key(&self) -> Result<CompareKey, SegmentError> {

@@ -45,11 +45,7 @@ impl WalListing {
 
     /// All pieces of a segment that is not whole: tails, and parts of one over 16 MiB.
     pub fn pieces_of(&self, number: SegmentNumber) -> Vec<LsnRange> {
-        let start = number.start(self.segment_size);
-        let part = |part: &u8| {
-            let start = start.advance(u64::from(*part) * MAX_PLAINTEXT);
-            LsnRange { start, end: start.advance(MAX_PLAINTEXT) }
-        };
+        let part = |part: &u8| part_range(number, *part, self.segment_size);
         self.tails_of(number).iter().copied().chain(self.parts_of(number).iter().map(part)).collect()
     }
 
@@ -90,6 +86,71 @@ impl WalListing {
         [runs, tails, parts, partials].into_iter().flatten().max()
     }
 
+    /// All objects of a segment, whole or in pieces.
+    pub fn objects_of(&self, number: SegmentNumber) -> Vec<ObjectName> {
+        let (branch, size) = (self.branch, self.segment_size);
+        let segment = SegmentName::new(branch.timeline, number, size);
+        let part = |part: &u8| ObjectName::Wal(branch, segment, Some(*part));
+        let mut names: Vec<ObjectName> = match self.has_segment(number) {
+            true if parts(size) == 1 => vec![ObjectName::Wal(branch, segment, None)],
+            // At most 64 parts: 1 GiB in 16 MiB.
+            true => (0..parts(size) as u8).map(|number| part(&number)).collect(),
+            false => self.parts_of(number).iter().map(part).collect(),
+        };
+        names.extend(self.partials.contains(&segment).then_some(ObjectName::Partial(branch, segment)));
+        names.extend(self.tails_of(number).iter().map(|tail| ObjectName::Tail(branch, segment, *tail)));
+        names
+    }
+
+    /// Forgets an object that cannot be used. Returns the bytes that it was there for (of a `.partial`, which only its header
+    /// tells, the whole segment); `None` when this listing does not know it.
+    pub fn leave_out(&mut self, name: &ObjectName) -> Option<LsnRange> {
+        let size = self.segment_size;
+        match name {
+            ObjectName::Wal(branch, segment, part) if *branch == self.branch => {
+                let number = segment.number(size)?;
+                let range = part.map_or(number.range(size), |part| part_range(number, part, size));
+                if self.has_segment(number) {
+                    self.cut_run(number.range(size));
+                    if let Some(lost) = part {
+                        // At most 64 parts: 1 GiB in 16 MiB.
+                        let others = (0..parts(size) as u8).filter(|other| other != lost).collect();
+                        self.parts.insert(number, others);
+                    }
+                    return Some(range);
+                }
+                let seen = self.parts.get_mut(&number)?;
+                let before = seen.len();
+                seen.retain(|other| Some(*other) != *part);
+                (seen.len() < before).then_some(range)
+            }
+            ObjectName::Tail(branch, segment, range) if *branch == self.branch => {
+                let tails = self.tails.get_mut(&segment.number(size)?)?;
+                let before = tails.len();
+                tails.retain(|tail| tail != range);
+                (tails.len() < before).then_some(*range)
+            }
+            ObjectName::Partial(branch, segment) if *branch == self.branch => {
+                let before = self.partials.len();
+                self.partials.retain(|partial| partial != segment);
+                (self.partials.len() < before).then_some(segment.number(size)?.range(size))
+            }
+            _ => None,
+        }
+    }
+
+    fn cut_run(&mut self, out: LsnRange) {
+        let runs = std::mem::take(&mut self.runs);
+        self.runs = runs
+            .into_iter()
+            .flat_map(|run| {
+                let before = LsnRange { start: run.start, end: run.end.min(out.start) };
+                let after = LsnRange { start: run.start.max(out.end), end: run.end };
+                [before, after].into_iter().filter(|rest| rest.start < rest.end)
+            })
+            .collect();
+    }
+
     /// Whether the branch holds nothing.
     pub fn is_empty(&self) -> bool {
         self.runs.is_empty() && self.partials.is_empty() && self.tails.is_empty() && self.parts.is_empty()
@@ -99,6 +160,12 @@ impl WalListing {
 /// How many parts a whole segment has: none of its own when it fits one object.
 fn parts(size: SegmentSize) -> u64 {
     size.bytes().div_ceil(MAX_PLAINTEXT)
+}
+
+/// The bytes of a part of a segment over 16 MiB.
+fn part_range(number: SegmentNumber, part: u8, size: SegmentSize) -> LsnRange {
+    let start = number.start(size).advance(u64::from(part) * MAX_PLAINTEXT);
+    LsnRange { start, end: start.advance(MAX_PLAINTEXT) }
 }
 
 /// Folds names, in order, into runs.
@@ -242,5 +309,48 @@ impl Repository {
             after = Some(last.key.clone());
             page.iter().filter_map(|meta| meta.key.parse().ok()).for_each(&mut each);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::timeline::{SystemIdentifier, TimelineHistory, TimelineId};
+
+    fn listing(mib: u64) -> WalListing {
+        let branch = TimelineHistory::root(TimelineId::FIRST).branch(SystemIdentifier(7));
+        let segment_size = SegmentSize::new(mib << 20).expect("a legal size");
+        let run = LsnRange { start: SegmentNumber(3).start(segment_size), end: SegmentNumber(6).end(segment_size) };
+        let (partials, tails, parts) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        WalListing { branch, segment_size, runs: vec![run], partials, tails, parts }
+    }
+
+    fn whole(listing: &WalListing, number: u64, part: Option<u8>) -> ObjectName {
+        let segment = SegmentName::new(TimelineId::FIRST, SegmentNumber(number), listing.segment_size);
+        ObjectName::Wal(listing.branch, segment, part)
+    }
+
+    #[test]
+    fn i2_a_segment_that_is_left_out_is_a_hole() {
+        let mut listing = listing(1);
+        let five = whole(&listing, 5, None);
+        assert_eq!(listing.leave_out(&five), Some(SegmentNumber(5).range(listing.segment_size)));
+        assert_eq!(listing.leave_out(&five), None, "it is not known any more");
+        assert_eq!(listing.contiguous_end(Lsn(0x30_0000)), Lsn(0x50_0000));
+        assert_eq!(listing.highest(), Some(Lsn(0x70_0000)));
+        assert!(listing.has_segment(SegmentNumber(6)) && !listing.has_segment(SegmentNumber(5)));
+    }
+
+    #[test]
+    fn case_18_the_other_parts_of_a_large_segment_stay() {
+        let mut listing = listing(64);
+        let lost = whole(&listing, 4, Some(2));
+        let start = SegmentNumber(4).start(listing.segment_size);
+        let range = LsnRange { start: start.advance(2 * MAX_PLAINTEXT), end: start.advance(3 * MAX_PLAINTEXT) };
+        assert_eq!(listing.leave_out(&lost), Some(range));
+        assert_eq!(listing.contiguous_end(SegmentNumber(3).start(listing.segment_size)), range.start);
+        assert_eq!(listing.parts_of(SegmentNumber(4)), [0, 1, 3]);
+        assert_eq!(listing.objects_of(SegmentNumber(4)).len(), 3);
+        assert_eq!(listing.objects_of(SegmentNumber(5)).len(), 4);
     }
 }

@@ -94,4 +94,17 @@ impl SealError {
     pub fn is_permanent(&self) -> bool {
         !matches!(self, SealError::NoEntropy(_))
     }
+
+    /// Whether it is this one object that nobody can use, so that whoever does not need it can go on. Not so when the
+    /// reader lacks a key or trust: then all objects of that writer or for that recipient are alike.
+    pub fn is_damage(&self) -> bool {
+        !matches!(
+            self,
+            SealError::UntrustedWriter(_)
+                | SealError::WrongRole { .. }
+                | SealError::WrongIdentity(_)
+                | SealError::NoEntropy(_)
+                | SealError::Sealing(_)
+        )
+    }
 }

@@ -16,6 +16,9 @@ use crate::plan::{Inventory, PlanError, ends};
 
 const SCHEMA: Schema = Schema { name: "list", version: 1 };
 
+/// Objects of no use that are named on a terminal.
+const MOST_NAMED: usize = 20;
+
 /// What `list` is told.
 #[derive(clap::Args, Debug)]
 pub struct Arguments {
@@ -35,6 +38,8 @@ struct Listing {
     bases: Vec<Base>,
     /// Base backups whose label does not verify.
     unusable: Vec<Unusable>,
+    /// Objects of WAL that were found to be of no use. Not all objects are read for this.
+    damaged: Vec<Damaged>,
     /// Why branches are left out.
     unreadable: Vec<String>,
 }
@@ -60,12 +65,23 @@ struct Unusable {
     why: String,
 }
 
+#[derive(Serialize)]
+struct Damaged {
+    name: String,
+    branch: Branch,
+    /// The bytes that it is there for.
+    start: Lsn,
+    end: Lsn,
+    why: String,
+}
+
 /// Shows windows and base backups.
 pub async fn run(arguments: &Arguments, access: &Access) -> Result<(), Failure> {
-    let inventory = Inventory::read(&access.repository, &access.identities)
+    let mut inventory = Inventory::read(&access.repository, &access.identities)
         .await
         .map_err(|error| refusal(&PlanError::from(error)))?;
-    let found = windows(&access.repository, &access.identities, &inventory).await.map_err(|error| refusal(&error))?;
+    let found = windows(&access.repository, &access.identities, &mut inventory).await;
+    let found = found.map_err(|error| refusal(&error))?;
     let listing = Listing::new(&inventory, found);
     if arguments.json {
         let text = to_json(SCHEMA, &listing).map_err(|error| Failure::from_error("print the list", &error))?;
@@ -92,6 +108,15 @@ impl Listing {
             suspect: label.suspect,
         });
         let unusable = inventory.unusable.iter().map(|base| Unusable { id: base.id.clone(), why: base.why.clone() });
+        let damaged = inventory.branches.values().flat_map(|facts| {
+            facts.damaged.iter().map(|(held, damage)| Damaged {
+                name: damage.name.to_string(),
+                branch: facts.branch,
+                start: held.start,
+                end: held.end,
+                why: damage.why.clone(),
+            })
+        });
         Listing {
             repository: inventory.store.clone(),
             cluster: inventory.identity.cluster.to_string(),
@@ -100,6 +125,7 @@ impl Listing {
             windows,
             bases: bases.collect(),
             unusable: unusable.collect(),
+            damaged: damaged.collect(),
             unreadable: ends(inventory).unreadable.iter().map(ToString::to_string).collect(),
         }
     }
@@ -139,10 +165,8 @@ impl Listing {
             if let Some(gap) = &window.gap {
                 let size = units::size(gap.len());
                 let timeline = window.timeline.number();
-                text.push_str(&format!(
-                    "Gap on timeline {timeline}: {} to {} ({size}) is missing.\n",
-                    gap.start, gap.end
-                ));
+                let what = if window.damaged.is_empty() { "is missing" } else { "is missing or not usable, see below" };
+                text.push_str(&format!("Gap on timeline {timeline}: {} to {} ({size}) {what}.\n", gap.start, gap.end));
             }
         }
         if !self.bases.is_empty() {
@@ -156,8 +180,10 @@ impl Listing {
                 ("", Align::Left),
             ]);
             for base in &self.bases {
-                let suspect = match base.suspect {
-                    0 => String::new(),
+                let in_a_window = self.windows.iter().any(|window| window.bases.contains(&base.id));
+                let remark = match base.suspect {
+                    0 if in_a_window => String::new(),
+                    0 => "in no window".to_owned(),
                     failures => format!("suspect: {failures} page checksum failure(s)"),
                 };
                 table.row([
@@ -167,13 +193,32 @@ impl Listing {
                     base.stop.to_string(),
                     units::size(base.cluster_size),
                     units::size(base.stored_size),
-                    suspect,
+                    remark,
                 ]);
             }
             text.push_str(&format!("\n{}\n", table.render(look)));
         }
         for base in &self.unusable {
-            text.push_str(&format!("\nNot usable: base backup {}: {}\n", base.id, base.why));
+            text.push_str(&format!(
+                "\nNot usable: base backup {}: its label (base/{}/label): {}\n",
+                base.id, base.id, base.why
+            ));
+        }
+        for damaged in self.damaged.iter().take(MOST_NAMED) {
+            text.push_str(&format!(
+                "\nNot usable: {}, with the WAL from {} to {}: {}\n",
+                damaged.name, damaged.start, damaged.end, damaged.why
+            ));
+        }
+        if self.damaged.len() > MOST_NAMED {
+            text.push_str(&format!("\nand {} more; --json names them all\n", self.damaged.len() - MOST_NAMED));
+        }
+        if !self.damaged.is_empty() || !self.unusable.is_empty() {
+            text.push_str(
+                "\nNothing that needs an object which is not usable can be restored. If the store keeps older versions, or there \
+                 is another copy of the repository, put back what was written; a window that needs none of them begins with: \
+                 walseal-archiver backup\n",
+            );
         }
         for why in &self.unreadable {
             text.push_str(&format!("\nLeft out: {why}\n"));
@@ -191,6 +236,7 @@ fn time(time: Option<PgTimestamp>) -> String {
 mod tests {
     use walseal_common::config::Config;
     use walseal_common::lsn::LsnRange;
+    use walseal_common::repository::ObjectName;
 
     use super::*;
     use crate::sample::{SampleRepository, SampleWal};
@@ -217,8 +263,8 @@ mod tests {
     }
 
     async fn listing(sample: &SampleRepository) -> Listing {
-        let inventory = Inventory::read(&sample.repository, &sample.identities).await.expect("readable");
-        let found = windows(&sample.repository, &sample.identities, &inventory).await.expect("readable");
+        let mut inventory = Inventory::read(&sample.repository, &sample.identities).await.expect("readable");
+        let found = windows(&sample.repository, &sample.identities, &mut inventory).await.expect("readable");
         let mut listing = Listing::new(&inventory, found);
         listing.repository = "file:///srv/walseal".to_owned();
         listing
@@ -242,6 +288,92 @@ base backup                timeline  ended                   complete at   files
 20261121T110000Z-00000007         1  2026-11-21 11:00:00+00     0/500AB0  40 MiB   8 MiB
 "
         );
+    }
+
+    #[tokio::test]
+    async fn a_damaged_segment_ends_its_window_and_is_named_with_what_to_do() {
+        let sample = sample().await;
+        let name = sample.segment(sample.branch(), sample.size.number(Lsn(0x50_0000)));
+        let tail = LsnRange { start: Lsn(0x50_0000), end: Lsn(0x50_0AD8) };
+        sample.garble(&ObjectName::Tail(sample.branch(), name, tail));
+        let text = listing(&sample).await.render(Look::Plain).replace(&sample.branch().to_string(), "00000001-BRANCH");
+        assert_eq!(
+            text,
+            "\
+file:///srv/walseal: cluster 7437123456789012345, PostgreSQL 15, WAL segments of 1 MiB
+
+timeline  any second from         to                      WAL from        to  base backups
+       1  2026-11-21 10:00:01+00  2026-11-21 10:00:01+00  0/3000C8  0/400000             1
+Gap on timeline 1: 0/400000 to 0/500AD8 (1 MiB) is missing or not usable, see below.
+
+base backup                timeline  ended                   complete at   files  stored
+20261121T100000Z-00000007         1  2026-11-21 10:00:00+00     0/3000C8  40 MiB   8 MiB
+20261121T110000Z-00000007         1  2026-11-21 11:00:00+00     0/500AB0  40 MiB   8 MiB  in no window
+
+Not usable: tail/00000001-BRANCH/000000010000000000000005/0000000000500000-0000000000500AD8, with the WAL from 0/500000 to \
+             0/500AD8: the header's signature does not verify: these bytes are not what the writer signed
+
+Nothing that needs an object which is not usable can be restored. If the store keeps older versions, or there is another \
+             copy of the repository, put back what was written; a window that needs none of them begins with: \
+             walseal-archiver backup
+"
+        );
+    }
+
+    #[tokio::test]
+    async fn case_18_a_damaged_whole_segment_leaves_both_windows_beside_it() {
+        let sample = sample().await;
+        let branch = sample.branch();
+        // The window before is whole; the later one begins with a segment that cannot be read.
+        let mut wal = SampleWal::from(Lsn(0x60_0000));
+        let start = wal.checkpoint(710, "2026-11-21T12:00:00Z").start;
+        let stop = wal.commit(710, "2026-11-21T12:00:01Z").end;
+        wal.commit(711, "2026-11-21T12:01:00Z");
+        sample.put_wal(branch, &wal, Lsn(0x60_0000)).await;
+        sample.put_label(branch, start, stop, "2026-11-21T12:00:00Z", Some("2026-11-21T12:00:01Z")).await;
+        let first = ObjectName::Wal(branch, sample.segment(branch, sample.size.number(Lsn(0x30_0000))), None);
+        sample.garble(&first);
+        let listing = listing(&sample).await;
+        let spans: Vec<(Lsn, Lsn)> = listing.windows.iter().map(|window| (window.from, window.to)).collect();
+        assert_eq!(spans, [(Lsn(0x50_0AB0), Lsn(0x50_0AD8)), (stop, wal.end())]);
+        assert_eq!(listing.damaged.iter().map(|d| d.name.clone()).collect::<Vec<_>>(), [first.to_string()]);
+        let text = listing.render(Look::Plain);
+        assert!(text.contains(&format!("Not usable: {first}, with the WAL from 0/300000 to 0/400000")), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_damaged_label_is_named_and_the_other_base_backups_are_shown() {
+        let sample = sample().await;
+        let damaged: BaseId = "20261121T110000Z-00000007".parse().expect("an id");
+        sample.garble(&ObjectName::Label(damaged.clone()));
+        let listing = listing(&sample).await;
+        assert_eq!(
+            listing.bases.iter().map(|base| base.id.to_string()).collect::<Vec<_>>(),
+            ["20261121T100000Z-00000007"]
+        );
+        assert_eq!(listing.windows.len(), 1);
+        let text = listing.render(Look::Plain);
+        assert!(
+            text.contains(&format!("Not usable: base backup {damaged}: its label (base/{damaged}/label): ")),
+            "{text}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_is_not_trusted_is_no_damage() {
+        let mut sample = sample().await;
+        let branch = sample.branch();
+        let stranger = walseal_common::seal::WriterKey::generate().expect("random bytes");
+        sample.writer = stranger;
+        let mut wal = SampleWal::from(Lsn(0x50_0000));
+        wal.filler(2000);
+        wal.commit(702, "2026-11-21T11:06:00Z");
+        let tail = LsnRange { start: Lsn(0x50_0AD8), end: Lsn(0x50_0B00) };
+        wal.bytes.resize(0xB00, 0);
+        sample.put_tail(branch, tail, &wal.bytes).await;
+        let mut inventory = Inventory::read(&sample.repository, &sample.identities).await.expect("readable");
+        let error = windows(&sample.repository, &sample.identities, &mut inventory).await.expect_err("a stranger's");
+        assert!(error.to_string().contains("not a trusted writer"), "{error}");
     }
 
     #[tokio::test]

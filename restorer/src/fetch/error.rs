@@ -11,6 +11,7 @@ use walseal_common::store::StoreErrorKind;
 use walseal_common::timeline::{Branch, SystemIdentifier, TimelineId};
 use walseal_common::wal::WalError;
 
+use crate::damage::{Damage, sentence};
 use crate::rebuild::PlanFileError;
 use crate::segment_source::SegmentError;
 
@@ -52,6 +53,16 @@ pub enum FetchError {
         from: Lsn,
         /// What is known beyond, as a clause.
         known: String,
+    },
+    /// Objects that cannot be used, and no others that hold the same WAL.
+    #[error("WAL of branch {branch} is damaged from {from} on, and no other object holds it: {}", sentence(.objects))]
+    Damaged {
+        /// The branch.
+        branch: Branch,
+        /// The first byte that cannot be had.
+        from: Lsn,
+        /// What is wrong with which object.
+        objects: Vec<Damage>,
     },
     /// Two branches of that number, and no plan that chose.
     #[error(

@@ -175,6 +175,9 @@ impl Fetcher {
             Err(error) => return Err(error.into()),
         }
         let segment = read_segment(&self.repository, branch, number, size, &self.identities).await?;
+        if !segment.lost.is_empty() {
+            return Err(FetchError::Damaged { branch, from: segment.valid_end, objects: segment.lost });
+        }
         delivery::deliver(target, &segment.bytes)?;
         Ok(Outcome::Delivered)
     }

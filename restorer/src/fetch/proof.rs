@@ -43,6 +43,9 @@ impl Fetcher {
         {
             return Ok(()); // Recovery leaves this timeline before the zeros.
         }
+        if !segment.lost.is_empty() {
+            return Err(FetchError::Damaged { branch, from: end, objects: segment.lost.clone() });
+        }
         if segment.known_end > end {
             return Err(hole(branch, end, format!("pieces of the segment reach to {}", segment.known_end)));
         }

@@ -235,3 +235,22 @@ async fn backup_and_partial_files_are_not_there_unless_they_are_known() {
     assert_eq!(bed.delivered().len() as u64, MIB);
     assert_eq!(segment_name(5), "000000010000000000000005");
 }
+
+#[tokio::test]
+async fn case_01_a_damaged_tail_is_no_end_unless_recovery_leaves_the_timeline_before_it() {
+    let bed = Bed::new(3, 5000).await;
+    let end = bed.wal.end();
+    let more = LsnRange { start: end, end: end.advance(800) };
+    let mut longer = bed.wal.clone();
+    longer.filler(2000);
+    let segment = longer.slice(LsnRange { start: Lsn(5 * MIB), end: longer.end() });
+    bed.sample.put_tail(bed.branch(), more, segment).await;
+    let tail = ObjectName::Tail(bed.branch(), segment_name(5).parse().expect("a name"), more);
+    bed.sample.garble(&tail);
+    let error = bed.fetch(&segment_name(5)).await.expect_err("there was more");
+    assert!(matches!(error, FetchError::Damaged { from, .. } if from == end), "{error}");
+    assert!(error.to_string().contains(&tail.to_string()) && error.is_permanent(), "{error}");
+    let child = bed.child_history(2, end);
+    let planned = bed.planned(vec![(bed.root(), end, more.end), (child, Lsn(6 * MIB), end)]);
+    assert_eq!(planned.fetch(&segment_name(5)).await.expect("enough of it"), Outcome::Delivered);
+}

@@ -24,7 +24,7 @@ impl Planner<'_> {
         let size = path.size();
         // Names are hints; the headers at both ends are read and verified.
         let (first, last) = (size.number(base.start), size.number(Lsn(stop.0.saturating_sub(1))));
-        reader.hints(&[first, last]).await?;
+        reader.verify(&[first, last]).await?;
         let last_before = reader.last_transaction(LsnRange { start: base.start, end: stop }).await?;
         let after = LsnRange { start: stop, end: end.max(stop) };
         let first_after = match self.request.target {
@@ -92,6 +92,13 @@ impl Planner<'_> {
         }
         for unusable in self.inventory.unusable.iter().filter(|unusable| unusable.id > *base) {
             warnings.push(format!("The newer base backup {} cannot be used: {}.", unusable.id, unusable.why));
+        }
+        let facts = path.steps.iter().filter_map(|step| path.facts(step));
+        for (held, damage) in facts.flat_map(|facts| &facts.damaged) {
+            warnings.push(format!(
+                "The WAL from {} to {} cannot be used ({damage}); this restore does not need it.",
+                held.start, held.end
+            ));
         }
         for step in path.steps.iter().filter(|step| step.branch != path.branch()) {
             let missing = path.facts(step).and_then(|facts| facts.history.as_ref().err());

@@ -4,7 +4,7 @@ use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::repository::Label;
 use walseal_common::time::PgTimestamp;
 
-use super::planner::{Decision, Planner, holds_later, stops_late};
+use super::planner::{Decision, Planner, holds_later, may_hold_later, stops_late};
 use super::reader::PathReader;
 use super::refusal::PlanError;
 
@@ -15,7 +15,7 @@ impl<'a> Planner<'a> {
     async fn wal_of(&self, reader: &PathReader<'_>, base: &Label) -> Result<LsnRange, PlanError> {
         let end = reader.path().contiguous_end(base.start);
         if end < base.stop {
-            return Err(self.gap(reader, base.start, end, base.stop).await);
+            return Err(self.gap(reader, end, base.stop).await);
         }
         Ok(LsnRange { start: base.start, end })
     }
@@ -26,12 +26,12 @@ impl<'a> Planner<'a> {
         reader: &PathReader<'_>,
         bases: Vec<&'a Label>,
     ) -> Result<Decision<'a>, PlanError> {
-        let Some(base) = bases.first() else { return Err(self.none_fits(reader.path(), &bases, Vec::new())) };
+        let Some(base) = bases.first() else { return Err(self.none_fits(reader, &bases, Vec::new()).await) };
         let wal = self.wal_of(reader, base).await?;
         // WAL beyond a hole was durable once: an end before it is not the latest moment (I6).
         let known = reader.path().known_end();
         if known > wal.end {
-            return Err(self.gap(reader, base.start, wal.end, known).await);
+            return Err(self.gap(reader, wal.end, known).await);
         }
         let last = reader.last_record(wal).await?;
         let stop = last.map_or(base.stop, |record| record.end.max(base.stop));
@@ -44,13 +44,14 @@ impl<'a> Planner<'a> {
         reader: &PathReader<'_>,
         bases: Vec<&'a Label>,
     ) -> Result<Decision<'a>, PlanError> {
-        let Some(base) = bases.first() else { return Err(self.none_fits(reader.path(), &bases, Vec::new())) };
+        let Some(base) = bases.first() else { return Err(self.none_fits(reader, &bases, Vec::new()).await) };
         self.wal_of(reader, base).await?;
         Ok(Decision { base, stop: base.stop, passed_over: Vec::new() })
     }
 
     /// PostgreSQL stops before the first commit or abort, in LSN order from the start of replay on, with a later time
-    /// (`recoveryStopsBefore`, `xlogrecovery.c`). A base backup fits when that record lies after its stop point.
+    /// (`recoveryStopsBefore`, `xlogrecovery.c`). A base backup fits when that record lies after its stop point, and it holds no
+    /// later transaction from before its start, which recovery would never see.
     pub(super) async fn to_time(
         &self,
         reader: &PathReader<'_>,
@@ -66,23 +67,28 @@ impl<'a> Planner<'a> {
             let dull = |hint: &walseal_common::seal::Transactions| {
                 hint.highest.is_none_or(|highest| !later(PgTimestamp::from_jiff(highest)))
             };
-            match reader.first_transaction(wal, |point| later(point.time), dull).await? {
-                Some(first) if first.lsn < base.stop => passed_over.push(holds_later(base, &first)),
-                Some(first) => {
-                    self.wal_of(reader, base).await?;
-                    return Ok(Decision { base, stop: first.lsn, passed_over });
-                }
-                None => {
-                    let known = reader.path().known_end().max(base.stop);
-                    if known > end {
-                        return Err(self.gap(reader, base.start, end, known).await);
-                    }
-                    let last = reader.last_transaction(wal).await?;
-                    return Err(PlanError::TimeAfterEnd { request: Box::new(self.request.clone()), last, end });
-                }
+            let first = reader.first_transaction(wal, |point| later(point.time), dull).await?;
+            if let Some(first) = first.filter(|first| first.lsn < base.stop) {
+                passed_over.push(holds_later(base, &first));
+                continue;
             }
+            let holding = reader.holding(base, later).await?;
+            if holding.until().is_none_or(later) {
+                passed_over.push(may_hold_later(base, holding));
+                continue;
+            }
+            if let Some(first) = first {
+                self.wal_of(reader, base).await?;
+                return Ok(Decision { base, stop: first.lsn, passed_over });
+            }
+            let known = reader.path().known_end().max(base.stop);
+            if known > end {
+                return Err(self.gap(reader, end, known).await);
+            }
+            let last = reader.last_transaction(wal).await?;
+            return Err(PlanError::TimeAfterEnd { request: Box::new(self.request.clone()), last, end });
         }
-        Err(self.none_fits(reader.path(), &bases, passed_over))
+        Err(self.none_fits(reader, &bases, passed_over).await)
     }
 
     /// PostgreSQL stops after the first record that starts at or after the position; exclusive: before it.
@@ -92,7 +98,7 @@ impl<'a> Planner<'a> {
         bases: Vec<&'a Label>,
         lsn: Lsn,
     ) -> Result<Decision<'a>, PlanError> {
-        let (base, passed_over) = self.newest_before(reader, &bases, lsn)?;
+        let (base, passed_over) = self.newest_before(reader, &bases, lsn).await?;
         let wal = self.wal_of(reader, base).await?;
         match reader.first_record(lsn, wal).await? {
             Some(record) => {
@@ -102,7 +108,7 @@ impl<'a> Planner<'a> {
             None => {
                 let known = reader.path().known_end();
                 if known > wal.end {
-                    return Err(self.gap(reader, base.start, wal.end, known.max(lsn)).await);
+                    return Err(self.gap(reader, wal.end, known.max(lsn)).await);
                 }
                 let branch = reader.path().branch();
                 Err(PlanError::LsnAfterEnd { target: self.request.target.clone(), branch, end: wal.end })
@@ -117,16 +123,16 @@ impl<'a> Planner<'a> {
         bases: Vec<&'a Label>,
         stop: Lsn,
     ) -> Result<Decision<'a>, PlanError> {
-        let (base, passed_over) = self.newest_before(reader, &bases, stop)?;
+        let (base, passed_over) = self.newest_before(reader, &bases, stop).await?;
         let wal = self.wal_of(reader, base).await?;
         if wal.end < stop {
-            return Err(self.gap(reader, base.start, wal.end, stop).await);
+            return Err(self.gap(reader, wal.end, stop).await);
         }
         Ok(Decision { base, stop, passed_over })
     }
 
     /// The newest base backup that is complete at or before `lsn`, and why newer ones are not taken.
-    fn newest_before(
+    async fn newest_before(
         &self,
         reader: &PathReader<'_>,
         bases: &[&'a Label],
@@ -135,7 +141,7 @@ impl<'a> Planner<'a> {
         let passed_over = bases.iter().take_while(|base| base.stop > lsn).map(|base| stops_late(base)).collect();
         match bases.iter().find(|base| base.stop <= lsn) {
             Some(base) => Ok((base, passed_over)),
-            None => Err(self.none_fits(reader.path(), bases, passed_over)),
+            None => Err(self.none_fits(reader, bases, passed_over).await),
         }
     }
 
@@ -144,11 +150,6 @@ impl<'a> Planner<'a> {
         let from = bases.iter().map(|base| base.start).min().unwrap_or(Lsn::INVALID);
         let extents = reader.path().extents.iter().rev().filter(|extent| extent.end > from);
         extents.map(|extent| LsnRange { start: extent.start.max(from), end: extent.end }).collect()
-    }
-
-    fn span(ranges: &[LsnRange]) -> LsnRange {
-        let start = ranges.last().map_or(Lsn::INVALID, |range| range.start);
-        LsnRange { start, end: ranges.first().map_or(start, |range| range.end) }
     }
 
     /// Where recovery stops for a transaction: after its end; exclusive: before it.
@@ -166,7 +167,7 @@ impl<'a> Planner<'a> {
         }
         let branch = reader.path().branch();
         let others = self.other_branches(reader.path());
-        Err(PlanError::NoSuchTransaction { xid, branch, searched: Self::span(&ranges), others })
+        Err(PlanError::NoSuchTransaction { xid, branch, searched: ranges, others })
     }
 
     /// Where recovery stops for a name. PostgreSQL takes the first restore point of that name that it meets, so that with
@@ -186,8 +187,7 @@ impl<'a> Planner<'a> {
             [] => {
                 let branch = reader.path().branch();
                 let others = self.other_branches(reader.path());
-                let (name, searched) = (name.to_owned(), Self::span(&ranges));
-                Err(PlanError::NoSuchName { name, branch, searched, others })
+                Err(PlanError::NoSuchName { name: name.to_owned(), branch, searched: ranges, others })
             }
             [first, ..] if found.len() == 1 || self.request.base.is_some() => Ok(first.record.end),
             _ => {

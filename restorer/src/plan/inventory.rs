@@ -3,13 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use walseal_common::lsn::{Lsn, LsnRange};
-use walseal_common::repository::{
-    BaseId, Label, ObjectName, Repository, RepositoryError, RepositoryIdentity, WalListing,
-};
+use walseal_common::repository::{BaseId, Label, ObjectName, Repository, RepositoryError, RepositoryIdentity};
 use walseal_common::seal::{Identity, SIGNED_PREFIX_HINT, SignedHeader};
-use walseal_common::segment::SegmentNumber;
-use walseal_common::timeline::{Branch, TimelineHistory};
+use walseal_common::timeline::Branch;
+
+use super::facts::BranchFacts;
+use crate::damage::Damage;
 
 /// Small objects that are read at the same time.
 const READS_AT_ONCE: usize = 8;
@@ -36,21 +35,6 @@ pub struct UnusableBase {
     pub id: BaseId,
     /// What is wrong with its label.
     pub why: String,
-}
-
-/// What is known of one branch.
-#[derive(Clone, Debug)]
-pub struct BranchFacts {
-    /// The branch.
-    pub branch: Branch,
-    /// Its history, or why there is none to read.
-    pub history: Result<TimelineHistory, String>,
-    /// Its WAL, by name.
-    pub listing: WalListing,
-    /// Ranges of WAL without a hole, in order, by name (and by the headers of `.partial` objects).
-    pub extents: Vec<LsnRange>,
-    /// The highest position on this branch that anything speaks of: objects by name, stop points of base backups.
-    pub known_end: Lsn,
 }
 
 /// The inventory could not be taken.
@@ -96,8 +80,8 @@ impl Inventory {
     /// Reads what `repository` holds: identity, labels, histories (opened with `identities`), and the names of its WAL from the
     /// oldest base backup on.
     ///
-    /// Errors: [`InventoryError::NobodyTrusted`]; no repository there; the store. A single label or history that does
-    /// not verify is no error but a finding.
+    /// Errors: [`InventoryError::NobodyTrusted`]; no repository there; the store. A single label, history or `.partial` that
+    /// does not verify is no error but a finding.
     pub async fn read(repository: &Repository, identities: &[Identity]) -> Result<Inventory, InventoryError> {
         if repository.trust().is_empty() {
             let found = claimed_writers(repository).await?;
@@ -112,7 +96,7 @@ impl Inventory {
         branches.extend(bases.iter().map(|label| label.branch));
         let branches = stream::iter(branches)
             .map(|branch| async move {
-                let facts = read_branch(repository, identities, branch, size, from).await?;
+                let facts = BranchFacts::read(repository, identities, branch, size, from).await?;
                 Ok::<_, InventoryError>((branch, facts))
             })
             .buffered(READS_AT_ONCE)
@@ -125,6 +109,23 @@ impl Inventory {
             }
         }
         Ok(inventory)
+    }
+
+    /// Goes on without objects of WAL that are of no use. Whether that makes a difference: false when none of them is known
+    /// here.
+    pub async fn leave_out(&mut self, repository: &Repository, found: &[Damage]) -> Result<bool, InventoryError> {
+        let mut changed = false;
+        for damage in found {
+            let (ObjectName::Wal(branch, ..) | ObjectName::Partial(branch, _) | ObjectName::Tail(branch, ..)) =
+                damage.name
+            else {
+                continue;
+            };
+            if let Some(facts) = self.branches.get_mut(&branch) {
+                changed |= facts.leave_out(repository, damage).await?;
+            }
+        }
+        Ok(changed)
     }
 }
 
@@ -146,51 +147,13 @@ async fn read_labels(repository: &Repository) -> Result<(Vec<Label>, Vec<Unusabl
             // Only what the object itself says makes it unusable; a store that does not answer says nothing about it.
             Err(RepositoryError::Object { source, .. }) => unusable.push(UnusableBase { id, why: source.to_string() }),
             Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => match Damage::of(&error, repository.cluster()) {
+                Some(damage) => unusable.push(UnusableBase { id, why: damage.why }),
+                None => return Err(error.into()),
+            },
         }
     }
     Ok((bases, unusable))
-}
-
-async fn read_branch(
-    repository: &Repository,
-    identities: &[Identity],
-    branch: Branch,
-    size: walseal_common::segment::SegmentSize,
-    from: Option<SegmentNumber>,
-) -> Result<BranchFacts, InventoryError> {
-    let history = match repository.history(branch, identities).await {
-        Ok(history) => Ok(history),
-        Err(RepositoryError::Object { source, .. }) => Err(source.to_string()),
-        Err(error) if error.is_not_found() => Err("it is not in the repository".to_owned()),
-        Err(error) => return Err(error.into()),
-    };
-    let listing = repository.wal_listing(branch, size, from).await?;
-    let extents = extents(repository, &listing).await?;
-    let by_name = listing.highest().unwrap_or(Lsn::INVALID);
-    let known_end = extents.last().map_or(by_name, |extent| extent.end.max(by_name));
-    Ok(BranchFacts { branch, history, listing, extents, known_end })
-}
-
-/// The ranges without a hole: each begins with a whole segment, a tail or a partial.
-async fn extents(repository: &Repository, listing: &WalListing) -> Result<Vec<LsnRange>, InventoryError> {
-    let size = listing.segment_size;
-    let mut begins: BTreeSet<Lsn> = listing.runs.iter().map(|run| run.start).collect();
-    begins.extend(listing.tails.keys().chain(listing.parts.keys()).map(|number| number.start(size)));
-    begins.extend(listing.partials.iter().filter_map(|name| name.number(size)).map(|number| number.start(size)));
-    let mut extents: Vec<LsnRange> = Vec::new();
-    for start in begins {
-        if extents.last().is_some_and(|last| start < last.end) {
-            continue;
-        }
-        let end = repository.contiguous_end(listing, start).await?;
-        match extents.last_mut() {
-            Some(last) if last.end == start => last.end = end,
-            _ if end > start => extents.push(LsnRange { start, end }),
-            _ => {}
-        }
-    }
-    Ok(extents)
 }
 
 /// The writers that the objects of a repository claim, unverified: its identity, its newest base backup, and the first

@@ -5,7 +5,9 @@ use walseal_common::repository::Label;
 use walseal_common::segment::{SegmentNumber, SegmentSize};
 use walseal_common::timeline::{Branch, SystemIdentifier, TimelineHistory};
 
-use super::inventory::{BranchFacts, Inventory};
+use super::facts::BranchFacts;
+use super::inventory::Inventory;
+use crate::damage::Damage;
 
 /// One branch of a [`Path`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -105,6 +107,11 @@ impl<'a> Path<'a> {
         self.extents.iter().find(|extent| extent.start > lsn).copied()
     }
 
+    /// Objects of no use that are there for bytes of `range`.
+    pub fn damaged_in(&self, range: LsnRange) -> impl Iterator<Item = &'a Damage> {
+        self.steps.iter().filter_map(|step| self.facts(step)).flat_map(move |facts| facts.damaged_in(range))
+    }
+
     /// The branch whose object holds segment `number` on this path: the newest that has begun by then and holds anything of
     /// it, as PostgreSQL looks for it (`XLogFileReadAnyTLI`, `xlogrecovery.c`).
     pub fn branch_of(&self, number: SegmentNumber) -> Option<&Step> {
@@ -121,12 +128,17 @@ impl<'a> Path<'a> {
     }
 
     /// The parts of all branches' extents that lie on the path, joined. A child's first segment also holds what its parent
-    /// wrote in it before the switch (case 4), so that the child's extents count from that segment's start.
+    /// wrote in it before the switch (case 4), so that the child's extents count from that segment's start; and from there on
+    /// the parent's do not where the child holds anything, because PostgreSQL asks the child first.
     fn merged_extents(&self) -> Vec<LsnRange> {
         let mut clipped: Vec<LsnRange> = Vec::new();
-        for step in &self.steps {
+        for (index, step) in self.steps.iter().enumerate() {
             let from = self.size.align_down(step.begin);
-            let until = step.switch.unwrap_or(Lsn(u64::MAX));
+            let child_holds = |child: &Step| self.facts(child).is_some_and(|facts| facts.known_end > child.begin);
+            let until = match step.switch {
+                Some(switch) if self.steps.get(index + 1).is_some_and(child_holds) => self.size.align_down(switch),
+                switch => switch.unwrap_or(Lsn(u64::MAX)),
+            };
             for extent in self.facts(step).map_or(&[][..], |facts| facts.extents.as_slice()) {
                 let (start, end) = (extent.start.max(from), extent.end.min(until));
                 if start < end {

@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-use walseal_common::lsn::{Lsn, LsnRange};
+use walseal_common::lsn::Lsn;
 use walseal_common::repository::{Label, Repository};
 use walseal_common::seal::Identity;
 use walseal_common::terminal::Progress;
 use walseal_common::time::PgTimestamp;
 use walseal_common::timeline::{Branch, TimelineHistory};
 
+use super::holding::Holding;
 use super::inventory::Inventory;
 use super::path::Path;
-use super::reader::PathReader;
+use super::reader::{PathReader, ReadError};
 use super::refusal::PlanError;
 use super::target::TargetError;
 use super::{PassedOver, Plan, Request, Target, TransactionPoint, branches};
@@ -49,14 +50,21 @@ pub(super) async fn plan_patiently(
     }
     let mut looks = 0;
     loop {
-        let inventory = Inventory::read(repository, identities).await?;
-        let planned = Planner { repository, identities, inventory: &inventory, request, progress }.plan().await;
-        if looks == MORE_LOOKS || !matches!(planned, Err(PlanError::Gap { .. })) {
+        let mut inventory = Inventory::read(repository, identities).await?;
+        let planned = loop {
+            let planned = Planner { repository, identities, inventory: &inventory, request, progress }.plan().await;
+            // An object that is of no use is a hole: perhaps there is a way that does not need it.
+            match &planned {
+                Err(PlanError::Read(ReadError::Damaged(found))) if inventory.leave_out(repository, found).await? => {}
+                _ => break planned,
+            }
+        };
+        if looks == MORE_LOOKS || !matches!(planned, Err(PlanError::Gap(_))) {
             return planned;
         }
         looks += 1;
         if let Some(progress) = progress {
-            progress.message("WAL is missing on the way; looking again, in case it is being stored right now");
+            progress.message("WAL cannot be had on the way; looking again, in case it is being stored right now");
         }
         tokio::time::sleep(between).await;
     }
@@ -227,16 +235,24 @@ impl<'a> Planner<'a> {
     }
 
     /// No base backup of the path fits.
-    pub(super) fn none_fits(&self, path: &Path<'_>, bases: &[&Label], passed_over: Vec<PassedOver>) -> PlanError {
+    pub(super) async fn none_fits(
+        &self,
+        reader: &PathReader<'_>,
+        bases: &[&Label],
+        passed_over: Vec<PassedOver>,
+    ) -> PlanError {
         if let ([only], [reason], Some(_)) = (bases, passed_over.as_slice(), &self.request.base) {
             return self.unfit(only, reason.why.clone());
         }
+        let path = reader.path();
         let reachable = |base: &&&Label| path.contiguous_end(base.start) >= base.stop;
         let earliest = match bases.iter().rev().find(reachable) {
             Some(first) => {
-                let time = match first.highest_time {
-                    Some(time) => format!(" (the last transaction there is of {})", PgTimestamp::from_jiff(time)),
-                    None => String::new(),
+                let time = match reader.holding(first, |_| false).await {
+                    Ok(Holding::Transaction(time)) => format!(" (the last transaction there is of {time})"),
+                    Ok(Holding::Checkpoint(time)) => format!(" (all there ended by {time})"),
+                    Ok(Holding::Unknown) => String::new(),
+                    Err(error) => return error.into(),
                 };
                 format!(
                     "The earliest point that can be reached is {}{time}: --to immediate --base {}",
@@ -246,26 +262,12 @@ impl<'a> Planner<'a> {
             None => "None of them has its own WAL, so that nothing on this timeline can be reached".to_owned(),
         };
         let target = self.request.target.clone();
+        let mut passed_over = passed_over;
+        passed_over.extend(self.unusable().into_iter().map(|base| {
+            let why = format!("nobody knows where it is complete: {}", base.why);
+            PassedOver { id: base.id, why }
+        }));
         PlanError::NoBaseFits { target, branch: path.branch(), passed_over, earliest }
-    }
-
-    /// WAL is missing from `at` on.
-    pub(super) async fn gap(&self, reader: &PathReader<'_>, from: Lsn, at: Lsn, until: Lsn) -> PlanError {
-        let path = reader.path();
-        let end = path.next_extent(at).map_or(until, |extent| extent.start).max(at.advance(1));
-        let before = match reader.last_record(LsnRange { start: from, end: at.max(from) }).await {
-            Ok(before) => before,
-            Err(error) => return error.into(),
-        };
-        let holds = |step: &&super::path::Step| step.begin <= at;
-        let branch = path.steps.iter().rev().find(holds).or(path.steps.first()).map(|step| step.branch);
-        PlanError::Gap {
-            target: self.request.target.clone(),
-            missing: LsnRange { start: at, end },
-            branch: branch.unwrap_or(path.branch()),
-            size: path.size(),
-            before,
-        }
     }
 
     /// Other branches than the path's, for messages.
@@ -295,4 +297,16 @@ pub(super) fn holds_later(base: &Label, later: &TransactionPoint) -> PassedOver 
         base.stop, later.xid, later.time
     );
     PassedOver { id: base.id.clone(), why }
+}
+
+/// Why a base backup is passed over for a target time although no later transaction is known in its own WAL.
+pub(super) fn may_hold_later(base: &Label, holding: Holding) -> PassedOver {
+    let held = match holding {
+        Holding::Transaction(time) => format!("holds a transaction of {time}, later than the target"),
+        Holding::Checkpoint(time) => {
+            format!("may hold later transactions than the target: all that is known is that they ended by {time}")
+        }
+        Holding::Unknown => "may hold later transactions than the target: nothing tells when they ended".to_owned(),
+    };
+    PassedOver { id: base.id.clone(), why: format!("it is complete only at {}, and {held}", base.stop) }
 }

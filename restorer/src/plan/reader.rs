@@ -10,9 +10,10 @@ use walseal_common::repository::{ObjectName, Repository, RepositoryError};
 use walseal_common::seal::{Identity, MAX_PLAINTEXT, Transactions};
 use walseal_common::segment::{SegmentName, SegmentNumber};
 use walseal_common::terminal::Progress;
-use walseal_common::wal::{Event, PAGE_SIZE, PageHeader, Record, WalError, WalkEnd, WalkOptions, Walker};
+use walseal_common::wal::{Event, PAGE_SIZE, PageHeader, Record, WalkOptions, Walker};
 
 use super::path::Path;
+use crate::damage::{Damage, sentence};
 use crate::segment_source::{SegmentBytes, SegmentError, read_segment};
 
 /// Segments that are kept, because a record may have begun in the one before: bounds memory (I11).
@@ -30,22 +31,9 @@ pub enum ReadError {
     /// The repository did not give an object.
     #[error(transparent)]
     Repository(#[from] RepositoryError),
-    /// A segment's bytes are no WAL of this place.
-    #[error("segment {segment} is not readable as WAL: {source}; recovery would stop there")]
-    NotWal {
-        /// Which.
-        segment: SegmentName,
-        /// Why.
-        source: WalError,
-    },
-    /// Valid WAL ends before the bytes do.
-    #[error("segment {segment}: {end}; recovery would stop there")]
-    Broken {
-        /// In which segment.
-        segment: SegmentName,
-        /// Where and why.
-        end: WalkEnd,
-    },
+    /// Objects cannot be used, and no others hold the same WAL.
+    #[error("{}", sentence(.0))]
+    Damaged(Vec<Damage>),
     /// No object holds the segment.
     #[error("there is no WAL for segment number {0:?} on this path")]
     Nothing(SegmentNumber),
@@ -92,7 +80,8 @@ impl<'a> PathReader<'a> {
     ///
     /// Returns the end of the last whole record. Stops early at the end of a segment that is not whole.
     ///
-    /// Errors: a segment that is not there or not readable; WAL that is not valid.
+    /// Errors: [`ReadError::Damaged`] for objects that cannot be used, or whose content is no valid WAL; a segment that is not
+    /// there; the store.
     pub async fn visit(
         &self,
         first: SegmentNumber,
@@ -104,8 +93,8 @@ impl<'a> PathReader<'a> {
         let from = first.start(size);
         let mut number = self.beginning(first, floor).await?;
         let options = WalkOptions { system: Some(self.repository.cluster()), ..WalkOptions::default() };
-        let not_wal = |number, source| ReadError::NotWal { segment: self.name(number), source };
-        let mut walker = Walker::new(number.start(size), size, options).map_err(|source| not_wal(number, source))?;
+        let mut walker =
+            Walker::new(number.start(size), size, options).map_err(|source| self.not_wal(number, source))?;
         let mut flow = ControlFlow::Continue(());
         while number <= last && flow.is_continue() {
             let segment = self.segment(number).await?;
@@ -122,7 +111,7 @@ impl<'a> PathReader<'a> {
                 }
             });
             if flow.is_continue() {
-                walked.map_err(|end| ReadError::Broken { segment: self.name(number), end })?;
+                walked.map_err(|end| self.not_wal(number, end))?;
             }
             if end < number.end(size) {
                 break;
@@ -140,8 +129,7 @@ impl<'a> PathReader<'a> {
             let previous = number.0.checked_sub(1).map(SegmentNumber);
             let Some(previous) = previous.filter(|_| number.start(size) > floor) else { return Ok(number) };
             let segment = self.segment(number).await?;
-            let page = PageHeader::parse(&segment.bytes)
-                .map_err(|source| ReadError::NotWal { segment: self.name(number), source })?;
+            let page = PageHeader::parse(&segment.bytes).map_err(|source| self.not_wal(number, source))?;
             // Bytes of a record that a segment holds at most; a longer rest fills it to its end.
             let room = size.bytes() - size.bytes() / u64::from(PAGE_SIZE) * 24;
             let goes_on = page.continues_record() && (number == first || u64::from(page.remaining) >= room);
@@ -150,16 +138,6 @@ impl<'a> PathReader<'a> {
             }
             number = previous;
         }
-    }
-
-    fn name(&self, number: SegmentNumber) -> SegmentName {
-        let size = self.path.size();
-        let step = self.path.branch_of(number).or(self.path.steps.last());
-        SegmentName::new(
-            step.map_or(walseal_common::timeline::TimelineId::FIRST, |step| step.branch.timeline),
-            number,
-            size,
-        )
     }
 
     async fn segment(&self, number: SegmentNumber) -> Result<Arc<SegmentBytes>, ReadError> {
@@ -171,7 +149,15 @@ impl<'a> PathReader<'a> {
         }
         let step = self.path.branch_of(number).ok_or(ReadError::Nothing(number))?;
         let size = self.path.size();
-        let bytes = Arc::new(read_segment(self.repository, step.branch, number, size, self.identities).await?);
+        let bytes = match read_segment(self.repository, step.branch, number, size, self.identities).await {
+            Ok(bytes) => Arc::new(bytes),
+            Err(error) => return Err(self.blame(error).await),
+        };
+        // Names promised more than can be had.
+        let promised = self.path.contiguous_end(number.start(size)).min(number.end(size));
+        if bytes.valid_end < promised && !bytes.lost.is_empty() {
+            return Err(ReadError::Damaged(bytes.lost.clone()));
+        }
         if let Some(progress) = self.progress {
             progress.advance(size.bytes());
         }
@@ -181,6 +167,31 @@ impl<'a> PathReader<'a> {
             kept.pop_front();
         }
         Ok(bytes)
+    }
+
+    /// The objects that an error is about, or the error itself where it says nothing about them.
+    async fn blame(&self, error: SegmentError) -> ReadError {
+        let damaged = error.damage(self.repository);
+        if damaged.is_empty() {
+            return error.into();
+        }
+        // A store that refuses one object refuses perhaps all by now.
+        if matches!(error, SegmentError::Repository(RepositoryError::Store(_)))
+            && let Err(error) = self.repository.read_header(&ObjectName::Identity).await
+        {
+            return error.into();
+        }
+        ReadError::Damaged(damaged)
+    }
+
+    /// The bytes of a segment are no WAL of this place, although its objects are as they were written: none can be used.
+    fn not_wal(&self, number: SegmentNumber, why: impl std::fmt::Display) -> ReadError {
+        let size = self.path.size();
+        let Some(step) = self.path.branch_of(number) else { return ReadError::Nothing(number) };
+        let names = self.path.facts(step).map(|facts| facts.listing.objects_of(number)).unwrap_or_default();
+        let segment = SegmentName::new(step.branch.timeline, number, size);
+        let why = format!("segment {segment} is not readable as WAL: {why}; recovery would stop there");
+        ReadError::Damaged(names.into_iter().map(|name| Damage { name, why: why.clone() }).collect())
     }
 
     /// What the headers of `numbers` say about the transactions that end in those segments, in the same order; `None` where
@@ -201,12 +212,28 @@ impl<'a> PathReader<'a> {
         let mut sum = Transactions::default();
         for part in 0..parts {
             let part = if parts == 1 { None } else { u8::try_from(part).ok() };
-            let (signed, _) = self.repository.read_header(&ObjectName::Wal(step.branch, name, part)).await?;
-            match signed.header.wal {
-                Some(wal) if !wal.leading_unread => sum.merge(&wal.transactions),
-                _ => return Ok(None),
+            let header = self.repository.read_header(&ObjectName::Wal(step.branch, name, part)).await;
+            match header.map(|(signed, _)| signed.header.wal) {
+                Ok(Some(wal)) if !wal.leading_unread => sum.merge(&wal.transactions),
+                Ok(_) => return Ok(None),
+                // Whether others hold the same bytes shows when they are read.
+                Err(error) if error.is_not_found() => return Ok(None),
+                Err(error) if Damage::of(&error, self.repository.cluster()).is_some() => return Ok(None),
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(Some(sum))
+    }
+
+    /// Shows that the segments `numbers` are more than names: by their headers where those tell, else by their bytes.
+    ///
+    /// Errors: as [`PathReader::visit`].
+    pub async fn verify(&self, numbers: &[SegmentNumber]) -> Result<(), ReadError> {
+        for (number, hint) in numbers.iter().zip(self.hints(numbers).await?) {
+            if hint.is_none() && self.path.branch_of(*number).is_some() {
+                self.segment(*number).await?;
+            }
+        }
+        Ok(())
     }
 }

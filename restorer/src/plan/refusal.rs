@@ -2,11 +2,11 @@
 
 use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::repository::BaseId;
-use walseal_common::segment::{SegmentName, SegmentSize};
 use walseal_common::terminal::units;
 use walseal_common::time::PgTimestamp;
 use walseal_common::timeline::Branch;
 
+use super::gap::Gap;
 use super::inventory::InventoryError;
 use super::reader::ReadError;
 use super::{PassedOver, Request, Target, TargetError, TransactionPoint};
@@ -100,19 +100,8 @@ pub enum PlanError {
         outcomes: Vec<(Branch, String)>,
     },
     /// WAL on the way is missing.
-    #[error("{}", gap(.missing, .branch, *.size, .target, .before))]
-    Gap {
-        /// What was asked.
-        target: Target,
-        /// The bytes that are not there.
-        missing: LsnRange,
-        /// On which branch.
-        branch: Branch,
-        /// Segment size.
-        size: SegmentSize,
-        /// The last record before it, for a target that can be reached.
-        before: Option<LsnRange>,
-    },
+    #[error("{0}")]
+    Gap(Box<Gap>),
     /// The target time lies after the last transaction (cases 8 and 9).
     #[error("{}", after_end(.request, .last.as_ref(), *.end))]
     TimeAfterEnd {
@@ -138,31 +127,32 @@ pub enum PlanError {
     },
     /// The transaction's end was not found.
     #[error(
-        "no end of transaction {xid} is in the WAL of timeline {} from {} to {}. It may not have ended by then, may have \
-         written nothing, be a part (savepoint) of another transaction, or lie on another timeline{}", .branch.timeline.number(), .searched.start, .searched.end, elsewhere(.others)
+        "no end of transaction {xid} is in the WAL of timeline {} {}. It may not have ended by then, may have \
+         written nothing, be a part (savepoint) of another transaction, or lie on another timeline{}",
+        .branch.timeline.number(), stretches(.searched), elsewhere(.others)
     )]
     NoSuchTransaction {
         /// What was asked.
         xid: u64,
         /// The branch that was searched.
         branch: Branch,
-        /// What was searched.
-        searched: LsnRange,
+        /// What was searched, newest first; between them WAL cannot be had.
+        searched: Vec<LsnRange>,
         /// Other branches that can be chosen.
         others: Vec<Branch>,
     },
     /// The restore point was not found.
     #[error(
-        "no restore point \"{name}\" is in the WAL of timeline {} from {} to {}; names are compared letter by letter{}",
-        .branch.timeline.number(), .searched.start, .searched.end, elsewhere(.others)
+        "no restore point \"{name}\" is in the WAL of timeline {} {}; names are compared letter by letter{}",
+        .branch.timeline.number(), stretches(.searched), elsewhere(.others)
     )]
     NoSuchName {
         /// What was asked.
         name: String,
         /// The branch that was searched.
         branch: Branch,
-        /// What was searched.
-        searched: LsnRange,
+        /// What was searched, newest first; between them WAL cannot be had.
+        searched: Vec<LsnRange>,
         /// Other branches that can be chosen.
         others: Vec<Branch>,
     },
@@ -218,29 +208,22 @@ fn elsewhere(others: &[Branch]) -> String {
     }
 }
 
+fn stretches(ranges: &[LsnRange]) -> String {
+    let words: Vec<String> =
+        ranges.iter().rev().map(|range| format!("from {} to {}", range.start, range.end)).collect();
+    match words.as_slice() {
+        [] => "that a base backup leads into".to_owned(),
+        [one] => one.clone(),
+        several => format!("{} (what lies between cannot be had)", several.join(", ")),
+    }
+}
+
 fn landings(outcomes: &[(Branch, String)]) -> String {
     outcomes.iter().map(|(branch, landing)| format!("\n  --timeline {branch}   {landing}")).collect()
 }
 
 fn named(found: &[(Lsn, PgTimestamp)]) -> String {
     found.iter().map(|(lsn, time)| format!("\n  --to lsn:{lsn}   (made {time})")).collect()
-}
-
-fn gap(missing: &LsnRange, branch: &Branch, size: SegmentSize, target: &Target, before: &Option<LsnRange>) -> String {
-    let name = |lsn: Lsn| SegmentName::new(branch.timeline, size.number(lsn), size).to_string();
-    let (first, last) = (name(missing.start), name(Lsn(missing.end.0.saturating_sub(1))));
-    let segments = if first == last { format!("segment {first}") } else { format!("segments {first} to {last}") };
-    let mut text = format!(
-        "{target} cannot be reached: WAL is missing on the way, from {} to {} ({}, in {segments}, branch {branch}). If a \
-         server, a standby or another archive still has it, store it with walseal-archiver push",
-        missing.start,
-        missing.end,
-        units::size(missing.len()),
-    );
-    if let Some(before) = before {
-        text.push_str(&format!("\nThe last point before the gap: --to lsn:{}", before.start));
-    }
-    text
 }
 
 fn after_end(request: &Request, last: Option<&TransactionPoint>, end: Lsn) -> String {

@@ -34,7 +34,7 @@ fn transaction(record: &Record<'_>) -> Option<TransactionPoint> {
 
 impl PathReader<'_> {
     /// The segments that hold the bytes of `range`, first and last; `None` for an empty range.
-    fn segments(&self, range: LsnRange) -> Option<(SegmentNumber, SegmentNumber)> {
+    pub(super) fn segments(&self, range: LsnRange) -> Option<(SegmentNumber, SegmentNumber)> {
         let size = self.path().size();
         (!range.is_empty()).then(|| (size.number(range.start), size.number(Lsn(range.end.0 - 1))))
     }
@@ -99,6 +99,44 @@ impl PathReader<'_> {
             end = begin;
         }
         Ok(None)
+    }
+
+    /// The highest time of any transaction that starts in `range` and ends in it, searched backwards until `enough` holds.
+    /// Segments that lie wholly in `range` are not opened where their headers tell.
+    pub async fn highest_time(
+        &self,
+        range: LsnRange,
+        enough: impl Fn(PgTimestamp) -> bool,
+    ) -> Result<Option<PgTimestamp>, ReadError> {
+        let Some((first, last)) = self.segments(range) else { return Ok(None) };
+        let size = self.path().size();
+        let mut highest: Option<PgTimestamp> = None;
+        let mut end = last.0 + 1;
+        while end > first.0 {
+            let begin = end.saturating_sub(HINTS).max(first.0);
+            let numbers: Vec<SegmentNumber> = (begin..end).map(SegmentNumber).collect();
+            let hints = self.hints(&numbers).await?;
+            for (number, hint) in numbers.iter().zip(hints).rev() {
+                let within = range.start <= number.start(size) && number.end(size) <= range.end;
+                if let Some(hint) = hint.filter(|hint| within || hint.count == 0) {
+                    highest = highest.max(hint.highest.map(PgTimestamp::from_jiff));
+                } else {
+                    self.visit(*number, *number, range.start, |record| {
+                        if record.end > range.end {
+                            return ControlFlow::Break(());
+                        }
+                        highest = highest.max(transaction(record).map(|point| point.time));
+                        ControlFlow::Continue(())
+                    })
+                    .await?;
+                }
+                if highest.is_some_and(&enough) {
+                    return Ok(highest);
+                }
+            }
+            end = begin;
+        }
+        Ok(highest)
     }
 
     /// The first record that starts at or after `lsn` and ends in `range`.

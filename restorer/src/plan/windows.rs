@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use walseal_common::lsn::{Lsn, LsnRange};
-use walseal_common::repository::{BaseId, Repository};
+use walseal_common::repository::{BaseId, Label, Repository};
 use walseal_common::seal::Identity;
 use walseal_common::time::PgTimestamp;
 use walseal_common::timeline::{Branch, TimelineId};
@@ -10,7 +10,7 @@ use walseal_common::timeline::{Branch, TimelineId};
 use super::branches;
 use super::inventory::Inventory;
 use super::path::Path;
-use super::reader::PathReader;
+use super::reader::{PathReader, ReadError};
 use super::refusal::PlanError;
 
 /// A range to which the repository can restore, without a gap.
@@ -24,21 +24,37 @@ pub struct Window {
     pub from: Lsn,
     /// The last point: end of WAL without a hole.
     pub to: Lsn,
-    /// The earliest time that can be asked for: the highest transaction time up to `from`, where one is known.
+    /// The earliest time that can be asked for: no transaction up to `from` ended later, as far as anything tells.
     pub from_time: Option<PgTimestamp>,
     /// Time of the last transaction; none where the window has none.
     pub to_time: Option<PgTimestamp>,
     /// The base backups in it, oldest first.
     pub bases: Vec<BaseId>,
-    /// The WAL that is missing after it, where more follows.
+    /// The WAL that cannot be had after it, where more follows.
     pub gap: Option<LsnRange>,
+    /// Names of objects that are there for the gap's bytes, and of no use.
+    pub damaged: Vec<String>,
 }
 
 /// Every window, by branch and position. Branches that live on in a child are part of the child's windows; those whose history
-/// is not readable have none, see [`super::ends`].
+/// is not readable have none, see [`super::ends`]. Objects that turn out to be of no use on the way are left out of `inventory`:
+/// a window ends before them.
 ///
 /// Errors: WAL that cannot be read.
 pub async fn windows(
+    repository: &Repository,
+    identities: &[Identity],
+    inventory: &mut Inventory,
+) -> Result<Vec<Window>, PlanError> {
+    loop {
+        match windows_of(repository, identities, inventory).await {
+            Err(PlanError::Read(ReadError::Damaged(found))) if inventory.leave_out(repository, &found).await? => {}
+            done => return done,
+        }
+    }
+}
+
+async fn windows_of(
     repository: &Repository,
     identities: &[Identity],
     inventory: &Inventory,
@@ -48,9 +64,8 @@ pub async fn windows(
         let path = Path::new(&history, inventory);
         let reader = PathReader::new(repository, identities, &path, None);
         for extent in &path.extents {
-            let inside = |base: &&walseal_common::repository::Label| {
-                path.excludes(base).is_none() && extent.start <= base.start && base.stop <= extent.end
-            };
+            let inside =
+                |base: &&Label| path.excludes(base).is_none() && extent.start <= base.start && base.stop <= extent.end;
             let mut bases: Vec<_> = inventory.bases.iter().filter(inside).collect();
             bases.sort_by_key(|base| (base.stop, base.id.clone()));
             let Some(first) = bases.first() else { continue };
@@ -58,15 +73,17 @@ pub async fn windows(
             let last = reader.last_transaction(wal).await?;
             let next = path.next_extent(extent.end).map(|next| next.start);
             let beyond = (path.known_end() > extent.end).then(|| path.known_end());
+            let gap = next.or(beyond).map(|end| LsnRange { start: extent.end, end });
             windows.push(Window {
                 branch: path.branch(),
                 timeline: history.timeline,
                 from: first.stop,
                 to: extent.end,
-                from_time: first.highest_time.map(PgTimestamp::from_jiff),
+                from_time: reader.holding(first, |_| false).await?.until(),
                 to_time: last.map(|point| point.time),
                 bases: bases.iter().map(|base| base.id.clone()).collect(),
-                gap: next.or(beyond).map(|end| LsnRange { start: extent.end, end }),
+                damaged: gap.map_or_else(Vec::new, |gap| path.damaged_in(gap).map(|d| d.name.to_string()).collect()),
+                gap,
             });
         }
     }

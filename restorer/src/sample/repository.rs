@@ -227,6 +227,29 @@ impl SampleRepository {
         self.repository.put(&object).await.expect("a folder of our own");
     }
 
+    /// Changes a byte in the middle of an object's header.
+    pub(crate) fn garble(&self, name: &ObjectName) {
+        self.change(name, |bytes| {
+            let header = u32::from_le_bytes(bytes[12..16].try_into().expect("4 bytes")) as usize;
+            bytes[16 + header / 2] ^= 1;
+        });
+    }
+
+    /// Changes a byte in the middle of an object's frames.
+    pub(crate) fn garble_frames(&self, name: &ObjectName) {
+        self.change(name, |bytes| {
+            let header = u32::from_le_bytes(bytes[12..16].try_into().expect("4 bytes")) as usize;
+            bytes[80 + header + 20] ^= 1;
+        });
+    }
+
+    fn change(&self, name: &ObjectName, change: impl FnOnce(&mut Vec<u8>)) {
+        let path = self.folder.path().join(name.key(self.cluster));
+        let mut bytes = std::fs::read(&path).expect("an object of our own");
+        change(&mut bytes);
+        std::fs::write(&path, bytes).expect("a folder of our own");
+    }
+
     pub(crate) async fn remove(&self, name: &ObjectName) {
         self.repository.store().delete(&name.key(self.cluster)).await.expect("a folder of our own");
     }

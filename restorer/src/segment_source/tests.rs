@@ -191,3 +191,36 @@ proptest! {
         });
     }
 }
+
+#[tokio::test]
+async fn a_damaged_piece_is_left_out_where_others_cover_its_bytes_and_named_where_they_do_not() {
+    let sample = SampleRepository::new().await;
+    let (bytes, branch) = (content(sample.size), sample.branch());
+    let tail = |from, to| ObjectName::Tail(branch, sample.segment(branch, SEGMENT), range(&sample, from, to));
+    for (from, to) in [(0, 1000), (1000, 2000), (900, 2000), (2000, 3000)] {
+        sample.put_tail(branch, range(&sample, from, to), &bytes).await;
+    }
+    sample.garble_frames(&tail(1000, 2000));
+    sample.garble(&tail(900, 2000));
+    let start = SEGMENT.start(sample.size);
+    let short = read(&sample).await.expect("what lies before");
+    assert_eq!((short.valid_end, short.known_end), (start.advance(1000), start.advance(3000)));
+    let names: Vec<String> = short.lost.iter().map(|damage| damage.name.to_string()).collect();
+    assert_eq!(names, [tail(1000, 2000).to_string(), tail(900, 2000).to_string()]);
+    // One that covers them both.
+    sample.put_tail(branch, range(&sample, 0, 2500), &bytes).await;
+    let read = read(&sample).await.expect("all of it");
+    assert_eq!((read.valid_end, read.lost), (start.advance(3000), Vec::new()));
+    assert!(read.bytes == zero_filled(&bytes, 3000));
+}
+
+#[tokio::test]
+async fn a_segment_of_which_only_damaged_objects_are_there_is_an_error_that_names_one() {
+    let sample = SampleRepository::new().await;
+    let whole = ObjectName::Wal(sample.branch(), sample.segment(sample.branch(), SEGMENT), None);
+    sample.put_segment(sample.branch(), SEGMENT, &content(sample.size)).await;
+    sample.garble_frames(&whole);
+    let error = read(&sample).await.expect_err("nothing can be had");
+    assert_eq!(error.damage(&sample.repository)[0].name, whole, "{error}");
+    assert!(error.is_permanent() && !error.is_missing());
+}

@@ -180,6 +180,31 @@ fn case_07_a_target_before_every_base_is_refused_with_the_earliest_point() -> Re
 }
 
 #[test]
+fn case_07_a_base_backup_of_an_idle_cluster_is_no_way_to_before_its_last_commit() -> Result<()> {
+    let site = Site::new(Cluster::builder().setting("autovacuum", "off"), Store::Directory)?;
+    let mut daemon = site.archive()?;
+    let now = "select to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
+    site.cluster.sql("create table one (a int)")?;
+    let between = site.cluster.value(now)?;
+    site.cluster.sql("create table two (a int)")?;
+    let after = site.cluster.value(now)?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    daemon.sigkill()?;
+    // This archiver sees no transaction before the backup is complete.
+    let mut daemon = site.start_daemon()?;
+    site.archiver.run_long(&["backup"])?.success()?;
+    site.cluster.sql("create table three (a int)")?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    let refused = site.restorer.run_long(&["plan", "--to", &between])?;
+    ensure!(refused.code == Some(1) && refused.stderr.contains("The earliest point that can be reached"), "{refused}");
+    let restored = restored::restore(&site, &after, "after")?;
+    let tables =
+        "select string_agg(relname, ' ' order by relname) from pg_class where relname in ('one', 'two', 'three')";
+    assert_eq!(restored.value(tables)?, "one two");
+    Ok(())
+}
+
+#[test]
 fn case_08_a_time_after_the_last_commit_is_refused_and_latest_is_offered() -> Result<()> {
     let archived = Archived::new(|_, _| Ok(()))?;
     let last = archived.ends.last().context("there are commits")?.time;

@@ -107,6 +107,61 @@ async fn case_07_a_target_before_the_stop_point_names_the_earliest_that_can_be_r
 }
 
 #[tokio::test]
+async fn case_07_a_base_backup_of_an_idle_cluster_is_no_way_to_before_what_it_holds() {
+    let mut day = Day::new().await;
+    // A second backup, in which nothing ends; what committed before it did so at 10:05:00.
+    let mut wal = day.wal.clone();
+    let start = wal.checkpoint(707, &at("11:00:00")).start;
+    let stop = wal.filler(16).end;
+    let late = wal.commit(707, &at("12:00:00"));
+    let more = LsnRange { start: day.wal.end(), end: wal.end() };
+    let segment = LsnRange { start: day.sample.size.align_down(more.start), end: wal.end() };
+    day.sample.put_tail(day.sample.branch(), more, wal.slice(segment)).await;
+    for seen in [None, Some(at("10:05:00"))] {
+        let idle = day.sample.put_label(day.sample.branch(), start, stop, &at("11:00:00"), seen.as_deref()).await;
+        for (time, stop) in [("10:02:00", day.commit_704.start), ("10:04:59", day.commit_706.start)] {
+            let plan = day.plan(&at(time)).await.expect("from the first one");
+            assert_eq!((&plan.base.id, plan.stop), (&day.base, stop), "{time}");
+            assert_eq!(plan.passed_over[0].id, idle);
+            assert!(plan.passed_over[0].why.contains("of 2026-11-21 10:05:00+00, later"), "{:?}", plan.passed_over);
+        }
+        for time in ["10:05:00", "11:30:00"] {
+            let plan = day.plan(&at(time)).await.expect("from the second one");
+            assert_eq!((&plan.base.id, plan.stop), (&idle, late.start), "{time}");
+        }
+        let plan = day.exclusive(&at("10:05:00")).await.expect("from the first one");
+        assert_eq!((&plan.base.id, plan.stop), (&day.base, day.commit_706.start));
+        day.sample.remove(&ObjectName::Label(idle)).await;
+    }
+    day.sample.remove(&ObjectName::Label(day.base.clone())).await;
+    day.base = day.sample.put_label(day.sample.branch(), start, stop, &at("11:00:00"), None).await;
+    let text = day.plan(&at("10:04:59")).await.expect_err("nothing leads there").to_string();
+    assert!(text.contains(&format!("earliest point that can be reached is {stop} (the last")), "{text}");
+    assert!(text.contains(&format!("--to immediate --base {}", day.base)), "{text}");
+}
+
+#[tokio::test]
+async fn case_07_where_nothing_tells_when_the_last_transaction_ended_the_backups_checkpoint_does() {
+    let sample = SampleRepository::new().await;
+    let mut wal = SampleWal::from(Lsn(0x30_0000));
+    let start = wal.checkpoint(699, &at("10:00:00")).start;
+    let stop = wal.filler(16).end;
+    let commit = wal.commit(700, &at("11:00:00"));
+    sample.put_wal(sample.branch(), &wal, Lsn(0x30_0000)).await;
+    sample.put_label(sample.branch(), start, stop, &at("10:00:00"), None).await;
+    let ask = async |time: &str| planned(&sample, &Request::to(at(time).parse().expect("a target"))).await;
+    assert_eq!(ask("10:00:02").await.expect("all had ended by then").stop, commit.start);
+    for time in ["10:00:01.999999", "09:00:00"] {
+        let text = ask(time).await.expect_err("a later one may be in it").to_string();
+        assert!(text.contains("may hold later transactions") && text.contains("all there ended by"), "{text}");
+    }
+    let mut inventory = Inventory::read(&sample.repository, &sample.identities).await.expect("readable");
+    let found = windows::windows(&sample.repository, &sample.identities, &mut inventory).await.expect("readable");
+    let from = found[0].from_time.map(|time| time.to_string());
+    assert_eq!(from.as_deref(), Some("2026-11-21 10:00:02+00"));
+}
+
+#[tokio::test]
 async fn case_08_a_time_after_the_last_transaction_offers_latest() {
     let day = Day::new().await;
     for (target, exclusive) in [("10:05:00", false), ("10:06:00", false), ("10:05:01", true)] {
@@ -152,10 +207,10 @@ async fn a_missing_segment_is_named_and_what_lies_before_it_can_be_reached() {
     day.sample.remove(&ObjectName::Wal(day.sample.branch(), name, None)).await;
     for target in ["latest".to_owned(), at("10:04:00"), format!("lsn:{}", day.commit_706.start), "xid:706".to_owned()] {
         let error = day.plan(&target).await.expect_err("a hole lies on the way");
-        let PlanError::Gap { missing, before, .. } = &error else { panic!("{target}: {error}") };
-        assert_eq!(*missing, hole.range(size), "{target}");
+        let PlanError::Gap(gap) = &error else { panic!("{target}: {error}") };
+        assert_eq!(gap.missing, hole.range(size), "{target}");
         assert!(error.to_string().contains(&name.to_string()), "{error}");
-        let before = before.expect("there is WAL before the hole");
+        let Some(Nearest::Record(before)) = &gap.before else { panic!("there is WAL before the hole: {error}") };
         let plan = day.plan(&format!("lsn:{}", before.start)).await.expect("the point that the refusal offers");
         assert_eq!(plan.stop, before.end);
     }
@@ -206,7 +261,7 @@ async fn a_missing_segment_below_the_base_backups_own_stop_point_is_named() {
     for target in ["latest", "immediate", "xid:702"] {
         let request = Request::to(target.parse().expect("a target"));
         let error = planned(&sample, &request).await.expect_err("no WAL at its start");
-        assert!(matches!(error, PlanError::Gap { .. }), "{target}: {error}");
+        assert!(matches!(error, PlanError::Gap(_)), "{target}: {error}");
     }
 }
 
@@ -305,12 +360,13 @@ proptest! {
             for (index, (start, stop)) in labels.iter().enumerate() {
                 ids.push(sample.put_label(sample.branch(), *start, *stop, &clock(index as i64), None).await);
             }
-            // PostgreSQL's rule, for each base backup, newest first.
+            // PostgreSQL's rule, for each base backup, newest first; and none may hold a later transaction already.
+            let late = |time: i64| if exclusive { time >= asked } else { time > asked };
             let stops = |start: Lsn| {
-                let late = |time: i64| if exclusive { time >= asked } else { time > asked };
                 ends.iter().find(|(spot, time)| spot.start >= start && late(*time)).map(|(spot, _)| spot.start)
             };
-            let newest = (0..labels.len()).rev().find(|at| stops(labels[*at].0).is_none_or(|stop| stop >= labels[*at].1));
+            let holds_late = |stop: Lsn| ends.iter().any(|(spot, time)| spot.start < stop && late(*time));
+            let newest = (0..labels.len()).rev().find(|at| !holds_late(labels[*at].1));
             let request = Request { exclusive, ..Request::to(clock(asked).parse().expect("a target")) };
             let outcome = planned(&sample, &request).await;
             match newest.map(|at| (ids[at].clone(), stops(labels[at].0))) {

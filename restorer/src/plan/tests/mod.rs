@@ -1,6 +1,7 @@
 #![allow(clippy::expect_used, clippy::panic)]
 
 mod choice;
+mod damage;
 mod oracle;
 mod timelines;
 mod words;

@@ -169,15 +169,15 @@ async fn no_such_timeline_names_those_that_there_are() {
 async fn windows_are_listed_for_each_branch_that_nothing_grows_on() {
     let failover = Failover::new().await;
     let sample = &failover.day.sample;
-    let inventory = Inventory::read(&sample.repository, &sample.identities).await.expect("readable");
-    let found = windows::windows(&sample.repository, &sample.identities, &inventory).await.expect("readable");
+    let mut inventory = Inventory::read(&sample.repository, &sample.identities).await.expect("readable");
+    let found = windows::windows(&sample.repository, &sample.identities, &mut inventory).await.expect("readable");
     let spans: Vec<_> = found.iter().map(|window| (window.timeline.number(), window.from, window.to)).collect();
     let from = failover.day.base_stop;
     assert_eq!(spans, [(1, from, failover.day.wal.end()), (2, from, failover.child.end())]);
     assert_eq!(found[0].from_time.map(|time| time.to_string()), Some("2026-11-21 10:00:01+00".to_owned()));
     failover.day.sample.remove(&ObjectName::History(failover.second())).await;
-    let without = Inventory::read(&sample.repository, &sample.identities).await.expect("readable");
-    let left = windows::windows(&sample.repository, &sample.identities, &without).await.expect("readable");
+    let mut without = Inventory::read(&sample.repository, &sample.identities).await.expect("readable");
+    let left = windows::windows(&sample.repository, &sample.identities, &mut without).await.expect("readable");
     assert_eq!((left.as_slice(), ends(&without).unreadable.len()), (&found[..1], 1));
     assert_eq!(found[1].to_time.map(|time| time.to_string()), Some("2026-11-21 10:07:00+00".to_owned()));
 }

@@ -120,7 +120,7 @@ async fn a_gap_is_named_by_position_segment_and_branch() {
         "\
 latest cannot be reached: WAL is missing on the way, from 0/500000 to 0/600000 (1 MiB, in segment 000000010000000000000005, \
          branch 00000001-BRANCH). If a server, a standby or another archive still has it, store it with walseal-archiver push
-The last point before the gap: --to lsn:0/4FE478"
+The last point before the gap: --to lsn:0/4FE478   (with transaction 703 of 2026-11-21 10:02:00+00)"
     );
 }
 

@@ -1,0 +1,116 @@
+//! What is known of one branch.
+
+use std::collections::BTreeSet;
+
+use walseal_common::lsn::{Lsn, LsnRange};
+use walseal_common::repository::{ObjectName, Repository, RepositoryError, WalListing};
+use walseal_common::seal::Identity;
+use walseal_common::segment::{SegmentNumber, SegmentSize};
+use walseal_common::timeline::{Branch, TimelineHistory};
+
+use crate::damage::Damage;
+
+/// What is known of one branch.
+#[derive(Clone, Debug)]
+pub struct BranchFacts {
+    /// The branch.
+    pub branch: Branch,
+    /// Its history, or why there is none to read.
+    pub history: Result<TimelineHistory, String>,
+    /// Its WAL, by name, without what turned out to be of no use.
+    pub listing: WalListing,
+    /// Ranges of WAL without a hole, in order, by name (and by the headers of `.partial` objects).
+    pub extents: Vec<LsnRange>,
+    /// The highest position on this branch that anything speaks of: objects by name, stop points of base backups.
+    pub known_end: Lsn,
+    /// Objects of its WAL that were found to be of no use, with the bytes that they are there for.
+    pub damaged: Vec<(LsnRange, Damage)>,
+}
+
+impl BranchFacts {
+    /// Reads what `repository` holds of `branch` from segment `from` on: the history (opened with `identities`), and the names
+    /// of its WAL.
+    ///
+    /// Errors: the store; a `.partial` of a writer that is not trusted.
+    pub async fn read(
+        repository: &Repository,
+        identities: &[Identity],
+        branch: Branch,
+        size: SegmentSize,
+        from: Option<SegmentNumber>,
+    ) -> Result<BranchFacts, RepositoryError> {
+        let history = match repository.history(branch, identities).await {
+            Ok(history) => Ok(history),
+            Err(RepositoryError::Object { source, .. }) => Err(source.to_string()),
+            Err(error) if error.is_not_found() => Err("it is not in the repository".to_owned()),
+            Err(error) => match Damage::of(&error, repository.cluster()) {
+                Some(damage) => Err(damage.why),
+                None => return Err(error),
+            },
+        };
+        let listing = repository.wal_listing(branch, size, from).await?;
+        let known_end = listing.highest().unwrap_or(Lsn::INVALID);
+        let (extents, damaged) = (Vec::new(), Vec::new());
+        let mut facts = BranchFacts { branch, history, listing, extents, known_end, damaged };
+        facts.find_extents(repository).await?;
+        Ok(facts)
+    }
+
+    /// Goes on without an object that is of no use. Whether that makes a difference: false when it is not known here.
+    pub async fn leave_out(&mut self, repository: &Repository, damage: &Damage) -> Result<bool, RepositoryError> {
+        let known = self.note(damage.clone());
+        if known {
+            self.find_extents(repository).await?;
+        }
+        Ok(known)
+    }
+
+    /// Objects of no use that are there for bytes of `range`.
+    pub fn damaged_in(&self, range: LsnRange) -> impl Iterator<Item = &Damage> {
+        let overlaps = move |held: &LsnRange| held.start < range.end && range.start < held.end;
+        self.damaged.iter().filter(move |(held, _)| overlaps(held)).map(|(_, damage)| damage)
+    }
+
+    fn note(&mut self, damage: Damage) -> bool {
+        let Some(range) = self.listing.leave_out(&damage.name) else { return false };
+        // What a `.partial` holds only its header tells: it may have been anything of its segment.
+        self.known_end = self.known_end.max(range.end);
+        self.damaged.push((range, damage));
+        true
+    }
+
+    /// The ranges without a hole: each begins with a whole segment, a tail or a partial.
+    async fn find_extents(&mut self, repository: &Repository) -> Result<(), RepositoryError> {
+        let size = self.listing.segment_size;
+        'looks: loop {
+            let listing = &self.listing;
+            let mut begins: BTreeSet<Lsn> = listing.runs.iter().map(|run| run.start).collect();
+            begins.extend(listing.tails.keys().chain(listing.parts.keys()).map(|number| number.start(size)));
+            begins.extend(listing.partials.iter().filter_map(|name| name.number(size)).map(|n| n.start(size)));
+            let mut extents: Vec<LsnRange> = Vec::new();
+            for start in begins {
+                if extents.last().is_some_and(|last| start < last.end) {
+                    continue;
+                }
+                let end = match repository.contiguous_end(listing, start).await {
+                    Ok(end) => end,
+                    Err(error) => match Damage::of(&error, repository.cluster()) {
+                        // Only a `.partial` is read for this.
+                        Some(damage @ Damage { name: ObjectName::Partial(..), .. }) if self.note(damage.clone()) => {
+                            continue 'looks;
+                        }
+                        _ => return Err(error),
+                    },
+                };
+                match extents.last_mut() {
+                    Some(last) if last.end == start => last.end = end,
+                    _ if end > start => extents.push(LsnRange { start, end }),
+                    _ => {}
+                }
+            }
+            self.known_end = extents.last().map_or(self.known_end, |extent| extent.end.max(self.known_end));
+            self.extents = extents;
+            return Ok(());
+        }
+    }
+}
