@@ -8,8 +8,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, watch};
 use walseal_common::config::OpenError;
 use walseal_common::postgres::Conninfo;
-use walseal_common::repository::{Repository, RepositoryIdentity};
+use walseal_common::repository::{Label, Repository, RepositoryIdentity};
 
+use crate::aftermath::{self, TakesBase};
 use crate::archive::{Archive, ArchiveError};
 use crate::base_backup::{self, TakeError};
 use crate::hook::{Archivist, PushError};
@@ -90,7 +91,7 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
     let archivist =
         Archivist::new(repository.clone(), identity.clone(), archive.keys.clone(), Some(streamer.progress()))
             .sharing(streamer.memory.clone());
-    let desk = Desk {
+    let desk = Arc::new(Desk {
         conninfo,
         repository,
         identity,
@@ -99,13 +100,17 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
         backup: Mutex::new(()),
         archivist: Arc::new(archivist),
         ahead: Arc::default(),
-    };
+    });
     let socket = socket::path(&state_dir);
-    let serving = tokio::spawn(socket::serve(&socket, Arc::new(desk)).await?);
+    let serving = tokio::spawn(socket::serve(&socket, desk.clone()).await?);
+    let mending = aftermath::mend(desk.repository.clone(), desk.identity.clone(), desk.progress.clone(), desk);
+    let mending = tokio::spawn(mending);
     let (stop, stopped) = watch::channel(false);
     let streaming = tokio::spawn(async move { streamer.run(stopped).await });
     notify(&[sd_notify::NotifyState::Ready]);
     let outcome = supervise(streaming, serving, &stop).await;
+    // A backup without a label does not exist (I7).
+    mending.abort();
     // The next daemon finds a clean place; one that was killed leaves the socket, and the next removes it.
     if let Err(error) = std::fs::remove_file(&socket) {
         tracing::debug!(%error, "the socket was gone already");
@@ -212,18 +217,30 @@ impl Desk {
     }
 
     async fn backup(&self, reporter: &Reporter) -> Result<serde_json::Value, TakeError> {
-        let _one = self.backup.try_lock().map_err(|_| TakeError::Busy)?;
         let say = reporter.clone();
+        let label = self.take(move |text, done, total| say.report(text, done, total)).await?;
+        serde_json::to_value(&label).map_err(|error| TakeError::Internal(error.to_string()))
+    }
+
+    async fn take(&self, report: impl FnMut(String, Option<u64>, Option<u64>) + Send) -> Result<Label, TakeError> {
+        let _one = self.backup.try_lock().map_err(|_| TakeError::Busy)?;
         let label = base_backup::take(
             &self.conninfo,
             &self.repository,
             &self.identity,
             &self.keys,
             self.progress.clone(),
-            move |text, done, total| say.report(text, done, total),
+            report,
         )
         .await?;
         tracing::info!(id = %label.id, start = %label.start, stop = %label.stop, "base backup taken");
-        serde_json::to_value(&label).map_err(|error| TakeError::Internal(error.to_string()))
+        Ok(label)
+    }
+}
+
+#[async_trait::async_trait]
+impl TakesBase for Desk {
+    async fn take_base(&self) -> Result<Label, TakeError> {
+        self.take(|text, done, total| tracing::debug!(text, ?done, ?total, "base backup")).await
     }
 }

@@ -12,12 +12,14 @@
 //! | [`chunks`], [`memory`] | its bytes, freed as they are sealed; and the bound on all that is under way |
 //! | [`base`] | base backups; [`base_backup`] brings one together with the stream |
 //! | [`admission`] | what lets the archiver's role into the server |
+//! | [`aftermath`] | the base backup that follows a gap by itself |
 //! | [`card`] | the recovery card |
 //! | [`lock`] | one daemon to a state folder |
 //! | [`index`] | the sled cache of verified ranges |
 //! | [`archive`], [`keys`] | the configuration, opened |
 
 pub mod admission;
+pub mod aftermath;
 pub mod archive;
 pub mod base;
 pub mod base_backup;

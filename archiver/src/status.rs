@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use walseal_common::config::{Config, ConfigError, OpenError, StoreUse};
 use walseal_common::lsn::{Lsn, LsnRange};
-use walseal_common::repository::{BaseId, Label, Repository, RepositoryError, RepositoryIdentity};
+use walseal_common::repository::{BaseId, Gap, Label, Repository, RepositoryError, RepositoryIdentity};
 use walseal_common::store::{ObjectStore, RetryPolicy, StoreErrorKind};
 use walseal_common::terminal::{CheckExit, units};
 use walseal_common::time::PgTimestamp;
@@ -43,6 +43,8 @@ pub struct Status {
     pub branches: Option<Vec<BranchStatus>>,
     /// The base backups in the repository, oldest first; `None` when it could not be read.
     pub bases: Option<Vec<BaseStatus>>,
+    /// WAL that was lost, as recorded; `None` when the repository could not be read.
+    pub gaps: Option<Vec<GapStatus>>,
     /// Why something could not be read, in words.
     pub error: Option<String>,
 }
@@ -94,11 +96,22 @@ impl BaseStatus {
     }
 }
 
+/// WAL that was lost.
+#[derive(Debug, Serialize)]
+pub struct GapStatus {
+    /// What was recorded.
+    #[serde(flatten)]
+    pub gap: Gap,
+    /// What of it is still missing; `None` once it was filled.
+    pub open: Option<LsnRange>,
+}
+
 /// What the repository told.
 struct Holdings {
     cluster: String,
     branches: Vec<BranchStatus>,
     bases: Vec<BaseStatus>,
+    gaps: Vec<GapStatus>,
 }
 
 /// The repository could not be read.
@@ -131,12 +144,12 @@ pub async fn gather(config: Config) -> Result<Status, OpenError> {
         Err(error) => (None, Some(error.to_string())),
     };
     let error = [unheard, unread].into_iter().flatten().collect::<Vec<_>>().join("; ");
-    let (cluster, branches, bases) = match holdings {
-        Some(holdings) => (Some(holdings.cluster), Some(holdings.branches), Some(holdings.bases)),
-        None => (None, None, None),
+    let (cluster, branches, bases, gaps) = match holdings {
+        Some(holdings) => (Some(holdings.cluster), Some(holdings.branches), Some(holdings.bases), Some(holdings.gaps)),
+        None => (None, None, None, None),
     };
     let error = Some(error).filter(|error| !error.is_empty());
-    Ok(Status { repository, cluster, daemon_pid, stream, branches, bases, error })
+    Ok(Status { repository, cluster, daemon_pid, stream, branches, bases, gaps, error })
 }
 
 /// Where the daemon is, by its own account; `None` when none runs.
@@ -165,7 +178,19 @@ async fn read(config: Config) -> Result<Holdings, Unread> {
     for id in repository.base_ids().await? {
         bases.push(BaseStatus::of(&repository.label(&id).await?));
     }
-    Ok(Holdings { cluster: repository.cluster().to_string(), branches, bases })
+    let gaps = gaps(&repository, &identity).await?;
+    Ok(Holdings { cluster: repository.cluster().to_string(), branches, bases, gaps })
+}
+
+async fn gaps(repository: &Repository, identity: &RepositoryIdentity) -> Result<Vec<GapStatus>, RepositoryError> {
+    let mut found = Vec::new();
+    for gap in repository.gaps().await? {
+        let from = identity.segment_size.number(gap.from);
+        let listing = repository.wal_listing(gap.branch, identity.segment_size, Some(from)).await?;
+        let open = gap.open(&listing);
+        found.push(GapStatus { gap, open });
+    }
+    Ok(found)
 }
 
 /// Whether the store answers at all: one small read of what need not be there.
@@ -197,6 +222,11 @@ async fn branches(
     Ok(found)
 }
 
+/// Whether a restore to now can begin from the base: it is sound, and no gap lies behind it.
+fn serves(base: &BaseStatus, gap: Option<&Gap>) -> bool {
+    base.suspect == 0 && gap.is_none_or(|gap| base.start >= gap.to)
+}
+
 /// How long ago, in one unit.
 pub fn ago(now: Timestamp, moment: Timestamp) -> String {
     units::ago(PgTimestamp::from_jiff(now), PgTimestamp::from_jiff(moment))
@@ -217,9 +247,16 @@ impl Status {
             0 => String::new(),
             bytes => format!(" At least {} of WAL waits on the server.", units::size(bytes)),
         };
-        let base = self.bases.as_ref().map(|bases| bases.iter().find(|base| base.suspect == 0));
+        let gap = self.last_gap();
+        let base = self.bases.as_ref().map(|bases| bases.iter().find(|base| serves(base, gap)));
         let from = |base: &BaseStatus| units::time_argument(PgTimestamp::from_jiff(base.stop_time));
         let window = match (base, streaming) {
+            (Some(None), _) if gap.is_some() => {
+                let (from, to) = gap.map_or((Lsn::INVALID, Lsn::INVALID), |gap| (gap.from, gap.to));
+                format!(
+                    "Nothing after {from} can be restored: the WAL up to {to} is lost, and no base backup was taken since."
+                )
+            }
             (Some(None), _) => "Nothing can be restored yet: there is no base backup.".to_owned(),
             (Some(Some(base)), Some(stream)) => format!(
                 "Any second from {} to {}. If the primary died now: {} lost.",
@@ -245,6 +282,12 @@ impl Status {
         format!("{window} Proven: {proven}.")
     }
 
+    /// The last gap that nobody filled.
+    fn last_gap(&self) -> Option<&Gap> {
+        let gaps = self.gaps.iter().flatten().filter(|gap| gap.open.is_some()).map(|gap| &gap.gap);
+        gaps.max_by_key(|gap| (gap.next.timeline, gap.to))
+    }
+
     /// What is wrong, a clause each, the same thing once.
     pub fn troubles(&self) -> Vec<&str> {
         let stream = self.stream.as_ref();
@@ -256,7 +299,8 @@ impl Status {
 
     /// The status on one line, and how a monitor should take it.
     pub fn check(&self, now: Timestamp) -> (String, CheckExit) {
-        let restorable = self.bases.as_ref().is_some_and(|bases| bases.iter().any(|base| base.suspect == 0));
+        let gap = self.last_gap();
+        let restorable = self.bases.as_ref().is_some_and(|bases| bases.iter().any(|base| serves(base, gap)));
         let exit = match &self.stream {
             _ if !restorable || self.error.is_some() => CheckExit::Critical,
             None => CheckExit::Critical,

@@ -5,7 +5,7 @@ use walseal_common::config::Config;
 use walseal_common::show;
 use walseal_common::terminal::{Align, CheckExit, Failure, Look, Schema, Table, to_json, units};
 
-use crate::status::{self, BaseStatus, BranchStatus, Status, ago};
+use crate::status::{self, BaseStatus, BranchStatus, GapStatus, Status, ago};
 
 /// What `status` is told.
 #[derive(clap::Args, Debug)]
@@ -73,6 +73,19 @@ fn print(status: &Status, now: Timestamp) {
         _ => show!("daemon      not running; start it with: walseal-archiver run"),
     }
     print_branches(status.branches.as_deref().unwrap_or_default());
+    for GapStatus { gap, open } in status.gaps.iter().flatten() {
+        let state = match open {
+            Some(rest) => format!("{} lost", units::distance(rest.start, rest.end)),
+            None => "filled since".to_owned(),
+        };
+        show!(
+            "gap         {} to {} on branch {}, found {}: {state}",
+            gap.from,
+            gap.to,
+            gap.branch,
+            ago(now, gap.found)
+        );
+    }
     if let Some(bases) = &status.bases {
         print_bases(bases, now);
     }

@@ -47,8 +47,33 @@ fn status(stream: Option<Progress>, bases: Option<Vec<BaseStatus>>, error: Optio
         daemon_pid: stream.is_some().then_some(4711),
         stream,
         branches: bases.is_some().then(Vec::new),
+        gaps: bases.is_some().then(Vec::new),
         bases,
         error: error.map(str::to_owned),
+    }
+}
+
+#[test]
+fn i5_a_gap_behind_which_no_base_backup_was_taken_is_the_first_thing_said() {
+    let gap = |from, to, open: bool| {
+        let why = "the slot was dropped".to_owned();
+        let (from, to) = (Lsn(from), Lsn(to));
+        let gap = Gap { branch: branch(), from, to, next: branch(), found: at(-60), highest_time: None, why };
+        GapStatus { open: open.then(|| gap.range()), gap }
+    };
+    let with = |gaps| Status { gaps: Some(gaps), ..status(Some(behind()), Some(vec![base(0)]), None) };
+    let lost = with(vec![gap(0x300_0000, 0x500_0000, true)]);
+    assert_eq!(
+        lost.first_line(at(0)),
+        "Nothing after 0/3000000 can be restored: the WAL up to 0/5000000 is lost, and no base backup was taken since. \
+         Proven: never (no drill has run)."
+    );
+    assert_eq!(lost.check(at(0)).1, CheckExit::Critical);
+    let filled = with(vec![gap(0x300_0000, 0x500_0000, false)]);
+    let mended = with(vec![gap(0x100_0000, 0x200_0000, true)]);
+    for fine in [filled, mended] {
+        assert!(fine.first_line(at(0)).starts_with("Any second from"), "{}", fine.first_line(at(0)));
+        assert_eq!(fine.check(at(0)).1, CheckExit::Fine);
     }
 }
 

@@ -35,6 +35,9 @@ pub struct Progress {
     pub store_trouble: Option<String>,
     /// Bytes of WAL that this process made durable.
     pub shipped_bytes: u64,
+    /// Gaps that this process found and recorded (I5).
+    #[serde(default)]
+    pub gaps: u64,
     /// End of all that was ever received of the branch, also by streams that ended before it was durable.
     #[serde(skip)]
     known: Lsn,
@@ -156,6 +159,20 @@ impl ProgressWatch {
     /// Errors: the stream's owner is gone.
     pub async fn durable(&mut self, lsn: Lsn) -> Result<(), StreamEnded> {
         self.0.wait_for(|progress| progress.frontier >= lsn).await.map(|_| ()).map_err(|_| StreamEnded)
+    }
+
+    /// Waits until a stream runs.
+    ///
+    /// Errors: the stream's owner is gone.
+    pub async fn connected(&mut self) -> Result<(), StreamEnded> {
+        self.0.wait_for(|progress| progress.connected).await.map(|_| ()).map_err(|_| StreamEnded)
+    }
+
+    /// Waits until more gaps are known than `known`.
+    ///
+    /// Errors: the stream's owner is gone.
+    pub async fn more_gaps(&mut self, known: u64) -> Result<(), StreamEnded> {
+        self.0.wait_for(|progress| progress.gaps > known).await.map(|_| ()).map_err(|_| StreamEnded)
     }
 
     /// Waits for the next change.

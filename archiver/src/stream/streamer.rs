@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 use walseal_common::lsn::Lsn;
 use walseal_common::postgres::replication::SlotCreated;
 use walseal_common::postgres::{Conninfo, PostgresError, ReplicationClient, SqlClient};
-use walseal_common::repository::{Repository, RepositoryIdentity};
+use walseal_common::repository::{Gap, Repository, RepositoryIdentity};
 use walseal_common::seal::MAX_PLAINTEXT;
 
 use super::complaints::Complaints;
@@ -227,14 +227,46 @@ impl Streamer {
         if lost == Some(point.start) {
             let after = resume::after_loss(&self.repository, &server, slot);
             if after.start > point.start {
-                tracing::error!(
-                    from = %point.frontier, to = %after.start,
-                    "gap: this WAL is not in the repository and no longer on the server; restores to times within it are impossible, and a new base backup is needed: walseal-archiver backup"
-                );
+                self.record_gap(&point, &after, &server, slot).await?;
                 point = after;
             }
         }
         Ok(Beginning { server, slot, point })
+    }
+
+    /// WAL between the repository's end and what the server still has is lost: recorded before anything behind it is
+    /// stored (I5).
+    async fn record_gap(
+        &self,
+        point: &StartPoint,
+        after: &StartPoint,
+        server: &ServerPosition,
+        slot: Option<Lsn>,
+    ) -> Result<(), StreamError> {
+        let why = format!(
+            "the server had no WAL from {} on any more (it was at {}, its slot {} kept WAL from {})",
+            point.start,
+            server.position,
+            self.slot,
+            slot.map_or("nowhere".to_owned(), |slot| slot.to_string()),
+        );
+        let gap = Gap {
+            branch: point.branch,
+            from: point.frontier,
+            to: after.start,
+            next: after.branch,
+            found: jiff::Timestamp::now(),
+            highest_time: self.progress.watch().now().highest_time,
+            why,
+        };
+        self.repository.put_gap(&gap, &self.keys.writer).await?;
+        tracing::error!(
+            from = %gap.from, to = %gap.to, branch = %gap.branch, bytes = gap.to.bytes_since(gap.from),
+            "gap: this WAL is not in the repository and no longer on the server; no restore can cross it, and a new base backup \
+             is taken. Where a standby or an archive still has it, it can be filled"
+        );
+        self.progress.update(|progress| progress.gaps += 1);
+        Ok(())
     }
 
     async fn stream_from(

@@ -6,6 +6,7 @@
 mod base;
 mod cover;
 mod error;
+mod gap;
 mod identity;
 mod listing;
 mod name;
@@ -21,6 +22,7 @@ pub use base::{
 };
 pub use cover::Cover;
 pub use error::RepositoryError;
+pub use gap::Gap;
 pub use identity::RepositoryIdentity;
 pub use listing::WalListing;
 pub use name::{ObjectName, UnknownName};

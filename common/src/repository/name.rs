@@ -28,6 +28,8 @@ pub enum ObjectName {
     Manifest(BaseId, u32),
     /// Frames of its files.
     Data(BaseId, u32),
+    /// WAL that is missing on a branch from a position on.
+    Gap(Branch, Lsn),
     /// Bytes that were refused because the name was taken by others: the name, and a random word.
     Conflict(Box<ObjectName>, String),
 }
@@ -63,6 +65,7 @@ impl fmt::Display for ObjectName {
             ObjectName::Label(id) => write!(f, "base/{id}/label"),
             ObjectName::Manifest(id, page) => write!(f, "base/{id}/manifest/{page:08}"),
             ObjectName::Data(id, number) => write!(f, "base/{id}/data/{number:08}"),
+            ObjectName::Gap(branch, from) => write!(f, "gap/{branch}/{:016X}", from.0),
             ObjectName::Conflict(name, word) => write!(f, "conflict/{name}/{word}"),
         }
     }
@@ -112,6 +115,7 @@ impl FromStr for ObjectName {
                 ["base", id, "label"] => ObjectName::Label(id.parse().ok()?),
                 ["base", id, "manifest", page] => ObjectName::Manifest(id.parse().ok()?, number(page, 8)?),
                 ["base", id, "data", data] => ObjectName::Data(id.parse().ok()?, number(data, 8)?),
+                ["gap", branch, from] => ObjectName::Gap(branch.parse().ok()?, position(from)?),
                 _ => return None,
             })
         };
@@ -137,6 +141,7 @@ mod tests {
             "base/20261121T023000Z-0000002a/label",
             "base/20261121T023000Z-0000002a/manifest/00000000",
             "base/20261121T023000Z-0000002a/data/00000012",
+            "gap/00000001-a2dd04c7/0000000003000064",
             "conflict/wal/00000001-a2dd04c7/000000010000000000000003/0011aabb",
         ] {
             let name: ObjectName = text.parse().unwrap_or_else(|error| panic!("{error}"));

@@ -28,12 +28,23 @@ pub enum Kind {
     Manifest,
     /// Frames of a base backup's files.
     Data,
+    /// WAL that is missing.
+    Gap,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 8] =
-        [Kind::Identity, Kind::Wal, Kind::Partial, Kind::Tail, Kind::History, Kind::Label, Kind::Manifest, Kind::Data];
+    pub const ALL: [Kind; 9] = [
+        Kind::Identity,
+        Kind::Wal,
+        Kind::Partial,
+        Kind::Tail,
+        Kind::History,
+        Kind::Label,
+        Kind::Manifest,
+        Kind::Data,
+        Kind::Gap,
+    ];
 
     /// The word in the header.
     pub const fn word(self) -> &'static str {
@@ -46,6 +57,7 @@ impl Kind {
             Kind::Label => "label",
             Kind::Manifest => "manifest",
             Kind::Data => "data",
+            Kind::Gap => "gap",
         }
     }
 
@@ -102,7 +114,7 @@ impl Header {
             .into_iter()
             .find(|kind| kind.word() == raw.kind)
             .ok_or_else(|| SealError::UnknownKind(raw.kind.chars().take(40).collect()))?;
-        let must_be_sealed = kind != Kind::Label;
+        let must_be_sealed = !matches!(kind, Kind::Label | Kind::Gap);
         if must_be_sealed && raw.sealed.is_none() {
             return Err(SealError::Header(format!("a {} without \"sealed\"", kind.word())));
         }

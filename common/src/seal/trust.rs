@@ -98,7 +98,7 @@ impl TrustedWriters {
 
 fn allows(role: Role, kind: Kind) -> bool {
     match kind {
-        Kind::Wal | Kind::Partial | Kind::Tail | Kind::History => role == Role::Wal,
+        Kind::Wal | Kind::Partial | Kind::Tail | Kind::History | Kind::Gap => role == Role::Wal,
         Kind::Label | Kind::Manifest | Kind::Data => role == Role::Base,
         Kind::Identity => role == Role::Wal || role == Role::Base,
     }

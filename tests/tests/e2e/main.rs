@@ -5,6 +5,7 @@ mod case49;
 mod fetch;
 mod first_restore;
 mod flow;
+mod gap;
 mod hook;
 mod kill;
 mod messages;

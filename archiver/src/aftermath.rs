@@ -1,0 +1,85 @@
+//! After a gap: the base backup without which nothing that follows could be restored, taken by itself (I5).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+use walseal_common::repository::{Gap, Label, Repository, RepositoryError, RepositoryIdentity};
+
+use crate::base_backup::TakeError;
+use crate::stream::ProgressWatch;
+
+/// Takes base backups.
+#[async_trait::async_trait]
+pub trait TakesBase: Send + Sync + 'static {
+    /// Takes one now.
+    ///
+    /// Errors: see [`TakeError`]; nothing of it is visible then.
+    async fn take_base(&self) -> Result<Label, TakeError>;
+}
+
+/// First and longest pause after an attempt that failed.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
+
+/// The last gap that nobody filled and behind which no base backup was begun: what followed it cannot be restored yet.
+///
+/// Errors: the repository's. A label that cannot be read is no backup.
+pub async fn unmended(repository: &Repository, identity: &RepositoryIdentity) -> Result<Option<Gap>, RepositoryError> {
+    let mut open = Vec::new();
+    for gap in repository.gaps().await? {
+        let from = identity.segment_size.number(gap.from);
+        let listing = repository.wal_listing(gap.branch, identity.segment_size, Some(from)).await?;
+        if gap.open(&listing).is_some() {
+            open.push(gap);
+        }
+    }
+    let Some(last) = open.into_iter().max_by_key(|gap| (gap.next.timeline, gap.to)) else { return Ok(None) };
+    for id in repository.base_ids().await?.iter().rev() {
+        match repository.label(id).await {
+            Ok(label) if label.start >= last.to && label.branch.timeline >= last.next.timeline => return Ok(None),
+            Ok(_) => {}
+            Err(error) if error.is_permanent() => tracing::warn!(%id, %error, "this base backup does not count"),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Some(last))
+}
+
+/// Takes a base backup whenever the last gap has none behind it, at the start and after each gap that is found, and tries
+/// again until there is one. Returns when the stream has ended.
+pub async fn mend(
+    repository: Repository,
+    identity: RepositoryIdentity,
+    mut progress: ProgressWatch,
+    taker: Arc<dyn TakesBase>,
+) {
+    let mut pause = PAUSES.0;
+    loop {
+        // Its WAL can only become durable while a stream runs.
+        if progress.connected().await.is_err() {
+            return;
+        }
+        let known = progress.now().gaps;
+        let failed = match unmended(&repository, &identity).await {
+            Ok(None) => None,
+            Ok(Some(gap)) => {
+                tracing::warn!(
+                    from = %gap.from, to = %gap.to, branch = %gap.branch,
+                    "no base backup was taken since this gap, and what follows it cannot be restored without: taking one now"
+                );
+                taker.take_base().await.err().map(|error| error.to_string())
+            }
+            Err(error) => Some(error.to_string()),
+        };
+        let Some(why) = failed else {
+            pause = PAUSES.0;
+            if progress.more_gaps(known).await.is_err() {
+                return;
+            }
+            continue;
+        };
+        tracing::error!(why, "no base backup since the last gap yet; trying again in {} s", pause.as_secs());
+        sleep(pause).await;
+        pause = (pause * 2).min(PAUSES.1);
+    }
+}

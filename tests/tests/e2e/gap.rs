@@ -1,0 +1,127 @@
+//! A replication slot that is gone: with the WAL still there nothing is lost, without it the gap is recorded, and a base
+//! backup follows by itself.
+
+use anyhow::{Context, Result, ensure};
+
+use walseal_tests::cluster::Cluster;
+use walseal_tests::deadline::PATIENCE;
+use walseal_tests::site::{Site, Store};
+use walseal_tests::workload;
+
+use crate::{flow, restored};
+
+fn labels(site: &Site) -> Result<usize> {
+    let objects = site.place.list(&site.scratch)?;
+    Ok(objects.iter().filter(|object| object.key.contains("/base/") && object.key.ends_with("/label")).count())
+}
+
+fn gaps(site: &Site) -> Result<usize> {
+    Ok(site.place.list(&site.scratch)?.iter().filter(|object| object.key.contains("/gap/")).count())
+}
+
+fn insert(site: &Site, id: i64) -> Result<()> {
+    site.cluster.sql(&format!("insert into kept values ({id})")).map(|_| ())
+}
+
+#[test]
+fn case_14_a_dropped_slot_loses_nothing_while_the_server_still_has_the_wal() -> Result<()> {
+    let site = Site::new(Cluster::builder().segment_mib(1).setting("wal_keep_size", "1GB"), Store::Directory)?;
+    let mut daemon = site.archive()?;
+    site.cluster.sql("create table kept (id bigint)")?;
+    site.archiver.run_long(&["backup"])?.success()?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    daemon.sigterm()?.success()?;
+    site.cluster.sql(&format!("select pg_drop_replication_slot('{}')", flow::SLOT))?;
+    for id in 0..5 {
+        insert(&site, id)?;
+        site.cluster.sql("select pg_switch_wal()")?;
+    }
+    site.cluster.sql("checkpoint")?;
+    let mut daemon = site.start_daemon()?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    assert_eq!((gaps(&site)?, labels(&site)?), (0, 1));
+    let restored = restored::restore(&site, "latest", "restored")?;
+    assert_eq!(restored.value("select count(*) from kept")?, "5");
+    Ok(())
+}
+
+#[test]
+fn i5_a_lost_slot_becomes_a_gap_record_and_a_base_backup_by_itself() -> Result<()> {
+    let site = Site::new(Cluster::builder().segment_mib(1).setting("wal_keep_size", "0"), Store::Directory)?;
+    let mut daemon = site.archive()?;
+    site.cluster.sql("create table kept (id bigint)")?;
+    insert(&site, 1)?;
+    site.archiver.run_long(&["backup"])?.success()?;
+    insert(&site, 2)?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    daemon.sigterm()?.success()?;
+    site.cluster.sql(&format!("select pg_drop_replication_slot('{}')", flow::SLOT))?;
+    // Enough for the server to recycle what nobody keeps.
+    for id in 10..14 {
+        insert(&site, id)?;
+        site.cluster.sql("select pg_switch_wal()")?;
+        site.cluster.sql("checkpoint")?;
+    }
+    let within = site.cluster.flush_lsn()?;
+    for id in 20..30 {
+        insert(&site, id)?;
+        site.cluster.sql("select pg_switch_wal()")?;
+        site.cluster.sql("checkpoint")?;
+    }
+    let mut daemon = site.start_daemon()?;
+    daemon.says("gap: this WAL is not in the repository", PATIENCE)?;
+    daemon.until("a base backup that nobody asked for", PATIENCE, || Ok((labels(&site)? == 2).then_some(())))?;
+    assert_eq!(gaps(&site)?, 1);
+    insert(&site, 100)?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+
+    // What is behind the gap is whole again, and what is in it is refused.
+    let rows = workload_of(&site)?;
+    let latest = restored::restore(&site, "latest", "latest")?;
+    assert_eq!(latest.value("select string_agg(id::text, ',' order by id) from kept")?, rows);
+    let refused = site.restorer.run(&["plan", "--to", &format!("lsn:{within}")])?;
+    ensure!(refused.code == Some(1), "a target within the gap: {refused}");
+
+    // Another start takes no other backup: the gap is mended.
+    daemon.sigterm()?.success()?;
+    let mut daemon = site.start_daemon()?;
+    insert(&site, 101)?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    assert_eq!((gaps(&site)?, labels(&site)?), (1, 2));
+    let status = site.archiver.run(&["status", "--json"])?.success()?.json()?;
+    let gap = status["gaps"].get(0).context("status lists the gap")?;
+    ensure!(gap["why"].as_str().is_some_and(|why| why.contains(flow::SLOT)), "{status}");
+    Ok(())
+}
+
+fn workload_of(site: &Site) -> Result<String> {
+    site.cluster.value("select string_agg(id::text, ',' order by id) from kept")
+}
+
+#[test]
+fn i5_a_gap_whose_base_backup_was_prevented_gets_it_at_the_next_start() -> Result<()> {
+    let site = Site::new(Cluster::builder().segment_mib(1).setting("wal_keep_size", "0"), Store::Directory)?;
+    let mut daemon = site.archive()?;
+    workload::Workload::start(&site.cluster, 1)?.stop()?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    daemon.sigkill()?;
+    let active = format!("select count(*) from pg_replication_slots where slot_name = '{}' and active", flow::SLOT);
+    let session = site.cluster.session()?;
+    walseal_tests::deadline::eventually("the server to notice", PATIENCE, || {
+        Ok((session.value(&active)? == "0").then_some(()))
+    })?;
+    site.cluster.sql(&format!("select pg_drop_replication_slot('{}')", flow::SLOT))?;
+    for _ in 0..12 {
+        site.cluster.sql("create table if not exists t (n int); insert into t values (1); select pg_switch_wal()")?;
+        site.cluster.sql("checkpoint")?;
+    }
+    let mut daemon = site.start_daemon()?;
+    daemon.until("the record of the gap", PATIENCE, || Ok((gaps(&site)? == 1).then_some(())))?;
+    // Perhaps in the middle of its backup, perhaps before, perhaps after.
+    daemon.sigkill()?;
+    let mut daemon = site.start_daemon()?;
+    daemon.until("the base backup", PATIENCE, || Ok((labels(&site)? >= 1).then_some(())))?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    restored::restore(&site, "latest", "restored")?;
+    Ok(())
+}
