@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use walseal_common::config::{Config, OpenError, StoreUse};
-use walseal_common::postgres::{Conninfo, PostgresError, ReplicationClient};
+use walseal_common::postgres::{Conninfo, PostgresError};
 use walseal_common::repository::{Repository, RepositoryError, RepositoryIdentity};
 use walseal_common::seal::TrustedWriters;
 use walseal_common::store::{ObjectStore, RetryPolicy};
 use walseal_common::timeline::SystemIdentifier;
 
 use crate::keys::ArchiveKeys;
+use crate::primary;
 
 /// An archiver's configuration, opened.
 #[derive(Clone, Debug)]
@@ -84,7 +85,7 @@ impl Archive {
             [] => return Err(RepositoryError::Empty { store: self.store.describe() }.into()),
             [one] => *one,
             several => {
-                let mut client = ReplicationClient::connect(conninfo, "walseal").await?;
+                let mut client = primary::connect(conninfo, "walseal").await?;
                 let server = client.identify_system().await?.system_identifier;
                 client.close().await;
                 if !several.contains(&server) {

@@ -1,13 +1,14 @@
 //! Taking a base backup while the WAL streams: the two halves of a restore, brought together.
 
 use walseal_common::lsn::LsnRange;
-use walseal_common::postgres::{Conninfo, PostgresError, ReplicationClient};
+use walseal_common::postgres::{Conninfo, PostgresError};
 use walseal_common::repository::{Label, Repository, RepositoryIdentity};
 use walseal_common::terminal::units;
 use walseal_common::timeline::Branch;
 
 use crate::base::{self, BackupOptions, BaseError, DurableWal, Stage, WaitDurable};
 use crate::keys::ArchiveKeys;
+use crate::primary;
 use crate::stream::{ProgressWatch, StreamError};
 
 /// A backup could not be taken. Nothing of it is visible.
@@ -41,7 +42,7 @@ pub async fn take(
     progress: ProgressWatch,
     mut report: impl FnMut(String, Option<u64>, Option<u64>) + Send,
 ) -> Result<Label, TakeError> {
-    let mut client = ReplicationClient::connect(conninfo, "walseal base backup").await?;
+    let mut client = primary::connect(conninfo, "walseal base backup").await?;
     crate::stream::identify(&mut client, repository, identity, conninfo.target_session_attrs()).await?;
     let options = BackupOptions::by_hand(keys.clone());
     let wal = StreamedWal { repository: repository.clone(), identity: identity.clone(), progress };

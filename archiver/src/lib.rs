@@ -13,6 +13,7 @@
 //! | [`base`] | base backups; [`base_backup`] brings one together with the stream |
 //! | [`admission`] | what lets the archiver's role into the server |
 //! | [`aftermath`] | the base backup that follows a gap by itself |
+//! | [`primary`] | which of several hosts is the primary |
 //! | [`card`] | the recovery card |
 //! | [`lock`] | one daemon to a state folder |
 //! | [`index`] | the sled cache of verified ranges |
@@ -32,6 +33,7 @@ pub mod index;
 pub mod keys;
 pub mod lock;
 pub mod memory;
+pub mod primary;
 pub mod shipment;
 pub mod socket;
 pub mod status;

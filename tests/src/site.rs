@@ -99,6 +99,22 @@ impl Site {
         self.scratch.path().join(name)
     }
 
+    /// A copy of `upstream` that follows it, with these settings, started.
+    pub fn standby(&self, name: &str, upstream: &Cluster, settings: &[(&str, &str)]) -> Result<Cluster> {
+        let data = self.target(name);
+        let call = upstream.client("pg_basebackup").args(["-X", "stream", "-c", "fast", "-d"]);
+        call.arg(upstream.conninfo()).arg("-D").arg(&data).run()?.success()?;
+        std::fs::write(data.join("standby.signal"), "")?;
+        self.scratch.account().own(&data.join("standby.signal"))?;
+        let mut standby = self.restored(&data)?;
+        standby.set_override("primary_conninfo", &upstream.conninfo());
+        for (setting, value) in settings {
+            standby.set_override(setting, value);
+        }
+        standby.start()?;
+        Ok(standby)
+    }
+
     /// A restored data directory as a cluster, not started.
     pub fn restored(&self, data: &Path) -> Result<Cluster> {
         Cluster::open(&self.scratch, self.cluster.server(), data)

@@ -15,6 +15,7 @@ use walseal_common::timeline::SystemIdentifier;
 use crate::admission::Admission;
 use crate::archive::Archive;
 use crate::card::card;
+use crate::primary;
 
 /// What the server says of itself.
 struct Server {
@@ -44,7 +45,7 @@ pub async fn run(archive: Archive) -> Result<(), Failure> {
     let capabilities = probe_store(&archive).await?;
     show!("         list, put and get work; {}", words(&capabilities));
 
-    let connected = ReplicationClient::connect(&conninfo, &slot).await;
+    let connected = primary::connect(&conninfo, &slot).await;
     let mut client = connected.map_err(|error| unreachable(&admission, &error))?;
     let server = ask(&archive, &mut client).await?;
     show!(

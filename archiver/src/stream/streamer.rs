@@ -19,6 +19,7 @@ use super::{Cutter, Frontier, ProgressSender, ProgressWatch, StreamError};
 use crate::index::Index;
 use crate::keys::ArchiveKeys;
 use crate::memory::{BESIDE_FRAMES, Memory};
+use crate::primary;
 
 /// Everything a stream needs.
 #[derive(Clone, Debug)]
@@ -178,7 +179,7 @@ impl Streamer {
         let now = *past;
         (past.lost, past.done) = (None, None);
         let beginning = async {
-            let mut client = ReplicationClient::connect(&self.conninfo, &self.application_name).await?;
+            let mut client = primary::connect(&self.conninfo, &self.application_name).await?;
             let beginning = self.begin(&mut client, now).await?;
             Ok::<_, StreamError>((client, beginning))
         };

@@ -1,6 +1,5 @@
 //! Only finished segments are taken, and every segment that PostgreSQL finishes is.
 
-use std::path::Path;
 
 use walseal_tests::deadline::PATIENCE;
 use walseal_tests::pgbench::Pgbench;
@@ -173,30 +172,14 @@ fn every_end_of_a_segment_of_postgres_18_is_taken() -> Result<()> {
     every_end_of_a_segment_is_taken(18)
 }
 
-/// A copy of the cluster that follows `upstream`, with these settings, started.
-fn standby(site: &Site, name: &str, upstream: &Cluster, settings: &[(&str, &str)]) -> Result<Cluster> {
-    let data: &Path = &site.target(name);
-    let call = site.cluster.client("pg_basebackup").args(["-X", "stream", "-c", "fast", "-d"]);
-    call.arg(site.cluster.conninfo()).arg("-D").arg(data).run()?.success()?;
-    fs::write(data.join("standby.signal"), "")?;
-    site.scratch.account().own(&data.join("standby.signal"))?;
-    let mut standby = site.restored(data)?;
-    standby.set_override("primary_conninfo", &upstream.conninfo());
-    for (setting, value) in settings {
-        standby.set_override(setting, value);
-    }
-    standby.start()?;
-    Ok(standby)
-}
-
 #[test]
 fn case_23_a_standby_that_archives_always_is_not_blocked_by_the_end_of_a_timeline_that_it_left() -> Result<()> {
     let mut site = Site::new(archiving().segment_mib(1), Store::Directory)?;
     site.archiver.run(&["init"])?.success()?;
     hook_up(&mut site.cluster, &site.archiver)?;
     site.archiver.run_long(&["backup"])?.success()?;
-    let middle = standby(&site, "middle", &site.cluster, &[("archive_mode", "off")])?;
-    let last = standby(&site, "last", &middle, &[("archive_mode", "always")])?;
+    let middle = site.standby("middle", &site.cluster, &[("archive_mode", "off")])?;
+    let last = site.standby("last", &middle, &[("archive_mode", "always")])?;
     site.cluster.sql("create table t as select md5(g::text) v from generate_series(1, 1000) g")?;
     let written = site.cluster.flush_lsn()?;
     eventually("the last standby to have it all", PATIENCE, || {

@@ -1,0 +1,95 @@
+//! Which of several hosts is the primary (case 16).
+//!
+//! libpq takes the first host that fits. After a failover that may be the old primary, which came back and takes writes on
+//! the timeline that everybody else has left. So every host is asked, and the one on the newest timeline is taken.
+
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::time::timeout;
+use walseal_common::postgres::conninfo::{Host, TargetSessionAttrs};
+use walseal_common::postgres::{Attempt, Conninfo, PostgresError, ReplicationClient};
+use walseal_common::timeline::TimelineId;
+
+/// How long the other hosts are waited for once one would do. A host that is gone must not hold up the stream.
+const OTHERS: Duration = Duration::from_secs(2);
+
+/// A host that takes writes.
+struct Candidate {
+    client: ReplicationClient,
+    timeline: TimelineId,
+}
+
+/// Connects to the primary: the only host, or of several the one that takes writes on the newest timeline. Where
+/// `target_session_attrs` asks for a standby, as libpq does.
+///
+/// Errors: no host is up and takes writes; the server's.
+pub async fn connect(conninfo: &Conninfo, application_name: &str) -> Result<ReplicationClient, PostgresError> {
+    let wanted = conninfo.target_session_attrs();
+    let primary =
+        matches!(wanted, TargetSessionAttrs::Any | TargetSessionAttrs::ReadWrite | TargetSessionAttrs::Primary);
+    if conninfo.hosts().len() == 1 || !primary {
+        return ReplicationClient::connect(conninfo, application_name).await;
+    }
+    let mut asked: FuturesUnordered<_> =
+        conninfo.hosts().iter().map(|host| ask(conninfo, host, wanted, application_name)).collect();
+    let (mut candidates, mut attempts) = (Vec::new(), Vec::new());
+    loop {
+        let next = match candidates.is_empty() {
+            true => asked.next().await,
+            false => timeout(OTHERS, asked.next()).await.unwrap_or(None),
+        };
+        match next {
+            Some(Ok(candidate)) => candidates.push(candidate),
+            Some(Err(attempt)) => attempts.push(attempt),
+            None => break,
+        }
+    }
+    choose(candidates).ok_or(PostgresError::NoHost(attempts))
+}
+
+async fn ask(
+    conninfo: &Conninfo,
+    host: &Host,
+    wanted: TargetSessionAttrs,
+    application_name: &str,
+) -> Result<Candidate, Attempt> {
+    let failed = |error| Attempt { host: host.to_string(), error };
+    let mut client = ReplicationClient::connect_to(conninfo, host, application_name).await.map_err(failed)?;
+    let on = |name: &str| client.parameter(name) == Some("on");
+    let what = if on("in_hot_standby") {
+        Some("is in recovery (a standby)")
+    } else {
+        on("default_transaction_read_only")
+            .then_some("is read-only")
+            .filter(|_| wanted == TargetSessionAttrs::ReadWrite)
+    };
+    if let Some(what) = what {
+        let wanted = TargetSessionAttrs::ReadWrite.as_str();
+        return Err(failed(PostgresError::WrongRole { host: host.to_string(), what, wanted }));
+    }
+    let timeline = client.identify_system().await.map_err(failed)?.timeline;
+    Ok(Candidate { client, timeline })
+}
+
+/// The candidate on the newest timeline; of several on the same one, the first that answered.
+fn choose(candidates: Vec<Candidate>) -> Option<ReplicationClient> {
+    let newest = candidates.iter().map(|candidate| candidate.timeline).max()?;
+    let (mut fit, others): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|one| one.timeline == newest);
+    let chosen = fit.drain(..1).next()?;
+    for other in others {
+        tracing::error!(
+            old = %other.client.host(), its_timeline = other.timeline.number(),
+            new = %chosen.client.host(), timeline = newest.number(),
+            "two hosts take writes: the one on the older timeline is an old primary that came back. Stop it; what is written \
+             there is on a branch that nobody follows"
+        );
+    }
+    for twin in fit {
+        tracing::error!(
+            one = %chosen.client.host(), other = %twin.client.host(), timeline = newest.number(),
+            "two hosts take writes on the same timeline; stop the one that should not"
+        );
+    }
+    Some(chosen.client)
+}

@@ -1,0 +1,129 @@
+//! A standby becomes the primary: the stream follows it without a hand, and what the old primary had shipped is kept.
+
+use anyhow::{Context, Result, ensure};
+
+use walseal_tests::cluster::{Cluster, Stop};
+use walseal_tests::deadline::{PATIENCE, eventually};
+use walseal_tests::site::{Site, Store};
+use walseal_tests::workload::{self, Workload};
+
+use crate::{flow, restored};
+
+fn site() -> Result<Site> {
+    Site::new(Cluster::builder().segment_mib(1).setting("wal_keep_size", "1GB"), Store::Directory)
+}
+
+/// Both as hosts of one connection string, the first one first.
+fn both(first: &Cluster, second: &Cluster) -> String {
+    let rest = first.conninfo().replace(&format!("host={}", first.sockets().display()), "");
+    format!("host={},{} {rest} target_session_attrs=read-write", first.sockets().display(), second.sockets().display())
+}
+
+fn follows(primary: &Cluster, standby: &Cluster) -> Result<()> {
+    let flushed = primary.flush_lsn()?;
+    let sql = format!("select coalesce(pg_last_wal_replay_lsn() >= '{flushed}', false)");
+    eventually("the standby to have it all", PATIENCE, || Ok((standby.value(&sql)? == "t").then_some(())))
+}
+
+#[test]
+fn case_16_a_switchover_is_followed_without_a_hand_and_nothing_is_lost() -> Result<()> {
+    let mut site = site()?;
+    let mut standby = site.standby("standby", &site.cluster, &[])?;
+    site.archiver.set_text("cluster.conninfo", &both(&site.cluster, &standby));
+    site.archiver.write_config()?;
+    let mut daemon = site.archive()?;
+    let load = Workload::start(&site.cluster, 2)?;
+    load.reaches(20, PATIENCE)?;
+    site.archiver.run_long(&["backup"])?.success()?;
+    load.goes_on(50, PATIENCE)?;
+    load.stop()?;
+    follows(&site.cluster, &standby)?;
+    site.cluster.stop(Stop::Fast)?;
+    standby.value("select pg_promote()")?;
+    let old = std::mem::replace(&mut site.cluster, standby);
+    let load = Workload::start(&site.cluster, 2)?;
+    load.reaches(50, PATIENCE)?;
+    load.stop()?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    let rows = workload::rows(&site.cluster)?;
+    let latest = restored::restore(&site, "latest", "latest")?;
+    restored::holds_exactly(&latest, &rows)?;
+    drop(latest);
+
+    // And back: the old primary follows the new one, and is promoted in turn.
+    standby = old;
+    let data = standby.data().to_owned();
+    std::fs::write(data.join("standby.signal"), "")?;
+    site.scratch.account().own(&data.join("standby.signal"))?;
+    standby.set_override("primary_conninfo", &site.cluster.conninfo());
+    standby.start()?;
+    follows(&site.cluster, &standby)?;
+    site.cluster.stop(Stop::Fast)?;
+    standby.value("select pg_promote()")?;
+    site.cluster = standby;
+    let load = Workload::start(&site.cluster, 2)?;
+    load.reaches(50, PATIENCE)?;
+    load.stop()?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    assert_eq!(site.cluster.value("select timeline_id from pg_control_checkpoint()")?, "3");
+    let rows = workload::rows(&site.cluster)?;
+    let latest = restored::restore(&site, "latest", "latest3")?;
+    restored::holds_exactly(&latest, &rows)
+}
+
+#[test]
+fn case_11_a_failover_to_a_standby_that_had_less_keeps_what_the_old_primary_shipped() -> Result<()> {
+    let mut site = site()?;
+    let mut standby = site.standby("standby", &site.cluster, &[])?;
+    site.archiver.set_text("cluster.conninfo", &both(&site.cluster, &standby));
+    site.archiver.write_config()?;
+    let mut daemon = site.archive()?;
+    let load = Workload::start(&site.cluster, 2)?;
+    load.reaches(20, PATIENCE)?;
+    site.archiver.run_long(&["backup"])?.success()?;
+    load.goes_on(30, PATIENCE)?;
+    follows(&site.cluster, &standby)?;
+    // From here on only the archiver has what is committed.
+    standby.configure("primary_conninfo = ''")?;
+    standby.set_override("primary_conninfo", "");
+    standby.stop(Stop::Fast)?;
+    standby.start()?;
+    load.goes_on(200, PATIENCE)?;
+    load.stop()?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    let all = workload::rows(&site.cluster)?;
+    site.cluster.stop(Stop::Immediate)?;
+    standby.value("select pg_promote()")?;
+    daemon.says("the surplus is kept as the branch's end", PATIENCE)?;
+    let mut old = std::mem::replace(&mut site.cluster, standby);
+    let less = workload::rows(&site.cluster)?;
+    ensure!(less.len() < all.len(), "the standby had all of it");
+    let load = Workload::start(&site.cluster, 2)?;
+    load.reaches(50, PATIENCE)?;
+    load.stop()?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    let rows = workload::rows(&site.cluster)?;
+    let latest = restored::restore(&site, "latest", "latest")?;
+    restored::holds_exactly(&latest, &rows)?;
+    drop(latest);
+    let lost = restored::restore_with(&site, "latest", "lost", &["--timeline", "1"])?;
+    restored::holds_exactly(&lost, &all)?;
+    drop(lost);
+
+    // The old primary comes back and takes writes; it is the first host of the connection string.
+    old.start()?;
+    old.sql("create table written_to_the_wrong_one (n int)")?;
+    daemon.sigterm()?.success()?;
+    let mut daemon = site.archiver.daemon(&["run"])?;
+    daemon.says("two hosts take writes", PATIENCE)?;
+    site.cluster.sql("create table written_to_the_right_one (n int)")?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    let latest = restored::restore(&site, "latest", "again")?;
+    let tables = latest.value("select string_agg(relname, ',') from pg_class where relname like 'written_to%'")?;
+    assert_eq!(tables, "written_to_the_right_one");
+    drop(latest);
+    old.stop(Stop::Fast)?;
+    let again = site.archiver.run(&["status"])?.success().context("the status is fine")?;
+    ensure!(again.stdout.starts_with("Any second from"), "{again}");
+    Ok(())
+}
