@@ -20,6 +20,9 @@ pub struct RetryPolicy {
     /// No attempt begins later than this after the call. One that is under way is not cut: it has a deadline
     /// of its own.
     pub give_up_after: Duration,
+    /// Nor later than this, whichever call it belongs to: for callers that have promised an answer by then. The first
+    /// attempt of a call is always made.
+    pub deadline: Option<Instant>,
 }
 
 impl Default for RetryPolicy {
@@ -29,6 +32,7 @@ impl Default for RetryPolicy {
             first_pause: Duration::from_millis(100),
             longest_pause: Duration::from_secs(5),
             give_up_after: Duration::from_secs(60),
+            deadline: None,
         }
     }
 }
@@ -63,7 +67,8 @@ impl Retry {
                 done => return done,
             };
             let pause = self.pause(attempt, random_fraction());
-            if begun.elapsed() + pause >= self.policy.give_up_after {
+            let late = self.policy.deadline.is_some_and(|deadline| Instant::now() + pause >= deadline);
+            if late || begun.elapsed() + pause >= self.policy.give_up_after {
                 if attempt > 1 {
                     let spent = begun.elapsed().as_secs_f64();
                     error.reason = format!("{} ({attempt} attempts in {spent:.1} s)", error.reason);
@@ -127,6 +132,7 @@ mod tests {
             first_pause: Duration::from_millis(1),
             longest_pause: Duration::from_millis(4),
             give_up_after: Duration::from_secs(60),
+            deadline: None,
         }
     }
 
@@ -181,6 +187,22 @@ mod tests {
         let error = store.get("a").await.expect_err("down");
         assert_eq!(error.kind, StoreErrorKind::Unreachable);
         assert!(error.reason.contains("attempts in"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn after_the_deadline_of_all_calls_each_is_tried_once() {
+        let (_folder, faulty) = faulty();
+        faulty.set_down(Some(StoreErrorKind::Unreachable));
+        let deadline = Some(Instant::now() + Duration::from_millis(50));
+        let store = Retry::new(faulty.clone(), RetryPolicy { deadline, ..quick() });
+        // Without it this would go on for a minute.
+        assert_eq!(store.get("a").await.expect_err("down").kind, StoreErrorKind::Unreachable);
+        assert!(faulty.calls(Call::Get) > 1, "it was tried again until then");
+        let passed = Some(Instant::now());
+        let store = Retry::new(faulty.clone(), RetryPolicy { deadline: passed, ..quick() });
+        assert_eq!(store.list("", None, 1).await.expect_err("down").kind, StoreErrorKind::Unreachable);
+        assert_eq!(store.list("", None, 1).await.expect_err("down").kind, StoreErrorKind::Unreachable);
+        assert_eq!(faulty.calls(Call::List), 2);
     }
 
     #[test]

@@ -76,6 +76,7 @@ impl Live {
             first_pause: Duration::from_millis(5),
             longest_pause: Duration::from_millis(50),
             give_up_after: Duration::from_millis(400),
+            deadline: None,
         };
         let retried: Arc<dyn ObjectStore> = Arc::new(Retry::new(store.clone(), policy));
         let restorer = Identity::generate()?;
