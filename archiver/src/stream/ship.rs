@@ -30,6 +30,8 @@ pub(super) struct Shipping {
     pub(super) start: Lsn,
     /// End of what was durable before. It counts once it has been compared with what the server sends.
     pub(super) resumed: Lsn,
+    /// Nothing beyond it was confirmed before this stream: the slot's position, and what was durable.
+    pub(super) confirmed: Lsn,
     pub(super) index: Arc<dyn Index>,
     pub(super) ship_interval: Duration,
     pub(super) put_limit: Duration,
@@ -126,8 +128,11 @@ impl Shipping {
             };
             let (repository, keys) = (self.repository.clone(), self.keys.clone());
             let (frontier, progress, index) = (self.frontier.clone(), self.progress.clone(), self.index.clone());
-            let limit = self.put_limit;
+            let (limit, confirmed) = (self.put_limit, self.confirmed);
             flights.spawn(async move {
+                // As late as can be: what is confirmed from here on, the object cannot know.
+                let end = frontier.lock().unwrap_or_else(PoisonError::into_inner).end();
+                let piece = Piece { durable: Some(end.max(confirmed)), ..piece };
                 let put = timeout(limit, piece.ship(&repository, &keys)).await;
                 let put = put.map_err(|_| StreamError::Stuck { range: piece.range(), limit })?;
                 let put = put.map_err(|error| StreamError::of_shipping(error, &keys.writer.public()))?;

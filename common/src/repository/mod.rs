@@ -9,6 +9,7 @@ mod error;
 mod identity;
 mod listing;
 mod name;
+mod surplus;
 mod wal;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ pub use error::RepositoryError;
 pub use identity::RepositoryIdentity;
 pub use listing::WalListing;
 pub use name::{ObjectName, UnknownName};
+pub use surplus::{Beyond, Surplus};
 pub use wal::WalPut;
 
 use crate::seal::{Envelope, Identity, SIGNED_PREFIX_HINT, SealError, SealedObject, SignedHeader, TrustedWriters};
