@@ -32,7 +32,7 @@ try:
     from rescuer.names import branch_timeline, lsn_text, segment_start
     from rescuer.object import SealedObject
     from rescuer.verify import Verification
-    from rescuer.wal import choose_path, fetch, load_segment, plan_way
+    from rescuer.wal import choose_path, fetch, load_segment, plan_way, why_it_counts
 except ModuleNotFoundError as error:
     requirements = Path(__file__).resolve().parent / "rescue-requirements.txt"
     command = f"{sys.executable} -m pip install -r {requirements}"
@@ -142,7 +142,9 @@ def list_branches(cluster):
         before = None
         for start, end, tails in wal_ranges(cluster, branch):
             if before is not None:
-                print(f"    HOLE {lsn_text(before)} - {lsn_text(start)}")
+                counts, _ = why_it_counts(cluster, branch, before)
+                worth = "" if counts else ", and nothing shows that what follows was ever confirmed"
+                print(f"    HOLE {lsn_text(before)} - {lsn_text(start)}{worth}")
             elif len(way) > 1 and start > way[-2][1]:
                 print(f"    HOLE {lsn_text(way[-2][1])} - {lsn_text(start)}")
             print(f"    wal {lsn_text(start)} - {lsn_text(end)}{f', from {tails} on in tails' if tails else ''}")

@@ -79,6 +79,28 @@ class WalFiles(Repository):
         self.assertIn("HOLE 0/3001F4 - 0/3001F5", self.run_rescue("list"))
         self.assertEqual(self.wal(self.name, "--incomplete"), self.content[:500] + bytes(MIB - 500))
 
+    def test_wal_beyond_a_hole_counts_unless_every_object_says_that_nothing_there_was_confirmed(self):
+        durable = lambda lsn: {"durable": f"0/{lsn:X}"}
+        end = self.at + 500
+        self.writer.put_tail(self.branch, self.at, end, self.content)
+        self.writer.put_tail(self.branch, self.at + 900, self.at + 1000, self.content, wal=durable(end))
+        self.writer.put_whole(self.branch, self.at + 2 * MIB, wal_bytes(2), wal=durable(self.at))
+        self.assertEqual(self.wal(self.name), self.content[:500] + bytes(MIB - 500))
+        (self.folder / "out").unlink()
+        self.wal("000000010000000000000006", status=1)
+        said = self.run_rescue("list")
+        self.assertIn("HOLE 0/3001F4 - 0/300384, and nothing shows", said)
+        self.verify()
+        # What was durable once and is gone.
+        self.assertIn("was made when WAL up to 0/300000 was durable", self.wal("000000010000000000000002", status=200))
+        for wal in (durable(end + 1), {"durable": None}, {}):
+            self.writer.put_whole(self.branch, self.at + 2 * MIB, wal_bytes(2), wal=wal)
+            with self.subTest(wal=wal):
+                self.assertIn("hole", self.wal(self.name, status=200))
+        tail = self.writer.path(self.writer.put_whole(self.branch, self.at + 2 * MIB, wal_bytes(2), wal=durable(end)))
+        tail.write_bytes(tail.read_bytes()[:-1])
+        self.assertIn("cannot be read", self.wal(self.name, status=200))
+
     def test_a_missing_segment_before_others_is_a_hole_and_after_them_the_end(self):
         self.writer.put_whole(self.branch, self.at, self.content)
         self.assertIn("hole", self.wal("000000010000000000000002", status=200))
@@ -121,6 +143,8 @@ class WalFiles(Repository):
             {"start": "x"},
             {"digest_end": "0" * 64},
             {"digest_start": "0" * 64},
+            {"durable": 7},
+            {"durable": "x"},
         ):
             self.writer.put_whole(self.branch, self.at, self.content, wal=wal)
             with self.subTest(wal=wal):

@@ -40,6 +40,8 @@ pub struct Piece {
     pub transactions: Transactions,
     /// A record that ends in it began before it and was not read.
     pub leading_unread: bool,
+    /// Up to where WAL of the branch is known to be durable; nothing beyond was ever confirmed. `None` where nobody knows.
+    pub durable: Option<Lsn>,
 }
 
 /// As what a piece of WAL is stored.
@@ -129,6 +131,7 @@ impl Piece {
             digest_end: self.digest_end,
             transactions: self.transactions,
             leading_unread: self.leading_unread,
+            durable: self.durable,
         }
     }
 

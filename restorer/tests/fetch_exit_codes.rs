@@ -6,9 +6,12 @@
 mod sample;
 
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sample::{SampleRepository, SampleWal};
 use walseal_common::lsn::Lsn;
@@ -101,4 +104,41 @@ async fn case_01_a_wrong_configuration_does_not_look_like_the_end_of_wal() {
     }
     fs::remove_file(&config).expect("ours");
     assert_eq!(desk.fetch(&["000000010000000000000006", "x"]).status.code(), Some(200));
+}
+
+/// A server that takes connections and never says a word; tells how many it took.
+fn silent_server() -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port of our own");
+    let port = listener.local_addr().expect("bound").port();
+    let taken = Arc::new(AtomicUsize::new(0));
+    let counter = taken.clone();
+    std::thread::spawn(move || {
+        let mut held = Vec::new();
+        for connection in listener.incoming() {
+            held.push(connection);
+            counter.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    (port, taken)
+}
+
+#[tokio::test]
+async fn case_01_a_standby_does_not_wait_for_a_store_that_has_fallen_silent() {
+    let desk = Desk::new().await;
+    let config = desk.folder.path().join("walseal.toml");
+    let good = fs::read_to_string(&config).expect("ours");
+    let url = format!("url = \"file://{}\"", desk.sample.folder.path().display());
+    let (port, taken) = silent_server();
+    let s3 = format!(
+        "url = \"s3://bucket/prefix\"\n[repository.s3]\nendpoint = \"http://127.0.0.1:{port}\"\naccess_key_id = \"x\"\n\
+         secret_access_key = \"x\"\n"
+    );
+    write_private(&config, &good.replace(&url, &s3));
+    fs::write(desk.folder.path().join("standby.signal"), "").expect("ours");
+    let output = desk.fetch(&["000000010000000000000003", "x"]);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("this standby may ask again"), "{text}");
+    // The limit is over when the first call has gone unanswered: no second one.
+    assert_eq!(taken.load(Ordering::SeqCst), 1, "{text}");
 }

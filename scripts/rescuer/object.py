@@ -327,6 +327,8 @@ class Wal:
         self.compare_key = member(value, "compare_key", str, "wal")
         self.digest_start = member(value, "digest_start", str, "wal")
         self.digest_end = member(value, "digest_end", str, "wal")
+        # May be missing: then the writer does not say what had been confirmed.
+        self.durable = parse_lsn(member(value, "durable", str, "wal")) if value.get("durable") is not None else None
         # `transactions` and `leading_unread` help to find a point in time; no byte depends on them, so they are not read here.
 
     def check_name(self, name):

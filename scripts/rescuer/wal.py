@@ -172,24 +172,57 @@ def zero_fill(segment, file):
         missing -= step
 
 
+def why_it_counts(cluster, branch, end):
+    """Why WAL of the branch beyond a hole at `end` shows that there was more, or None; and the highest LSN that it claims.
+
+    Pieces are stored several at a time: where server and archiver were lost together, a later one may be there without an earlier one.
+    Such WAL does not count when each object beyond says that nothing after `end` had been confirmed when it was made.
+    """
+    highest = None
+    for begin, names in sorted(cluster.wal().get(branch, {}).items(), reverse=True):
+        if begin + cluster.segment_size <= end:
+            break
+        for name in names:
+            try:
+                if cluster.piece(name).end <= end:
+                    continue
+                with cluster.open(name) as found:
+                    durable, last = found.wal.durable, found.wal.end
+            except Failure as error:
+                return f"an object beyond it cannot be read ({error})", highest
+            if durable is None:
+                return f"{name.text} is there, and does not say whether what is missing was ever confirmed", highest
+            if durable > end:
+                return f"{name.text} is there, and was made when WAL up to {lsn_text(durable)} was durable", highest
+            highest = max(highest or last, last)
+    return None, highest
+
+
 def why_not_the_end(cluster, segment):
     """Why the WAL of this branch is known to go on after the segment's chain, or None when it may have ended there."""
     end = segment.end
-    if segment.claimed_end > end:
+    if any(lost.end > end for lost in segment.lost):
         return f"an object holds WAL up to {lsn_text(segment.claimed_end)}"
-    if any(begin > segment.begin for begin in cluster.wal().get(segment.branch, {})):
-        return "the branch has later segments"
+    reason, beyond = why_it_counts(cluster, segment.branch, end)
+    if reason:
+        return reason
     for base in cluster.base_ids():
         try:
             with cluster.open(next(n for n in cluster.names if n.kind == "label" and n.base == base and not n.conflict)) as label:
                 if label.body.get("branch") == segment.branch and parse_lsn(label.body.get("stop")) > end:
                     return f"the base backup {base} stopped at {label.body['stop']}"
-        except Damaged:
-            continue
+        except Damaged as error:
+            if beyond:
+                return f"base backup {base} may have stopped beyond it: {error}"
     for child, way in cluster.known_paths().items():
         for branch, switch in way:
             if branch == segment.branch and switch is not None and switch > end:
                 return f"branch {child} left it at {lsn_text(switch)}"
+    if beyond:
+        cluster.warn(
+            f"objects of branch {segment.branch} hold WAL up to {lsn_text(beyond)}, without what lies before it from {lsn_text(end)} on;"
+            " none shows that any of it was ever confirmed: WAL ends there"
+        )
     return None
 
 

@@ -253,6 +253,8 @@ impl Cutter {
             digest_end: self.hasher.digest(),
             transactions: tally.transactions,
             leading_unread: tally.leading_unread,
+            // Known only when it is shipped.
+            durable: None,
         }
     }
 

@@ -27,6 +27,8 @@ pub(super) struct Shipping {
     pub(super) start: Lsn,
     /// End of what was durable before. It counts once it has been compared with what the server sends.
     pub(super) resumed: Lsn,
+    /// Nothing beyond it was confirmed before this stream: the slot's position, and what was durable.
+    pub(super) confirmed: Lsn,
     pub(super) index: Arc<dyn Index>,
     pub(super) ship_interval: Duration,
     pub(super) put_limit: Duration,
@@ -121,8 +123,11 @@ impl Shipping {
             };
             let (repository, keys) = (self.repository.clone(), self.keys.clone());
             let (frontier, progress, index) = (self.frontier.clone(), self.progress.clone(), self.index.clone());
-            let limit = self.put_limit;
+            let (limit, confirmed) = (self.put_limit, self.confirmed);
             flights.spawn(async move {
+                // As late as can be: what is confirmed from here on, the object cannot know.
+                let end = frontier.lock().unwrap_or_else(PoisonError::into_inner).end();
+                let piece = Piece { durable: Some(end.max(confirmed)), ..piece };
                 let (name, range, branch, kind) = (piece.name(), piece.range(), piece.branch, piece.kind);
                 let (segment, highest) = (piece.segment_size, piece.transactions.highest);
                 let put = timeout(limit, piece.ship(&repository, &keys, &mut room)).await;

@@ -303,6 +303,7 @@ impl Streamer {
             frontier: Arc::new(Mutex::new(frontier)),
             start: point.start,
             resumed: point.frontier,
+            confirmed: point.frontier.max(slot.unwrap_or_default()),
             index: self.index.clone(),
             ship_interval: self.timing.ship_interval,
             put_limit: self.timing.put_limit,

@@ -49,7 +49,7 @@ pub use key::{Fallback, KEYS, Key, Kind};
 pub use key_file::read_secret_file;
 pub use location::RepositoryUrl;
 pub use need::Conninfo;
-pub use opening::{OpenError, StoreUse};
+pub use opening::{OpenError, StorePatience, StoreUse};
 pub use origin::{Origin, Setting};
 pub use sections::{
     BaseConfig, Checksums, ClusterConfig, DrillCheck, DrillConfig, FetchConfig, KeysConfig, RepositoryConfig,

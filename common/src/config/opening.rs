@@ -1,6 +1,9 @@
 //! What the configuration names, opened: the store, the keys, the way to the server.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::{Checksums, Config, ConfigError, RepositoryUrl, WriterRole};
 use crate::postgres::{Conninfo, ConninfoError};
@@ -50,6 +53,16 @@ pub enum StoreUse {
     LookFirst,
 }
 
+/// How long a store is waited for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct StorePatience {
+    /// No failed call is repeated after this.
+    pub deadline: Option<Instant>,
+    /// How long a store in a network may be silent within one call, where that is less than usual (30 s for an answer, 15 s
+    /// between two pieces of a body).
+    pub silence: Option<Duration>,
+}
+
 impl OpenError {
     /// Whether the same call could not succeed later without anybody changing anything: always.
     pub fn is_permanent(&self) -> bool {
@@ -74,11 +87,37 @@ impl Config {
         purpose: StoreUse,
         retry: RetryPolicy,
     ) -> Result<Arc<dyn ObjectStore>, OpenError> {
+        self.open_with(purpose, retry, None).await
+    }
+
+    /// As [`Config::open_store`], for a caller that has promised an answer.
+    pub async fn open_patient_store(
+        &self,
+        purpose: StoreUse,
+        patience: StorePatience,
+    ) -> Result<Arc<dyn ObjectStore>, OpenError> {
+        let retry = RetryPolicy { deadline: patience.deadline, ..RetryPolicy::default() };
+        self.open_with(purpose, retry, patience.silence).await
+    }
+
+    async fn open_with(
+        &self,
+        purpose: StoreUse,
+        retry: RetryPolicy,
+        silence: Option<Duration>,
+    ) -> Result<Arc<dyn ObjectStore>, OpenError> {
         let backend = match &self.need_repository()?.value {
             RepositoryUrl::Directory { path } => {
                 Backend::Directory { root: path.clone(), create: purpose == StoreUse::SetUp }
             }
-            RepositoryUrl::S3 { bucket, prefix } => Backend::S3(Box::new(self.s3_options(bucket, prefix, purpose)?)),
+            RepositoryUrl::S3 { bucket, prefix } => {
+                let mut options = self.s3_options(bucket, prefix, purpose)?;
+                if let Some(silence) = silence {
+                    options.deadline = options.deadline.min(silence);
+                    options.stall = options.stall.min(silence);
+                }
+                Backend::S3(Box::new(options))
+            }
             RepositoryUrl::Sftp { .. } => return Err(OpenError::Scheme("sftp")),
         };
         let options = StoreOptions { backend, retry, throttle: ThrottleLimits::default() };

@@ -108,8 +108,7 @@ impl WalListing {
         let size = self.segment_size;
         match name {
             ObjectName::Wal(branch, segment, part) if *branch == self.branch => {
-                let number = segment.number(size)?;
-                let range = part.map_or(number.range(size), |part| part_range(number, part, size));
+                let (number, range) = (segment.number(size)?, range_of(name, size)?);
                 if self.has_segment(number) {
                     self.cut_run(number.range(size));
                     if let Some(lost) = part {
@@ -160,6 +159,16 @@ impl WalListing {
 /// How many parts a whole segment has: none of its own when it fits one object.
 fn parts(size: SegmentSize) -> u64 {
     size.bytes().div_ceil(MAX_PLAINTEXT)
+}
+
+/// The bytes that the name of an object of WAL speaks of; `None` for a `.partial`, and for what is no WAL.
+pub(super) fn range_of(name: &ObjectName, size: SegmentSize) -> Option<LsnRange> {
+    match name {
+        ObjectName::Wal(_, segment, None) => segment.number(size).map(|number| number.range(size)),
+        ObjectName::Wal(_, segment, Some(part)) => segment.number(size).map(|number| part_range(number, *part, size)),
+        ObjectName::Tail(_, _, range) => Some(*range),
+        _ => None,
+    }
 }
 
 /// The bytes of a part of a segment over 16 MiB.

@@ -10,6 +10,7 @@ mod gap;
 mod identity;
 mod listing;
 mod name;
+mod surplus;
 mod wal;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ pub use gap::Gap;
 pub use identity::RepositoryIdentity;
 pub use listing::WalListing;
 pub use name::{ObjectName, UnknownName};
+pub use surplus::{Beyond, Surplus};
 pub use wal::WalPut;
 
 use crate::seal::{Envelope, Identity, SIGNED_PREFIX_HINT, SealError, SealedObject, SignedHeader, TrustedWriters};

@@ -204,6 +204,10 @@ pub struct WalSection {
     pub transactions: Transactions,
     /// A record that ends in these bytes began before them and was not read: `transactions` may lack one.
     pub leading_unread: bool,
+    /// When the object was sealed, the WAL of this branch was durable up to here, as far as its writer knew, and nothing
+    /// beyond had been confirmed to PostgreSQL (I1). `None`: the writer does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub durable: Option<Lsn>,
 }
 
 impl WalSection {

@@ -340,7 +340,21 @@ pub(super) fn wal_section(writer: &WriterKey, segment: &[u8], start: u64, end: u
         digest_end: digest(end),
         transactions,
         leading_unread: false,
+        durable: None,
     }
+}
+
+#[test]
+fn a_wal_header_says_what_was_durable_where_its_writer_knew_and_older_ones_stay_readable() {
+    let section = wal_section(&fixture().writer, &plaintext(1 << 20), 0, 1000);
+    let silent = serde_json::to_value(&section).expect("serialisable");
+    assert!(silent.get("durable").is_none(), "objects of before have no such member: {silent}");
+    let told = WalSection { durable: Some(Lsn(0x300_0000)), ..section.clone() };
+    let mut json = serde_json::to_value(&told).expect("serialisable");
+    assert_eq!(json["durable"], "0/3000000");
+    assert_eq!(serde_json::from_value::<WalSection>(json.clone()).expect("its own text"), told);
+    json["durable"] = serde_json::Value::Null;
+    assert_eq!(serde_json::from_value::<WalSection>(json).expect("what may be missing may be null"), section);
 }
 
 #[test]

@@ -24,6 +24,9 @@ pub struct RetryPolicy {
     pub give_up_after: Duration,
     /// The deadline of one attempt, where it must be sooner than the store's own (30 s and the time that the bytes need).
     pub attempt_limit: Option<Duration>,
+    /// Nor later than this, whichever call it belongs to: for callers that have promised an answer by then. The first
+    /// attempt of a call is always made.
+    pub deadline: Option<Instant>,
 }
 
 impl RetryPolicy {
@@ -47,6 +50,7 @@ impl Default for RetryPolicy {
             longest_pause: Duration::from_secs(5),
             give_up_after: Duration::from_secs(60),
             attempt_limit: None,
+            deadline: None,
         }
     }
 }
@@ -92,7 +96,8 @@ impl Retry {
                 }
             };
             let pause = self.pause(attempt, random_fraction());
-            if begun.elapsed() + pause >= self.policy.give_up_after {
+            let late = self.policy.deadline.is_some_and(|deadline| Instant::now() + pause >= deadline);
+            if late || begun.elapsed() + pause >= self.policy.give_up_after {
                 self.health.gave_up(&error);
                 if attempt > 1 {
                     let spent = begun.elapsed().as_secs_f64();
@@ -282,6 +287,22 @@ mod tests {
         let error = Retry::new(faulty, policy).get("a").await.expect_err("no answer");
         assert_eq!(error.kind, StoreErrorKind::Unreachable);
         assert!(error.to_string().contains("get a in file://") && error.reason.contains("no answer within"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn after_the_deadline_of_all_calls_each_is_tried_once() {
+        let (_folder, faulty) = faulty();
+        faulty.set_down(Some(StoreErrorKind::Unreachable));
+        let deadline = Some(Instant::now() + Duration::from_millis(50));
+        let store = Retry::new(faulty.clone(), RetryPolicy { deadline, ..quick() });
+        // Without it this would go on for a minute.
+        assert_eq!(store.get("a").await.expect_err("down").kind, StoreErrorKind::Unreachable);
+        assert!(faulty.calls(Call::Get) > 1, "it was tried again until then");
+        let passed = Some(Instant::now());
+        let store = Retry::new(faulty.clone(), RetryPolicy { deadline: passed, ..quick() });
+        assert_eq!(store.list("", None, 1).await.expect_err("down").kind, StoreErrorKind::Unreachable);
+        assert_eq!(store.list("", None, 1).await.expect_err("down").kind, StoreErrorKind::Unreachable);
+        assert_eq!(faulty.calls(Call::List), 2);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use walseal_common::config::{Config, ConfigError, StoreUse};
+use walseal_common::config::{Config, ConfigError, OpenError, StorePatience, StoreUse};
 use walseal_common::repository::Repository;
 use walseal_common::seal::TrustedWriters;
 use walseal_common::segment::WalFileName;
@@ -63,14 +63,17 @@ async fn attempt(
     config: Result<Config, ConfigError>,
 ) -> Result<Ending, FetchError> {
     let file: WalFileName = arguments.file.parse()?;
-    let config = config.map_err(walseal_common::config::OpenError::Config)?;
+    let config = config.map_err(OpenError::Config)?;
     let place = WorkingDirectory::current();
     let standby = place.is_standby().then_some(config.fetch.retry_standby.value);
     let patience = Patience { retry: config.fetch.retry.value, standby };
-    let attempt = || async {
-        // Opened anew each time: a file system may be mounted by then, or credentials renewed.
-        let fetcher = open(&config, arguments.plan.as_deref(), cluster, &place).await?;
-        fetcher.fetch(file, &arguments.path).await
+    let attempt = |store_patience| {
+        let (config, place) = (&config, &place);
+        async move {
+            // Opened anew each time: a file system may be mounted by then, or credentials renewed.
+            let fetcher = open(config, store_patience, arguments.plan.as_deref(), cluster, place).await?;
+            fetcher.fetch(file, &arguments.path).await
+        }
     };
     Ok(patiently(patience, attempt).await)
 }
@@ -78,6 +81,7 @@ async fn attempt(
 /// Opens what the configuration names. With a plan, or in a data directory, nothing is asked of the store for that.
 async fn open(
     config: &Config,
+    store_patience: StorePatience,
     plan: Option<&Path>,
     cluster: Option<SystemIdentifier>,
     place: &WorkingDirectory,
@@ -92,7 +96,7 @@ async fn open(
     };
     let identities = config.open_identities()?;
     let trust = TrustedWriters::new(config.open_trusted_writers()?);
-    let store = config.open_store(StoreUse::Conditional).await?;
+    let store = config.open_patient_store(StoreUse::Conditional, store_patience).await?;
     let repository = match cluster {
         Some(cluster) => Repository::new(store, cluster, trust),
         None => Repository::find(store, None, trust).await?,

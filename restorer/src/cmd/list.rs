@@ -12,7 +12,7 @@ use walseal_common::timeline::Branch;
 use super::target::refusal;
 use crate::access::Access;
 use crate::plan::windows::{Window, windows};
-use crate::plan::{Inventory, PlanError, ends};
+use crate::plan::{Inventory, PlanError, ends, surplus};
 
 const SCHEMA: Schema = Schema { name: "list", version: 1 };
 
@@ -167,6 +167,12 @@ impl Listing {
                 let timeline = window.timeline.number();
                 let what = if window.damaged.is_empty() { "is missing" } else { "is missing or not usable, see below" };
                 text.push_str(&format!("Gap on timeline {timeline}: {} to {} ({size}) {what}.\n", gap.start, gap.end));
+            }
+        }
+        for window in &self.windows {
+            if let Some(surplus) = &window.surplus {
+                let words = surplus::words(surplus, window.to);
+                text.push_str(&format!("On timeline {}, {words}.\n", window.timeline.number()));
             }
         }
         if !self.bases.is_empty() {

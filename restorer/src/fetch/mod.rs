@@ -93,6 +93,11 @@ impl Fetcher {
                 if !segment.whole {
                     self.prove_end(branch, number, size, &segment).await?;
                 }
+                // PostgreSQL takes what lies before from the parent's segment.
+                let own = self.own_start(branch, range.start);
+                if !segment.whole && segment.valid_end <= own {
+                    return Ok(Outcome::NotThere(format!("branch {branch} has nothing of its own at {own} or later")));
+                }
                 self.check_header(branch, name, size, &segment)?;
                 delivery::deliver(target, &segment.bytes)?;
                 Ok(Outcome::Delivered)

@@ -1,8 +1,10 @@
 //! How long is tried before a request fails, and how it ends.
 
 use std::future::Future;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
+use walseal_common::config::StorePatience;
 use walseal_common::terminal::FetchExit;
 
 use super::{FetchError, Outcome};
@@ -11,7 +13,10 @@ use super::{FetchError, Outcome};
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// How long is tried. An attempt that is under way is not cut off.
+/// The shortest time that a store has for an answer, whatever is configured.
+const SHORTEST_SILENCE: Duration = Duration::from_secs(1);
+
+/// How long is tried. What makes progress is not cut off.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Patience {
     /// `fetch.retry`.
@@ -45,16 +50,27 @@ impl Ending {
     }
 }
 
-/// Attempts until there is an answer, as long as `patience` lasts. What cannot pass by waiting is tried once more, for bytes
-/// that were damaged on the way.
+impl Patience {
+    /// How long the store is waited for in a request that began at `begun`. A store repeats what failed by itself, so it must
+    /// know when to give up; and a standby is not kept waiting by one call of a store that has fallen silent.
+    fn with_the_store(&self, begun: Instant) -> StorePatience {
+        StorePatience {
+            deadline: begun.checked_add(self.standby.unwrap_or(self.retry)),
+            silence: self.standby.map(|limit| limit.max(SHORTEST_SILENCE)),
+        }
+    }
+}
+
+/// Attempts until there is an answer, as long as `patience` lasts; each is told how long to wait for the store. What cannot
+/// pass by waiting is tried once more, for bytes that were damaged on the way.
 pub async fn patiently<F: Future<Output = Result<Outcome, FetchError>>>(
     patience: Patience,
-    mut attempt: impl FnMut() -> F,
+    mut attempt: impl FnMut(StorePatience) -> F,
 ) -> Ending {
     let begun = Instant::now();
     let (mut pause, mut second_chance) = (FIRST_PAUSE, true);
     loop {
-        let error = match attempt().await {
+        let error = match attempt(patience.with_the_store(begun)).await {
             Ok(Outcome::Delivered) => return Ending::Delivered,
             Ok(Outcome::NotThere(why)) => return Ending::NotThere(why),
             Err(error) => error,

@@ -1,17 +1,19 @@
 //! The proof that nothing is known at or above a place, without which nothing looks like the end of WAL (I6).
 
 use walseal_common::lsn::Lsn;
-use walseal_common::repository::{ObjectName, RepositoryError};
+use walseal_common::repository::{Beyond, ObjectName, RepositoryError};
 use walseal_common::segment::{SegmentName, SegmentNumber, SegmentSize};
 use walseal_common::timeline::Branch;
 
 use super::{FetchError, Fetcher};
+use crate::plan::surplus;
 use crate::segment_source::SegmentBytes;
 
 impl Fetcher {
-    /// Proves that `branch` has nothing in segment `number` or above it.
+    /// Proves that `branch` has nothing in segment `number` or above it; nothing that counts, see
+    /// [`Fetcher::prove_unconfirmed`].
     ///
-    /// Errors: [`FetchError::Hole`] when anything is known there, by the plan or by a name in the repository.
+    /// Errors: [`FetchError::Hole`] when anything is known there, by the plan or by an object in the repository.
     pub(super) async fn prove_absent(
         &self,
         branch: Branch,
@@ -23,8 +25,13 @@ impl Fetcher {
         self.prove_repository().await?;
         match self.first_name_from(branch, number, size).await? {
             None => Ok(()),
-            Some(name) => Err(hole(branch, start, format!("{name} is there"))),
+            Some(_) => self.prove_unconfirmed(branch, number, size, self.own_start(branch, start)).await,
         }
+    }
+
+    /// Where the WAL begins that is `branch`'s own in the segment that starts at `start`: there, or where its timeline began.
+    pub(super) fn own_start(&self, branch: Branch, start: Lsn) -> Lsn {
+        start.max(self.route.begin(branch.timeline).unwrap_or(Lsn::INVALID))
     }
 
     /// Proves that the WAL of `branch` ends where the valid part of `segment` does, so that zeros may follow.
@@ -37,7 +44,8 @@ impl Fetcher {
         size: SegmentSize,
         segment: &SegmentBytes,
     ) -> Result<(), FetchError> {
-        let end = segment.valid_end;
+        // What a timeline's first segment holds of its parent was confirmed as the parent's.
+        let end = segment.valid_end.max(self.own_start(branch, number.start(size)));
         if let Some(switch) = self.route.switch(branch.timeline)
             && end >= switch
         {
@@ -46,13 +54,36 @@ impl Fetcher {
         if !segment.lost.is_empty() {
             return Err(FetchError::Damaged { branch, from: end, objects: segment.lost.clone() });
         }
-        if segment.known_end > end {
-            return Err(hole(branch, end, format!("pieces of the segment reach to {}", segment.known_end)));
-        }
         self.prove_unpinned(branch, number.start(size), end)?;
-        match self.first_name_from(branch, number.next(), size).await? {
-            None => Ok(()),
-            Some(name) => Err(hole(branch, end, format!("{name} is there"))),
+        if segment.known_end <= end && self.first_name_from(branch, number.next(), size).await?.is_none() {
+            return Ok(());
+        }
+        self.prove_unconfirmed(branch, number, size, end).await
+    }
+
+    /// Proves of a `branch` that has WAL beyond `end`, where what has no hole ends in segment `number`, that nothing shows that any
+    /// of it was ever confirmed to PostgreSQL: it arrived without what lies before it, and the archiver was lost with the rest.
+    ///
+    /// Errors: [`FetchError::Hole`] when it was confirmed, or when nobody can tell.
+    async fn prove_unconfirmed(
+        &self,
+        branch: Branch,
+        number: SegmentNumber,
+        size: SegmentSize,
+        end: Lsn,
+    ) -> Result<(), FetchError> {
+        let listing = self.repository.wal_listing(branch, size, Some(number)).await?;
+        let reached = self.repository.contiguous_end(&listing, number.start(size)).await?;
+        if reached > end {
+            return Err(hole(branch, end, format!("by now there is more, up to {reached}")));
+        }
+        match self.repository.beyond(&listing, end).await? {
+            Beyond::Nothing => Ok(()),
+            Beyond::Unconfirmed(surplus) => {
+                tracing::warn!("branch {branch}: {}", surplus::words(&surplus, end));
+                Ok(())
+            }
+            Beyond::Known { name, why, .. } => Err(hole(branch, end, format!("{name} is there, which {why}"))),
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod bed;
 mod endings;
+mod surplus;
 
 use std::fs;
 
@@ -55,7 +56,7 @@ async fn case_01_a_hole_between_tails_is_no_end() {
     bed.sample.put_tail(bed.branch(), piece(0, 8192), &wal).await;
     bed.sample.put_tail(bed.branch(), piece(16_384, 24_576), &wal).await;
     let error = bed.fetch("000000010000000000000005").await.expect_err("a hole");
-    assert!(error.to_string().contains("pieces of the segment reach to 0/506000"), "{error}");
+    assert!(error.to_string().contains("0000000000506000 is there"), "{error}");
 }
 
 #[tokio::test]

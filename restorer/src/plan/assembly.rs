@@ -9,6 +9,7 @@ use super::reader::PathReader;
 use super::refusal::PlanError;
 use super::{
     Action, Cost, PLAN_SCHEMA, PassedOver, PathStep, Plan, PlannedBase, Target, TransactionPoint, recovery_settings,
+    surplus,
 };
 
 impl Planner<'_> {
@@ -117,6 +118,11 @@ impl Planner<'_> {
                     facts.known_end
                 ));
             }
+        }
+        if self.request.target == Target::Latest
+            && let Some(surplus) = path.surplus()
+        {
+            warnings.push(format!("{}.", surplus::words(&surplus, path.known_end())));
         }
         if self.request.target == Target::Latest && self.request.action != Action::Promote {
             warnings.push(format!(

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use walseal_common::lsn::{Lsn, LsnRange};
-use walseal_common::repository::{ObjectName, Repository, RepositoryError, WalListing};
+use walseal_common::repository::{Beyond, Label, ObjectName, Repository, RepositoryError, Surplus, WalListing};
 use walseal_common::seal::Identity;
 use walseal_common::segment::{SegmentNumber, SegmentSize};
 use walseal_common::timeline::{Branch, TimelineHistory};
@@ -23,13 +23,18 @@ pub struct BranchFacts {
     pub extents: Vec<LsnRange>,
     /// The highest position on this branch that anything speaks of: objects by name, stop points of base backups.
     pub known_end: Lsn,
+    /// What arrived beyond the end of its WAL without what lies before it, and was never confirmed as far as anything tells. It
+    /// counts for nothing: neither the listing nor the extents nor the known end have it.
+    pub surplus: Option<Surplus>,
+    /// Where the last hole begins that is no end, and why not: what of the objects beyond it shows that, or does not tell.
+    pub confirmed: Option<(Lsn, String)>,
     /// Objects of its WAL that were found to be of no use, with the bytes that they are there for.
     pub damaged: Vec<(LsnRange, Damage)>,
 }
 
 impl BranchFacts {
     /// Reads what `repository` holds of `branch` from segment `from` on: the history (opened with `identities`), and the names
-    /// of its WAL.
+    /// of its WAL. `labels`: all that verify. `all_labels`: whether those are all.
     ///
     /// Errors: the store; a `.partial` of a writer that is not trusted.
     pub async fn read(
@@ -38,6 +43,7 @@ impl BranchFacts {
         branch: Branch,
         size: SegmentSize,
         from: Option<SegmentNumber>,
+        (labels, all_labels): (&[Label], bool),
     ) -> Result<BranchFacts, RepositoryError> {
         let history = match repository.history(branch, identities).await {
             Ok(history) => Ok(history),
@@ -49,11 +55,55 @@ impl BranchFacts {
             },
         };
         let listing = repository.wal_listing(branch, size, from).await?;
-        let known_end = listing.highest().unwrap_or(Lsn::INVALID);
         let (extents, damaged) = (Vec::new(), Vec::new());
-        let mut facts = BranchFacts { branch, history, listing, extents, known_end, damaged };
+        let (surplus, confirmed) = (None, None);
+        let known_end = Lsn::INVALID;
+        let mut facts = BranchFacts { branch, history, listing, extents, known_end, surplus, confirmed, damaged };
         facts.find_extents(repository).await?;
+        let stop = labels.iter().filter(|label| label.branch == branch).map(|label| label.stop).max();
+        if all_labels && facts.damaged.is_empty() {
+            facts.set_surplus_aside(repository, stop).await?;
+        }
+        let stop = stop.unwrap_or(Lsn::INVALID);
+        facts.known_end = facts.known_end.max(facts.listing.highest().unwrap_or(Lsn::INVALID)).max(stop);
         Ok(facts)
+    }
+
+    /// Takes the WAL beyond holes that was never confirmed (I1) out of the account, so that the WAL ends before them. `stop`:
+    /// the highest stop point of any base backup; up to there WAL was durable once.
+    async fn set_surplus_aside(&mut self, repository: &Repository, stop: Option<Lsn>) -> Result<(), RepositoryError> {
+        let mut ends: Vec<Lsn> = self.extents.iter().rev().map(|extent| extent.end).collect();
+        if ends.is_empty() {
+            // Nothing of its own: the branch ends where it began.
+            ends.extend(
+                self.history.as_ref().ok().and_then(|history| history.entries.last()).map(|entry| entry.switch),
+            );
+        }
+        let mut proven = None;
+        for end in ends {
+            if stop.is_some_and(|stop| stop > end) {
+                break;
+            }
+            match repository.beyond(&self.listing, end).await? {
+                Beyond::Nothing => {}
+                Beyond::Unconfirmed(surplus) => proven = Some((end, surplus)),
+                Beyond::Known { name, why, error } => {
+                    // What an earlier hole is worth matters only where no later one is the end.
+                    self.confirmed = proven.is_none().then(|| (end, format!("{name} {why}")));
+                    let damage = error.as_ref().and_then(|error| Damage::of(error, repository.cluster()));
+                    if damage.is_some_and(|damage| self.note(damage)) {
+                        self.find_extents(repository).await?;
+                    }
+                    break;
+                }
+            }
+        }
+        if let Some((end, surplus)) = proven {
+            self.listing.cut_at(end);
+            self.extents.retain(|extent| extent.end <= end);
+            (self.surplus, self.known_end) = (Some(surplus), end);
+        }
+        Ok(())
     }
 
     /// Goes on without an object that is of no use. Whether that makes a difference: false when it is not known here.

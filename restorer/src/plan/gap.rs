@@ -28,6 +28,8 @@ pub struct Gap {
     pub size: SegmentSize,
     /// Objects that are there for these bytes, and of no use.
     pub damaged: Vec<Damage>,
+    /// Why it is no end although nothing leads beyond it, where that was asked.
+    pub confirmed: Option<String>,
     /// The last point before it that can be reached.
     pub before: Option<Nearest>,
     /// The last transaction by then.
@@ -81,6 +83,9 @@ impl fmt::Display for Gap {
                 sentence(damaged)
             )?,
         }
+        if let Some(confirmed) = &self.confirmed {
+            write!(f, ". Nothing shows that the WAL ended there: {confirmed}")?;
+        }
         if let Some(before) = &self.before {
             write!(f, "\nThe last point before the gap: {before}")?;
             if let Some(last) = &self.last {
@@ -111,6 +116,7 @@ impl Planner<'_> {
             missing,
             branch: branch.unwrap_or(path.branch()),
             size: path.size(),
+            confirmed: path.confirmed_beyond(at).map(str::to_owned),
             damaged: path.damaged_in(missing).cloned().collect(),
             before,
             last,

@@ -94,21 +94,16 @@ impl Inventory {
         let from = bases.iter().map(|label| size.number(label.start)).min();
         let mut branches: BTreeSet<Branch> = repository.branches().await?.into_iter().collect();
         branches.extend(bases.iter().map(|label| label.branch));
+        let labels = (bases.as_slice(), unusable.is_empty());
         let branches = stream::iter(branches)
             .map(|branch| async move {
-                let facts = BranchFacts::read(repository, identities, branch, size, from).await?;
+                let facts = BranchFacts::read(repository, identities, branch, size, from, labels).await?;
                 Ok::<_, InventoryError>((branch, facts))
             })
             .buffered(READS_AT_ONCE)
             .try_collect::<BTreeMap<_, _>>()
             .await?;
-        let mut inventory = Inventory { store: repository.describe(), identity, bases, unusable, branches };
-        for label in &inventory.bases {
-            if let Some(facts) = inventory.branches.get_mut(&label.branch) {
-                facts.known_end = facts.known_end.max(label.stop);
-            }
-        }
-        Ok(inventory)
+        Ok(Inventory { store: repository.describe(), identity, bases, unusable, branches })
     }
 
     /// Goes on without objects of WAL that are of no use. Whether that makes a difference: false when none of them is known

@@ -14,6 +14,7 @@ pub mod reader;
 mod recovery;
 mod refusal;
 mod search;
+pub mod surplus;
 mod target;
 #[cfg(test)]
 mod tests;

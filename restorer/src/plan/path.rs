@@ -1,7 +1,7 @@
 //! The way through the branches to the timeline that recovery ends on, and the WAL that lies on it.
 
 use walseal_common::lsn::{Lsn, LsnRange};
-use walseal_common::repository::Label;
+use walseal_common::repository::{Label, Surplus};
 use walseal_common::segment::{SegmentNumber, SegmentSize};
 use walseal_common::timeline::{Branch, SystemIdentifier, TimelineHistory};
 
@@ -100,6 +100,17 @@ impl<'a> Path<'a> {
         let last = self.steps.last().and_then(|step| self.facts(step)).map_or(Lsn::INVALID, |facts| facts.known_end);
         let begin = self.steps.last().map_or(Lsn::INVALID, |step| step.begin);
         extents.max(last).max(begin)
+    }
+
+    /// What lies beyond the end of the path and counts for nothing.
+    pub fn surplus(&self) -> Option<Surplus> {
+        self.steps.last().and_then(|step| self.facts(step)).and_then(|facts| facts.surplus)
+    }
+
+    /// Why `at` is no end although nothing leads beyond it, where that was asked.
+    pub fn confirmed_beyond(&self, at: Lsn) -> Option<&'a str> {
+        let last = self.steps.last().and_then(|step| self.facts(step))?;
+        last.confirmed.as_ref().filter(|(end, _)| *end == at).map(|(_, why)| why.as_str())
     }
 
     /// Where WAL begins again after a hole at `lsn`.

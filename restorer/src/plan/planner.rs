@@ -59,7 +59,7 @@ pub(super) async fn plan_patiently(
                 _ => break planned,
             }
         };
-        if looks == MORE_LOOKS || !matches!(planned, Err(PlanError::Gap(_))) {
+        if looks == MORE_LOOKS || !is_unsettled(&planned, &inventory) {
             return planned;
         }
         looks += 1;
@@ -67,6 +67,17 @@ pub(super) async fn plan_patiently(
             progress.message("WAL cannot be had on the way; looking again, in case it is being stored right now");
         }
         tokio::time::sleep(between).await;
+    }
+}
+
+/// Whether a moment later there may be more, if an archiver is at work.
+fn is_unsettled(planned: &Result<Plan, PlanError>, inventory: &Inventory) -> bool {
+    let has_surplus = || inventory.branches.values().any(|facts| facts.surplus.is_some());
+    match planned {
+        Err(PlanError::Gap(_)) => true,
+        Err(PlanError::TimeAfterEnd { .. } | PlanError::LsnAfterEnd { .. }) => has_surplus(),
+        Ok(plan) => plan.request.target == Target::Latest && has_surplus(),
+        Err(_) => false,
     }
 }
 

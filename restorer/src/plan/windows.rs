@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use walseal_common::lsn::{Lsn, LsnRange};
-use walseal_common::repository::{BaseId, Label, Repository};
+use walseal_common::repository::{BaseId, Label, Repository, Surplus};
 use walseal_common::seal::Identity;
 use walseal_common::time::PgTimestamp;
 use walseal_common::timeline::{Branch, TimelineId};
@@ -32,6 +32,8 @@ pub struct Window {
     pub bases: Vec<BaseId>,
     /// The WAL that cannot be had after it, where more follows.
     pub gap: Option<LsnRange>,
+    /// What arrived beyond its end without what lies before, and counts for nothing.
+    pub surplus: Option<Surplus>,
     /// Names of objects that are there for the gap's bytes, and of no use.
     pub damaged: Vec<String>,
 }
@@ -83,6 +85,7 @@ async fn windows_of(
                 to_time: last.map(|point| point.time),
                 bases: bases.iter().map(|base| base.id.clone()).collect(),
                 damaged: gap.map_or_else(Vec::new, |gap| path.damaged_in(gap).map(|d| d.name.to_string()).collect()),
+                surplus: path.surplus().filter(|_| extent.end == path.known_end()),
                 gap,
             });
         }

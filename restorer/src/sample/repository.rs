@@ -24,6 +24,8 @@ pub(crate) struct SampleRepository {
     pub(crate) cluster: SystemIdentifier,
     pub(crate) writer: WriterKey,
     pub(crate) size: SegmentSize,
+    /// What WAL objects that are put from now on say was durable.
+    pub(crate) durable: Option<Lsn>,
     pub(crate) folder: tempfile::TempDir,
 }
 
@@ -48,7 +50,8 @@ impl SampleRepository {
         let store: Arc<dyn ObjectStore> = Arc::new(store);
         let repository = Repository::new(store, cluster, trust);
         let size = SegmentSize::new(mib << 20).expect("a legal size");
-        let sample = SampleRepository { repository, identities: vec![identity], cluster, writer, size, folder };
+        let identities = vec![identity];
+        let sample = SampleRepository { repository, identities, cluster, writer, size, durable: None, folder };
         let body = RepositoryIdentity {
             format: 1,
             cluster,
@@ -105,6 +108,7 @@ impl SampleRepository {
             digest_end: digest(to),
             transactions: Default::default(),
             leading_unread: false,
+            durable: self.durable,
         };
         // As an archiver that saw the segment from its start; a record that began before it was not read.
         let mut walker = Walker::new(start, self.size, WalkOptions::default()).expect("a segment's start");

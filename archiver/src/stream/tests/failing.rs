@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use walseal_common::repository::Beyond;
+use walseal_common::segment::SegmentName;
 use walseal_common::store::StoreErrorKind;
 use walseal_common::store::fault::{Call, Effect, Faulty};
+use walseal_common::timeline::TimelineId;
 use walseal_tests::deadline::{PATIENCE, eventually};
 use walseal_tests::workload::Workload;
 
@@ -113,6 +116,43 @@ fn i2_kills_between_out_of_order_puts_lose_nothing() -> Result<()> {
     let confirmed = witness.ends()?;
     ensure!(confirmed >= flushed, "only {confirmed} of {flushed} was seen confirmed");
     live.holds(live.branch(), confirmed)
+}
+
+#[test]
+fn i1_what_overtook_a_piece_that_never_arrived_tells_that_nothing_beyond_was_confirmed() -> Result<()> {
+    let live = Live::start(cluster())?;
+    for life in 0..6 {
+        let stream = live.stream()?;
+        live.fill(1 + life % 3)?;
+        live.settle()?;
+        // The next piece stays on its way for ever, and others overtake it.
+        live.store.plan(Call::Put, 1..=1, Effect::Hang);
+        live.fill(2)?;
+        eventually("an object beyond the one that hangs", PATIENCE, || {
+            Ok((!matches!(live.beyond(live.branch())?.1, Beyond::Nothing)).then_some(()))
+        })?;
+        let confirmed = live.slot()?;
+        stream.kill();
+        let (end, beyond) = live.beyond(live.branch())?;
+        ensure!(confirmed <= end, "{confirmed} was confirmed in life {life}, and WAL ends at {end}");
+        ensure!(matches!(beyond, Beyond::Unconfirmed(_)), "life {life}: WAL ends at {end}, beyond is {beyond:?}");
+    }
+    // The loss of what was confirmed is another matter.
+    let stream = live.stream()?;
+    let flushed = live.settle()?;
+    stream.stop()?;
+    live.holds(live.branch(), flushed)?;
+    let size = live.identity.segment_size;
+    let lost = SegmentName::new(TimelineId::FIRST, size.number(live.begin).next(), size).to_string();
+    let folder = live.folder().join(live.repository.cluster().to_string());
+    std::fs::remove_file(folder.join(format!("wal/{}/{lost}", live.branch())))?;
+    let tails = folder.join(format!("tail/{}/{lost}", live.branch()));
+    if tails.exists() {
+        std::fs::remove_dir_all(tails)?;
+    }
+    let (end, beyond) = live.beyond(live.branch())?;
+    ensure!(matches!(beyond, Beyond::Known { .. }), "WAL is missing from {end} on, and beyond is {beyond:?}");
+    Ok(())
 }
 
 #[test]

@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::postgres::Conninfo;
-use walseal_common::repository::{Cover, ObjectName, Repository, RepositoryIdentity, WalListing};
+use walseal_common::repository::{Beyond, Cover, ObjectName, Repository, RepositoryIdentity, WalListing};
 use walseal_common::seal::{Identity, WriterKey};
 use walseal_common::segment::{SegmentName, SegmentSize};
 use walseal_common::store::fault::Faulty;
@@ -77,6 +77,7 @@ impl Live {
             longest_pause: Duration::from_millis(50),
             give_up_after: Duration::from_millis(400),
             attempt_limit: None,
+            deadline: None,
         };
         let retried: Arc<dyn ObjectStore> = Arc::new(Retry::new(store.clone(), policy));
         let restorer = Identity::generate()?;
@@ -154,6 +155,15 @@ impl Live {
     /// Up to where the branch lies in the repository without a hole, from the slot's first position on, by name.
     pub fn covered(&self, branch: Branch) -> Result<Lsn> {
         covered(&self.listing(branch)?, self.begin)
+    }
+
+    /// Where the branch ends in the repository without a hole, and what a reader makes of what lies beyond.
+    pub fn beyond(&self, branch: Branch) -> Result<(Lsn, Beyond)> {
+        let clean = Arc::new(DirectoryStore::new(self.folder()));
+        let repository = Repository::new(clean, self.repository.cluster(), self.keys.trust(Vec::new()));
+        let listing = self.listing(branch)?;
+        let end = covered(&listing, self.begin)?;
+        Ok((end, block_on(repository.beyond(&listing, end))?))
     }
 
     /// Opens every object of the branch and compares it with the server's own `pg_wal`; everything up to `confirmed` must

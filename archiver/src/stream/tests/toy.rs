@@ -51,6 +51,7 @@ impl Server {
             digest_end: self.digest(keys, segment, to),
             transactions: Transactions::default(),
             leading_unread: false,
+            durable: None,
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use super::{Counting, SYSTEM, draft, plaintext, wal_section};
+use crate::lsn::Lsn;
 use crate::seal::*;
 
 fn folder() -> PathBuf {
@@ -25,6 +26,7 @@ struct Vector {
     kind: Kind,
     plain: Vec<u8>,
     wal: Option<(u64, u64)>,
+    durable: Option<Lsn>,
     body: Option<serde_json::Value>,
 }
 
@@ -36,6 +38,7 @@ fn vectors() -> Vec<Vector> {
             kind: Kind::Data,
             plain: plaintext(150_000),
             wal: None,
+            durable: None,
             body: None,
         },
         Vector {
@@ -44,6 +47,7 @@ fn vectors() -> Vec<Vector> {
             kind: Kind::Manifest,
             plain: Vec::new(),
             wal: None,
+            durable: None,
             body: None,
         },
         Vector {
@@ -52,6 +56,16 @@ fn vectors() -> Vec<Vector> {
             kind: Kind::Tail,
             plain: plaintext(3000)[100..].to_vec(),
             wal: Some((100, 3000)),
+            durable: None,
+            body: None,
+        },
+        Vector {
+            file: "durable.object",
+            name: "tail/00000001-a2dd04c7/000000010000000000000003/0000000003000BB8-0000000003001388",
+            kind: Kind::Tail,
+            plain: plaintext(5000)[3000..].to_vec(),
+            wal: Some((3000, 5000)),
+            durable: Some(Lsn(0x300_0064)),
             body: None,
         },
         Vector {
@@ -60,13 +74,16 @@ fn vectors() -> Vec<Vector> {
             kind: Kind::Label,
             plain: Vec::new(),
             wal: None,
+            durable: None,
             body: Some(serde_json::json!({ "id": "20261121T023000Z-0000002a", "type": "full" })),
         },
     ]
 }
 
 fn make(vector: &Vector, recipients: &[Recipient], writer: &WriterKey) -> SealedObject {
-    let wal = vector.wal.map(|(start, end)| wal_section(writer, &plaintext(1 << 20), start, end));
+    let section =
+        |(start, end)| WalSection { durable: vector.durable, ..wal_section(writer, &plaintext(1 << 20), start, end) };
+    let wal = vector.wal.map(section);
     let created = "2026-11-21T02:30:00Z".parse().expect("a time");
     let draft = Draft { wal, ..draft(vector.kind, vector.name) };
     if let Some(body) = &vector.body {
@@ -90,6 +107,7 @@ fn vectors_are_read_as_they_were_written() {
             None => assert_eq!(envelope.read_all(&identities).as_ref(), Ok(&vector.plain), "{}", vector.file),
         }
         assert_eq!(envelope.header().wal.is_some(), vector.wal.is_some());
+        assert_eq!(envelope.header().wal.as_ref().and_then(|wal| wal.durable), vector.durable, "{}", vector.file);
     }
 }
 

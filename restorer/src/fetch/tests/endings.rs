@@ -8,7 +8,7 @@ use walseal_common::repository::Repository;
 use walseal_common::seal::{Identity, TrustedWriters};
 use walseal_common::segment::WalFileName;
 use walseal_common::store::fault::{Call, Effect, Faulty};
-use walseal_common::store::{DirectoryStore, StoreErrorKind};
+use walseal_common::store::{DirectoryStore, Retry, RetryPolicy, StoreErrorKind};
 use walseal_common::terminal::FetchExit;
 use walseal_common::timeline::SystemIdentifier;
 
@@ -21,7 +21,7 @@ const AT_ONCE: Patience = Patience { retry: Duration::ZERO, standby: None };
 async fn end(bed: &Bed, fetcher: &Fetcher, file: &str, patience: Patience) -> Ending {
     let file: WalFileName = file.parse().expect("a name");
     let target = bed.target();
-    patiently(patience, || fetcher.fetch(file, &target)).await
+    patiently(patience, |_| fetcher.fetch(file, &target)).await
 }
 
 #[tokio::test]
@@ -103,6 +103,29 @@ async fn case_01_a_store_that_does_not_answer_is_200_and_on_a_standby_1() {
     store.set_down(Some(StoreErrorKind::Denied));
     let standby = Patience { retry: Duration::ZERO, standby: Some(Duration::ZERO) };
     assert_eq!(end(&bed, &fetcher, "000000010000000000000006", standby).await.exit(), FetchExit::Failed);
+}
+
+/// A store that is down and is asked as the program asks: with retries of its own, which know when to give up.
+#[tokio::test]
+async fn case_01_the_stores_own_retries_end_when_the_request_must() {
+    let bed = Bed::new(3, 5000).await;
+    for (standby, exit) in [(Some(Duration::ZERO), FetchExit::NotThere), (None, FetchExit::Failed)] {
+        let (fetcher, store) = faulty(&bed);
+        store.set_down(Some(StoreErrorKind::Unreachable));
+        // On a standby it is not the other limit that counts.
+        let retry = if standby.is_some() { Duration::from_secs(600) } else { Duration::ZERO };
+        let file: WalFileName = "000000010000000000000003".parse().expect("a name");
+        let ending = patiently(Patience { retry, standby }, |patience| {
+            let policy = RetryPolicy { deadline: patience.deadline, ..RetryPolicy::default() };
+            let retrying = Arc::new(Retry::new(store.clone(), policy));
+            let repository = Repository::new(retrying, SYSTEM, bed.sample.repository.trust().clone());
+            let (fetcher, target) = (Fetcher { repository, ..fetcher.clone() }, bed.target());
+            async move { fetcher.fetch(file, &target).await }
+        })
+        .await;
+        assert_eq!(ending.exit(), exit, "{ending:?}");
+        assert_eq!(store.history().len(), 1, "{:?}", store.history());
+    }
 }
 
 #[tokio::test]

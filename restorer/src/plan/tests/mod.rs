@@ -3,6 +3,7 @@
 mod choice;
 mod damage;
 mod oracle;
+mod surplus;
 mod timelines;
 mod words;
 

@@ -1,6 +1,5 @@
 //! Only finished segments are taken, and every segment that PostgreSQL finishes is.
 
-
 use walseal_tests::deadline::PATIENCE;
 use walseal_tests::pgbench::Pgbench;
 
