@@ -11,6 +11,7 @@ mod messages;
 mod network;
 mod outage;
 mod restored;
+mod service;
 mod start;
 mod state;
 mod stop;
