@@ -100,7 +100,7 @@ fn start(arguments: &Arguments) -> Result<(), Failure> {
 
 async fn open(config: Config, purpose: StoreUse, retry: RetryPolicy) -> Result<Archive, Failure> {
     warn_of(&config);
-    Archive::open_with(config, purpose, retry).await.map_err(Failure::saying)
+    Archive::open_with(config, purpose, retry).await.map_err(Failure::from)
 }
 
 fn warn_of(config: &Config) {

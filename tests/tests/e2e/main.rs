@@ -10,6 +10,7 @@ mod kill;
 mod messages;
 mod network;
 mod outage;
+mod preconditions;
 mod restored;
 mod service;
 mod start;
