@@ -36,8 +36,15 @@ pub enum ArchiveError {
     #[error(transparent)]
     Repository(#[from] RepositoryError),
     /// The server, which was asked which of several clusters it is.
-    #[error(transparent)]
-    Postgres(#[from] PostgresError),
+    #[error("{store} holds several clusters, {found}, and the server was asked which one is its own: {source}")]
+    WhichCluster {
+        /// The store's URL.
+        store: String,
+        /// Clusters in it.
+        found: String,
+        /// Why it did not say.
+        source: PostgresError,
+    },
     /// The repository belongs to other clusters (case 19).
     #[error(
         "{store} holds cluster {found}, but the server is cluster {server}: it went through pg_upgrade or initdb, or \
@@ -85,12 +92,14 @@ impl Archive {
             [] => return Err(RepositoryError::Empty { store: self.store.describe() }.into()),
             [one] => *one,
             several => {
-                let mut client = primary::connect(conninfo, "walseal").await?;
-                let server = client.identify_system().await?.system_identifier;
-                client.close().await;
+                let store = self.store.describe();
+                let found = several.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                let server = match identify(conninfo).await {
+                    Ok(server) => server,
+                    Err(source) => return Err(ArchiveError::WhichCluster { store, found, source }),
+                };
                 if !several.contains(&server) {
-                    let found = several.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-                    return Err(ArchiveError::OtherCluster { store: self.store.describe(), found, server });
+                    return Err(ArchiveError::OtherCluster { store, found, server });
                 }
                 server
             }
@@ -112,4 +121,12 @@ impl Archive {
         let store = self.config.open_store_with(StoreUse::LookFirst, self.retry).await?;
         Ok((Repository::new(store, cluster, self.trust.clone()), identity))
     }
+}
+
+/// Which cluster answers there.
+async fn identify(conninfo: &Conninfo) -> Result<SystemIdentifier, PostgresError> {
+    let mut client = primary::connect(conninfo, "walseal").await?;
+    let server = client.identify_system().await?.system_identifier;
+    client.close().await;
+    Ok(server)
 }

@@ -28,7 +28,7 @@ pub fn card(
         }
     }
     rows.push(("cluster", format!("{} (PostgreSQL {})", identity.cluster, identity.postgres_major)));
-    rows.extend(recipients.iter().map(|recipient| ("recipient", recipient.to_string())));
+    rows.extend(recipients.iter().map(|recipient| ("recipient", format!("{recipient} ({})", recipient.id()))));
     rows.extend(writers.iter().map(|writer| {
         let roles = writer.roles.iter().map(|role| role.word()).collect::<Vec<_>>().join(", ");
         ("writer", format!("{} ({roles})", writer.key))

@@ -8,6 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, watch};
 use walseal_common::config::OpenError;
 use walseal_common::postgres::Conninfo;
+use walseal_common::postgres::conninfo::system_user;
 use walseal_common::repository::{Label, Repository, RepositoryIdentity};
 
 use crate::aftermath::{self, TakesBase};
@@ -30,7 +31,13 @@ pub enum DaemonError {
     #[error(transparent)]
     Archive(#[from] ArchiveError),
     /// The state folder.
-    #[error("the folder {} (cluster.state_dir) cannot be made or used: {source}", path.display())]
+    #[error(
+        "the folder {} (cluster.state_dir) cannot be made or used: {source}; name another one, or as root: install -d -o {} -m \
+         700 {}",
+        path.display(),
+        system_user().as_deref().unwrap_or("USER"),
+        path.display()
+    )]
     StateDir {
         /// The folder.
         path: PathBuf,

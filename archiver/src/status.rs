@@ -33,7 +33,7 @@ const LAG_LIMIT_IN_TROUBLE: Duration = Duration::from_secs(5);
 pub struct Status {
     /// The repository's URL.
     pub repository: String,
-    /// The cluster's system identifier; `None` when the repository could not be read.
+    /// The cluster's system identifier; `None` when the repository could not be read, or is none yet.
     pub cluster: Option<String>,
     /// The daemon's process id; `None` when no daemon runs.
     pub daemon_pid: Option<u32>,
@@ -107,8 +107,9 @@ pub struct GapStatus {
 }
 
 /// What the repository told.
+#[derive(Default)]
 struct Holdings {
-    cluster: String,
+    cluster: Option<String>,
     branches: Vec<BranchStatus>,
     bases: Vec<BaseStatus>,
     gaps: Vec<GapStatus>,
@@ -141,11 +142,15 @@ pub async fn gather(config: Config) -> Result<Status, OpenError> {
         Ok(holdings) => (Some(holdings), None),
         // What is wrong with the configuration is not the store's doing.
         Err(Unread::Open(error)) if !matches!(error, OpenError::Store(_)) => return Err(error),
+        // It was read, and holds nothing.
+        Err(error @ Unread::Archive(ArchiveError::Repository(RepositoryError::Empty { .. }))) => {
+            (Some(Holdings::default()), Some(error.to_string()))
+        }
         Err(error) => (None, Some(error.to_string())),
     };
     let error = [unheard, unread].into_iter().flatten().collect::<Vec<_>>().join("; ");
     let (cluster, branches, bases, gaps) = match holdings {
-        Some(holdings) => (Some(holdings.cluster), Some(holdings.branches), Some(holdings.bases), Some(holdings.gaps)),
+        Some(holdings) => (holdings.cluster, Some(holdings.branches), Some(holdings.bases), Some(holdings.gaps)),
         None => (None, None, None, None),
     };
     let error = Some(error).filter(|error| !error.is_empty());
@@ -179,7 +184,7 @@ async fn read(config: Config) -> Result<Holdings, Unread> {
         bases.push(BaseStatus::of(&repository.label(&id).await?));
     }
     let gaps = gaps(&repository, &identity).await?;
-    Ok(Holdings { cluster: repository.cluster().to_string(), branches, bases, gaps })
+    Ok(Holdings { cluster: Some(repository.cluster().to_string()), branches, bases, gaps })
 }
 
 async fn gaps(repository: &Repository, identity: &RepositoryIdentity) -> Result<Vec<GapStatus>, RepositoryError> {
@@ -269,13 +274,13 @@ impl Status {
                 from(base)
             ),
             (None, Some(stream)) => format!(
-                "The store cannot be read: from when on can be restored is not known; to {}. If the primary died now: {} \
+                "The repository cannot be read: from when on can be restored is not known; to {}. If the primary died now: {} \
                  lost.",
                 until(stream),
                 lost(stream)
             ),
             (None, None) => format!(
-                "The store cannot be read: what can be restored is not known; no WAL is being streamed now.{waiting}"
+                "The repository cannot be read: what can be restored is not known; no WAL is being streamed now.{waiting}"
             ),
         };
         let proven = if self.bases.is_some() { "never (no drill has run)" } else { "not known" };

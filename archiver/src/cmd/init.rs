@@ -36,7 +36,7 @@ const OLDEST: u32 = 14;
 
 /// Makes everything that is not there yet. Run again it changes nothing.
 pub async fn run(archive: Archive) -> Result<(), Failure> {
-    let conninfo = archive.config.open_conninfo().map_err(Failure::saying)?;
+    let conninfo = archive.config.open_conninfo()?;
     let slot = archive.config.need_slot()?;
 
     let admission = Admission::of(&conninfo);
@@ -62,7 +62,10 @@ pub async fn run(archive: Archive) -> Result<(), Failure> {
         SlotCreated::Created => {
             show!("slot     {slot} made: from now on the server keeps WAL until it is in the repository")
         }
-        SlotCreated::AlreadyExists => show!("slot     {slot} is there"),
+        SlotCreated::AlreadyExists => {
+            check_slot(&archive, &mut client, &slot).await?;
+            show!("slot     {slot} is there")
+        }
     }
     client.close().await;
     advise(&server, &slot);
@@ -79,11 +82,12 @@ async fn probe_store(archive: &Archive) -> Result<Capabilities, Failure> {
     probe(archive.store.as_ref(), &id).await.map_err(|error| {
         let next = match error.kind {
             // What to do stands in the reason already.
-            StoreErrorKind::Full | StoreErrorKind::NoSuchStore => return Failure::new("use the store", &error),
+            StoreErrorKind::Full | StoreErrorKind::NoSuchStore | StoreErrorKind::Denied => {
+                return Failure::new("use the store", &error);
+            }
             StoreErrorKind::Unreachable | StoreErrorKind::Throttled => {
                 format!("look at {}, and run init again: it goes on where it was", archive.place())
             }
-            StoreErrorKind::Denied => "give these credentials the right to list, put and get below the URL".to_owned(),
             StoreErrorKind::NotFound | StoreErrorKind::Protocol => {
                 "take another store: walseal needs one that lists, puts and gets as S3 does".to_owned()
             }
@@ -111,10 +115,34 @@ fn unreachable(admission: &Admission, error: &PostgresError) -> Failure {
 fn no_slot(slot: &str, admission: &Admission, error: &PostgresError) -> Failure {
     let failure = Failure::from_error(format!("make the replication slot {slot}"), error);
     match error.sqlstate() {
-        Some("53400") => failure.next("raise max_replication_slots in postgresql.conf and restart the server"),
+        Some("53400") => failure.next("raise max_replication_slots in postgresql.conf and restart the server").next(
+            "drop one that nobody uses; they are in: SELECT slot_name, active, restart_lsn FROM pg_replication_slots;",
+        ),
         Some("42501") => failure.next(format!("as a superuser: {}", admission.grant())),
         Some("55000") => failure.next("set wal_level = replica in postgresql.conf and restart the server"),
         _ => failure,
+    }
+}
+
+/// A slot of this name that somebody else made may be of another kind.
+async fn check_slot(archive: &Archive, client: &mut ReplicationClient, slot: &str) -> Result<(), Failure> {
+    let failed = |error: PostgresError| Failure::from_error(format!("use the replication slot {slot}"), &error);
+    match client.read_slot(slot).await {
+        Ok(_) => Ok(()),
+        // PostgreSQL 14 tells it only by SQL.
+        Err(PostgresError::Unsupported { .. }) => {
+            let conninfo = archive.config.open_conninfo()?;
+            let sql = SqlClient::connect_to(&conninfo, client.host(), "walseal init").await.map_err(failed)?;
+            let query = "SELECT 1 FROM pg_replication_slots WHERE slot_name = $1 AND slot_type <> 'physical'";
+            let row = sql.query_opt("reading pg_replication_slots failed", query, &[&slot]).await.map_err(failed)?;
+            match row {
+                None => Ok(()),
+                Some(_) => Err(Failure::new(format!("use the replication slot {slot}"), "it is a logical one")
+                    .next("name another in cluster.slot")
+                    .next(format!("where nobody needs it: SELECT pg_drop_replication_slot('{slot}');"))),
+            }
+        }
+        Err(error) => Err(failed(error)),
     }
 }
 

@@ -46,10 +46,15 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
 fn write_new(path: &Path, content: &[u8]) -> Result<(), Failure> {
     let failed = |error: std::io::Error| {
         let failure = Failure::new(format!("write {}", path.display()), &error);
-        if error.kind() == std::io::ErrorKind::AlreadyExists {
-            failure.next("name another file; a key is never overwritten, because nothing signed with it could be told from a forgery")
-        } else {
-            failure
+        match error.kind() {
+            std::io::ErrorKind::AlreadyExists => failure.next(
+                "name another file; a key is never overwritten, because nothing signed with it could be told from a forgery",
+            ),
+            std::io::ErrorKind::NotFound => failure.next("make its folder first, or name a file in another one"),
+            std::io::ErrorKind::PermissionDenied => {
+                failure.next("name a file in a folder of this user, or run this as the user whom the folder belongs to")
+            }
+            _ => failure,
         }
     };
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use walseal_common::config::cli::GlobalArgs;
 use walseal_common::config::{Config, Environment, StoreUse};
+use walseal_common::secret::keep_out_of_core_dumps;
 use walseal_common::store::RetryPolicy;
 use walseal_common::telemetry::init_logging;
 use walseal_common::terminal::{Exit, Failure};
@@ -46,6 +47,9 @@ enum Verb {
 
 /// Parses the command line, runs the verb, and says how it ended.
 pub fn main() -> ExitCode {
+    if let Err(error) = keep_out_of_core_dumps() {
+        eprintln!("warning: keys could end up in a core dump, because its size cannot be limited: {error}");
+    }
     let arguments = Arguments::parse();
     let ended = start(&arguments);
     match ended {
@@ -96,7 +100,7 @@ fn start(arguments: &Arguments) -> Result<(), Failure> {
 
 async fn open(config: Config, purpose: StoreUse, retry: RetryPolicy) -> Result<Archive, Failure> {
     warn_of(&config);
-    Archive::open_with(config, purpose, retry).await.map_err(Failure::saying)
+    Archive::open_with(config, purpose, retry).await.map_err(Failure::from)
 }
 
 fn warn_of(config: &Config) {

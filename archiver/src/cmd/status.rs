@@ -6,6 +6,7 @@ use walseal_common::show;
 use walseal_common::terminal::{Align, CheckExit, Failure, Look, Schema, Table, to_json, units};
 
 use crate::status::{self, BaseStatus, BranchStatus, GapStatus, Status, ago};
+use crate::stream::Progress;
 
 /// What `status` is told.
 #[derive(clap::Args, Debug)]
@@ -21,7 +22,7 @@ pub struct Arguments {
 /// Shows the status. With `--check` the exit code tells it.
 pub async fn run(arguments: &Arguments, config: Config) -> Result<(), Failure> {
     super::warn_of(&config);
-    let gathered = status::gather(config).await.map_err(Failure::saying);
+    let gathered = status::gather(config).await.map_err(Failure::from);
     if arguments.check {
         let (line, exit) = match &gathered {
             Ok(status) => status.check(Timestamp::now()),
@@ -61,13 +62,7 @@ fn print(status: &Status, now: Timestamp) {
             for trouble in status.troubles() {
                 show!("            {trouble}");
             }
-            show!(
-                "frontier    {}{}; {} behind the server's {}",
-                stream.frontier,
-                stream.branch.map_or_else(String::new, |branch| format!(" on branch {branch}")),
-                units::distance(stream.frontier, stream.server_end.max(stream.frontier)),
-                stream.server_end
-            );
+            print_frontier(stream);
         }
         (Some(pid), None) => show!("daemon      pid {pid}, which did not say where it is"),
         _ => show!("daemon      not running; start it with: walseal-archiver run"),
@@ -89,6 +84,20 @@ fn print(status: &Status, now: Timestamp) {
     if let Some(bases) = &status.bases {
         print_bases(bases, now);
     }
+}
+
+fn print_frontier(stream: &Progress) {
+    if stream.frontier.is_invalid() {
+        show!("frontier    not known before the first connection to the server");
+        return;
+    }
+    show!(
+        "frontier    {}{}; {} behind the server's {}",
+        stream.frontier,
+        stream.branch.map_or_else(String::new, |branch| format!(" on branch {branch}")),
+        units::distance(stream.frontier, stream.server_end.max(stream.frontier)),
+        stream.server_end
+    );
 }
 
 fn print_branches(branches: &[BranchStatus]) {

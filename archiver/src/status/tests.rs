@@ -112,14 +112,14 @@ fn with_the_store_gone_the_first_line_says_what_the_daemon_knows() {
         |stream| status(stream, None, Some("list in s3://acme-pg/orders: connection refused")).first_line(at(0));
     assert_eq!(
         unread(Some(behind())),
-        "The store cannot be read: from when on can be restored is not known; to 3 s ago. If the primary died now: 2 s \
+        "The repository cannot be read: from when on can be restored is not known; to 3 s ago. If the primary died now: 2 s \
          lost. Proven: not known."
     );
     assert_eq!(
         unread(Some(but(behind(), |now| {
             now.connected = false;
         }))),
-        "The store cannot be read: what can be restored is not known; no WAL is being streamed now. At least 5 MiB of WAL \
+        "The repository cannot be read: what can be restored is not known; no WAL is being streamed now. At least 5 MiB of WAL \
          waits on the server. Proven: not known."
     );
 }

@@ -33,8 +33,8 @@ pub enum StreamError {
     /// Another cluster answered.
     #[error(
         "the server's system identifier is {server}, but the repository {repository} belongs to cluster {expected}: \
-         this is another cluster (or one that went through pg_upgrade or initdb), and needs a prefix of its own: run \
-         walseal-archiver init"
+         if this is the right server (pg_upgrade and initdb make a new cluster), run walseal-archiver init, which gives it a \
+         folder of its own beside the other; if not, correct cluster.conninfo"
     )]
     OtherCluster {
         /// The server's.

@@ -76,6 +76,8 @@ pub enum ConfigError {
         table: &'static str,
         /// The configuration file that is read, or would be.
         file: PathBuf,
+        /// Whether it is there.
+        exists: bool,
         /// The variable that sets it as well.
         variable: String,
     },
@@ -136,8 +138,9 @@ impl ConfigError {
             ConfigError::Unknown { fix, .. } => fix.clone(),
             ConfigError::NotText { name } => format!("set {name} to plain text, or unset it"),
             ConfigError::Invalid { wrong, .. } => wrong.fix.clone(),
-            ConfigError::Missing { example, table, file, variable, .. } => {
-                format!("write {example} under [{table}] in {}, or set {variable}", file.display())
+            ConfigError::Missing { example, table, file, exists, variable, .. } => {
+                let absent = if *exists { "" } else { " (no such file; --config names another)" };
+                format!("write {example} under [{table}] in {}{absent}, or set {variable}", file.display())
             }
             ConfigError::Exposed { path, .. } => format!("run: chmod g-w,o-rwx {}", path.display()),
             ConfigError::BadFile { key, .. } => {

@@ -23,7 +23,10 @@ pub(super) const TOO_OPEN: u32 = 0o026;
 /// text; others may read or change it, or its group may change it.
 pub fn read_secret_file(key: &'static str, origin: &Origin, path: &Path) -> Result<Secret, ConfigError> {
     let bad = |problem: String| ConfigError::BadFile { key, origin: origin.clone(), path: path.to_owned(), problem };
-    let unreadable = |error: std::io::Error| bad(format!("cannot be read: {error}"));
+    let unreadable = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::InvalidData => bad("is not text, and so no key".to_owned()),
+        _ => bad(format!("cannot be read: {error}")),
+    };
     let mut file = File::open(path).map_err(unreadable)?;
     // Asked of the open file, so that it is the one that is read.
     let metadata = file.metadata().map_err(unreadable)?;

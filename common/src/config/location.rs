@@ -36,7 +36,7 @@ pub enum RepositoryUrl {
 impl RepositoryUrl {
     /// Reads a URL. Errors: another scheme, no bucket, a relative folder, a password in it.
     pub fn parse(text: &str) -> Result<RepositoryUrl, Wrong> {
-        let examples = "write s3://bucket/prefix, file:///folder or sftp://user@host/path";
+        let examples = "write s3://bucket/prefix or file:///folder";
         let Some((scheme, rest)) = text.split_once("://") else {
             return Err(if text.starts_with('/') {
                 Wrong::new("is a path and not a URL", format!("write \"file://{text}\""))

@@ -133,6 +133,7 @@ impl Config {
             example,
             table: found.map_or("", |key| key.table()),
             file: self.file.clone(),
+            exists: self.file_exists,
             variable: found.map(|key| key.variable()).unwrap_or_default(),
         }
     }

@@ -170,7 +170,7 @@ impl Config {
     /// Errors: not configured, not readable, readable by others, not a writer key.
     pub fn open_writer_key(&self) -> Result<WriterKey, OpenError> {
         let content = self.read_writer_key()?;
-        let place = self.need_writer_key_file()?.value.display().to_string();
+        let place = format!("keys.writer_key_file ({})", self.need_writer_key_file()?.value.display());
         WriterKey::read_file(content.expose()).map_err(|source| OpenError::Key { place, source })
     }
 
@@ -180,8 +180,10 @@ impl Config {
     pub fn open_identities(&self) -> Result<Vec<Identity>, OpenError> {
         let mut identities = Vec::new();
         for (path, content) in self.read_identities()? {
-            let read = Identity::read_file(content.expose())
-                .map_err(|source| OpenError::Key { place: path.display().to_string(), source })?;
+            let read = Identity::read_file(content.expose()).map_err(|source| OpenError::Key {
+                place: format!("keys.identity_files ({})", path.display()),
+                source,
+            })?;
             identities.extend(read);
         }
         Ok(identities)

@@ -241,12 +241,23 @@ fn advice_text(error: &ServerError) -> String {
         ("28P01", _) => "; check the user, and the password in the password file",
         ("42501", "InitPostgres") => "; on the server, run: ALTER ROLE <user> REPLICATION",
         ("42501", _) => "; grant this user what is missing",
+        // With wal_level = minimal there can be none.
+        ("53300", _) if error.message.contains("max_wal_senders") && last_number(&error.message) == Some(0) => {
+            "; set wal_level = replica and max_wal_senders = 10 in postgresql.conf, then restart the server"
+        }
         ("53300", _) if error.message.contains("max_wal_senders") => {
-            "; set wal_level = replica and raise max_wal_senders, then restart the server"
+            "; raise max_wal_senders in postgresql.conf and restart the server; pg_stat_replication shows who uses them"
         }
         ("53300", _) => "; raise max_connections on the server",
         ("53400", _) if error.hint.is_none() => "; raise max_replication_slots on the server",
         ("55000", _) if error.message.contains("wal_level") => "; set wal_level = replica and restart the server",
+        ("55006", _) => {
+            "; it is free again when that process ends, which pg_stat_replication shows: a second archiver needs a \
+             cluster.name of its own; after a kill the server notices within wal_sender_timeout"
+        }
+        ("0A000", "ReadReplicationSlot") => {
+            "; drop that slot (SELECT pg_drop_replication_slot), or name another in cluster.slot"
+        }
         ("57P03", _) => "; wait until it has started",
         _ => "",
     };

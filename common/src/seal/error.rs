@@ -69,7 +69,10 @@ pub enum SealError {
     #[error("frame {0} does not decompress to what its writer recorded")]
     FrameContent(u64),
     /// None of the identities at hand is a recipient of the object.
-    #[error("none of the identities given here opens this object; it is sealed to recipients {0}")]
+    #[error(
+        "none of the identities given here opens this object: it is sealed to the recipients {0} (the recovery card says \
+         which these are); name the identity of one of them in keys.identity_files"
+    )]
     WrongIdentity(String),
     /// The sealed data key does not open although the recipient matches.
     #[error("the object's data key does not open with identity {0}: the header was not made for it")]

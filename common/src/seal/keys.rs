@@ -33,7 +33,7 @@ pub enum KeyError {
         why: String,
     },
     /// A key of another kind.
-    #[error("expected a {expected} ({prefix}1…), found {found}")]
+    #[error("this is no {expected}, which would begin with {prefix}1, but another key: {found}")]
     OtherKind {
         /// What was expected.
         expected: &'static str,

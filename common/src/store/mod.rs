@@ -152,7 +152,7 @@ pub enum StoreErrorKind {
 
 /// A call to a store failed.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{operation} {key} in {store}: {reason}")]
+#[error("{operation} {}{store}: {reason}", if key.is_empty() { String::new() } else { format!("{key} in ") })]
 pub struct StoreError {
     /// What kind of failure it was.
     pub kind: StoreErrorKind,

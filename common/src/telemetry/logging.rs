@@ -39,6 +39,10 @@ impl LoggingError {
     }
 }
 
+/// What is logged where nobody says: what walseal itself has to say. The S3 client's own warnings tell in its insides what our
+/// error says for a person.
+const DEFAULT_FILTER: &str = "info,aws_config=off,aws_runtime=off,aws_smithy_runtime=off,aws_sdk_s3=off";
+
 /// Sends what `tracing` records in this process to standard error. `WALSEAL_LOG` filters it, by default `info`;
 /// `JOURNAL_STREAM` leaves the time to systemd's journal.
 ///
@@ -64,7 +68,7 @@ where
         (LogFormat::Text, true) => lines.with_target(false).boxed(),
         (LogFormat::Text, false) => lines.with_target(false).without_time().boxed(),
     };
-    Ok(Registry::default().with(layer.with_filter(parse_filter(filter.unwrap_or("info"))?)))
+    Ok(Registry::default().with(layer.with_filter(parse_filter(filter.unwrap_or(DEFAULT_FILTER))?)))
 }
 
 /// Reads a filter. A lone word that is no level is refused: the library would take it for a module of that name and log

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use super::exit::Exit;
 use super::printable;
-use crate::config::ConfigError;
+use crate::config::{ConfigError, OpenError};
 
 /// Why a verb failed: what it tried, why that did not work, and what to do next.
 ///
@@ -97,6 +97,15 @@ impl From<ConfigError> for Failure {
     }
 }
 
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Failure {
+        match error {
+            OpenError::Config(error) => error.into(),
+            other => Failure::saying(other),
+        }
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::expect_used)]
 mod tests {
@@ -132,6 +141,8 @@ error: failed to ship a segment: put wal/1/2 in s3://b: connection reset
 error: failed to use the configuration: repository.url is not set: it says where the backups are
   to fix: write url = "s3://acme-pg/orders" under [repository] in /walseal.toml, or set WALSEAL_REPOSITORY_URL
 "#);
+        let opened = OpenError::from(config.need_repository().expect_err("not set"));
+        assert_eq!(Failure::from(opened), Failure::from(config.need_repository().expect_err("not set")));
         let error = Config::from_toml("[cluster]\nnam = 1").expect_err("an unknown key");
         assert_snapshot!(Failure::from(error), @r#"
 error: failed to use the configuration: /walseal.toml:2: key "cluster.nam" is not known

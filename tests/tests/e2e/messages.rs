@@ -12,7 +12,7 @@ use walseal_tests::store::Place;
 use crate::flow;
 
 /// The exit code is 1, and stderr, which holds no secret and no debug output, contains each of these.
-fn says(finished: &Finished, code: i32, words: &[&str]) -> Result<()> {
+pub fn says(finished: &Finished, code: i32, words: &[&str]) -> Result<()> {
     ensure!(finished.code == Some(code), "{finished}");
     for word in words {
         ensure!(finished.stderr.contains(word), "{word:?} is not said: {finished}");

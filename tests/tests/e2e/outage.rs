@@ -22,7 +22,8 @@ fn soon(site: &Site, args: &[&str]) -> Result<Finished> {
 fn status_speaks(site: &Site, daemon: &Daemon, why: &str) -> Result<()> {
     let pid = format!("pid {}", daemon.pid());
     let shown = soon(site, &["status"])?.exits(1)?;
-    for word in ["The store cannot be read", "If the primary died now", "Proven: not known", &pid, "frontier", why] {
+    for word in ["The repository cannot be read", "If the primary died now", "Proven: not known", &pid, "frontier", why]
+    {
         ensure!(shown.stdout.contains(word), "{word:?} is not shown: {shown}");
     }
     ensure!(shown.stderr.contains(why), "the reason is an error, too: {shown}");
@@ -54,7 +55,7 @@ fn status_shows_what_the_daemon_knows_when_the_folder_is_gone() -> Result<()> {
     daemon.sigterm()?.success()?;
     std::fs::rename(&folder, &aside)?;
     let shown = soon(&site, &["status"])?.exits(1)?;
-    ensure!(shown.stdout.contains("not running") && shown.stdout.contains("The store cannot be read"), "{shown}");
+    ensure!(shown.stdout.contains("not running") && shown.stdout.contains("The repository cannot be read"), "{shown}");
     Ok(())
 }
 

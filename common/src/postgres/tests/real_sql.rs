@@ -59,7 +59,7 @@ async fn a_server_that_is_not_ready_for_replication_says_what_to_do() {
     let mut cluster = TestCluster::new("wal_level = minimal\nmax_wal_senders = 0\n", &[]);
     let minimal = ReplicationClient::connect(&cluster.socket("user=postgres"), "walseal_test").await;
     let minimal = minimal.expect_err("no walsender").to_string();
-    assert!(minimal.contains("set wal_level = replica and raise max_wal_senders"), "{minimal}");
+    assert!(minimal.contains("set wal_level = replica and max_wal_senders = 10"), "{minimal}");
     let nobody = SqlClient::connect(&cluster.socket("user=nobody_here"), "walseal_test").await;
     let nobody = nobody.expect_err("no such role");
     assert!(nobody.to_string().contains("CREATE ROLE") && nobody.is_permanent(), "{nobody}");

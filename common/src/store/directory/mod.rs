@@ -152,6 +152,9 @@ impl Inner {
     }
 
     fn create(&self) -> Result<(), Failure> {
+        if fs::metadata(&self.root).is_ok_and(|meta| !meta.is_dir()) {
+            return self.check_root();
+        }
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -175,7 +178,10 @@ impl Inner {
         };
         match fs::metadata(&self.root) {
             Ok(meta) if meta.is_dir() => Ok(()),
-            Ok(_) => Err(missing("the repository's path is not a directory")),
+            Ok(_) => {
+                let reason = "there is a file of this name, and no directory; name a directory in repository.url";
+                Err(Failure::new(StoreErrorKind::NoSuchStore, reason))
+            }
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 Err(missing("the repository's directory does not exist"))
             }
@@ -267,9 +273,12 @@ impl Failure {
             Some(Errno::NOSPC) => (StoreErrorKind::Full, "; make space on the repository's file system"),
             Some(Errno::DQUOT) => (StoreErrorKind::Full, "; the user's quota is used up"),
             Some(Errno::ACCESS | Errno::PERM) => {
-                (StoreErrorKind::Denied, "; the repository must belong to the user that runs this program")
+                (StoreErrorKind::Denied, "; the repository must belong to the user that runs this program (chown -R)")
             }
-            Some(Errno::ROFS) => (StoreErrorKind::Denied, "; the repository's file system is mounted read-only"),
+            Some(Errno::ROFS) => (
+                StoreErrorKind::Denied,
+                "; the repository's file system is mounted read-only: mount it for writing, or name another directory",
+            ),
             Some(Errno::NOTDIR | Errno::ISDIR | Errno::EXIST) => {
                 (StoreErrorKind::Protocol, "; a name cannot be an object and a folder at once")
             }

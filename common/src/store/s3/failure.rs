@@ -117,7 +117,7 @@ where
         _ if about_credentials => Failure::new(
             StoreErrorKind::Denied,
             format!(
-                "no usable credentials were found ({chain}); set repository.s3.access_key_id and secret_access_key_file, or give this machine a role or profile"
+                "no usable credentials were found ({chain}); set repository.s3.access_key_id and secret_access_key_file (or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), or give this machine a role or a profile"
             ),
         ),
         SdkError::ConstructionFailure(_) => Failure::protocol(format!("the request could not be made: {chain}")),
@@ -128,7 +128,11 @@ where
             ),
         ),
         SdkError::DispatchFailure(_) => {
-            let hint = "check repository.s3.endpoint, and that this host reaches it";
+            let hint = if chain.contains("InvalidContentType") {
+                "nobody speaks TLS there; is repository.s3.endpoint an http:// one?"
+            } else {
+                "check repository.s3.endpoint, and that this host reaches it"
+            };
             Failure::new(StoreErrorKind::Unreachable, format!("no answer from {place}: {chain}; {hint}"))
         }
         _ => Failure::new(StoreErrorKind::Unreachable, format!("no answer from {place}: {chain}")),
