@@ -3,11 +3,13 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::sync::{OwnedMutexGuard, Semaphore, SemaphorePermit};
 use walseal_common::lsn::LsnRange;
 use walseal_common::repository::{ObjectName, Repository, RepositoryIdentity};
 use walseal_common::segment::{SegmentName, WalFileName};
+use walseal_common::store::with_patience;
 use walseal_common::timeline::{Branch, TimelineId};
 use walseal_common::wal::Finish;
 
@@ -20,6 +22,10 @@ use crate::stream::{Cutter, ProgressWatch, store_histories};
 
 /// Parts of segments, of at most 16 MiB, that are in memory at once (I11): the one that PostgreSQL waits for, and two ahead.
 const IN_FLIGHT: usize = 3;
+
+/// How long a store that does not take a call is tried again. PostgreSQL asks again by itself, and until the hook has
+/// returned, its shutdown waits: three times, for a store that is away (`pgarch.c`).
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Makes files of one cluster's `pg_wal` durable in its repository.
 #[derive(Debug)]
@@ -60,6 +66,10 @@ impl Archivist {
     ///
     /// Errors: everything else; nothing is claimed about the file then.
     pub async fn push(&self, path: &Path) -> Result<Pushed, PushError> {
+        with_patience(PATIENCE, self.push_file(path)).await
+    }
+
+    async fn push_file(&self, path: &Path) -> Result<Pushed, PushError> {
         let name = wal_name(path)?;
         let folder = folder_of(path);
         match name {

@@ -8,9 +8,10 @@ use tokio::sync::watch;
 use walseal_common::config::{Config, StoreUse};
 use walseal_common::repository::{Repository, RepositoryError, RepositoryIdentity};
 use walseal_common::segment::WalFileName;
+use walseal_common::store::with_patience;
 use walseal_common::timeline::SystemIdentifier;
 
-use super::archivist::{blocking, folder_of, wal_name};
+use super::archivist::{PATIENCE, blocking, folder_of, wal_name};
 use super::freight::system_of;
 use super::{Archivist, PushError, Pushed};
 use crate::archive::{Archive, ArchiveError};
@@ -37,7 +38,7 @@ pub async fn push(path: &Path, config: Config) -> Result<Pushed, PushError> {
         return Ok(outcome);
     }
     let archive = Archive::open(config, StoreUse::Conditional).await?;
-    let (repository, identity) = choose(&archive, &path, name).await?;
+    let (repository, identity) = with_patience(PATIENCE, choose(&archive, &path, name)).await?;
     let archivist = Arc::new(Archivist::new(repository, identity, archive.keys.clone(), None));
     let (enough, told) = watch::channel(false);
     let ahead = tokio::spawn(archivist.clone().look_ahead(path.clone(), told));

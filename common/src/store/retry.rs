@@ -33,6 +33,16 @@ impl Default for RetryPolicy {
     }
 }
 
+tokio::task_local! {
+    static PATIENCE: Duration;
+}
+
+/// Does `work` with less patience: its calls are given up after `limit`, where a policy would go on for longer. For whoever
+/// is called again anyway and must not be waited for. Counts in the task that awaits it, not in tasks that it spawns.
+pub async fn with_patience<T>(limit: Duration, work: impl Future<Output = T>) -> T {
+    PATIENCE.scope(limit, work).await
+}
+
 /// Repeats calls that failed for a reason that may pass ([`StoreError::is_permanent`]), after random pauses.
 ///
 /// A put may be repeated after an attempt whose outcome was not known; see [`ObjectStore::put_new`] for what its
@@ -55,6 +65,7 @@ impl Retry {
         F: Future<Output = Result<T, StoreError>> + Send,
         T: Send,
     {
+        let limit = PATIENCE.try_with(|limit| *limit).unwrap_or(Duration::MAX).min(self.policy.give_up_after);
         let begun = Instant::now();
         let mut attempt = 1u32;
         loop {
@@ -63,7 +74,7 @@ impl Retry {
                 done => return done,
             };
             let pause = self.pause(attempt, random_fraction());
-            if begun.elapsed() + pause >= self.policy.give_up_after {
+            if begun.elapsed() + pause >= limit {
                 if attempt > 1 {
                     let spent = begun.elapsed().as_secs_f64();
                     error.reason = format!("{} ({attempt} attempts in {spent:.1} s)", error.reason);
@@ -180,6 +191,20 @@ mod tests {
         let store = Retry::new(faulty, RetryPolicy { give_up_after: Duration::from_millis(50), ..quick() });
         let error = store.get("a").await.expect_err("down");
         assert_eq!(error.kind, StoreErrorKind::Unreachable);
+        assert!(error.reason.contains("attempts in"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn work_with_less_patience_gives_up_sooner_and_never_later() {
+        let (_folder, faulty) = faulty();
+        faulty.set_down(Some(StoreErrorKind::Unreachable));
+        let store = Retry::new(faulty.clone(), quick());
+        // No pause fits, so there is one attempt; with the policy's own patience the first pause, of at most 4 ms, would.
+        let error = with_patience(Duration::ZERO, store.get("a")).await.expect_err("down");
+        assert!(!error.reason.contains("attempts"), "{error}");
+        assert_eq!(faulty.calls(Call::Get), 1);
+        let store = Retry::new(faulty, RetryPolicy { give_up_after: Duration::from_millis(50), ..quick() });
+        let error = with_patience(Duration::MAX, store.get("a")).await.expect_err("down");
         assert!(error.reason.contains("attempts in"), "{error}");
     }
 
