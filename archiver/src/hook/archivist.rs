@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::{OwnedMutexGuard, Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, OwnedMutexGuard, Semaphore, SemaphorePermit};
 use walseal_common::lsn::LsnRange;
 use walseal_common::repository::{ObjectName, Repository, RepositoryIdentity};
 use walseal_common::segment::{SegmentName, WalFileName};
@@ -42,6 +42,24 @@ pub struct Archivist {
     histories: Mutex<HashSet<Branch>>,
 }
 
+/// On whose behalf a file is made durable.
+#[derive(Clone, Copy)]
+pub(super) enum Errand<'a> {
+    /// PostgreSQL waits for it. Told as soon as it is found that the file is a segment that was not durable before.
+    Asked(&'a Notify),
+    /// Nobody waits yet. What has the segment's name is left to the call for it, which compares the bytes.
+    Ahead,
+}
+
+impl Errand<'_> {
+    /// Tells that the segment was not durable before.
+    pub(super) fn tell(self) {
+        if let Errand::Asked(missing) = self {
+            missing.notify_one();
+        }
+    }
+}
+
 impl Archivist {
     /// For this repository. `stream` is that of the same process: what it is about to bring is not shipped twice.
     pub fn new(
@@ -66,14 +84,18 @@ impl Archivist {
     ///
     /// Errors: everything else; nothing is claimed about the file then.
     pub async fn push(&self, path: &Path) -> Result<Pushed, PushError> {
-        with_patience(PATIENCE, self.push_file(path)).await
+        self.push_on(path, Errand::Asked(&Notify::new())).await
     }
 
-    async fn push_file(&self, path: &Path) -> Result<Pushed, PushError> {
+    pub(super) async fn push_on(&self, path: &Path, errand: Errand<'_>) -> Result<Pushed, PushError> {
+        with_patience(PATIENCE, self.push_file(path, errand)).await
+    }
+
+    async fn push_file(&self, path: &Path, errand: Errand<'_>) -> Result<Pushed, PushError> {
         let name = wal_name(path)?;
         let folder = folder_of(path);
         match name {
-            WalFileName::Segment(segment) => self.push_segment(path, &folder, segment).await,
+            WalFileName::Segment(segment) => self.push_segment(path, &folder, segment, errand).await,
             WalFileName::Partial(segment) => self.push_partial(path, &folder, segment).await,
             WalFileName::History(timeline) => self.push_history(path, timeline).await,
             WalFileName::BackupHistory(..) => {
