@@ -7,18 +7,19 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use walseal_common::segment::{SegmentName, SegmentNumber, WalFileName};
 
-use super::archivist::{Archivist, folder_of, wal_name};
+use super::archivist::{Archivist, Errand, folder_of, wal_name};
 use super::lineage::Lineage;
 
 /// Most segments that one call looks ahead.
 const FURTHEST: u64 = 16;
 
-/// Segments shipped ahead at once; each has at most one part in memory.
+/// Segments shipped ahead at once; each has at most one part in memory. More of them need more memory, and no less time.
 const AT_ONCE: usize = 2;
 
 impl Archivist {
     /// Ships the segments that follow `pushed` in PostgreSQL's queue, oldest first, until `enough` says so; those that were
-    /// begun are finished. Failures are left to the calls that PostgreSQL will make for these files.
+    /// begun are finished. What has a name in the repository is passed over, and failures are not told: PostgreSQL will call
+    /// for each of these files, and that call compares the bytes and says what is wrong.
     pub async fn look_ahead(self: Arc<Self>, pushed: PathBuf, enough: watch::Receiver<bool>) {
         let Ok(WalFileName::Segment(segment)) = wal_name(&pushed) else { return };
         let Some(number) = segment.number(self.identity.segment_size) else { return };
@@ -41,14 +42,11 @@ impl Archivist {
 
     async fn push_ahead(&self, folder: &Path, name: SegmentName, number: SegmentNumber) {
         let range = number.range(self.identity.segment_size);
-        let streamed = match Lineage::of(folder, name, &self.repository).await {
-            Ok(lineage) => self.is_streaming(lineage.branch, range),
-            Err(_) => false,
-        };
-        if streamed {
+        let Ok(lineage) = Lineage::of(folder, name, &self.repository).await else { return };
+        if self.is_streaming(lineage.branch, range) {
             return;
         }
-        match self.push(&folder.join(name.to_string())).await {
+        match self.push_on(&folder.join(name.to_string()), Errand::Ahead).await {
             Ok(outcome) => tracing::debug!(%name, ?outcome, "shipped ahead"),
             // PostgreSQL will ask for this file, and then the reason is told.
             Err(error) => tracing::debug!(%name, %error, "not shipped ahead"),

@@ -3,12 +3,14 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{Notify, OwnedMutexGuard};
 use walseal_common::lsn::LsnRange;
 use walseal_common::repository::{ObjectName, Repository, RepositoryIdentity};
 use walseal_common::seal::MAX_PLAINTEXT;
 use walseal_common::segment::{SegmentName, WalFileName};
+use walseal_common::store::with_patience;
 use walseal_common::timeline::{Branch, TimelineId};
 use walseal_common::wal::Finish;
 
@@ -19,6 +21,10 @@ use crate::keys::ArchiveKeys;
 use crate::memory::{BESIDE_FRAMES, Memory, Room};
 use crate::shipment::Piece;
 use crate::stream::{Cutter, ProgressWatch, WAL_MEMORY, store_histories};
+
+/// How long a store that does not take a call is tried again. PostgreSQL asks again by itself, and until the hook has
+/// returned, its shutdown waits: three times, for a store that is away (`pgarch.c`).
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Makes files of one cluster's `pg_wal` durable in its repository.
 #[derive(Debug)]
@@ -34,6 +40,24 @@ pub struct Archivist {
     berths: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
     /// Branches whose histories are known to be stored.
     histories: Mutex<HashSet<Branch>>,
+}
+
+/// On whose behalf a file is made durable.
+#[derive(Clone, Copy)]
+pub(super) enum Errand<'a> {
+    /// PostgreSQL waits for it. Told as soon as it is found that the file is a segment that was not durable before.
+    Asked(&'a Notify),
+    /// Nobody waits yet. What has the segment's name is left to the call for it, which compares the bytes.
+    Ahead,
+}
+
+impl Errand<'_> {
+    /// Tells that the segment was not durable before.
+    pub(super) fn tell(self) {
+        if let Errand::Asked(missing) = self {
+            missing.notify_one();
+        }
+    }
 }
 
 impl Archivist {
@@ -66,10 +90,18 @@ impl Archivist {
     ///
     /// Errors: everything else; nothing is claimed about the file then.
     pub async fn push(&self, path: &Path) -> Result<Pushed, PushError> {
+        self.push_on(path, Errand::Asked(&Notify::new())).await
+    }
+
+    pub(super) async fn push_on(&self, path: &Path, errand: Errand<'_>) -> Result<Pushed, PushError> {
+        with_patience(PATIENCE, self.push_file(path, errand)).await
+    }
+
+    async fn push_file(&self, path: &Path, errand: Errand<'_>) -> Result<Pushed, PushError> {
         let name = wal_name(path)?;
         let folder = folder_of(path);
         match name {
-            WalFileName::Segment(segment) => self.push_segment(path, &folder, segment).await,
+            WalFileName::Segment(segment) => self.push_segment(path, &folder, segment, errand).await,
             WalFileName::Partial(segment) => self.push_partial(path, &folder, segment).await,
             WalFileName::History(timeline) => self.push_history(path, timeline).await,
             WalFileName::BackupHistory(..) => {

@@ -10,7 +10,8 @@ use walseal_common::seal::{CompareDigest, CompareKey, MAX_PLAINTEXT};
 use walseal_common::segment::{SegmentName, SegmentNumber, SegmentSize, WalFileName};
 use walseal_common::timeline::SystemIdentifier;
 use walseal_common::wal::{
-    ExpectedHeader, Finish, FinishWalk, PageHeader, WalError, WalkEnd, WalkOptions, Walker, check_segment_header,
+    ExpectedHeader, Finish, FinishWalk, LongHeader, PageHeader, WalError, WalkEnd, WalkOptions, Walker,
+    check_segment_header,
 };
 
 use super::PushError;
@@ -24,14 +25,13 @@ const CHUNK: usize = 256 << 10;
 /// Bytes that tell what a segment is: its long page header.
 const HEADER: usize = 40;
 
-/// The cluster that a file of WAL belongs to, by its first page.
-pub(super) fn system_of(path: &Path, name: WalFileName) -> Result<SystemIdentifier, PushError> {
+/// What only the first page of a file of WAL says: its cluster, and the size of its segments.
+pub(super) fn header_of(path: &Path, name: WalFileName) -> Result<LongHeader, PushError> {
     let mut header = Vec::with_capacity(HEADER);
     let failed = |source| PushError::Read { path: path.to_owned(), source };
     File::open(path).map_err(failed)?.take(HEADER as u64).read_to_end(&mut header).map_err(failed)?;
     let refused = |source| PushError::Wal { name, source };
-    let long = PageHeader::parse(&header).map_err(refused)?.long;
-    long.map(|long| long.system).ok_or(refused(WalError::NoLongHeader))
+    PageHeader::parse(&header).map_err(refused)?.long.ok_or(refused(WalError::NoLongHeader))
 }
 
 /// An open file of WAL, of which the size and the first page are right.
@@ -72,6 +72,11 @@ impl Freight {
     /// The segment's place.
     pub(super) fn number(&self) -> SegmentNumber {
         self.number
+    }
+
+    /// `wal_segment_size`, which is also the file's.
+    pub(super) fn size(&self) -> SegmentSize {
+        self.size
     }
 
     /// The segment's first byte.

@@ -17,6 +17,7 @@ mod freight;
 mod lineage;
 mod partial;
 mod push;
+mod stored;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests;

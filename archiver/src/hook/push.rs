@@ -4,14 +4,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 use walseal_common::config::{Config, StoreUse};
 use walseal_common::repository::{Repository, RepositoryError, RepositoryIdentity};
 use walseal_common::segment::WalFileName;
+use walseal_common::store::with_patience;
 use walseal_common::timeline::SystemIdentifier;
 
-use super::archivist::{blocking, folder_of, wal_name};
-use super::freight::system_of;
+use super::archivist::{Errand, PATIENCE, blocking, folder_of, wal_name};
+use super::freight::header_of;
+use super::stored::is_stored;
 use super::{Archivist, PushError, Pushed};
 use crate::archive::{Archive, ArchiveError};
 use crate::socket::{self, Client, Request};
@@ -20,9 +23,13 @@ use crate::socket::{self, Client, Request};
 /// only a daemon that hangs is left.
 const DAEMON_LIMIT: Duration = Duration::from_secs(120);
 
-/// How long the process goes on, after its own file is durable, with what it has begun to ship ahead. Work thrown away would
-/// be done again by the next call, so it is worth a moment; but PostgreSQL waits, and a slow store must not make it wait for
-/// files that it has not asked for.
+/// How long the process goes on beginning segments that lie ahead after its own file is durable. PostgreSQL waits, but for
+/// files that it asks for next, and one process that ships many is faster than many that ship one: starting, opening the
+/// store and the first connection are paid once, and several are under way at once.
+const GO_ON_AHEAD: Duration = Duration::from_secs(2);
+
+/// How long it then waits for those that it has begun. Work thrown away would be done again by the next call; but with a
+/// store that is slow, PostgreSQL must not wait for files that it has not asked for.
 const FINISH_AHEAD: Duration = Duration::from_secs(3);
 
 /// Files looked at to find one segment with a readable first page.
@@ -37,14 +44,31 @@ pub async fn push(path: &Path, config: Config) -> Result<Pushed, PushError> {
         return Ok(outcome);
     }
     let archive = Archive::open(config, StoreUse::Conditional).await?;
-    let (repository, identity) = choose(&archive, &path, name).await?;
+    if let WalFileName::Segment(segment) = name
+        && with_patience(PATIENCE, is_stored(&archive, &path, segment)).await?
+    {
+        return Ok(Pushed::AlreadyThere);
+    }
+    let (repository, identity) = with_patience(PATIENCE, choose(&archive, &path, name)).await?;
     let archivist = Arc::new(Archivist::new(repository, identity, archive.keys.clone(), None));
     let (enough, told) = watch::channel(false);
-    let ahead = tokio::spawn(archivist.clone().look_ahead(path.clone(), told));
-    let outcome = archivist.push(&path).await?;
-    enough.send_replace(true);
-    if tokio::time::timeout(FINISH_AHEAD, ahead).await.is_err() {
-        tracing::debug!("leaving what was begun ahead to the next call");
+    let missing = Arc::new(Notify::new());
+    let mut ahead = {
+        let (archivist, path, missing) = (archivist.clone(), path.clone(), missing.clone());
+        tokio::spawn(async move {
+            // What is durable already was shipped ahead by an earlier call, or by a daemon, and so was what follows.
+            missing.notified().await;
+            archivist.look_ahead(path, told).await;
+        })
+    };
+    let outcome = archivist.push_on(&path, Errand::Asked(&missing)).await?;
+    if outcome != Pushed::Shipped {
+        ahead.abort();
+    } else if timeout(GO_ON_AHEAD, &mut ahead).await.is_err() {
+        enough.send_replace(true);
+        if timeout(FINISH_AHEAD, ahead).await.is_err() {
+            tracing::debug!("leaving what was begun ahead to the next call");
+        }
     }
     Ok(outcome)
 }
@@ -54,7 +78,7 @@ async fn ask_daemon(path: &Path, config: &Config) -> Option<Pushed> {
     let state_dir = config.need_state_dir().ok()?;
     let daemon = Client::connect(&socket::path(&state_dir)).await?;
     let request = Request::Push { path: path.to_owned() };
-    let answer = tokio::time::timeout(DAEMON_LIMIT, daemon.ask(&request, |_, _, _| ())).await;
+    let answer = timeout(DAEMON_LIMIT, daemon.ask(&request, |_, _, _| ())).await;
     match answer {
         Ok(Ok(result)) => serde_json::from_value(result).ok(),
         Ok(Err(error)) => {
@@ -78,7 +102,7 @@ async fn choose(
     let system = match name {
         WalFileName::Segment(_) | WalFileName::Partial(_) => {
             let path = path.to_owned();
-            Some(blocking(move || system_of(&path, name)).await?)
+            Some(blocking(move || header_of(&path, name)).await?.system)
         }
         WalFileName::History(_) | WalFileName::BackupHistory(..) => {
             let folder = folder_of(path);
@@ -116,5 +140,5 @@ fn system_beside(folder: &Path) -> Option<SystemIdentifier> {
         let name = wal_name(&path).ok()?;
         matches!(name, WalFileName::Segment(_) | WalFileName::Partial(_)).then_some((path, name))
     });
-    segments.take(MOST_LOOKS).find_map(|(path, name)| system_of(&path, name).ok())
+    segments.take(MOST_LOOKS).find_map(|(path, name)| Some(header_of(&path, name).ok()?.system))
 }

@@ -14,9 +14,10 @@ use walseal_common::segment::{SegmentName, WalFileName};
 use walseal_common::timeline::Branch;
 use walseal_common::wal::{Doubt, Finish};
 
-use super::archivist::{Archivist, Load, blocking};
+use super::archivist::{Archivist, Errand, Load, blocking};
 use super::freight::Freight;
 use super::lineage::{Lineage, fork_within};
+use super::stored::Stored;
 use super::witness::Witness;
 use super::{PushError, Pushed};
 
@@ -43,6 +44,7 @@ impl Archivist {
         path: &Path,
         folder: &Path,
         segment: SegmentName,
+        errand: Errand<'_>,
     ) -> Result<Pushed, PushError> {
         let name = WalFileName::Segment(segment);
         let lineage = self.lineage(folder, segment).await?;
@@ -58,7 +60,14 @@ impl Archivist {
             }
         }
         let alone = self.berth(&segment.to_string()).await;
-        match self.ship_whole(&whole).await? {
+        let (key, compare) = (self.keys.writer.compare(), matches!(errand, Errand::Asked(_)));
+        let known = Stored::find(&self.repository, key, whole.lineage.branch, &whole.freight, compare).await?;
+        match known {
+            Stored::Same | Stored::Something => return Ok(Pushed::AlreadyThere),
+            Stored::Nothing => errand.tell(),
+            Stored::Unknown => {}
+        }
+        match self.ship_whole(&whole, known, errand).await? {
             Some(outcome) => Ok(outcome),
             None => {
                 drop(alone);
@@ -68,16 +77,17 @@ impl Archivist {
     }
 
     /// Makes every part of a segment durable that is not yet. `None`: it is the last one of a timeline that was left within it.
-    async fn ship_whole(&self, whole: &Whole) -> Result<Option<Pushed>, PushError> {
+    async fn ship_whole(&self, whole: &Whole, known: Stored, errand: Errand<'_>) -> Result<Option<Pushed>, PushError> {
         let mut load = Load::whole(whole.freight.clone(), whole.lineage.branch, &self.identity, &self.keys);
         let (mut outcome, mut proven) = (Pushed::AlreadyThere, false);
         while !load.is_done() {
             let (mut room, rest, pieces) = self.next_part(load).await?;
             load = rest;
             for piece in pieces {
-                if piece.is_there(&self.repository, &self.keys).await? {
+                if known != Stored::Nothing && piece.is_there(&self.repository, &self.keys).await? {
                     continue;
                 }
+                errand.tell();
                 // A segment in one part was walked as it was read. Of larger ones nothing may be stored before the end was
                 // seen; then the walk of what is shipped must say so again.
                 if load.is_done() || !proven {

@@ -55,6 +55,16 @@ impl Default for RetryPolicy {
     }
 }
 
+tokio::task_local! {
+    static PATIENCE: Duration;
+}
+
+/// Does `work` with less patience: its calls are given up after `limit`, where a policy would go on for longer. For whoever
+/// is called again anyway and must not be waited for. Counts in the task that awaits it, not in tasks that it spawns.
+pub async fn with_patience<T>(limit: Duration, work: impl Future<Output = T>) -> T {
+    PATIENCE.scope(limit, work).await
+}
+
 /// Repeats calls that failed for a reason that may pass ([`StoreError::is_permanent`]), after random pauses.
 ///
 /// A put may be repeated after an attempt whose outcome was not known; see [`ObjectStore::put_new`] for what its
@@ -78,6 +88,7 @@ impl Retry {
         F: Future<Output = Result<T, StoreError>> + Send,
         T: Send,
     {
+        let limit = PATIENCE.try_with(|limit| *limit).unwrap_or(Duration::MAX).min(self.policy.give_up_after);
         let begun = Instant::now();
         let mut attempt = 1u32;
         let mut trying = None;
@@ -97,7 +108,7 @@ impl Retry {
             };
             let pause = self.pause(attempt, random_fraction());
             let late = self.policy.deadline.is_some_and(|deadline| Instant::now() + pause >= deadline);
-            if late || begun.elapsed() + pause >= self.policy.give_up_after {
+            if late || begun.elapsed() + pause >= limit {
                 self.health.gave_up(&error);
                 if attempt > 1 {
                     let spent = begun.elapsed().as_secs_f64();
@@ -303,6 +314,20 @@ mod tests {
         assert_eq!(store.list("", None, 1).await.expect_err("down").kind, StoreErrorKind::Unreachable);
         assert_eq!(store.list("", None, 1).await.expect_err("down").kind, StoreErrorKind::Unreachable);
         assert_eq!(faulty.calls(Call::List), 2);
+    }
+
+    #[tokio::test]
+    async fn work_with_less_patience_gives_up_sooner_and_never_later() {
+        let (_folder, faulty) = faulty();
+        faulty.set_down(Some(StoreErrorKind::Unreachable));
+        let store = Retry::new(faulty.clone(), quick());
+        // No pause fits, so there is one attempt; with the policy's own patience the first pause, of at most 4 ms, would.
+        let error = with_patience(Duration::ZERO, store.get("a")).await.expect_err("down");
+        assert!(!error.reason.contains("attempts"), "{error}");
+        assert_eq!(faulty.calls(Call::Get), 1);
+        let store = Retry::new(faulty, RetryPolicy { give_up_after: Duration::from_millis(50), ..quick() });
+        let error = with_patience(Duration::MAX, store.get("a")).await.expect_err("down");
+        assert!(error.reason.contains("attempts in"), "{error}");
     }
 
     #[test]

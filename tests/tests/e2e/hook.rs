@@ -1,6 +1,7 @@
 //! `archive_command`: PostgreSQL archives through `push`, with the daemon and without.
 
 mod finish;
+mod outage;
 
 use std::fs;
 use std::path::PathBuf;
@@ -84,8 +85,8 @@ fn fails(finished: &Finished, words: &[&str]) -> Result<()> {
 }
 
 /// Several segments go through the hook; what `fetch` returns is what the server had; and they may come again.
-fn archives_without_a_daemon(segment_mib: u64, segments: usize) -> Result<()> {
-    let mut site = Site::new(archiving().segment_mib(segment_mib), Store::Directory)?;
+fn archives_without_a_daemon(store: Store, segment_mib: u64, segments: usize) -> Result<()> {
+    let mut site = Site::new(archiving().segment_mib(segment_mib), store)?;
     site.archiver.run(&["init"])?.success()?;
     // The server is not asked by the hook.
     site.archiver.unset("cluster.conninfo");
@@ -118,12 +119,22 @@ fn archives_without_a_daemon(segment_mib: u64, segments: usize) -> Result<()> {
 
 #[test]
 fn case_21_segments_go_through_the_hook_without_a_daemon_and_may_come_again() -> Result<()> {
-    archives_without_a_daemon(1, 12)
+    archives_without_a_daemon(Store::Directory, 1, 12)
+}
+
+#[test]
+fn case_21_segments_go_through_the_hook_into_a_bucket_without_a_daemon_and_may_come_again() -> Result<()> {
+    archives_without_a_daemon(Store::S3, 1, 12)
 }
 
 #[test]
 fn case_18_segments_of_64_mib_go_through_the_hook() -> Result<()> {
-    archives_without_a_daemon(64, 1)
+    archives_without_a_daemon(Store::Directory, 64, 1)
+}
+
+#[test]
+fn case_18_segments_of_64_mib_go_through_the_hook_into_a_bucket() -> Result<()> {
+    archives_without_a_daemon(Store::S3, 64, 1)
 }
 
 #[test]
@@ -250,7 +261,16 @@ fn case_04_case_24_what_a_promotion_leaves_goes_through_the_hook() -> Result<()>
 
 #[test]
 fn i1_the_hook_and_the_stream_share_one_repository_and_either_may_fail() -> Result<()> {
-    let mut site = Site::new(archiving().segment_mib(1), Store::Directory)?;
+    the_hook_and_the_stream_share_one_repository(Store::Directory)
+}
+
+#[test]
+fn i1_the_hook_and_the_stream_share_one_bucket_and_either_may_fail() -> Result<()> {
+    the_hook_and_the_stream_share_one_repository(Store::S3)
+}
+
+fn the_hook_and_the_stream_share_one_repository(store: Store) -> Result<()> {
+    let mut site = Site::new(archiving().segment_mib(1), store)?;
     let mut daemon = site.archive()?;
     hook_up(&mut site.cluster, &site.archiver)?;
     let from = flow::confirmed(&site.cluster)?.context("a slot made with RESERVE_WAL has a position")?;
@@ -291,7 +311,16 @@ fn i1_the_hook_and_the_stream_share_one_repository_and_either_may_fail() -> Resu
 
 #[test]
 fn a_restore_needs_nothing_but_what_the_hook_and_a_backup_without_a_daemon_have_left() -> Result<()> {
-    let mut site = Site::new(archiving().segment_mib(1), Store::Directory)?;
+    a_restore_needs_nothing_but_the_hook_and_a_backup(Store::Directory)
+}
+
+#[test]
+fn a_restore_needs_nothing_but_what_the_hook_and_a_backup_without_a_daemon_have_left_in_a_bucket() -> Result<()> {
+    a_restore_needs_nothing_but_the_hook_and_a_backup(Store::S3)
+}
+
+fn a_restore_needs_nothing_but_the_hook_and_a_backup(store: Store) -> Result<()> {
+    let mut site = Site::new(archiving().segment_mib(1), store)?;
     site.archiver.run(&["init"])?.success()?;
     hook_up(&mut site.cluster, &site.archiver)?;
     site.archiver.run_long(&["backup"])?.success()?;
