@@ -14,6 +14,7 @@ use walseal_common::repository::{Label, Repository, RepositoryIdentity};
 use crate::aftermath::{self, TakesBase};
 use crate::archive::{Archive, ArchiveError};
 use crate::base_backup::{self, TakeError};
+use crate::drain::{self, DrainError};
 use crate::hook::{Archivist, PushError};
 use crate::index::{Index, MemoryIndex, SledIndex};
 use crate::keys::ArchiveKeys;
@@ -203,6 +204,7 @@ impl Answers for Desk {
         match request {
             Request::Status => serde_json::to_value(self.progress.now()).map_err(|error| error.to_string()),
             Request::Backup => self.backup(&reporter).await.map_err(|error| error.to_string()),
+            Request::Drain => self.drain(&reporter).await.map_err(|error| error.to_string()),
             Request::Push { path } => self.push(&path).await.map_err(|error| error.to_string()),
         }
     }
@@ -221,6 +223,15 @@ impl Desk {
         let outcome = self.archivist.push(path).await?;
         tracing::debug!(?outcome, path = %path.display(), "pushed");
         serde_json::to_value(outcome).map_err(|error| PushError::Task(error.to_string()))
+    }
+
+    async fn drain(&self, reporter: &Reporter) -> Result<serde_json::Value, DrainError> {
+        let say = reporter.clone();
+        let progress = self.progress.clone();
+        let report = move |text| say.report(text, None, None);
+        let drained = drain::drain(&self.conninfo, &self.repository, &self.identity, progress, report).await?;
+        tracing::info!(through = %drained.through, branch = %drained.branch, "drained");
+        Ok(serde_json::json!(drained))
     }
 
     async fn backup(&self, reporter: &Reporter) -> Result<serde_json::Value, TakeError> {

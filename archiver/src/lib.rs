@@ -14,6 +14,7 @@
 //! | [`admission`] | what lets the archiver's role into the server |
 //! | [`aftermath`] | the base backup that follows a gap by itself |
 //! | [`primary`] | which of several hosts is the primary |
+//! | [`alone`], [`drain`] | a stream for one verb; everything that the server has, durable |
 //! | [`card`] | the recovery card |
 //! | [`lock`] | one daemon to a state folder |
 //! | [`index`] | the sled cache of verified ranges |
@@ -21,6 +22,7 @@
 
 pub mod admission;
 pub mod aftermath;
+pub mod alone;
 pub mod archive;
 pub mod base;
 pub mod base_backup;
@@ -28,6 +30,7 @@ pub mod card;
 pub mod chunks;
 pub mod cmd;
 pub mod daemon;
+pub mod drain;
 pub mod hook;
 pub mod index;
 pub mod keys;

@@ -1,19 +1,15 @@
 //! `backup`: a base backup now, through the daemon when it runs.
 
-use std::sync::Arc;
 use std::time::Duration;
 use walseal_common::show;
 
-use tokio::sync::watch;
 use walseal_common::repository::Label;
 use walseal_common::terminal::{Failure, Progress, units};
 
+use crate::alone::{Alone, while_streaming};
 use crate::archive::Archive;
-use crate::base_backup::{self, TakeError};
-use crate::daemon;
-use crate::index::MemoryIndex;
+use crate::base_backup;
 use crate::socket::{self, Client, Request};
-use crate::stream::Streamer;
 
 /// What `backup` is told.
 #[derive(clap::Args, Debug)]
@@ -65,53 +61,14 @@ async fn take(
             daemon.ask(&Request::Backup, report).await.map_err(|error| Failure::new("take a base backup", error))?;
         return serde_json::from_value(result).map_err(|error| Failure::new("read the daemon's answer", error));
     }
-    alone(archive, move |text, done, total| report(&text, done, total))
-        .await
-        .map_err(|error| Failure::new("take a base backup", error))
-}
-
-/// Without a daemon the backup brings its own WAL, on the same slot.
-async fn alone(
-    archive: Archive,
-    report: impl FnMut(String, Option<u64>, Option<u64>) + Send,
-) -> Result<Label, Box<dyn std::error::Error + Send + Sync>> {
-    let conninfo = archive.config.open_conninfo()?;
-    let (repository, identity) = archive.repository(&conninfo).await?;
-    let streamer = Streamer::new(
-        conninfo.clone(),
-        archive.config.need_slot()?,
-        repository.clone(),
-        identity.clone(),
-        archive.keys.clone(),
-        Arc::new(MemoryIndex::default()),
-        daemon::timing(&archive),
-    );
-    let mut progress = streamer.progress();
-    let (stop, stopped) = watch::channel(false);
-    let mut streaming = tokio::spawn(async move { streamer.run(stopped).await });
-    let taken = async {
-        // The slot must hold WAL before the backup begins (case 15): once the stream is connected, it does.
-        while !progress.now().connected {
-            if let Some(trouble) = progress.now().trouble {
-                return Err(TakeError::Internal(trouble));
-            }
-            progress.changed().await.map_err(|error| TakeError::Internal(error.to_string()))?;
-        }
-        base_backup::take(&conninfo, &repository, &identity, &archive.keys, progress.clone(), report).await
-    };
-    let label = tokio::select! {
-        taken = taken => taken?,
-        ended = &mut streaming => {
-            ended??;
-            return Err("the WAL stream ended while the backup was under way".into());
-        }
-    };
-    stop.send_replace(true);
-    // The backup is complete; what the stream has not shipped the slot keeps.
-    if tokio::time::timeout(Duration::from_secs(15), streaming).await.is_err() {
-        tracing::warn!("the WAL stream did not end in time; the slot keeps what it had not shipped");
-    }
-    Ok(label)
+    // Without a daemon the backup brings its own WAL, on the same slot.
+    while_streaming(&archive, |alone| async {
+        let Alone { conninfo, repository, identity, progress } = alone;
+        let say = move |text: String, done, total| report(&text, done, total);
+        Ok(base_backup::take(&conninfo, &repository, &identity, &archive.keys, progress, say).await?)
+    })
+    .await
+    .map_err(|error| Failure::new("take a base backup", error))
 }
 
 fn show(label: &Label, took: Duration) {

@@ -1,6 +1,7 @@
 //! The verbs: parse, call one thing, show the result.
 
 mod backup;
+mod drain;
 mod init;
 mod keygen;
 mod push;
@@ -41,6 +42,8 @@ enum Verb {
     Backup(backup::Arguments),
     /// Ship a file of pg_wal: the archive_command hook; exits 0 once the file is durable in the repository
     Push(push::Arguments),
+    /// Ship everything up to the server's current position, then return
+    Drain(drain::Arguments),
     /// How far back and how close to now the cluster can be restored
     Status(status::Arguments),
 }
@@ -88,6 +91,9 @@ fn start(arguments: &Arguments) -> Result<(), Failure> {
             Verb::Run => run::run(open(config, StoreUse::Conditional, RetryPolicy::default()).await?).await,
             Verb::Backup(arguments) => {
                 backup::run(arguments, open(config, StoreUse::Conditional, RetryPolicy::default()).await?).await
+            }
+            Verb::Drain(arguments) => {
+                drain::run(arguments, open(config, StoreUse::Conditional, RetryPolicy::default()).await?).await
             }
             Verb::Push(arguments) => push::run(arguments, config).await,
             Verb::Status(arguments) => status::run(arguments, config).await,

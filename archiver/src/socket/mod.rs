@@ -42,6 +42,8 @@ pub enum Request {
     Status,
     /// Take a base backup now, and report on it.
     Backup,
+    /// Answer when everything that the server has written by now is durable.
+    Drain,
     /// Ship this file of `pg_wal`; answer when it is durable.
     Push {
         /// The file, absolute.

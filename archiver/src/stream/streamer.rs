@@ -215,6 +215,8 @@ impl Streamer {
         let wanted = self.conninfo.target_session_attrs();
         let server = resume::identify(client, &self.repository, &self.identity, wanted).await?;
         resume::store_histories(&self.repository, &self.keys, &server.history).await?;
+        // What a slot says that was there before us.
+        let found = self.read_slot(client).await?.flatten();
         let mut slot = self.slot_position(client).await?;
         if slot.is_none() && lost.is_some() {
             // The server gave up on it (case 14): an invalidated slot keeps nothing ever again.
@@ -225,6 +227,15 @@ impl Streamer {
         let key = self.keys.writer.compare().id();
         let point = resume::start_point(&self.repository, key, &server, slot, self.index.as_ref(), past).await?;
         let mut point = point.comparing(lost);
+        if let Some(confirmed) = found.filter(|confirmed| point.durable.is_some() && *confirmed > point.frontier) {
+            // The witness outside the bucket: what the slot has let go of was durable once, or somebody else advanced the slot.
+            tracing::error!(
+                slot = self.slot, %confirmed, frontier = %point.frontier, branch = %point.branch,
+                "the slot was told that WAL is durable up to {confirmed}, and the repository holds it up to {} only: objects were \
+                 removed, or somebody else moved the slot. It is streamed again as far as the server still has it",
+                point.frontier
+            );
+        }
         if lost == Some(point.start) {
             let after = resume::after_loss(&self.repository, &server, slot);
             if after.start > point.start {

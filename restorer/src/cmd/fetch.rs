@@ -101,5 +101,9 @@ async fn open(
         Some(cluster) => Repository::new(store, cluster, trust),
         None => Repository::find(store, None, trust).await?,
     };
-    Ok(Fetcher { repository, identities, route })
+    let read_through = match &route {
+        Route::Planned(plan) => place.read_through(plan),
+        Route::ByNumber => None,
+    };
+    Ok(Fetcher { repository, identities, route, read_through })
 }

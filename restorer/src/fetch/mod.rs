@@ -21,6 +21,7 @@ mod route;
 
 use std::path::Path;
 
+use walseal_common::lsn::Lsn;
 use walseal_common::repository::{ObjectName, Repository, RepositoryError};
 use walseal_common::seal::Identity;
 use walseal_common::segment::{SegmentName, SegmentSize, WalFileName};
@@ -36,6 +37,9 @@ use crate::segment_source::{SegmentBytes, read_segment};
 
 /// Bytes of a segment that [`check_segment_header`] reads.
 const LONG_HEADER: u64 = 40;
+
+/// Why a request is answered without a proof about the branch.
+const READ_AHEAD: &str = "recovery stops by itself before this segment, and only reads ahead";
 
 /// How a request ended, other than in an error.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -55,6 +59,9 @@ pub struct Fetcher {
     pub identities: Vec<Identity>,
     /// Which branch a timeline means.
     pub route: Route,
+    /// Up to where recovery has to read WAL on the route's last branch before it stops by itself. It reads ahead, and what it
+    /// finds or does not find beyond is of no consequence: without its target reached, PostgreSQL refuses to end recovery.
+    pub read_through: Option<Lsn>,
 }
 
 impl Fetcher {
@@ -88,7 +95,9 @@ impl Fetcher {
             self.prove_repository().await?;
             return Ok(Outcome::NotThere(format!("nothing of timeline {} is known", name.timeline.number())));
         };
+        let beyond = self.is_read_through(branch, range.start);
         match read_segment(&self.repository, branch, number, size, &self.identities).await {
+            Ok(segment) if beyond && !segment.whole => Ok(Outcome::NotThere(READ_AHEAD.to_owned())),
             Ok(segment) => {
                 if !segment.whole {
                     self.prove_end(branch, number, size, &segment).await?;
@@ -102,12 +111,20 @@ impl Fetcher {
                 delivery::deliver(target, &segment.bytes)?;
                 Ok(Outcome::Delivered)
             }
+            Err(error) if beyond && error.is_permanent() => {
+                Ok(Outcome::NotThere(format!("{READ_AHEAD}; and it cannot be had: {error}")))
+            }
             Err(error) if error.is_missing() => {
                 self.prove_absent(branch, number, size).await?;
                 Ok(Outcome::NotThere(format!("branch {branch} has nothing at {} or later", range.start)))
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Whether recovery stops by itself before it needs anything of `branch` at or beyond `position`.
+    fn is_read_through(&self, branch: Branch, position: Lsn) -> bool {
+        self.route.end() == Some(branch) && self.read_through.is_some_and(|end| end <= position)
     }
 
     /// The segment size: the plan's, else the repository's own.

@@ -4,9 +4,11 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
+use walseal_common::lsn::Lsn;
 use walseal_common::timeline::SystemIdentifier;
 
 use super::FetchError;
+use crate::plan::{Plan, RecoverySetting};
 
 /// A working directory, which may be a data directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -26,6 +28,19 @@ impl WorkingDirectory {
     /// Whether a standby runs here (`standby.signal`), which a code above 125 would shut down.
     pub fn is_standby(&self) -> bool {
         self.0.join("standby.signal").exists()
+    }
+
+    /// Up to where recovery has to read WAL here before it stops by itself on the plan's last timeline; `None` where nothing
+    /// but the end of WAL stops it, also because somebody has changed the recovery settings since the restore.
+    pub fn read_through(&self, plan: &Plan) -> Option<Lsn> {
+        let text = std::fs::read_to_string(self.0.join("postgresql.auto.conf")).ok()?;
+        let mut found: Vec<&str> =
+            text.lines().map(str::trim).filter(|line| line.starts_with("recovery_target")).collect();
+        let mut planned: Vec<String> = plan.recovery.iter().map(RecoverySetting::line).collect();
+        planned.retain(|line| line.starts_with("recovery_target"));
+        found.sort_unstable();
+        planned.sort_unstable();
+        if found == planned { plan.read_through() } else { None }
     }
 
     /// The cluster whose data directory this is: the first eight bytes of `pg_control` (`ControlFileData.system_identifier`).

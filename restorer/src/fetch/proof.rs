@@ -51,6 +51,9 @@ impl Fetcher {
         {
             return Ok(()); // Recovery leaves this timeline before the zeros.
         }
+        if self.is_read_through(branch, end) {
+            return Ok(()); // Recovery stops before the zeros.
+        }
         if !segment.lost.is_empty() {
             return Err(FetchError::Damaged { branch, from: end, objects: segment.lost.clone() });
         }

@@ -2,6 +2,7 @@
 
 mod bed;
 mod endings;
+mod read_ahead;
 mod surplus;
 
 use std::fs;

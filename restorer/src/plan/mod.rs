@@ -110,6 +110,18 @@ impl Plan {
         self.path.last().map_or(self.base.branch.timeline, |step| step.timeline)
     }
 
+    /// Up to where recovery must read WAL before it stops by itself, on the plan's last timeline; `None` where only the end of
+    /// the WAL stops it. A time, and whatever is exclusive, is recognised by the first record that is not replayed any more
+    /// (`recoveryStopsBefore` in `xlogrecovery.c`), everything else by the last one that is.
+    pub fn read_through(&self) -> Option<Lsn> {
+        match self.request.target {
+            Target::Latest => None,
+            Target::Time(_) => self.first_after.map(|first| first.end.max(self.stop)),
+            _ if self.request.exclusive => self.first_after.map(|first| first.end.max(self.stop)),
+            _ => Some(self.stop),
+        }
+    }
+
     /// The branch of `timeline` on this plan's path; `None` for timelines that are not on it.
     pub fn branch_of(&self, timeline: TimelineId) -> Option<&PathStep> {
         self.path.iter().find(|step| step.timeline == timeline)

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 
+use walseal_common::lsn::Lsn;
 use walseal_tests::cluster::{Cluster, Stop};
 use walseal_tests::deadline::{PATIENCE, eventually};
 use walseal_tests::site::{Site, Store};
@@ -38,6 +39,11 @@ fn case_16_a_switchover_is_followed_without_a_hand_and_nothing_is_lost() -> Resu
     load.goes_on(50, PATIENCE)?;
     load.stop()?;
     follows(&site.cluster, &standby)?;
+    let written = site.cluster.flush_lsn()?;
+    let drained = site.archiver.run(&["drain", "--json"])?.success()?.json()?;
+    let through: Lsn = drained["through"].as_str().context("a position")?.parse()?;
+    ensure!(through >= written, "{drained}");
+    ensure!(flow::held(&site, written)? >= written, "drained, and {written} is not there");
     site.cluster.stop(Stop::Fast)?;
     standby.value("select pg_promote()")?;
     let old = std::mem::replace(&mut site.cluster, standby);
@@ -122,7 +128,21 @@ fn case_11_a_failover_to_a_standby_that_had_less_keeps_what_the_old_primary_ship
     let tables = latest.value("select string_agg(relname, ',') from pg_class where relname like 'written_to%'")?;
     assert_eq!(tables, "written_to_the_right_one");
     drop(latest);
-    old.stop(Stop::Fast)?;
+    daemon.sigterm()?.success()?;
+
+    // Before it is rewound, what only it has is shipped: on its own branch, by a drain without a daemon (case 20).
+    old.sql("create table only_there (n int)")?;
+    site.archiver.set_text("cluster.conninfo", &old.conninfo());
+    site.archiver.write_config()?;
+    site.archiver.run(&["drain"])?.success()?;
+    old.stop(Stop::Immediate)?;
+    let rescued = restored::restore_with(&site, "latest", "rescued", &["--timeline", "1"])?;
+    assert_eq!(rescued.value("select count(*) from pg_class where relname = 'only_there'")?, "1");
+    drop(rescued);
+    site.archiver.set_text("cluster.conninfo", &site.cluster.conninfo());
+    site.archiver.write_config()?;
+    let mut daemon = site.start_daemon()?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
     let again = site.archiver.run(&["status"])?.success().context("the status is fine")?;
     ensure!(again.stdout.starts_with("Any second from"), "{again}");
     Ok(())

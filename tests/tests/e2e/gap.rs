@@ -53,6 +53,9 @@ fn i5_a_lost_slot_becomes_a_gap_record_and_a_base_backup_by_itself() -> Result<(
     insert(&site, 1)?;
     site.archiver.run_long(&["backup"])?.success()?;
     insert(&site, 2)?;
+    // The last moment before the gap, in the last segment before it.
+    let before = site.cluster.insert_lsn()?;
+    insert(&site, 3)?;
     flow::wait_durable(&site.cluster, &mut daemon)?;
     daemon.sigterm()?.success()?;
     site.cluster.sql(&format!("select pg_drop_replication_slot('{}')", flow::SLOT))?;
@@ -75,10 +78,13 @@ fn i5_a_lost_slot_becomes_a_gap_record_and_a_base_backup_by_itself() -> Result<(
     insert(&site, 100)?;
     flow::wait_durable(&site.cluster, &mut daemon)?;
 
-    // What is behind the gap is whole again, and what is in it is refused.
+    // What is behind the gap is whole again, what is before it still is, and what is in it is refused.
     let rows = workload_of(&site)?;
     let latest = restored::restore(&site, "latest", "latest")?;
     assert_eq!(latest.value("select string_agg(id::text, ',' order by id) from kept")?, rows);
+    let early = restored::restore(&site, &format!("lsn:{before}"), "early")?;
+    assert_eq!(early.value("select string_agg(id::text, ',' order by id) from kept")?, "1,2");
+    drop(early);
     let refused = site.restorer.run(&["plan", "--to", &format!("lsn:{within}")])?;
     ensure!(refused.code == Some(1), "a target within the gap: {refused}");
 
@@ -123,5 +129,39 @@ fn i5_a_gap_whose_base_backup_was_prevented_gets_it_at_the_next_start() -> Resul
     daemon.until("the base backup", PATIENCE, || Ok((labels(&site)? >= 1).then_some(())))?;
     flow::wait_durable(&site.cluster, &mut daemon)?;
     restored::restore(&site, "latest", "restored")?;
+    Ok(())
+}
+
+#[test]
+fn i5_confirmed_wal_that_vanished_from_the_bucket_is_an_alarm_and_is_streamed_again() -> Result<()> {
+    let site = Site::new(Cluster::builder().segment_mib(1).setting("wal_keep_size", "1GB"), Store::Directory)?;
+    let mut daemon = site.archive()?;
+    site.cluster.sql("create table kept (id bigint)")?;
+    site.archiver.run_long(&["backup"])?.success()?;
+    for id in 0..4 {
+        insert(&site, id)?;
+        site.cluster.sql("select pg_switch_wal()")?;
+    }
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    daemon.sigterm()?.success()?;
+    // Somebody removes the newest end: the last two segments, and whatever tails there are.
+    let mut segments = Vec::new();
+    for object in site.place.list(&site.scratch)? {
+        if object.key.contains("/tail/") {
+            site.place.remove(&site.scratch, &object.key)?;
+        } else if object.key.contains("/wal/") {
+            segments.push(object.key);
+        }
+    }
+    segments.sort();
+    for key in segments.iter().rev().take(2) {
+        site.place.remove(&site.scratch, key)?;
+    }
+    let mut daemon = site.start_daemon()?;
+    daemon.says("objects were removed, or somebody else moved the slot", PATIENCE)?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    assert_eq!(gaps(&site)?, 0, "the server still had it");
+    let restored = restored::restore(&site, "latest", "restored")?;
+    assert_eq!(restored.value("select count(*) from kept")?, "4");
     Ok(())
 }

@@ -1,0 +1,76 @@
+//! A stream of one's own, for a verb that needs one where no daemon runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use walseal_common::postgres::Conninfo;
+use walseal_common::repository::{Repository, RepositoryIdentity};
+
+use crate::archive::Archive;
+use crate::daemon;
+use crate::index::MemoryIndex;
+use crate::stream::{ProgressWatch, Streamer};
+
+/// Why it did not work, in words.
+pub type AloneError = Box<dyn std::error::Error + Send + Sync>;
+
+/// How long the stream may take to end once its work is done; the slot keeps what it had not shipped.
+const END: Duration = Duration::from_secs(15);
+
+/// What the work gets.
+pub struct Alone {
+    /// The server.
+    pub conninfo: Conninfo,
+    /// The repository.
+    pub repository: Repository,
+    /// What it is.
+    pub identity: RepositoryIdentity,
+    /// Follows the stream.
+    pub progress: ProgressWatch,
+}
+
+/// Streams on the cluster's slot while `work` goes on. The stream is connected when that begins, so that the slot holds WAL
+/// (case 15).
+///
+/// Errors: there is no stream, with its own words; it ended early; the work's.
+pub async fn while_streaming<T, F>(archive: &Archive, work: impl FnOnce(Alone) -> F) -> Result<T, AloneError>
+where
+    F: Future<Output = Result<T, AloneError>>,
+{
+    let conninfo = archive.config.open_conninfo()?;
+    let (repository, identity) = archive.repository(&conninfo).await?;
+    let streamer = Streamer::new(
+        conninfo.clone(),
+        archive.config.need_slot()?,
+        repository.clone(),
+        identity.clone(),
+        archive.keys.clone(),
+        Arc::new(MemoryIndex::default()),
+        daemon::timing(archive),
+    );
+    let mut progress = streamer.progress();
+    let (stop, stopped) = watch::channel(false);
+    let mut streaming = tokio::spawn(async move { streamer.run(stopped).await });
+    let working = async {
+        while !progress.now().connected {
+            if let Some(trouble) = progress.now().trouble {
+                return Err(trouble.into());
+            }
+            progress.changed().await?;
+        }
+        work(Alone { conninfo, repository, identity, progress }).await
+    };
+    let result = tokio::select! {
+        result = working => result?,
+        ended = &mut streaming => {
+            ended??;
+            return Err("the WAL stream ended while it was needed".into());
+        }
+    };
+    stop.send_replace(true);
+    if tokio::time::timeout(END, streaming).await.is_err() {
+        tracing::warn!("the WAL stream did not end in time; the slot keeps what it had not shipped");
+    }
+    Ok(result)
+}
