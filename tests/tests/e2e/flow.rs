@@ -15,7 +15,7 @@ pub const SLOT: &str = "walseal_orders";
 
 /// What the archiver has confirmed, as the server knows it; `None` before the first time.
 pub fn confirmed(cluster: &Cluster) -> Result<Option<Lsn>> {
-    let sql = format!("select restart_lsn from pg_replication_slots where slot_name = '{SLOT}'");
+    let sql = format!("select max(restart_lsn) from pg_replication_slots where slot_name = '{SLOT}'");
     let lsn = cluster.value(&sql)?;
     if lsn.is_empty() { Ok(None) } else { Ok(Some(lsn.parse()?)) }
 }
