@@ -198,9 +198,15 @@ impl Place {
 }
 
 /// Adds every file below `folder`, by its path from `root`.
+/// Where a directory store keeps files that are still being written.
+const UNFINISHED: &str = ".walseal-unfinished";
+
 fn walk(root: &Path, folder: &Path, objects: &mut Vec<Object>) -> Result<()> {
     for entry in std::fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
         let path = entry.with_context(|| format!("reading {}", folder.display()))?.path();
+        if path.strip_prefix(root).is_ok_and(|key| key == Path::new(UNFINISHED)) {
+            continue; // Files there are no objects yet, and vanish while they are looked at.
+        }
         let about = std::fs::symlink_metadata(&path).with_context(|| format!("looking at {}", path.display()))?;
         if about.is_dir() {
             walk(root, &path, objects)?;

@@ -71,7 +71,8 @@ fn with_target(command: &[String], asked: &str, instead: &str) -> String {
     words.join(" ")
 }
 
-fn quoted(word: &str) -> String {
+/// A word as it stands in a shell's command line.
+pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=+,@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         return word.to_owned();

@@ -10,6 +10,7 @@ mod holding;
 pub mod inventory;
 mod path;
 mod planner;
+pub mod points;
 pub mod reader;
 mod recovery;
 mod refusal;

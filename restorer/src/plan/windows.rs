@@ -65,12 +65,8 @@ async fn windows_of(
     for history in branches::ends(inventory).histories {
         let path = Path::new(&history, inventory);
         let reader = PathReader::new(repository, identities, &path, None);
-        for extent in &path.extents {
-            let inside =
-                |base: &&Label| path.excludes(base).is_none() && extent.start <= base.start && base.stop <= extent.end;
-            let mut bases: Vec<_> = inventory.bases.iter().filter(inside).collect();
-            bases.sort_by_key(|base| (base.stop, base.id.clone()));
-            let Some(first) = bases.first() else { continue };
+        for span in spans(&path, inventory) {
+            let (extent, first) = (span.extent, span.first());
             let wal = LsnRange { start: first.start, end: extent.end };
             let last = reader.last_transaction(wal).await?;
             let next = path.next_extent(extent.end).map(|next| next.start);
@@ -83,7 +79,7 @@ async fn windows_of(
                 to: extent.end,
                 from_time: reader.holding(first, |_| false).await?.until(),
                 to_time: last.map(|point| point.time),
-                bases: bases.iter().map(|base| base.id.clone()).collect(),
+                bases: span.bases().map(|base| base.id.clone()).collect(),
                 damaged: gap.map_or_else(Vec::new, |gap| path.damaged_in(gap).map(|d| d.name.to_string()).collect()),
                 surplus: path.surplus().filter(|_| extent.end == path.known_end()),
                 gap,
@@ -91,4 +87,37 @@ async fn windows_of(
         }
     }
     Ok(windows)
+}
+
+/// WAL without a hole that base backups lead into.
+pub(super) struct Span<'a> {
+    /// All of it, also what lies before the first base backup.
+    pub(super) extent: LsnRange,
+    first: &'a Label,
+    others: Vec<&'a Label>,
+}
+
+impl<'a> Span<'a> {
+    /// The base backup that is complete first.
+    pub(super) fn first(&self) -> &'a Label {
+        self.first
+    }
+
+    /// All of them, in the order in which they are complete.
+    fn bases(&self) -> impl Iterator<Item = &'a Label> {
+        std::iter::once(self.first).chain(self.others.iter().copied())
+    }
+}
+
+/// The parts of `path` that something can be restored to, in order.
+pub(super) fn spans<'a>(path: &Path<'_>, inventory: &'a Inventory) -> Vec<Span<'a>> {
+    let span = |extent: &LsnRange| {
+        let inside =
+            |base: &&Label| path.excludes(base).is_none() && extent.start <= base.start && base.stop <= extent.end;
+        let mut bases: Vec<&Label> = inventory.bases.iter().filter(inside).collect();
+        bases.sort_by_key(|base| (base.stop, base.id.clone()));
+        let (first, others) = bases.split_first()?;
+        Some(Span { extent: *extent, first, others: others.to_vec() })
+    };
+    path.extents.iter().filter_map(span).collect()
 }

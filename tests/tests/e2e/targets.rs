@@ -126,6 +126,9 @@ fn a_name_is_found_in_the_wal() -> Result<()> {
         Ok(())
     })?;
     let lsn = point.parse()?;
+    let listed = archived.site.restorer.run_long(&["list", "--restore-points", "--json"])?.success()?.json()?;
+    assert_eq!(listed["restore_points"].as_array().map(Vec::len), Some(1));
+    assert_eq!(listed["restore_points"][0]["name"], "before_migration");
     let restored = restored::restore(&archived.site, "name:before_migration", "named")?;
     restored::holds_exactly(&restored, &archived.rows(|end| end.lsn < lsn))?;
     let nobody = archived.site.target("nobody");

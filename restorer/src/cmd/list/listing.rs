@@ -1,0 +1,256 @@
+//! What a repository can restore, for people and for machines.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use walseal_common::lsn::Lsn;
+use walseal_common::repository::BaseId;
+use walseal_common::terminal::{Align, Look, Table, printable, units};
+use walseal_common::time::PgTimestamp;
+use walseal_common::timeline::Branch;
+
+use crate::cmd::target::quoted;
+use crate::plan::points::{RestorePoint, wal_size};
+use crate::plan::windows::Window;
+use crate::plan::{Inventory, ends, surplus};
+
+/// Objects of no use that are named on a terminal.
+const MOST_NAMED: usize = 20;
+
+/// What a repository can restore.
+#[derive(Serialize)]
+pub(super) struct Listing {
+    pub(super) repository: String,
+    cluster: String,
+    postgres_major: u32,
+    segment_size: u64,
+    pub(super) windows: Vec<Window>,
+    /// The named restore points in all windows; null where they were not asked for.
+    pub(super) restore_points: Option<Vec<RestorePoint>>,
+    /// Bytes of WAL in all windows, which have to be opened for them.
+    wal_size: u64,
+    pub(super) bases: Vec<Base>,
+    /// Base backups whose label does not verify.
+    unusable: Vec<Unusable>,
+    /// Objects of WAL that were found to be of no use. Not all objects are read for this.
+    pub(super) damaged: Vec<Damaged>,
+    /// Why branches are left out.
+    unreadable: Vec<String>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Base {
+    pub(super) id: BaseId,
+    branch: Branch,
+    start: Lsn,
+    stop: Lsn,
+    start_time: Timestamp,
+    stop_time: Timestamp,
+    postgres_version: u32,
+    cluster_size: u64,
+    stored_size: u64,
+    tablespaces: u32,
+    suspect: u64,
+}
+
+#[derive(Serialize)]
+struct Unusable {
+    id: BaseId,
+    why: String,
+}
+
+#[derive(Serialize)]
+pub(super) struct Damaged {
+    pub(super) name: String,
+    branch: Branch,
+    /// The bytes that it is there for.
+    start: Lsn,
+    end: Lsn,
+    why: String,
+}
+
+impl Listing {
+    pub(super) fn new(
+        inventory: &Inventory,
+        windows: Vec<Window>,
+        restore_points: Option<Vec<RestorePoint>>,
+    ) -> Listing {
+        let bases = inventory.bases.iter().map(|label| Base {
+            id: label.id.clone(),
+            branch: label.branch,
+            start: label.start,
+            stop: label.stop,
+            start_time: label.start_time,
+            stop_time: label.stop_time,
+            postgres_version: label.postgres_version,
+            cluster_size: label.cluster_size,
+            stored_size: label.stored_size,
+            tablespaces: label.tablespaces,
+            suspect: label.suspect,
+        });
+        let unusable = inventory.unusable.iter().map(|base| Unusable { id: base.id.clone(), why: base.why.clone() });
+        let damaged = inventory.branches.values().flat_map(|facts| {
+            facts.damaged.iter().map(|(held, damage)| Damaged {
+                name: damage.name.to_string(),
+                branch: facts.branch,
+                start: held.start,
+                end: held.end,
+                why: damage.why.clone(),
+            })
+        });
+        Listing {
+            repository: inventory.store.clone(),
+            cluster: inventory.identity.cluster.to_string(),
+            postgres_major: inventory.identity.postgres_major,
+            segment_size: inventory.identity.segment_size.bytes(),
+            windows,
+            restore_points,
+            wal_size: wal_size(inventory),
+            bases: bases.collect(),
+            unusable: unusable.collect(),
+            damaged: damaged.collect(),
+            unreadable: ends(inventory).unreadable.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    pub(super) fn render(&self, look: Look) -> String {
+        let mut text = format!(
+            "{}: cluster {}, PostgreSQL {}, WAL segments of {}\n\n",
+            self.repository,
+            self.cluster,
+            self.postgres_major,
+            units::size(self.segment_size)
+        );
+        if self.windows.is_empty() {
+            text.push_str("Nothing can be restored: no base backup has its WAL here.\n");
+        } else {
+            let mut table = Table::new([
+                ("timeline", Align::Right),
+                ("any second from", Align::Left),
+                ("to", Align::Left),
+                ("WAL from", Align::Right),
+                ("to", Align::Right),
+                ("base backups", Align::Right),
+            ]);
+            for window in &self.windows {
+                table.row([
+                    window.timeline.number().to_string(),
+                    time(window.from_time),
+                    time(window.to_time),
+                    window.from.to_string(),
+                    window.to.to_string(),
+                    window.bases.len().to_string(),
+                ]);
+            }
+            text.push_str(&format!("{}\n", table.render(look)));
+        }
+        for window in &self.windows {
+            if let Some(gap) = &window.gap {
+                let size = units::size(gap.len());
+                let timeline = window.timeline.number();
+                let what = if window.damaged.is_empty() { "is missing" } else { "is missing or not usable, see below" };
+                text.push_str(&format!("Gap on timeline {timeline}: {} to {} ({size}) {what}.\n", gap.start, gap.end));
+            }
+        }
+        for window in &self.windows {
+            if let Some(surplus) = &window.surplus {
+                let words = surplus::words(surplus, window.to);
+                text.push_str(&format!("On timeline {}, {words}.\n", window.timeline.number()));
+            }
+        }
+        if !self.bases.is_empty() {
+            let mut table = Table::new([
+                ("base backup", Align::Left),
+                ("timeline", Align::Right),
+                ("ended", Align::Left),
+                ("complete at", Align::Right),
+                ("files", Align::Right),
+                ("stored", Align::Right),
+                ("", Align::Left),
+            ]);
+            for base in &self.bases {
+                let in_a_window = self.windows.iter().any(|window| window.bases.contains(&base.id));
+                let remark = match base.suspect {
+                    0 if in_a_window => String::new(),
+                    0 => "in no window".to_owned(),
+                    failures => format!("suspect: {failures} page checksum failure(s)"),
+                };
+                table.row([
+                    base.id.to_string(),
+                    base.branch.timeline.number().to_string(),
+                    PgTimestamp::from_jiff(base.stop_time).to_string(),
+                    base.stop.to_string(),
+                    units::size(base.cluster_size),
+                    units::size(base.stored_size),
+                    remark,
+                ]);
+            }
+            text.push_str(&format!("\n{}\n", table.render(look)));
+        }
+        text.push_str(&self.restore_points_words(look));
+        for base in &self.unusable {
+            text.push_str(&format!(
+                "\nNot usable: base backup {}: its label (base/{}/label): {}\n",
+                base.id, base.id, base.why
+            ));
+        }
+        for damaged in self.damaged.iter().take(MOST_NAMED) {
+            text.push_str(&format!(
+                "\nNot usable: {}, with the WAL from {} to {}: {}\n",
+                damaged.name, damaged.start, damaged.end, damaged.why
+            ));
+        }
+        if self.damaged.len() > MOST_NAMED {
+            text.push_str(&format!("\nand {} more; --json names them all\n", self.damaged.len() - MOST_NAMED));
+        }
+        if !self.damaged.is_empty() || !self.unusable.is_empty() {
+            text.push_str(
+                "\nNothing that needs an object which is not usable can be restored. If the store keeps older versions, or there \
+                 is another copy of the repository, put back what was written; a window that needs none of them begins with: \
+                 walseal-archiver backup\n",
+            );
+        }
+        for why in &self.unreadable {
+            text.push_str(&format!("\nLeft out: {why}\n"));
+        }
+        printable(&text)
+    }
+}
+
+impl Listing {
+    fn restore_points_words(&self, look: Look) -> String {
+        let points = match self.restore_points.as_deref() {
+            None if self.windows.is_empty() => return String::new(),
+            None => {
+                return format!(
+                    "\nNamed restore points are in the WAL itself. To open all of it ({}) and list them: list --restore-points\n",
+                    units::size(self.wal_size)
+                );
+            }
+            Some([]) => return "\nThere is no named restore point in these windows.\n".to_owned(),
+            Some(points) => points,
+        };
+        let mut table = Table::new([
+            ("restore point", Align::Left),
+            ("timeline", Align::Right),
+            ("made", Align::Left),
+            ("at", Align::Right),
+            ("to restore to it", Align::Left),
+        ]);
+        for point in points {
+            let alone = points.iter().filter(|other| other.name == point.name).count() == 1;
+            let target = if alone { quoted(&format!("name:{}", point.name)) } else { format!("lsn:{}", point.lsn) };
+            table.row([
+                point.name.clone(),
+                point.timeline.number().to_string(),
+                point.time.to_string(),
+                point.lsn.to_string(),
+                format!("--to {target}"),
+            ]);
+        }
+        format!("\n{}\n", table.render(look))
+    }
+}
+
+fn time(time: Option<PgTimestamp>) -> String {
+    time.map_or_else(|| "(no transaction)".to_owned(), |time| time.to_string())
+}

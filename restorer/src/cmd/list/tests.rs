@@ -1,0 +1,209 @@
+#![allow(clippy::expect_used, clippy::panic)]
+
+use std::sync::Arc;
+
+use walseal_common::config::Config;
+use walseal_common::lsn::{Lsn, LsnRange};
+use walseal_common::repository::{BaseId, ObjectName};
+
+use super::*;
+use crate::sample::{SampleRepository, SampleWal};
+
+/// Two windows with a gap between them, and a second base backup in the later one.
+async fn sample() -> SampleRepository {
+    let sample = SampleRepository::new().await;
+    let branch = sample.branch();
+    let mut wal = SampleWal::from(Lsn(0x30_0000));
+    let start = wal.checkpoint(699, "2026-11-21T10:00:00Z").start;
+    let stop = wal.commit(700, "2026-11-21T10:00:01Z").end;
+    wal.fill_segment();
+    sample.put_label(branch, start, stop, "2026-11-21T10:00:00Z", Some("2026-11-21T10:00:01Z")).await;
+    wal.commit(701, "2026-11-21T10:05:00Z");
+    wal.fill_segment();
+    let start = wal.checkpoint(702, "2026-11-21T11:00:00Z").start;
+    let stop = wal.filler(8).end;
+    wal.commit(702, "2026-11-21T11:05:00Z");
+    sample.put_label(branch, start, stop, "2026-11-21T11:00:00Z", Some("2026-11-21T10:05:00Z")).await;
+    sample.put_wal(branch, &wal, Lsn(0x50_0000)).await;
+    let first = LsnRange { start: Lsn(0x30_0000), end: Lsn(0x40_0000) };
+    sample.put_segment(branch, sample.size.number(first.start), wal.slice(first)).await;
+    sample
+}
+
+fn access(sample: &SampleRepository) -> Access {
+    let config = Arc::new(Config::from_toml("").expect("an empty configuration"));
+    Access { config, repository: sample.repository.clone(), identities: sample.identities.clone() }
+}
+
+async fn listing(sample: &SampleRepository) -> Listing {
+    let mut listing = survey(false, &access(sample)).await.expect("readable");
+    listing.repository = "file:///srv/walseal".to_owned();
+    listing
+}
+
+#[tokio::test]
+async fn windows_gaps_and_base_backups_are_listed_for_people() {
+    let sample = sample().await;
+    assert_eq!(
+        listing(&sample).await.render(Look::Plain),
+        "\
+file:///srv/walseal: cluster 7437123456789012345, PostgreSQL 15, WAL segments of 1 MiB
+
+timeline  any second from         to                      WAL from        to  base backups
+       1  2026-11-21 10:00:01+00  2026-11-21 10:00:01+00  0/3000C8  0/400000             1
+       1  2026-11-21 10:05:00+00  2026-11-21 11:05:00+00  0/500AB0  0/500AD8             1
+Gap on timeline 1: 0/400000 to 0/500000 (1 MiB) is missing.
+
+base backup                timeline  ended                   complete at   files  stored
+20261121T100000Z-00000007         1  2026-11-21 10:00:00+00     0/3000C8  40 MiB   8 MiB
+20261121T110000Z-00000007         1  2026-11-21 11:00:00+00     0/500AB0  40 MiB   8 MiB
+
+Named restore points are in the WAL itself. To open all of it (2 MiB) and list them: list --restore-points
+"
+    );
+}
+
+#[tokio::test]
+async fn a_damaged_segment_ends_its_window_and_is_named_with_what_to_do() {
+    let sample = sample().await;
+    let name = sample.segment(sample.branch(), sample.size.number(Lsn(0x50_0000)));
+    let tail = LsnRange { start: Lsn(0x50_0000), end: Lsn(0x50_0AD8) };
+    sample.garble(&ObjectName::Tail(sample.branch(), name, tail));
+    let text = listing(&sample).await.render(Look::Plain).replace(&sample.branch().to_string(), "00000001-BRANCH");
+    assert_eq!(
+        text,
+        "\
+file:///srv/walseal: cluster 7437123456789012345, PostgreSQL 15, WAL segments of 1 MiB
+
+timeline  any second from         to                      WAL from        to  base backups
+       1  2026-11-21 10:00:01+00  2026-11-21 10:00:01+00  0/3000C8  0/400000             1
+Gap on timeline 1: 0/400000 to 0/500AD8 (1 MiB) is missing or not usable, see below.
+
+base backup                timeline  ended                   complete at   files  stored
+20261121T100000Z-00000007         1  2026-11-21 10:00:00+00     0/3000C8  40 MiB   8 MiB
+20261121T110000Z-00000007         1  2026-11-21 11:00:00+00     0/500AB0  40 MiB   8 MiB  in no window
+
+Named restore points are in the WAL itself. To open all of it (1 MiB) and list them: list --restore-points
+
+Not usable: tail/00000001-BRANCH/000000010000000000000005/0000000000500000-0000000000500AD8, with the WAL from 0/500000 to \
+         0/500AD8: the header's signature does not verify: these bytes are not what the writer signed
+
+Nothing that needs an object which is not usable can be restored. If the store keeps older versions, or there is another \
+         copy of the repository, put back what was written; a window that needs none of them begins with: \
+         walseal-archiver backup
+"
+    );
+}
+
+#[tokio::test]
+async fn case_18_a_damaged_whole_segment_leaves_both_windows_beside_it() {
+    let sample = sample().await;
+    let branch = sample.branch();
+    // The window before is whole; the later one begins with a segment that cannot be read.
+    let mut wal = SampleWal::from(Lsn(0x60_0000));
+    let start = wal.checkpoint(710, "2026-11-21T12:00:00Z").start;
+    let stop = wal.commit(710, "2026-11-21T12:00:01Z").end;
+    wal.commit(711, "2026-11-21T12:01:00Z");
+    sample.put_wal(branch, &wal, Lsn(0x60_0000)).await;
+    sample.put_label(branch, start, stop, "2026-11-21T12:00:00Z", Some("2026-11-21T12:00:01Z")).await;
+    let first = ObjectName::Wal(branch, sample.segment(branch, sample.size.number(Lsn(0x30_0000))), None);
+    sample.garble(&first);
+    let listing = listing(&sample).await;
+    let spans: Vec<(Lsn, Lsn)> = listing.windows.iter().map(|window| (window.from, window.to)).collect();
+    assert_eq!(spans, [(Lsn(0x50_0AB0), Lsn(0x50_0AD8)), (stop, wal.end())]);
+    assert_eq!(listing.damaged.iter().map(|d| d.name.clone()).collect::<Vec<_>>(), [first.to_string()]);
+    let text = listing.render(Look::Plain);
+    assert!(text.contains(&format!("Not usable: {first}, with the WAL from 0/300000 to 0/400000")), "{text}");
+}
+
+#[tokio::test]
+async fn a_damaged_label_is_named_and_the_other_base_backups_are_shown() {
+    let sample = sample().await;
+    let damaged: BaseId = "20261121T110000Z-00000007".parse().expect("an id");
+    sample.garble(&ObjectName::Label(damaged.clone()));
+    let listing = listing(&sample).await;
+    assert_eq!(listing.bases.iter().map(|base| base.id.to_string()).collect::<Vec<_>>(), ["20261121T100000Z-00000007"]);
+    assert_eq!(listing.windows.len(), 1);
+    let text = listing.render(Look::Plain);
+    assert!(text.contains(&format!("Not usable: base backup {damaged}: its label (base/{damaged}/label): ")), "{text}");
+}
+
+#[tokio::test]
+async fn a_writer_that_is_not_trusted_is_no_damage() {
+    let mut sample = sample().await;
+    let branch = sample.branch();
+    let stranger = walseal_common::seal::WriterKey::generate().expect("random bytes");
+    sample.writer = stranger;
+    let mut wal = SampleWal::from(Lsn(0x50_0000));
+    wal.filler(2000);
+    wal.commit(702, "2026-11-21T11:06:00Z");
+    let tail = LsnRange { start: Lsn(0x50_0AD8), end: Lsn(0x50_0B00) };
+    wal.bytes.resize(0xB00, 0);
+    sample.put_tail(branch, tail, &wal.bytes).await;
+    let Err(error) = survey(false, &access(&sample)).await else { panic!("a stranger's object is no surprise") };
+    assert!(error.to_string().contains("not a trusted writer"), "{error}");
+}
+
+#[tokio::test]
+async fn the_configuration_leads_to_the_repository_or_says_what_is_missing() {
+    let sample = sample().await;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let identity = folder.path().join("identity.key");
+    std::fs::write(&identity, sample.identities[0].to_file().as_bytes()).expect("a file of our own");
+    std::fs::set_permissions(&identity, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("our own");
+    let toml = |writers: &str| {
+        let text = format!(
+            "[repository]\nurl = \"file://{}\"\n[keys]\nidentity_files = [\"{}\"]\n{writers}",
+            sample.folder.path().display(),
+            identity.display()
+        );
+        Config::from_toml(&text).expect("a configuration")
+    };
+    let writers = format!("trusted_writers = [\"{}\"]", sample.writer.public());
+    let access = Access::open(toml(&writers), None).await.expect("everything is there");
+    assert_eq!(access.repository.cluster(), crate::sample::SYSTEM);
+
+    let nobody = Access::open(toml(""), None).await.expect_err("nobody is trusted").to_string();
+    assert!(nobody.contains(&writers), "{nobody}");
+    let stranger = Access::open(toml(&writers), "123".parse().ok()).await.expect_err("another cluster").to_string();
+    assert!(stranger.contains("holds no cluster 123; it holds: 7437123456789012345"), "{stranger}");
+}
+
+#[tokio::test]
+async fn restore_points_are_read_from_the_wal_where_they_are_asked_for() {
+    let sample = SampleRepository::new().await;
+    let branch = sample.branch();
+    let mut wal = SampleWal::from(Lsn(0x30_0000));
+    let start = wal.checkpoint(699, "2026-11-21T10:00:00Z").start;
+    wal.restore_point("before the base backup is complete", "2026-11-21T10:00:00Z");
+    let stop = wal.commit(700, "2026-11-21T10:00:01Z").end;
+    wal.restore_point("before_migration", "2026-11-21T10:01:00Z");
+    wal.fill_segment_but(24);
+    // Its record spans two segments.
+    let twice = wal.restore_point("it's \x1b[1m bold", "2026-11-21T10:02:00Z");
+    wal.fill_segment();
+    let lost = wal.restore_point("lost", "2026-11-21T10:03:00Z");
+    wal.fill_segment();
+    let start_later = wal.checkpoint(702, "2026-11-21T11:00:00Z").start;
+    let stop_later = wal.commit(701, "2026-11-21T11:00:01Z").end;
+    let again = wal.restore_point("it's \x1b[1m bold", "2026-11-21T11:02:00Z");
+    sample.put_wal(branch, &wal, Lsn(0x30_0000)).await;
+    sample.put_label(branch, start, stop, "2026-11-21T10:00:00Z", None).await;
+    sample.put_label(branch, start_later, stop_later, "2026-11-21T11:00:00Z", None).await;
+    let name = |lsn: Lsn| ObjectName::Wal(branch, sample.segment(branch, sample.size.number(lsn)), None);
+    let listing = survey(true, &access(&sample)).await.expect("readable");
+    let points = listing.restore_points.as_deref().expect("they were asked for");
+    assert_eq!(points.iter().map(|point| point.lsn).collect::<Vec<_>>()[1..], [twice.start, lost.start, again.start]);
+    assert_eq!(points[0].name, "before_migration");
+    // What is damaged hides only what it holds.
+    sample.garble(&name(lost.start));
+    let listing = survey(true, &access(&sample)).await.expect("readable");
+    let names: Vec<&str> = listing.restore_points.iter().flatten().map(|point| point.name.as_str()).collect();
+    assert_eq!(names, ["before_migration", "it's \x1b[1m bold", "it's \x1b[1m bold"]);
+    assert_eq!(listing.damaged.len(), 1);
+    let text = listing.render(Look::Plain);
+    assert!(text.contains("before_migration"), "{text}");
+    assert!(!text.contains('\x1b'), "names cannot command a terminal: {text:?}");
+    assert!(text.contains("--to name:before_migration\n"), "{text}");
+    assert!(text.contains(&format!("--to lsn:{}\n", twice.start)), "a name that there is twice is none: {text}");
+}
