@@ -36,6 +36,9 @@ pub struct Archivist {
     /// The stream of the same process, when there is one.
     pub(super) stream: Option<ProgressWatch>,
     room: Semaphore,
+    /// Memory of parts that were shipped, for the next ones: at most [`IN_FLIGHT`] of 16 MiB, and none in a daemon, which is
+    /// idle most of the time. Given back and asked for anew each time, several threads' allocators would keep a lot more.
+    spare: Mutex<Vec<Vec<u8>>>,
     /// Files that are being shipped, so that the same one is never shipped twice at once.
     berths: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
     /// Branches whose histories are known to be stored.
@@ -74,6 +77,7 @@ impl Archivist {
             keys,
             stream,
             room: Semaphore::new(IN_FLIGHT),
+            spare: Mutex::default(),
             berths: Mutex::default(),
             histories: Mutex::default(),
         }
@@ -173,8 +177,16 @@ impl Archivist {
     /// Reads the next part of a load, once there is room for it (I11); the room is taken until it is dropped.
     pub(super) async fn next_part(&self, load: Load) -> Result<(SemaphorePermit<'_>, Load, Vec<Piece>), PushError> {
         let room = self.room.acquire().await.map_err(|error| PushError::Task(error.to_string()))?;
-        let (load, pieces) = blocking(move || load.next()).await?;
+        let memory = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let (load, pieces) = blocking(move || load.next(memory)).await?;
         Ok((room, load, pieces))
+    }
+
+    /// Keeps the memory of a piece that is durable.
+    pub(super) fn reuse(&self, piece: Piece) {
+        if self.stream.is_none() && piece.bytes.is_unique() {
+            self.spare.lock().unwrap_or_else(PoisonError::into_inner).push(piece.bytes.into());
+        }
     }
 }
 
@@ -225,7 +237,10 @@ impl Load {
         self.cutter.finish()
     }
 
-    fn next(mut self) -> Result<(Load, Vec<Piece>), PushError> {
+    fn next(mut self, memory: Option<Vec<u8>>) -> Result<(Load, Vec<Piece>), PushError> {
+        if let Some(memory) = memory {
+            self.cutter.lend(memory);
+        }
         let mut pieces = self.freight.next_part(&mut self.cutter, self.end)?;
         if self.partial && self.is_done() {
             pieces.extend(self.cutter.partial());

@@ -103,6 +103,7 @@ impl Archivist {
                 if piece.ship(&self.repository, &self.keys).await? == WalPut::Stored {
                     outcome = Pushed::Shipped;
                 }
+                self.reuse(piece);
             }
             drop(room);
         }

@@ -122,6 +122,14 @@ impl Cutter {
         }
     }
 
+    /// Lends memory for the part that is about to begin, so that it need not be asked for; it comes back as the piece's bytes.
+    pub fn lend(&mut self, mut memory: Vec<u8>) {
+        if self.part.is_empty() && memory.capacity() as u64 >= self.part_capacity() {
+            memory.clear();
+            self.part = memory;
+        }
+    }
+
     /// End of what was pushed.
     pub fn received(&self) -> Lsn {
         self.part_start.advance(self.part.len() as u64)
