@@ -17,15 +17,17 @@ fn the_first_call_ships_what_lies_ahead(store: Store) -> Result<()> {
     names.sort();
     ensure!(names.len() == BACKLOG, "{names:?}");
     push(&site, &file(&site.cluster, &names[0]))?.success()?;
-    let shipped = objects(&site)?;
-    for name in &names {
-        ensure!(shipped.iter().any(|key| key.starts_with("wal/") && key.ends_with(name)), "{name} is not there");
-    }
-    // The calls after it compare the bytes, and find that nothing is left to do.
+    let stored = || -> Result<usize> {
+        let keys = objects(&site)?;
+        Ok(names.iter().filter(|name| keys.iter().any(|key| key.starts_with("wal/") && key.ends_with(*name))).count())
+    };
+    // It goes on for a bounded time; alone and the two at once beside it would be three.
+    let shipped = stored()?;
+    ensure!(shipped > BACKLOG / 2, "{shipped} of {BACKLOG} were shipped by the call for the first");
     for name in &names {
         push(&site, &file(&site.cluster, name))?.success()?;
     }
-    assert_eq!(objects(&site)?, shipped);
+    assert_eq!(stored()?, BACKLOG);
     flow::fetch_agrees_with_the_server(&site, from, until)
 }
 
