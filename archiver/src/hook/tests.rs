@@ -325,6 +325,24 @@ async fn looking_ahead_ships_what_is_queued_next_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn looking_ahead_leaves_what_has_a_name_to_the_call_for_it() {
+    let bed = Bed::new(1);
+    let pushed = bed.ready(3);
+    let (taken, next) = (bed.ready(4), bed.ready(5));
+    let archivist = bed.archivist(None);
+    archivist.push(&taken).await.expect("stored");
+    let mut other = bed.begun(1, 4);
+    other.commit(999, 2_000);
+    bed.file(&bed.name(1, 4).to_string(), &finished(other));
+    let (_enough, told) = tokio::sync::watch::channel(false);
+    archivist.clone().look_ahead(pushed, told).await;
+    let name = |number| format!("wal/{}/{}", bed.root(), bed.name(1, number));
+    assert_eq!(bed.objects(), [name(4), name(5)], "the other bytes are no business of this call");
+    assert!(is_conflict(&archivist.push(&taken).await.expect_err("other bytes")));
+    assert_eq!(archivist.push(&next).await.expect("there"), Pushed::AlreadyThere);
+}
+
+#[tokio::test]
 async fn one_file_pushed_twice_at_once_is_sent_once() {
     let bed = Bed::new(1);
     let path = bed.segment(1, 3);

@@ -21,6 +21,8 @@
 //! # Ok(()) }
 //! ```
 //!
+//! [`FinishWalk`] tells a finished segment from one that is still being written. [`sample`] makes WAL by hand, for tests.
+//!
 //! Sources, in PostgreSQL's tree: `src/include/access/xlog_internal.h` (pages), `xlogrecord.h` (records),
 //! `xact.h` (transactions), `src/include/catalog/pg_control.h` (checkpoints), and
 //! `src/backend/access/transam/xlogreader.c` (what counts as valid).
@@ -36,6 +38,7 @@ mod leading;
 mod page;
 mod pages;
 mod record;
+mod rules;
 pub mod sample;
 mod summary;
 mod transaction;

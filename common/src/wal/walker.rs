@@ -7,7 +7,8 @@ use super::event::{Event, Record, WalkOptions};
 use super::leading::Leading;
 use super::page::{PAGE_SIZE, PageHeader, WalVersion};
 use super::pages::Pages;
-use super::record::{CHECKED_HEADER_LEN, HEADER_LEN, LONGEST_RECORD, RecordHeader, padded};
+use super::record::{HEADER_LEN, RecordHeader, padded};
+use super::rules::{check_crc, check_length, control_content};
 use super::transaction::TransactionReader;
 use crate::lsn::{Lsn, LsnRange};
 use crate::segment::SegmentSize;
@@ -432,29 +433,4 @@ impl Walker {
             body,
         }));
     }
-}
-
-/// What a record says that is no end of a transaction.
-fn control_content(version: WalVersion, header: &RecordHeader, body: Option<&[u8]>) -> Content {
-    if content::is_switch(header) {
-        Content::Switch
-    } else if content::is_control(header) {
-        content::control(version, header, body)
-    } else {
-        Content::Other
-    }
-}
-
-fn check_length(raw: &[u8; HEADER_LEN]) -> Result<(), EndReason> {
-    match RecordHeader::parse(raw).length {
-        length if (length as usize) < HEADER_LEN => Err(EndReason::TooShort(length)),
-        length if length > LONGEST_RECORD => Err(EndReason::TooLong(length)),
-        _ => Ok(()),
-    }
-}
-
-/// `crc` is that of the body; the header comes last (`ValidXLogRecord`).
-fn check_crc(header: &RecordHeader, raw: &[u8; HEADER_LEN], crc: u32) -> Result<(), EndReason> {
-    let expected = crc32c::crc32c_append(crc, raw.get(..CHECKED_HEADER_LEN).unwrap_or(raw));
-    if header.crc == expected { Ok(()) } else { Err(EndReason::BadChecksum { found: header.crc, expected }) }
 }

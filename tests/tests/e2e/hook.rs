@@ -1,5 +1,6 @@
 //! `archive_command`: PostgreSQL archives through `push`, with the daemon and without.
 
+mod backlog;
 mod finish;
 mod outage;
 
