@@ -1,6 +1,7 @@
 //! The verbs: parse, call one thing, show the result.
 
 mod backup;
+mod doctor;
 mod init;
 mod keygen;
 mod push;
@@ -41,6 +42,8 @@ enum Verb {
     Backup(backup::Arguments),
     /// Ship a file of pg_wal: the archive_command hook; exits 0 once the file is durable in the repository
     Push(push::Arguments),
+    /// Look at every precondition, and prove that WAL arrives: one line each, with what to do
+    Doctor(doctor::Arguments),
     /// How far back and how close to now the cluster can be restored
     Status(status::Arguments),
 }
@@ -90,6 +93,7 @@ fn start(arguments: &Arguments) -> Result<(), Failure> {
                 backup::run(arguments, open(config, StoreUse::Conditional, RetryPolicy::default()).await?).await
             }
             Verb::Push(arguments) => push::run(arguments, config).await,
+            Verb::Doctor(arguments) => doctor::run(arguments, config).await,
             Verb::Status(arguments) => status::run(arguments, config).await,
         }
     });
