@@ -7,9 +7,11 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, watch};
 use walseal_common::config::OpenError;
+use walseal_common::lsn::Lsn;
 use walseal_common::postgres::Conninfo;
 use walseal_common::postgres::conninfo::system_user;
 use walseal_common::repository::{Label, Repository, RepositoryIdentity};
+use walseal_common::terminal::units;
 
 use crate::aftermath::{self, TakesBase};
 use crate::archive::{Archive, ArchiveError};
@@ -205,6 +207,9 @@ impl Answers for Desk {
             Request::Status => serde_json::to_value(self.progress.now()).map_err(|error| error.to_string()),
             Request::Backup => self.backup(&reporter).await.map_err(|error| error.to_string()),
             Request::Drain => self.drain(&reporter).await.map_err(|error| error.to_string()),
+            Request::AwaitDurable { lsn, limit_ms } => {
+                self.await_durable(lsn, Duration::from_millis(limit_ms)).await.map(|()| serde_json::Value::Null)
+            }
             Request::Push { path } => self.push(&path).await.map_err(|error| error.to_string()),
         }
     }
@@ -223,6 +228,20 @@ impl Desk {
         let outcome = self.archivist.push(path).await?;
         tracing::debug!(?outcome, path = %path.display(), "pushed");
         serde_json::to_value(outcome).map_err(|error| PushError::Task(error.to_string()))
+    }
+
+    /// The error says why it takes so long, as far as that is known.
+    async fn await_durable(&self, lsn: Lsn, limit: Duration) -> Result<(), String> {
+        match tokio::time::timeout(limit, self.progress.clone().durable(lsn)).await {
+            Ok(ended) => ended.map_err(|error| error.to_string()),
+            Err(_) => {
+                let now = self.progress.now();
+                let why =
+                    now.trouble.or(now.store_trouble).unwrap_or_else(|| "nothing is known to be wrong".to_owned());
+                let waited = units::duration(limit);
+                Err(format!("{lsn} was not durable after {waited}, the frontier being {}: {why}", now.frontier))
+            }
+        }
     }
 
     async fn drain(&self, reporter: &Reporter) -> Result<serde_json::Value, DrainError> {

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`cmd`] | the verbs: thin |
 //! | [`daemon`] | owns the stream and the socket |
+//! | [`doctor`] | every precondition, with its fix |
 //! | [`socket`] | how the other verbs and the hook talk to the daemon |
 //! | [`status`] | what the daemon knows and what the repository holds |
 //! | [`stream`] | WAL over the replication protocol: receive, cut, ship, confirm |
@@ -30,6 +31,7 @@ pub mod card;
 pub mod chunks;
 pub mod cmd;
 pub mod daemon;
+pub mod doctor;
 pub mod drain;
 pub mod hook;
 pub mod index;

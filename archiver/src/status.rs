@@ -3,11 +3,12 @@
 //! Neither needs the other: with the store gone the daemon still tells where it is, and without a daemon the repository
 //! still tells what it holds.
 
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use walseal_common::config::{Config, ConfigError, OpenError, StoreUse};
+use walseal_common::config::{Config, OpenError, StoreUse};
 use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::repository::{BaseId, Gap, Label, Repository, RepositoryError, RepositoryIdentity};
 use walseal_common::store::{ObjectStore, RetryPolicy, StoreErrorKind};
@@ -132,7 +133,7 @@ enum Unread {
 ///
 /// Errors: the configuration; everything else is said in the answer.
 pub async fn gather(config: Config) -> Result<Status, OpenError> {
-    let (daemon_pid, stream, unheard) = match ask_daemon(&config).await? {
+    let (daemon_pid, stream, unheard) = match ask_daemon(&config.need_state_dir()?).await {
         None => (None, None, None),
         Some((pid, Ok(progress))) => (Some(pid), Some(progress), None),
         Some((pid, Err(why))) => (Some(pid), None, Some(why)),
@@ -157,9 +158,10 @@ pub async fn gather(config: Config) -> Result<Status, OpenError> {
     Ok(Status { repository, cluster, daemon_pid, stream, branches, bases, gaps, error })
 }
 
-/// Where the daemon is, by its own account; `None` when none runs.
-async fn ask_daemon(config: &Config) -> Result<Option<(u32, Result<Progress, String>)>, ConfigError> {
-    let Some(client) = Client::connect(&socket::path(&config.need_state_dir()?)).await else { return Ok(None) };
+/// The process id of the daemon in this state folder, and where it is by its own account, or why it did not say; `None` when
+/// none runs.
+pub async fn ask_daemon(state_dir: &Path) -> Option<(u32, Result<Progress, String>)> {
+    let client = Client::connect(&socket::path(state_dir)).await?;
     let pid = client.pid();
     let asked = tokio::time::timeout(GLANCE, client.ask(&Request::Status, |_, _, _| ())).await;
     let progress = match asked {
@@ -168,7 +170,7 @@ async fn ask_daemon(config: &Config) -> Result<Option<(u32, Result<Progress, Str
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!("the daemon (pid {pid}) did not answer within {} s; see its log", GLANCE.as_secs())),
     };
-    Ok(Some((pid, progress)))
+    Some((pid, progress))
 }
 
 async fn read(config: Config) -> Result<Holdings, Unread> {

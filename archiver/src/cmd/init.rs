@@ -1,6 +1,5 @@
 //! `init`: check server, store and keys; make the repository and the slot; say what is missing.
 
-use std::fmt::Write as _;
 use walseal_common::show;
 
 use walseal_common::postgres::replication::SlotCreated;
@@ -15,6 +14,9 @@ use walseal_common::timeline::SystemIdentifier;
 use crate::admission::Admission;
 use crate::archive::Archive;
 use crate::card::card;
+use crate::doctor::settings;
+use crate::doctor::wal_room::{WalRoom, keep_size};
+use crate::doctor::{Finding, Verdict};
 use crate::primary;
 
 /// What the server says of itself.
@@ -30,9 +32,6 @@ impl Server {
         self.settings.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
     }
 }
-
-/// Oldest PostgreSQL whose protocol and WAL this version speaks.
-const OLDEST: u32 = 14;
 
 /// Makes everything that is not there yet. Run again it changes nothing.
 pub async fn run(archive: Archive) -> Result<(), Failure> {
@@ -67,8 +66,13 @@ pub async fn run(archive: Archive) -> Result<(), Failure> {
             show!("slot     {slot} is there")
         }
     }
+    let room = WalRoom::of(&mut client).await;
     client.close().await;
-    advise(&server, &slot);
+    advise(&[
+        keep_size(server.setting("max_slot_wal_keep_size"), room),
+        settings::synchronous(server.setting("synchronous_standby_names"), &slot, archive.config.wal.synchronous.value),
+        settings::checksums(server.setting("data_checksums")),
+    ]);
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "an unknown host".to_owned());
     show!("\n{}", card(&archive.config, &identity, &archive.keys.recipients, &archive.trust, host.trim()));
     show!("\nNext: walseal-archiver run (as a service), then walseal-archiver backup");
@@ -149,32 +153,27 @@ async fn check_slot(archive: &Archive, client: &mut ReplicationClient, slot: &st
 async fn ask(archive: &Archive, client: &mut ReplicationClient) -> Result<Server, Failure> {
     let failed = |error: PostgresError| Failure::from_error("ask the server what it is", &error);
     let version = client.server_version_num();
-    if version / 10_000 < OLDEST {
-        return Err(Failure::saying(format!(
-            "the server is PostgreSQL {}; walseal needs {OLDEST} or later",
-            version / 10_000
-        ))
-        .next("upgrade the server"));
-    }
+    refuse(settings::version(version))?;
     let system = client.identify_system().await.map_err(failed)?;
     let segment_size = client.segment_size().await.map_err(failed)?;
     let mut settings = Vec::new();
-    for name in
-        ["wal_level", "max_wal_senders", "max_replication_slots", "max_slot_wal_keep_size", "synchronous_standby_names"]
-    {
+    for name in ["wal_level", "max_slot_wal_keep_size", "synchronous_standby_names", "data_checksums"] {
         settings.push((name.to_owned(), client.show(name).await.map_err(failed)?));
     }
     let server = Server { cluster: system.system_identifier, version, segment_size, settings };
-    if server.setting("wal_level") == "minimal" {
-        return Err(Failure::saying(
-            "the server runs with wal_level = minimal, which does not record enough to restore from",
-        )
-        .next("set wal_level = replica in postgresql.conf and restart the server"));
-    }
+    refuse(settings::wal_level(server.setting("wal_level")))?;
     if let Some(standby) = is_standby(archive, client).await {
         show!("         {standby}");
     }
     Ok(server)
+}
+
+/// What does not work is no use to begin with.
+fn refuse(finding: Finding) -> Result<(), Failure> {
+    if finding.passes() {
+        return Ok(());
+    }
+    Err(finding.fix.iter().fold(Failure::saying(&finding.text), Failure::next))
 }
 
 async fn is_standby(archive: &Archive, client: &ReplicationClient) -> Option<String> {
@@ -240,26 +239,18 @@ async fn make_identity(
     }
 }
 
-/// What the server still lacks.
-fn advise(server: &Server, slot: &str) {
-    let mut lines = String::new();
-    if server.setting("max_slot_wal_keep_size") == "-1" {
-        lines.push_str(
-            "  max_slot_wal_keep_size = '50GB'   # now unlimited: while the repository cannot be reached, the slot would\n\
-             \u{20}                                   # fill the disk until the server stops; take what pg_wal can spare\n",
-        );
-    }
-    let names = server.setting("synchronous_standby_names");
-    if names.split([',', '(', ')', ' ']).any(|name| name.trim_matches('"') == "*") {
-        let note = "  # synchronous_standby_names has '*', which makes this archiver a synchronous standby; name the standbys\n";
-        lines.push_str(note);
-    } else if names.contains(slot) {
-        // Writing to a String cannot fail.
-        let _ = writeln!(lines, "  # synchronous_standby_names names {slot}: commits wait for the bucket");
-    }
-    if lines.is_empty() {
+/// What the server's settings will do to us one day.
+fn advise(findings: &[Finding]) {
+    let bad: Vec<&Finding> = findings.iter().filter(|finding| finding.verdict != Verdict::Fine).collect();
+    if bad.is_empty() {
         show!("server   its settings are fine");
-    } else {
-        show!("\nWorth setting in postgresql.conf (then SELECT pg_reload_conf();):\n{lines}");
+        return;
+    }
+    show!("\nWorth changing at the server:");
+    for finding in bad {
+        show!("  {}", finding.text);
+        for step in &finding.fix {
+            show!("    {}", step.replace('\n', "\n    "));
+        }
     }
 }

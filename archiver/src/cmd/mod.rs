@@ -1,6 +1,7 @@
 //! The verbs: parse, call one thing, show the result.
 
 mod backup;
+mod doctor;
 mod drain;
 mod init;
 mod keygen;
@@ -15,7 +16,7 @@ use walseal_common::config::cli::GlobalArgs;
 use walseal_common::config::{Config, Environment, StoreUse};
 use walseal_common::secret::keep_out_of_core_dumps;
 use walseal_common::store::RetryPolicy;
-use walseal_common::telemetry::init_logging;
+use walseal_common::telemetry::{init_hook_logging, init_logging};
 use walseal_common::terminal::{Exit, Failure};
 
 use crate::archive::Archive;
@@ -42,6 +43,8 @@ enum Verb {
     Backup(backup::Arguments),
     /// Ship a file of pg_wal: the archive_command hook; exits 0 once the file is durable in the repository
     Push(push::Arguments),
+    /// Look at every precondition, and prove that WAL arrives: one line each, with what to do
+    Doctor(doctor::Arguments),
     /// Ship everything up to the server's current position, then return
     Drain(drain::Arguments),
     /// How far back and how close to now the cluster can be restored
@@ -73,8 +76,8 @@ fn start(arguments: &Arguments) -> Result<(), Failure> {
         push::fail_on_panic();
     }
     let environment = Environment::of_this_process()?;
-    init_logging(arguments.global.log_format, &environment)
-        .map_err(|error| Failure::from_error("start logging", &error))?;
+    let init = if matches!(arguments.verb, Verb::Push(_)) { init_hook_logging } else { init_logging };
+    init(arguments.global.log_format, &environment).map_err(|error| Failure::from_error("start logging", &error))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(8)
@@ -96,6 +99,7 @@ fn start(arguments: &Arguments) -> Result<(), Failure> {
                 drain::run(arguments, open(config, StoreUse::Conditional, RetryPolicy::default()).await?).await
             }
             Verb::Push(arguments) => push::run(arguments, config).await,
+            Verb::Doctor(arguments) => doctor::run(arguments, config).await,
             Verb::Status(arguments) => status::run(arguments, config).await,
         }
     });

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use walseal_common::lsn::Lsn;
 
 pub use client::{Client, ClientError};
 pub use server::{Answers, Reporter, SocketError, serve};
@@ -44,6 +45,13 @@ pub enum Request {
     Backup,
     /// Answer when everything that the server has written by now is durable.
     Drain,
+    /// Answer when the contiguous durable WAL reaches this position.
+    AwaitDurable {
+        /// The position.
+        lsn: Lsn,
+        /// After so many milliseconds the answer is a failure.
+        limit_ms: u64,
+    },
     /// Ship this file of `pg_wal`; answer when it is durable.
     Push {
         /// The file, absolute.

@@ -30,7 +30,7 @@ pub use crate::secret::Secret;
 pub use directory::DirectoryStore;
 pub use health::Failing;
 pub use open::{Backend, StoreOptions, open};
-pub use probe::probe;
+pub use probe::{Probed, probe, probe_all};
 pub use retry::{Retry, RetryPolicy, with_patience};
 pub use s3::{S3Checksum, S3Credentials, S3Options, S3Store};
 pub use throttle::{Throttle, ThrottleLimits};

@@ -1,5 +1,7 @@
 //! Finding out what a store can do, by doing it.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use bytes::Bytes;
 
 use super::{Capabilities, ObjectStore, PutOutcome, StoreError, StoreErrorKind};
@@ -13,6 +15,23 @@ use super::{Capabilities, ObjectStore, PutOutcome, StoreError, StoreErrorKind};
 /// Errors: put, get or list fail or do not do what they must; `unique_id` was used before; or the store failed
 /// in passing, so that nothing is known.
 pub async fn probe(store: &dyn ObjectStore, unique_id: &str) -> Result<Capabilities, StoreError> {
+    Ok(probe_all(store, unique_id).await?.capabilities)
+}
+
+/// What a probe saw.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Probed {
+    /// What the store can do.
+    pub capabilities: Capabilities,
+    /// Seconds by which the store's clock is ahead of this host's, negative where it is behind; 0 where they agree as far as the
+    /// whole seconds of a listing tell. `None` where it does not tell its time.
+    pub clock_ahead: Option<f64>,
+}
+
+/// As [`probe`], and what else could be seen meanwhile.
+///
+/// Errors: as [`probe`].
+pub async fn probe_all(store: &dyn ObjectStore, unique_id: &str) -> Result<Probed, StoreError> {
     let key = format!("probe/{unique_id}");
     let wrong = |operation: &'static str, reason: &str| StoreError {
         kind: StoreErrorKind::Protocol,
@@ -24,7 +43,9 @@ pub async fn probe(store: &dyn ObjectStore, unique_id: &str) -> Result<Capabilit
     let first = Bytes::from(format!("walseal looks what this store can do: {unique_id}\n"));
     let other = Bytes::from(format!("walseal tries to overwrite an object: {unique_id}\n"));
 
+    let before = unix_seconds();
     let outcome = store.put_new(&key, first.clone()).await?;
+    let after = unix_seconds();
     // "Already there" is fine when it was an earlier attempt of this very put.
     if store.get(&key).await? != first {
         return Err(match outcome {
@@ -37,9 +58,10 @@ pub async fn probe(store: &dyn ObjectStore, unique_id: &str) -> Result<Capabilit
         return Err(wrong("get", "the store does not serve ranges of objects"));
     }
     let listed = store.list(&key, None, 2).await?;
-    if !listed.iter().any(|meta| meta.key == key && meta.size == first.len() as u64) {
+    let Some(meta) = listed.iter().find(|meta| meta.key == key && meta.size == first.len() as u64) else {
         return Err(wrong("list", "an object that was just put is not listed, or with another size"));
-    }
+    };
+    let clock_ahead = meta.modified.map(|modified| clock_ahead(modified, before, after));
     store.put_new(&key, other).await?;
     // The object decides, not the answer.
     let conditional_put = store.get(&key).await? == first;
@@ -56,7 +78,23 @@ pub async fn probe(store: &dyn ObjectStore, unique_id: &str) -> Result<Capabilit
         }
         Err(error) => return Err(error),
     };
-    Ok(Capabilities { conditional_put, delete })
+    Ok(Probed { capabilities: Capabilities { conditional_put, delete }, clock_ahead })
+}
+
+/// By how much a clock that says `modified`, in whole seconds, was ahead at a moment between two of ours.
+fn clock_ahead(modified: i64, before: f64, after: f64) -> f64 {
+    let modified = modified as f64;
+    if modified > after {
+        modified - after
+    } else if modified + 1.0 < before {
+        modified + 1.0 - before
+    } else {
+        0.0
+    }
+}
+
+fn unix_seconds() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
 #[cfg(test)]
@@ -79,6 +117,17 @@ mod tests {
         let seen = probe(store.as_ref(), "1").await.expect("probe");
         assert_eq!(seen, Capabilities { conditional_put: true, delete: true });
         assert_eq!(store.list("", None, 10).await.expect("list"), []);
+    }
+
+    #[tokio::test]
+    async fn case_44_a_clock_is_compared_as_far_as_whole_seconds_tell() {
+        let (_folder, store) = directory();
+        let seen = probe_all(store.as_ref(), "1").await.expect("probe");
+        assert_eq!(seen.clock_ahead, Some(0.0), "a folder has this host's clock");
+        assert_eq!(clock_ahead(1000, 1000.2, 1000.3), 0.0);
+        assert_eq!(clock_ahead(999, 1000.0, 1001.0), 0.0, "it may have been 999.99");
+        assert_eq!(clock_ahead(1061, 1000.0, 1001.0), 60.0);
+        assert_eq!(clock_ahead(939, 1000.0, 1001.0), -60.0);
     }
 
     #[tokio::test]

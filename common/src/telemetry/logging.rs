@@ -48,8 +48,21 @@ const DEFAULT_FILTER: &str = "info,aws_config=off,aws_runtime=off,aws_smithy_run
 ///
 /// Errors: a filter that makes no sense; a second call.
 pub fn init_logging(format: LogFormat, environment: &Environment) -> Result<(), LoggingError> {
+    init(format, environment, DEFAULT_FILTER)
+}
+
+/// As [`init_logging`], for a hook, whose failure is one line in PostgreSQL's log (case 22): that a store's call is tried
+/// again is not said, because the failure says it in the end.
+///
+/// Errors: as [`init_logging`].
+pub fn init_hook_logging(format: LogFormat, environment: &Environment) -> Result<(), LoggingError> {
+    init(format, environment, &format!("{DEFAULT_FILTER},walseal_common::store=error"))
+}
+
+fn init(format: LogFormat, environment: &Environment, default: &str) -> Result<(), LoggingError> {
     let times = !journal::reads_stderr(environment.get("JOURNAL_STREAM"));
-    let subscriber = subscriber(format, environment.get("WALSEAL_LOG"), times, std::io::stderr)?;
+    let filter = environment.get("WALSEAL_LOG").unwrap_or(default);
+    let subscriber = subscriber(format, Some(filter), times, std::io::stderr)?;
     tracing::subscriber::set_global_default(subscriber).map_err(|_| LoggingError::Twice)
 }
 

@@ -6,4 +6,4 @@
 mod journal;
 mod logging;
 
-pub use logging::{LoggingError, init_logging};
+pub use logging::{LoggingError, init_hook_logging, init_logging};

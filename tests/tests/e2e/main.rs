@@ -2,6 +2,7 @@
 
 mod blindness;
 mod case49;
+mod doctor;
 mod failover;
 mod fetch;
 mod first_restore;

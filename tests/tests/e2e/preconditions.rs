@@ -9,9 +9,12 @@ use walseal_tests::site::{Site, Store};
 use crate::flow::{self, SLOT};
 use crate::messages::says;
 
+/// Names and values in `postgresql.conf`.
+type Settings = &'static [(&'static str, &'static str)];
+
 #[test]
 fn a_server_without_wal_senders_or_slots_is_told_which_setting_to_raise() -> Result<()> {
-    let cases: [(&[(&str, &str)], &[&str]); 3] = [
+    let cases: [(Settings, &[&str]); 3] = [
         (&[("max_wal_senders", "0")], &["max_wal_senders = 10", "postgresql.conf", "restart"]),
         (
             &[("max_replication_slots", "0")],

@@ -1,0 +1,164 @@
+//! Settings of the server, each by itself.
+
+use super::Finding;
+
+/// Whether `wal_level` records enough.
+pub fn wal_level(setting: &str) -> Finding {
+    if setting == "minimal" {
+        Finding::failed("wal_level", "wal_level = minimal does not record enough to restore from")
+            .fix("set wal_level = replica in postgresql.conf and restart the server")
+    } else {
+        Finding::fine("wal_level", setting)
+    }
+}
+
+/// Whether commits wait for this archiver without anybody having asked for that (case 13). `name` is our application name,
+/// `chosen` is `wal.synchronous`.
+pub fn synchronous(names: &str, name: &str, chosen: bool) -> Finding {
+    const CHECK: &str = "synchronous";
+    let listed = |wanted: &str| {
+        let parts = names.split([',', '(', ')', ' ']).map(|part| part.trim_matches('"'));
+        parts.into_iter().any(|part| part.eq_ignore_ascii_case(wanted))
+    };
+    if names.is_empty() {
+        return Finding::fine(CHECK, "synchronous_standby_names is empty: no commit waits for anybody");
+    }
+    if chosen {
+        return Finding::fine(CHECK, format!("wal.synchronous is set; synchronous_standby_names = '{names}'"));
+    }
+    if listed("*") {
+        let text = format!(
+            "synchronous_standby_names = '{names}': the '*' makes this archiver a synchronous standby, and commits may wait for \
+             the store"
+        );
+        return Finding::warning(CHECK, text).fix("name the standbys in place of '*', then SELECT pg_reload_conf();");
+    }
+    if listed(name) {
+        let text = format!("synchronous_standby_names = '{names}' names {name}: commits wait for the store");
+        return Finding::warning(CHECK, text)
+            .fix("set wal.synchronous = true where that is wanted, else take the name out");
+    }
+    Finding::fine(CHECK, format!("synchronous_standby_names = '{names}' does not name this archiver"))
+}
+
+/// How the server archives by itself, and how that last went.
+#[derive(Clone, Debug, Default)]
+pub struct Archiving {
+    /// `archive_mode`.
+    pub mode: String,
+    /// `archive_command`.
+    pub command: String,
+    /// `archive_library`; empty before PostgreSQL 15.
+    pub library: String,
+    /// Whether the last try failed, by `pg_stat_archiver`; `None` where that could not be asked.
+    pub fails: Option<bool>,
+}
+
+/// Whether `archive_command` gets on with the stream.
+pub fn archiving(archiving: &Archiving) -> Finding {
+    const CHECK: &str = "archive_command";
+    let Archiving { mode, command, library, fails } = archiving;
+    if mode == "off" {
+        return Finding::fine(CHECK, "archive_mode is off: WAL comes by streaming alone, as by default");
+    }
+    let what = match (library.as_str(), command.as_str()) {
+        ("", "" | "(disabled)") => {
+            return Finding::warning(
+                CHECK,
+                format!("archive_mode is {mode}, but there is no archive_command: WAL piles up in pg_wal"),
+            )
+            .fix("archive_command = 'walseal-archiver push %p', then SELECT pg_reload_conf();")
+            .fix("archive_mode = off, which takes a restart of the server: the stream needs no hook");
+        }
+        ("", command) => format!("archive_command = '{command}'"),
+        (library, _) => format!("archive_library = '{library}'"),
+    };
+    if *fails == Some(true) {
+        return Finding::warning(
+            CHECK,
+            format!("{what} fails at the moment, and WAL piles up in pg_wal until it works"),
+        )
+        .fix("the server's log says why; SELECT * FROM pg_stat_archiver; shows since when");
+    }
+    let beside = if what.contains("walseal-archiver") && what.contains("push") {
+        "the hook of walseal, beside the stream"
+    } else {
+        "something else than walseal, beside the stream"
+    };
+    Finding::fine(CHECK, format!("{what}: {beside}"))
+}
+
+/// Whether the server notices damaged pages.
+pub fn checksums(setting: &str) -> Finding {
+    if setting == "on" {
+        return Finding::fine("checksums", "data checksums are on: a base backup notices damaged pages");
+    }
+    Finding::warning("checksums", "data checksums are off: damaged pages go into base backups unnoticed")
+        .fix("pg_checksums --enable -D DATA, while the server is stopped")
+}
+
+/// Oldest PostgreSQL whose protocol and WAL this version speaks.
+pub const OLDEST: u32 = 14;
+
+/// Newest PostgreSQL that this version was tested with.
+pub const NEWEST: u32 = 18;
+
+/// Whether this version knows the server's.
+pub fn version(number: u32) -> Finding {
+    const CHECK: &str = "version";
+    match number / 10_000 {
+        major if major < OLDEST => {
+            Finding::failed(CHECK, format!("PostgreSQL {major}; walseal needs {OLDEST} or later"))
+                .fix("upgrade the server")
+        }
+        major if major > NEWEST => Finding::warning(
+            CHECK,
+            format!("PostgreSQL {major}, which is newer than {NEWEST}, the last that this version was tested with"),
+        )
+        .fix("look for a newer walseal; restore a backup to see that it works"),
+        major => Finding::fine(CHECK, format!("PostgreSQL {major}.{}", number % 10_000)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Verdict;
+    use super::*;
+
+    #[test]
+    fn case_13_being_a_synchronous_standby_unasked_is_warned_about() {
+        let verdict = |names: &str, chosen| synchronous(names, "walseal_orders", chosen).verdict;
+        assert_eq!(verdict("", false), Verdict::Fine);
+        assert_eq!(verdict("FIRST 1 (s1, s2)", false), Verdict::Fine);
+        for asked in ["*", "ANY 1 (*)", "ANY 1 (s1, \"*\")", "walseal_orders", "FIRST 2 (s1, \"Walseal_Orders\")"] {
+            assert_eq!(verdict(asked, false), Verdict::Warning, "{asked}");
+            assert_eq!(verdict(asked, true), Verdict::Fine, "{asked}");
+        }
+        assert!(!synchronous("*", "walseal_orders", false).fix.is_empty());
+    }
+
+    #[test]
+    fn case_26_an_archive_command_that_does_nothing_or_fails_piles_up_wal() {
+        let of = |mode: &str, command: &str, library: &str, fails| {
+            let (mode, command, library) = (mode.to_owned(), command.to_owned(), library.to_owned());
+            archiving(&Archiving { mode, command, library, fails })
+        };
+        assert_eq!(of("off", "(disabled)", "", None).verdict, Verdict::Fine);
+        assert_eq!(of("on", "", "", Some(false)).verdict, Verdict::Warning);
+        let own = of("on", "walseal-archiver push %p", "", Some(false));
+        assert!(own.verdict == Verdict::Fine && own.text.contains("the hook of walseal"), "{own:?}");
+        assert!(of("always", "cp %p /x/%f", "", None).text.contains("something else"));
+        assert!(of("on", "", "basic_archive", Some(false)).text.contains("archive_library = 'basic_archive'"));
+        let broken = of("on", "false", "", Some(true));
+        assert!(broken.verdict == Verdict::Warning && broken.fix[0].contains("pg_stat_archiver"), "{broken:?}");
+    }
+
+    #[test]
+    fn versions_that_are_not_known_are_named() {
+        assert_eq!(version(130_011).verdict, Verdict::Failed);
+        assert_eq!((version(150_018).verdict, version(150_018).text.as_str()), (Verdict::Fine, "PostgreSQL 15.18"));
+        assert_eq!(version(190_000).verdict, Verdict::Warning);
+        assert_eq!(wal_level("minimal").verdict, Verdict::Failed);
+        assert_eq!((wal_level("logical").verdict, checksums("off").verdict), (Verdict::Fine, Verdict::Warning));
+    }
+}
