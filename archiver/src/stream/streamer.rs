@@ -199,7 +199,8 @@ impl Streamer {
                 self.complain(&ended, complaints);
                 match rest.land(stop).await {
                     Ok(None) => Err(ended),
-                    Ok(Some(asked)) => Ok(asked),
+                    // What was received is a part of what the server is known to have.
+                    Ok(Some(_)) => Ok(self.asked()),
                     Err(why) => Err(StreamError::Unstored { ended: Box::new(ended), why: Box::new(why) }),
                 }
             }

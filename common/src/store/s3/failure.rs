@@ -34,7 +34,7 @@ where
     let mut reason = format!("{place} answered {status} ({name})");
     if !said.is_empty() {
         reason.push_str(": ");
-        reason.push_str(&quote(said));
+        reason.push_str(quote(said).trim_end_matches('.'));
     }
     if !hint.is_empty() {
         reason.push_str("; ");
@@ -96,7 +96,10 @@ fn judge(status: u16, code: &str) -> (StoreErrorKind, &'static str) {
         ),
         429 | 503 => (Kind::Throttled, ""),
         507 => (Kind::Full, "make space or raise the quota there"),
-        408 | 500..=599 if status != 501 => (Kind::Unreachable, ""),
+        408 => (Kind::Unreachable, ""),
+        500..=599 if status != 501 => {
+            (Kind::Unreachable, "its own log says why; some stores answer so when their disk is full")
+        }
         301 | 302 | 307 | 308 => (Kind::Denied, "the bucket is probably in another region; set repository.s3.region"),
         501 => (Kind::Protocol, "the store lacks something that walseal needs"),
         _ => (Kind::Protocol, ""),
