@@ -219,8 +219,10 @@ impl Streamer {
         // What a slot says that was there before us.
         let found = self.read_slot(client).await?.flatten();
         let mut slot = self.slot_position(client).await?;
-        if slot.is_none() && lost.is_some() {
-            // The server gave up on it (case 14): an invalidated slot keeps nothing ever again.
+        let keeps_nothing = |slot: Lsn| lost.is_some_and(|lost| server.segment_size.align_down(slot) <= lost);
+        if lost.is_some() && slot.is_none_or(keeps_nothing) {
+            // The server gave up on it (case 14): an invalidated slot keeps nothing ever again, and neither does one whose
+            // own position is gone.
             tracing::warn!(slot = self.slot, "the replication slot keeps no WAL any more, and is made anew");
             client.drop_slot(&self.slot).await?;
             slot = self.slot_position(client).await?;
@@ -228,7 +230,12 @@ impl Streamer {
         let key = self.keys.writer.compare().id();
         let point = resume::start_point(&self.repository, key, &server, slot, self.index.as_ref(), past).await?;
         let mut point = point.comparing(lost);
-        if let Some(confirmed) = found.filter(|confirmed| point.durable.is_some() && *confirmed > point.frontier) {
+        // Where nothing was stored yet, a stream begins with the segment that the slot keeps.
+        let short = |confirmed: &Lsn| {
+            let begin = if point.durable.is_some() { *confirmed } else { server.segment_size.align_down(*confirmed) };
+            begin > point.frontier
+        };
+        if let Some(confirmed) = found.filter(short) {
             // The witness outside the bucket: what the slot has let go of was durable once, or somebody else advanced the slot.
             tracing::error!(
                 slot = self.slot, %confirmed, frontier = %point.frontier, branch = %point.branch,

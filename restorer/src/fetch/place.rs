@@ -1,5 +1,6 @@
 //! The data directory that PostgreSQL runs `restore_command` in.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -34,13 +35,19 @@ impl WorkingDirectory {
     /// but the end of WAL stops it, also because somebody has changed the recovery settings since the restore.
     pub fn read_through(&self, plan: &Plan) -> Option<Lsn> {
         let text = std::fs::read_to_string(self.0.join("postgresql.auto.conf")).ok()?;
-        let mut found: Vec<&str> =
-            text.lines().map(str::trim).filter(|line| line.starts_with("recovery_target")).collect();
-        let mut planned: Vec<String> = plan.recovery.iter().map(RecoverySetting::line).collect();
-        planned.retain(|line| line.starts_with("recovery_target"));
-        found.sort_unstable();
-        planned.sort_unstable();
-        if found == planned { plan.read_through() } else { None }
+        let mut found: BTreeMap<&str, &str> = BTreeMap::new();
+        for line in text.lines().map(str::trim).filter(|line| line.starts_with("recovery_target")) {
+            // A restore empties the settings that it does not need; of one that stands twice, the last line counts.
+            let (name, value) = line.split_once('=').unwrap_or((line, ""));
+            match value.trim() {
+                "''" => found.remove(name.trim()),
+                _ => found.insert(name.trim(), line),
+            };
+        }
+        let lines: Vec<String> = plan.recovery.iter().map(RecoverySetting::line).collect();
+        let as_planned =
+            found.len() == lines.len() && lines.iter().all(|line| found.values().any(|found| found == line));
+        if as_planned { plan.read_through() } else { None }
     }
 
     /// The cluster whose data directory this is: the first eight bytes of `pg_control` (`ControlFileData.system_identifier`).

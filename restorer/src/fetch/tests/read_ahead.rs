@@ -61,7 +61,7 @@ async fn i6_recovery_settings_that_somebody_changed_are_not_the_plans() {
     let write = |text: &str| fs::write(bed.folder().join("postgresql.auto.conf"), text).expect("ours");
     assert_eq!(place.read_through(&plan), None, "there is no such file");
     let lines: Vec<String> = plan.recovery.iter().map(|setting| setting.line()).collect();
-    let all = format!("# written by hand\nport = 5433\n{}\n", lines.join("\n"));
+    let all = format!("# written by hand\nport = 5433\nrecovery_target_time = ''\n{}\n", lines.join("\n"));
     write(&all);
     assert_eq!(place.read_through(&plan), Some(Lsn(0x50_0100)));
     write(&all.replace("0/500010", "0/900010"));
