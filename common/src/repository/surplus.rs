@@ -106,11 +106,13 @@ impl Repository {
         while let Some((name, header)) = reads.next().await {
             let section = match header {
                 Ok((signed, _)) => signed.header.wal,
-                Err(error) if is_about_one_object(&error) => {
-                    let why = "cannot be read, so that nobody can tell whether the WAL before it was ever confirmed";
-                    return Ok(Beyond::Known { name, why: why.to_owned(), error: Some(error) });
+                Err(error) => {
+                    let Some(reason) = about_one_object(&error) else { return Err(error) };
+                    let why = format!(
+                        "cannot be read ({reason}), so that nobody can tell whether the WAL before it was ever confirmed"
+                    );
+                    return Ok(Beyond::Known { name, why, error: Some(error) });
                 }
-                Err(error) => return Err(error),
             };
             let Some(section) = section else { continue };
             let range = LsnRange { start: section.start, end: section.end };
@@ -131,14 +133,15 @@ impl Repository {
     }
 }
 
-/// Whether others may well be readable. One that is not there any more went while this looked.
-fn is_about_one_object(error: &RepositoryError) -> bool {
+/// What is wrong with one object, where others may well be readable. One that is not there any more went while this looked.
+fn about_one_object(error: &RepositoryError) -> Option<String> {
     match error {
-        RepositoryError::Object { .. } => true,
-        RepositoryError::Store(error) => {
-            matches!(error.kind, StoreErrorKind::NotFound | StoreErrorKind::Denied | StoreErrorKind::Protocol)
-        }
-        _ => false,
+        RepositoryError::Object { source, .. } => Some(source.to_string()),
+        RepositoryError::Store(error) => match error.kind {
+            StoreErrorKind::NotFound | StoreErrorKind::Denied | StoreErrorKind::Protocol => Some(error.reason.clone()),
+            _ => None,
+        },
+        _ => None,
     }
 }
 

@@ -10,9 +10,9 @@ use walseal_common::wal::Content;
 
 use super::reader::{PathReader, ReadError};
 
-/// A checkpoint tells when it began, to the second, and a moment before it fixes the place that replay begins at. What
-/// committed before that place did so by then, with this much added.
-const CHECKPOINT_SLACK_MICROS: i64 = 2_000_000;
+/// A checkpoint tells when it began, cut to the second (`CreateCheckPoint`, `xlog.c`), and fixes a moment later the place at
+/// which replay begins. What committed before that place did so by then, with this much added.
+const CHECKPOINT_SLACK_MICROS: i64 = 1_100_000;
 
 /// No transaction in a base backup ended later than this.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

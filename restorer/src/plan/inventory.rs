@@ -5,10 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use walseal_common::repository::{BaseId, Label, ObjectName, Repository, RepositoryError, RepositoryIdentity};
 use walseal_common::seal::{Identity, SIGNED_PREFIX_HINT, SignedHeader};
+use walseal_common::segment::SegmentNumber;
 use walseal_common::timeline::Branch;
 
 use super::facts::BranchFacts;
 use crate::damage::Damage;
+
+/// Segments before the oldest base backup that are listed, too.
+const BEFORE_THE_OLDEST: u64 = 64;
 
 /// Small objects that are read at the same time.
 const READS_AT_ONCE: usize = 8;
@@ -77,8 +81,8 @@ impl InventoryError {
 }
 
 impl Inventory {
-    /// Reads what `repository` holds: identity, labels, histories (opened with `identities`), and the names of its WAL from the
-    /// oldest base backup on.
+    /// Reads what `repository` holds: identity, labels, histories (opened with `identities`), and the names of its WAL from
+    /// shortly before the oldest base backup on.
     ///
     /// Errors: [`InventoryError::NobodyTrusted`]; no repository there; the store. A single label, history or `.partial` that
     /// does not verify is no error but a finding.
@@ -90,8 +94,10 @@ impl Inventory {
         let identity = repository.identity().await?;
         let (bases, unusable) = read_labels(repository).await?;
         let size = identity.segment_size;
-        // WAL from before the oldest base backup is of no use to anybody who restores.
+        // WAL from before the oldest base backup is of no use to anybody who restores; but what lies shortly before it tells
+        // when the last transaction in it ended.
         let from = bases.iter().map(|label| size.number(label.start)).min();
+        let from = from.map(|oldest| SegmentNumber(oldest.0.saturating_sub(BEFORE_THE_OLDEST)));
         let mut branches: BTreeSet<Branch> = repository.branches().await?.into_iter().collect();
         branches.extend(bases.iter().map(|label| label.branch));
         let labels = (bases.as_slice(), unusable.is_empty());

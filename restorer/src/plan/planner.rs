@@ -64,7 +64,7 @@ pub(super) async fn plan_patiently(
         }
         looks += 1;
         if let Some(progress) = progress {
-            progress.message("WAL cannot be had on the way; looking again, in case it is being stored right now");
+            progress.message("WAL is not all there; looking again, in case it is being stored right now");
         }
         tokio::time::sleep(between).await;
     }
@@ -167,6 +167,10 @@ impl<'a> Planner<'a> {
             match self.plan_on(history).await {
                 Ok(plan) => plans.push(plan),
                 Err(error) if !error.is_permanent() => return Err(error),
+                // Without the object there may be another way.
+                Err(error @ PlanError::Read(ReadError::Damaged(_))) => return Err(error),
+                // On the newest branch the time may well lie in what is missing: no reason to land on an older one unasked.
+                Err(error @ PlanError::Gap(_)) if plans.is_empty() && refusal.is_none() => return Err(error),
                 // The newest branch's refusal is the one that is shown.
                 Err(error) => refusal = refusal.or(Some(error)),
             }

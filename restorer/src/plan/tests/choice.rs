@@ -141,6 +141,26 @@ async fn case_07_a_base_backup_of_an_idle_cluster_is_no_way_to_before_what_it_ho
 }
 
 #[tokio::test]
+async fn case_07_wal_from_shortly_before_the_oldest_base_backup_tells_what_it_holds() {
+    let sample = SampleRepository::new().await;
+    let mut wal = SampleWal::from(Lsn(0x30_0000));
+    wal.commit(698, &at("09:30:00"));
+    wal.fill_segment();
+    // As a server does it: a backup begins with a segment.
+    wal.fill_segment_but(0);
+    let start = wal.checkpoint(699, &at("10:00:00")).start;
+    let stop = wal.filler(16).end;
+    let commit = wal.commit(700, &at("11:00:00"));
+    sample.put_wal(sample.branch(), &wal, Lsn(0x30_0000)).await;
+    sample.put_label(sample.branch(), start, stop, &at("10:00:00"), None).await;
+    let ask = async |time: &str| planned(&sample, &Request::to(at(time).parse().expect("a target"))).await;
+    // Whenever the checkpoint was.
+    assert_eq!(ask("09:30:00").await.expect("nothing ended later").stop, commit.start);
+    let text = ask("09:29:59").await.expect_err("698 is in it").to_string();
+    assert!(text.contains("the last transaction there is of 2026-11-21 09:30:00+00"), "{text}");
+}
+
+#[tokio::test]
 async fn case_07_where_nothing_tells_when_the_last_transaction_ended_the_backups_checkpoint_does() {
     let sample = SampleRepository::new().await;
     let mut wal = SampleWal::from(Lsn(0x30_0000));
@@ -150,15 +170,15 @@ async fn case_07_where_nothing_tells_when_the_last_transaction_ended_the_backups
     sample.put_wal(sample.branch(), &wal, Lsn(0x30_0000)).await;
     sample.put_label(sample.branch(), start, stop, &at("10:00:00"), None).await;
     let ask = async |time: &str| planned(&sample, &Request::to(at(time).parse().expect("a target"))).await;
-    assert_eq!(ask("10:00:02").await.expect("all had ended by then").stop, commit.start);
-    for time in ["10:00:01.999999", "09:00:00"] {
+    assert_eq!(ask("10:00:01.1").await.expect("all had ended by then").stop, commit.start);
+    for time in ["10:00:01.099999", "09:00:00"] {
         let text = ask(time).await.expect_err("a later one may be in it").to_string();
         assert!(text.contains("may hold later transactions") && text.contains("all there ended by"), "{text}");
     }
     let mut inventory = Inventory::read(&sample.repository, &sample.identities).await.expect("readable");
     let found = windows::windows(&sample.repository, &sample.identities, &mut inventory).await.expect("readable");
     let from = found[0].from_time.map(|time| time.to_string());
-    assert_eq!(from.as_deref(), Some("2026-11-21 10:00:02+00"));
+    assert_eq!(from.as_deref(), Some("2026-11-21 10:00:01.1+00"));
 }
 
 #[tokio::test]

@@ -166,6 +166,20 @@ async fn no_such_timeline_names_those_that_there_are() {
 }
 
 #[tokio::test]
+async fn case_05_damage_on_the_newest_timeline_is_no_reason_to_land_on_an_older_one_unasked() {
+    let failover = Failover::new().await;
+    let sample = &failover.day.sample;
+    let number = sample.size.number(failover.switch).next();
+    let damaged = ObjectName::Wal(failover.second(), sample.segment(failover.second(), number), None);
+    sample.garble(&damaged);
+    let error = failover.day.plan(&at("10:04:00")).await.expect_err("it is needed on timeline 2");
+    let PlanError::Gap(gap) = &error else { panic!("{error}") };
+    assert_eq!((gap.branch, &gap.damaged[0].name), (failover.second(), &damaged));
+    let asked = failover.day.request(&failover.on(&at("10:04:00"), 1)).await.expect("asked for");
+    assert_eq!(asked.stop, failover.day.commit_706.start);
+}
+
+#[tokio::test]
 async fn windows_are_listed_for_each_branch_that_nothing_grows_on() {
     let failover = Failover::new().await;
     let sample = &failover.day.sample;
