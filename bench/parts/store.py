@@ -1,4 +1,5 @@
 """Where repositories go: a directory, or an S3 server; a slow line to it, and one that stalls."""
+import itertools
 import os
 import shutil
 import signal
@@ -31,7 +32,8 @@ class S3:
     name = "s3"
 
     def __init__(self, place):
-        self.folder = os.path.join(place.path, "s3")
+        # Each bench of a run has its own.
+        self.folder = next(path for path in (f"{place.path}/s3-{number}" for number in itertools.count()) if not os.path.exists(path))
         say("starting an S3 server")
         place.at_end(self.stop)
         script = os.path.join(ROOT, "scripts", "s3-server")

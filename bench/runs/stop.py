@@ -16,6 +16,9 @@ def run(place, arguments, figures):
     cluster.start()
     place.call([f"{cluster.pg_bin}/pgbench", "-i", "-q", "-s", "10", "-d", cluster.conninfo], env={"PATH": "/bin"})
     worst = 0.0
+    for load in ("pgbench", "burst"):
+        took = [alone(place, cluster, load) for _ in range(arguments.runs)]
+        figures.add(store="none", state="no archiver", load=load, **{"median s": median(took), "slowest s": max(took)})
     for store in stores(place, arguments.stores):
         archiver = Archiver(place, arguments, cluster, store, f"stop-{store.name}")
         archiver.start()
@@ -31,6 +34,16 @@ def run(place, arguments, figures):
         cluster.sql("select pg_drop_replication_slot('walseal_bench')")
     verdict = "under" if worst < LIMIT else "NOT under"
     figures.note(f"With the store up the slowest stop took {worst:.2f} s: {verdict} the limit of {LIMIT:.0f} s.")
+
+
+def alone(place, cluster, load):
+    """What the server itself needs: its last checkpoint, mostly."""
+    busy = start(place, cluster, load)
+    time.sleep(4)
+    took = cluster.stop("fast")
+    busy.wait()
+    cluster.start()
+    return took
 
 
 def once(place, cluster, archiver, load):
