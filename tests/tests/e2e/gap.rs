@@ -3,6 +3,8 @@
 
 use anyhow::{Context, Result, ensure};
 
+use walseal_common::segment::SegmentName;
+use walseal_common::timeline::TimelineId;
 use walseal_tests::cluster::Cluster;
 use walseal_tests::deadline::PATIENCE;
 use walseal_tests::site::{Site, Store};
@@ -163,5 +165,38 @@ fn i5_confirmed_wal_that_vanished_from_the_bucket_is_an_alarm_and_is_streamed_ag
     assert_eq!(gaps(&site)?, 0, "the server still had it");
     let restored = restored::restore(&site, "latest", "restored")?;
     assert_eq!(restored.value("select count(*) from kept")?, "4");
+    Ok(())
+}
+
+#[test]
+fn case_14_a_slot_whose_own_wal_is_gone_is_made_anew_and_the_gap_recorded() -> Result<()> {
+    let site = Site::new(Cluster::builder().segment_mib(1).setting("wal_keep_size", "1GB"), Store::Directory)?;
+    let mut daemon = site.archive()?;
+    site.cluster.sql("create table kept (id bigint)")?;
+    insert(&site, 1)?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    daemon.sigterm()?.success()?;
+    let size = site.cluster.segment_size()?;
+    let from = size.number(flow::confirmed(&site.cluster)?.context("the slot has a position")?);
+    for id in 10..16 {
+        insert(&site, id)?;
+        site.cluster.sql("select pg_switch_wal()")?;
+    }
+    site.cluster.sql("checkpoint")?;
+    // Somebody "makes room" in pg_wal; the slot still says that it keeps all of it.
+    let mut number = from;
+    while number.0 < from.0 + 3 {
+        let name = SegmentName::new(TimelineId::FIRST, number, size).to_string();
+        std::fs::remove_file(site.cluster.data().join("pg_wal").join(&name)).with_context(|| name)?;
+        number = number.next();
+    }
+    let mut daemon = site.start_daemon()?;
+    daemon.until("the record of the gap", PATIENCE, || Ok((gaps(&site)? == 1).then_some(())))?;
+    daemon.until("the base backup", PATIENCE, || Ok((labels(&site)? == 1).then_some(())))?;
+    insert(&site, 100)?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    let rows = workload_of(&site)?;
+    let latest = restored::restore(&site, "latest", "latest")?;
+    assert_eq!(latest.value("select string_agg(id::text, ',' order by id) from kept")?, rows);
     Ok(())
 }
