@@ -27,13 +27,11 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_sec
 pub async fn unmended(repository: &Repository, identity: &RepositoryIdentity) -> Result<Option<Gap>, RepositoryError> {
     let mut open = Vec::new();
     for gap in repository.gaps().await? {
-        let from = identity.segment_size.number(gap.from);
-        let listing = repository.wal_listing(gap.branch, identity.segment_size, Some(from)).await?;
-        if gap.open(&listing).is_some() {
+        if repository.open_part(&gap, identity.segment_size).await?.is_some() {
             open.push(gap);
         }
     }
-    let Some(last) = open.into_iter().max_by_key(|gap| (gap.next.timeline, gap.to)) else { return Ok(None) };
+    let Some(last) = open.into_iter().max_by_key(Gap::goes_on) else { return Ok(None) };
     for id in repository.base_ids().await?.iter().rev() {
         match repository.label(id).await {
             Ok(label) if label.start >= last.to && label.branch.timeline >= last.next.timeline => return Ok(None),

@@ -46,14 +46,8 @@ impl Chunks {
     /// Takes the first `most` bytes, or what there is; `None` when there is nothing. They are copied only where they lie in
     /// several places.
     pub fn take_first(&mut self, most: usize) -> Option<Bytes> {
-        let first = self.places.front_mut()?;
-        if first.len() > most {
-            self.length -= most as u64;
-            return Some(first.split_to(most));
-        }
-        let first = self.places.pop_front()?;
-        self.length -= first.len() as u64;
-        if first.len() == most || self.places.is_empty() {
+        let first = self.take_first_in_place(most)?;
+        if first.len() == most || self.is_empty() {
             return Some(first);
         }
         let length = most.min(first.len() + usize::try_from(self.length).unwrap_or(most));

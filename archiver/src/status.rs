@@ -192,9 +192,7 @@ async fn read(config: Config) -> Result<Holdings, Unread> {
 async fn gaps(repository: &Repository, identity: &RepositoryIdentity) -> Result<Vec<GapStatus>, RepositoryError> {
     let mut found = Vec::new();
     for gap in repository.gaps().await? {
-        let from = identity.segment_size.number(gap.from);
-        let listing = repository.wal_listing(gap.branch, identity.segment_size, Some(from)).await?;
-        let open = gap.open(&listing);
+        let open = repository.open_part(&gap, identity.segment_size).await?;
         found.push(GapStatus { gap, open });
     }
     Ok(found)
@@ -292,7 +290,7 @@ impl Status {
     /// The last gap that nobody filled.
     fn last_gap(&self) -> Option<&Gap> {
         let gaps = self.gaps.iter().flatten().filter(|gap| gap.open.is_some()).map(|gap| &gap.gap);
-        gaps.max_by_key(|gap| (gap.next.timeline, gap.to))
+        gaps.max_by_key(|gap| gap.goes_on())
     }
 
     /// What is wrong, a clause each, the same thing once.

@@ -217,15 +217,18 @@ impl Streamer {
         let server = resume::identify(client, &self.repository, &self.identity, wanted).await?;
         resume::store_histories(&self.repository, &self.keys, &server.history).await?;
         // What a slot says that was there before us.
-        let found = self.read_slot(client).await?.flatten();
-        let mut slot = self.slot_position(client).await?;
+        let found = self.read_slot(client).await?;
+        let mut slot = match found {
+            Some(position) => position,
+            None => self.make_slot(client).await?,
+        };
         let keeps_nothing = |slot: Lsn| lost.is_some_and(|lost| server.segment_size.align_down(slot) <= lost);
         if lost.is_some() && slot.is_none_or(keeps_nothing) {
             // The server gave up on it (case 14): an invalidated slot keeps nothing ever again, and neither does one whose
             // own position is gone.
             tracing::warn!(slot = self.slot, "the replication slot keeps no WAL any more, and is made anew");
             client.drop_slot(&self.slot).await?;
-            slot = self.slot_position(client).await?;
+            slot = self.make_slot(client).await?;
         }
         let key = self.keys.writer.compare().id();
         let point = resume::start_point(&self.repository, key, &server, slot, self.index.as_ref(), past).await?;
@@ -235,7 +238,7 @@ impl Streamer {
             let begin = if point.durable.is_some() { *confirmed } else { server.segment_size.align_down(*confirmed) };
             begin > point.frontier
         };
-        if let Some(confirmed) = found.filter(short) {
+        if let Some(confirmed) = found.flatten().filter(short) {
             // The witness outside the bucket: what the slot has let go of was durable once, or somebody else advanced the slot.
             tracing::error!(
                 slot = self.slot, %confirmed, frontier = %point.frontier, branch = %point.branch,
@@ -350,11 +353,8 @@ impl Streamer {
         ended
     }
 
-    /// The oldest WAL that the slot keeps; makes the slot when there is none, so that WAL is kept from now on.
-    async fn slot_position(&self, client: &mut ReplicationClient) -> Result<Option<Lsn>, StreamError> {
-        if let Some(state) = self.read_slot(client).await? {
-            return Ok(state);
-        }
+    /// Makes the slot, so that WAL is kept from now on, and says from where on.
+    async fn make_slot(&self, client: &mut ReplicationClient) -> Result<Option<Lsn>, StreamError> {
         if client.create_physical_slot(&self.slot, false).await? == SlotCreated::Created {
             tracing::warn!(slot = self.slot, "the replication slot was not there and was made anew");
         }

@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 use super::{ObjectName, Repository, RepositoryError, WalListing};
 use crate::lsn::{Lsn, LsnRange};
 use crate::seal::{Draft, Kind, SealError, WriterKey};
-use crate::timeline::Branch;
+use crate::segment::SegmentSize;
+use crate::timeline::{Branch, TimelineId};
 
 /// WAL that the repository lacked when the stream went on without it. It may have been filled since: what is still missing,
-/// the names of WAL tell ([`Gap::open`]).
+/// the names of WAL tell ([`Repository::open_part`]).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Gap {
     /// The branch that breaks off.
@@ -34,8 +35,13 @@ impl Gap {
         LsnRange { start: self.from, end: self.to }
     }
 
+    /// Sorts gaps by where WAL goes on behind them, the last one last.
+    pub fn goes_on(&self) -> (TimelineId, Lsn) {
+        (self.next.timeline, self.to)
+    }
+
     /// What of it is still missing when `listing` holds the branch's WAL; `None` once it has been filled.
-    pub fn open(&self, listing: &WalListing) -> Option<LsnRange> {
+    fn open(&self, listing: &WalListing) -> Option<LsnRange> {
         let end = listing.contiguous_end(self.from);
         LsnRange::new(end.max(self.from), self.to).filter(|rest| !rest.is_empty())
     }
@@ -84,6 +90,14 @@ impl Repository {
         }
     }
 
+    /// What of a gap is still missing, by name; `None` once it has been filled. `size` is that of the cluster's segments.
+    ///
+    /// Errors: the store's.
+    pub async fn open_part(&self, gap: &Gap, size: SegmentSize) -> Result<Option<LsnRange>, RepositoryError> {
+        let listing = self.wal_listing(gap.branch, size, Some(size.number(gap.from))).await?;
+        Ok(gap.open(&listing))
+    }
+
     async fn gap(&self, name: &ObjectName) -> Result<Gap, RepositoryError> {
         let gap: Gap = self.read(name).await?.trailer.body().map_err(|source| self.refused(name, source))?;
         let (found, expected) = (ObjectName::Gap(gap.branch, gap.from).to_string(), name.to_string());
@@ -100,9 +114,9 @@ mod tests {
 
     use super::*;
     use crate::seal::{TrustedWriter, TrustedWriters};
-    use crate::segment::{SegmentNumber, SegmentSize};
+    use crate::segment::SegmentNumber;
     use crate::store::DirectoryStore;
-    use crate::timeline::{SystemIdentifier, TimelineHistory, TimelineId};
+    use crate::timeline::{SystemIdentifier, TimelineHistory};
 
     fn gap(from: u64, to: u64) -> Gap {
         let branch = TimelineHistory::root(TimelineId::FIRST).branch(SystemIdentifier(7));

@@ -5,19 +5,28 @@ use anyhow::{Context, Result, ensure};
 use walseal_common::lsn::Lsn;
 use walseal_tests::cluster::{Cluster, Stop};
 use walseal_tests::deadline::{PATIENCE, eventually};
-use walseal_tests::site::{Site, Store};
+use walseal_tests::site::{Daemon, Site, Store};
 use walseal_tests::workload::{self, Workload};
 
 use crate::{flow, restored};
-
-fn site() -> Result<Site> {
-    Site::new(Cluster::builder().segment_mib(1).setting("wal_keep_size", "1GB"), Store::Directory)
-}
 
 /// Both as hosts of one connection string, the first one first.
 fn both(first: &Cluster, second: &Cluster) -> String {
     let rest = first.conninfo().replace(&format!("host={}", first.sockets().display()), "");
     format!("host={},{} {rest} target_session_attrs=read-write", first.sockets().display(), second.sockets().display())
+}
+
+/// A primary under load and a standby, both known to the archiver, which streams and has taken a base backup.
+fn under_way() -> Result<(Site, Cluster, Daemon, Workload)> {
+    let mut site = Site::new(Cluster::builder().segment_mib(1).setting("wal_keep_size", "1GB"), Store::Directory)?;
+    let standby = site.standby("standby", &site.cluster, &[])?;
+    site.archiver.set_text("cluster.conninfo", &both(&site.cluster, &standby));
+    site.archiver.write_config()?;
+    let daemon = site.archive()?;
+    let load = Workload::start(&site.cluster, 2)?;
+    load.reaches(20, PATIENCE)?;
+    site.archiver.run_long(&["backup"])?.success()?;
+    Ok((site, standby, daemon, load))
 }
 
 fn follows(primary: &Cluster, standby: &Cluster) -> Result<()> {
@@ -28,14 +37,7 @@ fn follows(primary: &Cluster, standby: &Cluster) -> Result<()> {
 
 #[test]
 fn case_16_a_switchover_is_followed_without_a_hand_and_nothing_is_lost() -> Result<()> {
-    let mut site = site()?;
-    let mut standby = site.standby("standby", &site.cluster, &[])?;
-    site.archiver.set_text("cluster.conninfo", &both(&site.cluster, &standby));
-    site.archiver.write_config()?;
-    let mut daemon = site.archive()?;
-    let load = Workload::start(&site.cluster, 2)?;
-    load.reaches(20, PATIENCE)?;
-    site.archiver.run_long(&["backup"])?.success()?;
+    let (mut site, mut standby, mut daemon, load) = under_way()?;
     load.goes_on(50, PATIENCE)?;
     load.stop()?;
     follows(&site.cluster, &standby)?;
@@ -79,14 +81,7 @@ fn case_16_a_switchover_is_followed_without_a_hand_and_nothing_is_lost() -> Resu
 
 #[test]
 fn case_11_a_failover_to_a_standby_that_had_less_keeps_what_the_old_primary_shipped() -> Result<()> {
-    let mut site = site()?;
-    let mut standby = site.standby("standby", &site.cluster, &[])?;
-    site.archiver.set_text("cluster.conninfo", &both(&site.cluster, &standby));
-    site.archiver.write_config()?;
-    let mut daemon = site.archive()?;
-    let load = Workload::start(&site.cluster, 2)?;
-    load.reaches(20, PATIENCE)?;
-    site.archiver.run_long(&["backup"])?.success()?;
+    let (mut site, mut standby, mut daemon, load) = under_way()?;
     load.goes_on(30, PATIENCE)?;
     follows(&site.cluster, &standby)?;
     // From here on only the archiver has what is committed.
