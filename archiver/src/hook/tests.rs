@@ -372,11 +372,7 @@ async fn what_the_stream_is_about_to_bring_is_not_sent_twice() {
     let mut pieces = Vec::new();
     cutter.push(&bed.bytes(1, 3), &mut pieces).expect("nothing to differ from");
     let streamed = async {
-        pieces[0]
-            .clone()
-            .ship(&bed.repository, &bed.keys, &mut crate::memory::Room::elsewhere())
-            .await
-            .expect("stored");
+        pieces[0].clone().ship(&bed.repository, &bed.keys, &crate::memory::Room::elsewhere()).await.expect("stored");
         stream.update(|progress| progress.frontier = bed.start(4));
     };
     let (outcome, ()) = tokio::join!(&mut pushing, streamed);
@@ -396,7 +392,7 @@ async fn case_04_a_partial_is_compared_by_the_part_that_both_have() {
     bed.segment(1, 3);
     let (bytes, archivist, freight) = (bed.bytes(1, 3), bed.archivist(None), bed.freight(3));
     let ensure = async |length| {
-        let room = &mut crate::memory::Room::elsewhere();
+        let room = &crate::memory::Room::elsewhere();
         archivist.ensure_partial(bed.partial(&bytes, 3, length), freight.clone(), room).await
     };
     ensure(600_000).await.expect("stored");
@@ -416,7 +412,7 @@ async fn case_04_a_partial_is_compared_by_the_part_that_both_have() {
     bed.file(&bed.name(1, 3).to_string(), &other);
     for length in [500_000, 600_000, 700_000] {
         let error = archivist
-            .ensure_partial(bed.partial(&other, 3, length), bed.freight(3), &mut crate::memory::Room::elsewhere())
+            .ensure_partial(bed.partial(&other, 3, length), bed.freight(3), &crate::memory::Room::elsewhere())
             .await;
         assert!(is_conflict(&error.expect_err("other bytes")), "{length}");
     }

@@ -81,7 +81,7 @@ impl Archivist {
         let mut load = Load::whole(whole.freight.clone(), whole.lineage.branch, &self.identity, &self.keys);
         let (mut outcome, mut proven) = (Pushed::AlreadyThere, false);
         while !load.is_done() {
-            let (mut room, rest, pieces) = self.next_part(load).await?;
+            let (room, rest, pieces) = self.next_part(load).await?;
             load = rest;
             for piece in pieces {
                 if known != Stored::Nothing && piece.is_there(&self.repository, &self.keys).await? {
@@ -100,7 +100,7 @@ impl Archivist {
                         return Ok(None);
                     }
                 }
-                if piece.ship(&self.repository, &self.keys, &mut room).await? == WalPut::Stored {
+                if piece.ship(&self.repository, &self.keys, &room).await? == WalPut::Stored {
                     outcome = Pushed::Shipped;
                 }
             }
