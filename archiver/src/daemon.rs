@@ -4,13 +4,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, watch};
-use walseal_common::config::OpenError;
+use walseal_common::config::{Config, OpenError};
 use walseal_common::lsn::Lsn;
 use walseal_common::postgres::Conninfo;
 use walseal_common::postgres::conninfo::system_user;
 use walseal_common::repository::{Label, Repository, RepositoryIdentity};
+use walseal_common::telemetry::{AlertCommand, Alerts, OpenAlert, Outlet};
 use walseal_common::terminal::units;
 
 use crate::aftermath::{self, TakesBase};
@@ -21,8 +23,9 @@ use crate::hook::{Archivist, PushError};
 use crate::index::{Index, MemoryIndex, SledIndex};
 use crate::keys::ArchiveKeys;
 use crate::lock::{LockError, StateLock};
+use crate::lookout::Lookout;
 use crate::socket::{self, Answers, Reporter, Request, SocketError};
-use crate::stream::{ProgressWatch, SessionEnd, StreamError, Streamer, Timing};
+use crate::stream::{Progress, ProgressWatch, SessionEnd, StreamError, Streamer, Timing};
 
 /// The daemon could not start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -89,15 +92,18 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
     // Before the index and the socket are touched, and before the store, which may keep this waiting.
     let _alone = StateLock::take(&state_dir)?;
     let (repository, identity) = archive.repository(&conninfo).await?;
+    let command = alert_command(&config)?;
+    let alerts = Alerts::to(command.iter().map(|command| command.clone() as Arc<dyn Outlet>).collect());
     let streamer = Streamer::new(
         conninfo.clone(),
-        slot,
+        slot.clone(),
         repository.clone(),
         identity.clone(),
         archive.keys.clone(),
         index(&state_dir, &repository),
         timing(&archive),
-    );
+    )
+    .alerting(alerts.clone());
     let archivist =
         Archivist::new(repository.clone(), identity.clone(), archive.keys.clone(), Some(streamer.progress()))
             .sharing(streamer.memory.clone());
@@ -110,22 +116,50 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
         backup: Mutex::new(()),
         archivist: Arc::new(archivist),
         ahead: Arc::default(),
+        alerts: alerts.clone(),
     });
     let socket = socket::path(&state_dir);
     let serving = tokio::spawn(socket::serve(&socket, desk.clone()).await?);
-    let mending = aftermath::mend(desk.repository.clone(), desk.identity.clone(), desk.progress.clone(), desk);
+    let looking = Lookout::new(
+        &config,
+        alerts.clone(),
+        desk.progress.clone(),
+        desk.repository.clone(),
+        desk.conninfo.clone(),
+        slot,
+    );
+    let looking = tokio::spawn(looking.keep());
+    let mending =
+        aftermath::mend(desk.repository.clone(), desk.identity.clone(), desk.progress.clone(), desk, alerts.clone());
     let mending = tokio::spawn(mending);
+    let remind_after = config.alerts.remind_after.value;
+    let reminding = tokio::spawn(async move { alerts.remind(remind_after).await });
     let (stop, stopped) = watch::channel(false);
     let streaming = tokio::spawn(async move { streamer.run(stopped).await });
     notify(&[sd_notify::NotifyState::Ready]);
     let outcome = supervise(streaming, serving, &stop).await;
     // A backup without a label does not exist (I7).
     mending.abort();
+    looking.abort();
+    reminding.abort();
+    if let Some(command) = command {
+        command.finish(LAST_ALERTS).await;
+    }
     // The next daemon finds a clean place; one that was killed leaves the socket, and the next removes it.
     if let Err(error) = std::fs::remove_file(&socket) {
         tracing::debug!(%error, "the socket was gone already");
     }
     outcome
+}
+
+/// How long the end of the daemon may wait for alerts to be told.
+const LAST_ALERTS: Duration = Duration::from_secs(5);
+
+/// The command that hears of alerts, where there is one.
+fn alert_command(config: &Config) -> Result<Option<Arc<AlertCommand>>, DaemonError> {
+    let Some(command) = &config.alerts.command else { return Ok(None) };
+    let name = config.need_name().map_err(OpenError::from)?.value.clone();
+    Ok(Some(AlertCommand::start(command.value.clone(), name, config.alerts.command_limit.value)))
 }
 
 /// The index in the state folder; one in memory where none can be made, which costs reads and nothing else (I8).
@@ -198,13 +232,28 @@ struct Desk {
     archivist: Arc<Archivist>,
     /// Held while somebody looks ahead: one is enough.
     ahead: Arc<Mutex<()>>,
+    alerts: Alerts,
+}
+
+/// What the daemon says of itself.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Told {
+    /// Where the stream is.
+    #[serde(flatten)]
+    pub progress: Progress,
+    /// What stands.
+    #[serde(default)]
+    pub alerts: Vec<OpenAlert>,
 }
 
 #[async_trait::async_trait]
 impl Answers for Desk {
     async fn answer(&self, request: Request, reporter: Reporter) -> Result<serde_json::Value, String> {
         match request {
-            Request::Status => serde_json::to_value(self.progress.now()).map_err(|error| error.to_string()),
+            Request::Status => {
+                let told = Told { progress: self.progress.now(), alerts: self.alerts.standing() };
+                serde_json::to_value(told).map_err(|error| error.to_string())
+            }
             Request::Backup => self.backup(&reporter).await.map_err(|error| error.to_string()),
             Request::Drain => self.drain(&reporter).await.map_err(|error| error.to_string()),
             Request::AwaitDurable { lsn, limit_ms } => {

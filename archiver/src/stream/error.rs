@@ -163,6 +163,15 @@ impl StreamError {
         }
     }
 
+    /// Whether the repository holds other bytes for the same WAL (case 17).
+    pub(super) fn is_conflict(&self) -> bool {
+        match self {
+            StreamError::Conflict { .. } | StreamError::Overlap(_) => true,
+            StreamError::Unstored { ended, why } => ended.is_conflict() || why.is_conflict(),
+            _ => false,
+        }
+    }
+
     /// Whether the store kept the stream waiting without having said, in this error, why.
     pub(super) fn asks_why(&self) -> bool {
         matches!(self, StreamError::Stalled(_) | StreamError::ShutdownWait { .. } | StreamError::Stuck { .. })

@@ -162,6 +162,7 @@ fn i5_confirmed_wal_that_vanished_from_the_bucket_is_an_alarm_and_is_streamed_ag
     let mut daemon = site.start_daemon()?;
     daemon.says("objects were removed, or somebody else moved the slot", PATIENCE)?;
     flow::wait_durable(&site.cluster, &mut daemon)?;
+    daemon.says("over: the repository holds WAL up to", PATIENCE)?;
     assert_eq!(gaps(&site)?, 0, "the server still had it");
     let restored = restored::restore(&site, "latest", "restored")?;
     assert_eq!(restored.value("select count(*) from kept")?, "4");

@@ -1,5 +1,6 @@
 //! walseal end to end: real clusters, a real store, both programs as a user runs them.
 
+mod alerts;
 mod blindness;
 mod case49;
 mod doctor;
