@@ -59,7 +59,16 @@ fn i5_a_gap_behind_which_no_base_backup_was_taken_is_the_first_thing_said() {
     let gap = |from, to, open: bool| {
         let why = "the slot was dropped".to_owned();
         let (from, to) = (Lsn(from), Lsn(to));
-        let gap = Gap { branch: branch(), from, to, next: branch(), found: at(-60), highest_time: None, why };
+        let gap = Gap {
+            branch: branch(),
+            from,
+            to,
+            next: branch(),
+            found: at(-60),
+            highest_time: None,
+            why,
+            way: Vec::new(),
+        };
         GapStatus { open: open.then(|| gap.range()), gap }
     };
     let with = |gaps| Status { gaps: Some(gaps), ..status(Some(behind()), Some(vec![base(0)]), None) };

@@ -8,9 +8,10 @@ use tokio::sync::{mpsc, watch};
 use walseal_common::lsn::Lsn;
 use walseal_common::postgres::replication::SlotCreated;
 use walseal_common::postgres::{Conninfo, PostgresError, ReplicationClient, SqlClient};
-use walseal_common::repository::{Gap, Repository, RepositoryIdentity};
+use walseal_common::repository::{Gap, Leg, Repository, RepositoryIdentity};
 use walseal_common::seal::MAX_PLAINTEXT;
 use walseal_common::telemetry::{AlertKind, Alerts, Severity};
+use walseal_common::timeline::Branch;
 
 use super::complaints::Complaints;
 use super::resume::{self, Past, ServerPosition, StartPoint};
@@ -319,6 +320,7 @@ impl Streamer {
             found: jiff::Timestamp::now(),
             highest_time: self.progress.watch().now().highest_time,
             why,
+            way: way(server, &self.repository, point.branch, after.branch),
         };
         self.repository.put_gap(&gap, &self.keys.writer).await?;
         aftermath::alert(&self.alerts, &gap);
@@ -445,4 +447,13 @@ impl Streamer {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// The branches that the server's history passes from `from` up to `to`, each with where it is left.
+fn way(server: &ServerPosition, repository: &Repository, from: Branch, to: Branch) -> Vec<Leg> {
+    let legs = server.history.entries.iter().filter_map(|entry| {
+        let branch = server.history.ancestor(entry.timeline)?.branch(repository.cluster());
+        Some(Leg { branch, end: entry.switch })
+    });
+    legs.skip_while(|leg| leg.branch != from).take_while(|leg| leg.branch != to).collect()
 }

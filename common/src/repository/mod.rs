@@ -23,7 +23,7 @@ pub use base::{
 };
 pub use cover::Cover;
 pub use error::RepositoryError;
-pub use gap::Gap;
+pub use gap::{Gap, GapRecord, Leg, Stretch};
 pub use identity::RepositoryIdentity;
 pub use listing::WalListing;
 pub use name::{ObjectName, UnknownName};
