@@ -325,6 +325,29 @@ async fn looking_ahead_ships_what_is_queued_next_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn i1_what_was_verified_ahead_is_not_read_again_unless_its_file_changed() {
+    let bed = Bed::new(1);
+    let pushed = bed.ready(3);
+    let (shipped, streamed, touched) = (bed.ready(4), bed.ready(5), bed.ready(6));
+    let stream = ProgressSender::default();
+    let archivist = bed.archivist(Some(stream.watch()));
+    for path in [&streamed, &touched] {
+        bed.archivist(None).push(path).await.expect("stored");
+    }
+    let (_enough, told) = tokio::sync::watch::channel(false);
+    archivist.clone().look_ahead(pushed, told).await;
+    let mut other = bed.begun(1, 6);
+    other.commit(999, 2_000);
+    bed.file(&bed.name(1, 6).to_string(), &finished(other));
+    bed.store.set_down(Some(StoreErrorKind::Denied));
+    for path in [&shipped, &streamed] {
+        assert_eq!(archivist.push(path).await.expect("known"), Pushed::AlreadyThere);
+        archivist.push(path).await.expect_err("known once, and then looked at again");
+    }
+    archivist.push(&touched).await.expect_err("the file is not the one that was compared");
+}
+
+#[tokio::test]
 async fn looking_ahead_leaves_what_has_a_name_to_the_call_for_it() {
     let bed = Bed::new(1);
     let pushed = bed.ready(3);
