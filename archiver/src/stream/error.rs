@@ -165,10 +165,16 @@ impl StreamError {
 
     /// Whether the repository holds other bytes for the same WAL (case 17).
     pub(super) fn is_conflict(&self) -> bool {
+        self.conflicting().is_some()
+    }
+
+    /// The object that holds other bytes, and who wrote it.
+    pub(super) fn conflicting(&self) -> Option<(Option<String>, String)> {
         match self {
-            StreamError::Conflict { .. } | StreamError::Overlap(_) => true,
-            StreamError::Unstored { ended, why } => ended.is_conflict() || why.is_conflict(),
-            _ => false,
+            StreamError::Conflict { name, there, .. } => Some((Some(name.clone()), there.clone())),
+            StreamError::Overlap(differs) => Some((Some(differs.name.clone()), differs.writer.clone())),
+            StreamError::Unstored { ended, why } => ended.conflicting().or_else(|| why.conflicting()),
+            _ => None,
         }
     }
 

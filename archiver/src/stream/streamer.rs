@@ -8,13 +8,13 @@ use tokio::sync::{mpsc, watch};
 use walseal_common::lsn::Lsn;
 use walseal_common::postgres::replication::SlotCreated;
 use walseal_common::postgres::{Conninfo, PostgresError, ReplicationClient, SqlClient};
-use walseal_common::repository::{Gap, Leg, Repository, RepositoryIdentity};
+use walseal_common::repository::{Act, Gap, Ledger, Leg, Repository, RepositoryIdentity};
 use walseal_common::seal::MAX_PLAINTEXT;
 use walseal_common::telemetry::{AlertKind, Alerts, Severity};
 use walseal_common::timeline::Branch;
 
 use super::complaints::Complaints;
-use super::resume::{self, Past, ServerPosition, StartPoint};
+use super::resume::{self, Followed, Past, ServerPosition, StartPoint};
 use super::session::{Ended, Receiver, SessionEnd, Timing, asked_to_stop, asked_with};
 use super::ship::Shipping;
 use super::{Cutter, Frontier, ProgressSender, ProgressWatch, StreamError};
@@ -47,6 +47,8 @@ pub struct Streamer {
     pub memory: Memory,
     /// Who hears of what a person has to know.
     pub alerts: Alerts,
+    /// Where it is recorded.
+    pub ledger: Ledger,
     progress: ProgressSender,
 }
 
@@ -78,7 +80,7 @@ impl Streamer {
         let progress = ProgressSender::default();
         let application_name = slot.clone();
         let memory = Memory::new(WAL_MEMORY);
-        let alerts = Alerts::to_log();
+        let (alerts, ledger) = (Alerts::to_log(), Ledger::none());
         Streamer {
             conninfo,
             slot,
@@ -90,6 +92,7 @@ impl Streamer {
             timing,
             memory,
             alerts,
+            ledger,
             progress,
         }
     }
@@ -98,6 +101,13 @@ impl Streamer {
     #[must_use]
     pub fn alerting(mut self, alerts: Alerts) -> Streamer {
         self.alerts = alerts;
+        self
+    }
+
+    /// Records there what happens.
+    #[must_use]
+    pub fn recording(mut self, ledger: Ledger) -> Streamer {
+        self.ledger = ledger;
         self
     }
 
@@ -187,7 +197,7 @@ impl Streamer {
             words.push_str(&why);
         }
         if error.is_conflict() {
-            self.alert_of_conflict(&words);
+            self.alert_of_conflict(error, &words);
         } else if complaints.is_news(error) {
             tracing::warn!(error = words, "no stream; trying again until it works");
         } else {
@@ -197,12 +207,15 @@ impl Streamer {
     }
 
     /// The alert of what has other bytes than ours stands until the frontier moves again.
-    fn alert_of_conflict(&self, words: &str) {
+    fn alert_of_conflict(&self, error: &StreamError, words: &str) {
         let mut progress = self.progress.watch();
         let now = progress.now();
         let subject = now.branch.map(|branch| branch.to_string()).unwrap_or_default();
         let text = format!("no stream; trying again until it works: {words}");
         if self.alerts.raise(AlertKind::Conflict, subject.clone(), Severity::Critical, text) {
+            if let Some((name, writer)) = error.conflicting() {
+                self.ledger.record(Act::Conflict { branch: now.branch, name, writer });
+            }
             let alerts = self.alerts.clone();
             tokio::spawn(async move {
                 let moves = |later: &super::Progress| later.branch != now.branch || later.frontier > now.frontier;
@@ -264,19 +277,27 @@ impl Streamer {
         let found = self.read_slot(client).await?;
         let mut slot = match found {
             Some(position) => position,
-            None => self.make_slot(client).await?,
+            None => {
+                self.ledger.record(Act::SlotLost {});
+                self.make_slot(client).await?
+            }
         };
         let keeps_nothing = |slot: Lsn| lost.is_some_and(|lost| server.segment_size.align_down(slot) <= lost);
         if lost.is_some() && slot.is_none_or(keeps_nothing) {
             // The server gave up on it (case 14): an invalidated slot keeps nothing ever again, and neither does one whose
             // own position is gone.
             self.alert_of_slot("keeps no WAL any more, and is made anew");
+            self.ledger.record(Act::SlotLost {});
             client.drop_slot(&self.slot).await?;
+            self.ledger.record(Act::SlotDropped {});
             slot = self.make_slot(client).await?;
         }
         let key = self.keys.writer.compare().id();
         let point = resume::start_point(&self.repository, key, &server, slot, self.index.as_ref(), past).await?;
         let mut point = point.comparing(lost);
+        if let Some(Followed { branch: from, fork, surplus: surplus_bytes }) = point.followed {
+            self.ledger.record(Act::TimelineFollowed { from, to: point.branch, fork, surplus_bytes });
+        }
         // Where nothing was stored yet, a stream begins with the segment that the slot keeps.
         let short = |confirmed: &Lsn| {
             let begin = if point.durable.is_some() { *confirmed } else { server.segment_size.align_down(*confirmed) };
@@ -323,6 +344,7 @@ impl Streamer {
             way: way(server, &self.repository, point.branch, after.branch),
         };
         self.repository.put_gap(&gap, &self.keys.writer).await?;
+        self.ledger.record(Act::GapRecorded { branch: gap.branch, from: gap.from, to: gap.to, next: gap.next });
         aftermath::alert(&self.alerts, &gap);
         self.alerts.clear(AlertKind::ConfirmedMissing, &self.slot, "what was missing is recorded as a gap");
         self.progress.update(|progress| progress.gaps += 1);
@@ -423,7 +445,9 @@ impl Streamer {
         if client.create_physical_slot(&self.slot, false).await? == SlotCreated::Created {
             self.alert_of_slot("was not there and was made anew");
         }
-        Ok(self.read_slot(client).await?.flatten())
+        let position = self.read_slot(client).await?.flatten();
+        self.ledger.record(Act::SlotCreated { position });
+        Ok(position)
     }
 
     /// `None`: no slot. `Some(None)`: one that keeps nothing.

@@ -280,7 +280,12 @@ pub const KEYS: &[Key] = &[
         "alert when the server keeps more WAL than this for the archiver, for a minute or while something is wrong",
     ),
     later("http.listen", Text, None, "address and port of metrics and health; off without it"),
-    later("walseal.actor", Text, Derived("the login"), "who acts, for the ledger"),
+    key(
+        "walseal.actor",
+        Text,
+        Derived("login and host"),
+        "who acts, for the ledger; everybody who lists the bucket can read it",
+    ),
 ];
 
 #[cfg(test)]

@@ -114,6 +114,8 @@ pub struct Config {
     pub drill: DrillConfig,
     /// `[alerts]`.
     pub alerts: AlertsConfig,
+    /// `walseal.actor`. See [`Config::actor`].
+    pub actor: Option<Setting<String>>,
     file: PathBuf,
     file_exists: bool,
     libpq: Vec<LibpqDefault>,
@@ -193,7 +195,7 @@ impl Config {
             );
             return Err(ConfigError::Invalid { key: "extra_repository", origin: entry.origin.clone(), wrong });
         }
-        for path in ["base.timezone", "drill.timezone", "wal.give_up_at", "http.listen", "walseal.actor"] {
+        for path in ["base.timezone", "drill.timezone", "wal.give_up_at", "http.listen"] {
             read.optional(path, reader::text)?;
         }
         for path in ["wal.canary", "drill.make_base"] {
@@ -273,6 +275,7 @@ impl Config {
                 store_after: read.or_default("alerts.store_after", reader::duration)?,
                 backlog: read.or_default("alerts.backlog", reader::size)?,
             },
+            actor: read.optional("walseal.actor", reader::text)?,
             file,
             file_exists,
             libpq: Vec::new(),

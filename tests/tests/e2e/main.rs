@@ -11,6 +11,7 @@ mod flow;
 mod gap;
 mod hook;
 mod kill;
+mod ledger;
 mod messages;
 mod network;
 mod outage;

@@ -16,6 +16,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use crate::repository::{Act, Ledger, obscured};
+
 pub use command::AlertCommand;
 pub use kind::{AlertKind, Severity};
 
@@ -73,6 +75,20 @@ pub struct AlertNews {
 pub trait Outlet: fmt::Debug + Send + Sync {
     /// Takes the news.
     fn tell(&self, news: &AlertNews);
+}
+
+/// The ledger hears of alerts and of their end, of their subjects only in a form that shows nothing.
+impl Outlet for Ledger {
+    fn tell(&self, news: &AlertNews) {
+        let (kind, subject) = (news.alert.kind.word(), obscured(&news.alert.subject));
+        match news.state {
+            AlertState::Raised => {
+                self.record(Act::AlertRaised { kind, subject, severity: news.alert.severity.word() });
+            }
+            AlertState::Standing => {}
+            AlertState::Cleared => self.record(Act::AlertCleared { kind, subject }),
+        }
+    }
 }
 
 /// The alerts of this process. Clones share them.
