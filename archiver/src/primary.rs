@@ -31,8 +31,12 @@ pub async fn connect(conninfo: &Conninfo, application_name: &str) -> Result<Repl
     if conninfo.hosts().len() == 1 || !primary {
         return ReplicationClient::connect(conninfo, application_name).await;
     }
-    let mut asked: FuturesUnordered<_> =
-        conninfo.hosts().iter().map(|host| ask(conninfo, host, wanted, application_name)).collect();
+    let hosts = conninfo.hosts().iter().enumerate();
+    let mut asked: FuturesUnordered<_> = hosts
+        .map(|(at, host)| async move {
+            ask(conninfo, host, wanted, application_name).await.map_err(|attempt| (at, attempt))
+        })
+        .collect();
     let (mut candidates, mut attempts) = (Vec::new(), Vec::new());
     loop {
         let next = match candidates.is_empty() {
@@ -45,7 +49,9 @@ pub async fn connect(conninfo: &Conninfo, application_name: &str) -> Result<Repl
             None => break,
         }
     }
-    choose(candidates).ok_or(PostgresError::NoHost(attempts))
+    // In the order in which they are named: the same trouble is said in the same words.
+    attempts.sort_by_key(|(at, _)| *at);
+    choose(candidates).ok_or_else(|| PostgresError::NoHost(attempts.into_iter().map(|(_, attempt)| attempt).collect()))
 }
 
 async fn ask(
