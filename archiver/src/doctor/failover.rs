@@ -172,7 +172,9 @@ impl Scene {
             let text = format!("{manages}, and no other member was reached: whether it keeps {slot} there is not seen");
             return Finding::warning(CHECK, text).fix(format!("run this again when they are up; see to it: {keeps}"));
         }
-        Finding::fine(CHECK, format!("{manages} and keeps {slot} on every member: {}", at.join(", ")))
+        let silent = self.others.iter().any(|(_, other)| matches!(other, Other::Silent(_)));
+        let every = if silent { "every member that was reached" } else { "every member" };
+        Finding::fine(CHECK, format!("{manages} and keeps {slot} on {every}: {}", at.join(", ")))
     }
 
     fn without_patroni(&self, slot: &str) -> Option<Finding> {
