@@ -40,7 +40,20 @@ pub async fn while_streaming<T, F>(archive: &Archive, work: impl FnOnce(Alone) -
 where
     F: Future<Output = Result<T, AloneError>>,
 {
-    let conninfo = archive.config.open_conninfo()?;
+    while_streaming_from(archive, archive.config.open_conninfo()?, work).await
+}
+
+/// As [`while_streaming`], from the server that `conninfo` leads to.
+///
+/// Errors: as there.
+pub async fn while_streaming_from<T, F>(
+    archive: &Archive,
+    conninfo: Conninfo,
+    work: impl FnOnce(Alone) -> F,
+) -> Result<T, AloneError>
+where
+    F: Future<Output = Result<T, AloneError>>,
+{
     let (repository, identity) = archive.repository(&conninfo).await?;
     let ledger = archive.ledger(&repository);
     let recorded = ledger.clone();

@@ -41,8 +41,12 @@ pub async fn connect_and_alert(
     if conninfo.hosts().len() == 1 || !primary {
         return ReplicationClient::connect(conninfo, application_name).await;
     }
-    let mut asked: FuturesUnordered<_> =
-        conninfo.hosts().iter().map(|host| ask(conninfo, host, wanted, application_name)).collect();
+    let hosts = conninfo.hosts().iter().enumerate();
+    let mut asked: FuturesUnordered<_> = hosts
+        .map(|(at, host)| async move {
+            ask(conninfo, host, wanted, application_name).await.map_err(|attempt| (at, attempt))
+        })
+        .collect();
     let (mut candidates, mut attempts) = (Vec::new(), Vec::new());
     loop {
         let next = match candidates.is_empty() {
@@ -55,7 +59,10 @@ pub async fn connect_and_alert(
             None => break,
         }
     }
-    choose(candidates, alerts).ok_or(PostgresError::NoHost(attempts))
+    // In the order in which they are named: the same trouble is said in the same words.
+    attempts.sort_by_key(|(at, _)| *at);
+    choose(candidates, alerts)
+        .ok_or_else(|| PostgresError::NoHost(attempts.into_iter().map(|(_, attempt)| attempt).collect()))
 }
 
 async fn ask(
