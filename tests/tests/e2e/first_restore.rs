@@ -107,6 +107,36 @@ fn case_28_a_tablespace_is_restored_to_the_place_it_is_mapped_to() -> Result<()>
 }
 
 #[test]
+fn case_51_the_tails_of_a_quiet_segment_stay_and_are_all_that_a_restore_needs() -> Result<()> {
+    let mut site = Site::new(Cluster::builder(), Store::Directory)?;
+    let mut daemon = site.archive()?;
+    site.cluster.sql("create table kept (id bigint)")?;
+    site.archiver.run_long(&["backup"])?.success()?;
+    let mut before = Vec::new();
+    for id in 0..3 {
+        site.cluster.sql(&format!("insert into kept values ({id})"))?;
+        flow::wait_durable(&site.cluster, &mut daemon)?;
+        // Neither a new daemon nor time takes away what an earlier one stored.
+        daemon.sigterm()?.success()?;
+        let tails = tails(&site)?;
+        ensure!(before.iter().all(|name| tails.contains(name)) && tails.len() > before.len(), "{before:?}, {tails:?}");
+        before = tails;
+        daemon = site.start_daemon()?;
+    }
+    daemon.sigterm()?.success()?;
+    site.cluster.destroy()?;
+    let restored = restored::restore(&site, "latest", "restored")?;
+    assert_eq!(restored.value("select string_agg(id::text, ',' order by id) from kept")?, "0,1,2");
+    Ok(())
+}
+
+/// Names of the pieces of segments that are not full.
+fn tails(site: &Site) -> Result<Vec<String>> {
+    let objects = site.place.list(&site.scratch)?;
+    Ok(objects.into_iter().map(|object| object.key).filter(|key| key.contains("/tail/")).collect())
+}
+
+#[test]
 fn a_restore_refuses_a_folder_that_is_not_empty_and_leaves_it_alone() -> Result<()> {
     let site = Site::new(Cluster::builder(), Store::Directory)?;
     let _daemon = site.archive()?;
