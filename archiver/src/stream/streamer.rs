@@ -333,7 +333,10 @@ impl Streamer {
             progress: self.progress.clone(),
         };
         let (feed, fed) = mpsc::unbounded_channel();
-        self.progress.update(|progress| progress.begun(point.branch, point.frontier, server.position));
+        self.progress.update(|progress| {
+            progress.host = Some(host);
+            progress.begun(point.branch, point.frontier, server.position, jiff::Timestamp::now());
+        });
         let receiver = Receiver {
             stream,
             timing: self.timing,
