@@ -14,6 +14,7 @@
 //! | [`base`] | base backups; [`base_backup`] brings one together with the stream |
 //! | [`admission`] | what lets the archiver's role into the server |
 //! | [`aftermath`] | the base backup that follows a gap by itself |
+//! | [`heartbeat`] | a commit now and then on an idle cluster |
 //! | [`primary`] | which of several hosts is the primary |
 //! | [`alone`], [`drain`] | a stream for one verb; everything that the server has, durable |
 //! | [`card`] | the recovery card |
@@ -33,6 +34,7 @@ pub mod cmd;
 pub mod daemon;
 pub mod doctor;
 pub mod drain;
+pub mod heartbeat;
 pub mod hook;
 pub mod index;
 pub mod keys;
