@@ -19,6 +19,7 @@ use crate::aftermath::{self, TakesBase};
 use crate::archive::{Archive, ArchiveError, LAST_ENTRIES};
 use crate::base_backup::{self, TakeError};
 use crate::drain::{self, DrainError};
+use crate::heartbeat;
 use crate::hook::{Archivist, PushError};
 use crate::index::{Index, MemoryIndex, SledIndex};
 use crate::keys::ArchiveKeys;
@@ -136,6 +137,10 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
         slot,
     );
     let looking = tokio::spawn(looking.keep());
+    let beating = archive.config.wal.heartbeat.as_ref().map(|interval| {
+        let (conninfo, name) = (desk.conninfo.clone(), streamer.application_name.clone());
+        tokio::spawn(heartbeat::beat(conninfo, name, interval.value, desk.progress.clone()))
+    });
     let mending =
         aftermath::mend(desk.repository.clone(), desk.identity.clone(), desk.progress.clone(), desk, alerts.clone());
     let mending = tokio::spawn(mending);
@@ -158,6 +163,7 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
         }
     };
     tokio::join!(alerts_told, ledger.finish(patience(LAST_ENTRIES)));
+    beating.inspect(tokio::task::JoinHandle::abort);
     // The next daemon finds a clean place; one that was killed leaves the socket, and the next removes it.
     if let Err(error) = std::fs::remove_file(&socket) {
         tracing::debug!(%error, "the socket was gone already");

@@ -15,6 +15,7 @@
 //! | [`admission`] | what lets the archiver's role into the server |
 //! | [`aftermath`] | the base backup that follows a gap by itself |
 //! | [`lookout`] | what is looked at at intervals, and becomes an alert |
+//! | [`heartbeat`] | a commit now and then on an idle cluster |
 //! | [`primary`] | which of several hosts is the primary |
 //! | [`alone`], [`drain`] | a stream for one verb; everything that the server has, durable |
 //! | [`card`] | the recovery card |
@@ -34,6 +35,7 @@ pub mod cmd;
 pub mod daemon;
 pub mod doctor;
 pub mod drain;
+pub mod heartbeat;
 pub mod hook;
 pub mod index;
 pub mod keys;

@@ -20,7 +20,7 @@ use walseal_common::timeline::Branch;
 use crate::archive::{Archive, ArchiveError};
 use crate::daemon::Told;
 use crate::socket::{self, Client, Request};
-use crate::stream::Progress;
+use crate::stream::{Loss, Progress};
 
 /// How long the store may take to show that it is there at all; also how long the daemon may take to answer.
 const GLANCE: Duration = Duration::from_secs(4);
@@ -44,6 +44,11 @@ pub struct Status {
     pub stream: Option<Progress>,
     /// What the daemon has alerted of and still stands; `None` when no daemon runs.
     pub alerts: Option<Vec<OpenAlert>>,
+    /// Seconds of committed work that would be lost if the primary died now ([`Progress::loss`]); `None` when no daemon runs, or
+    /// it has not reached the server yet.
+    pub rpo_seconds: Option<f64>,
+    /// Whether that is what is lost at most, because the server is not heard at the moment.
+    pub rpo_at_most: bool,
     /// The WAL in the repository; `None` when it could not be read.
     pub branches: Option<Vec<BranchStatus>>,
     /// The base backups in the repository, oldest first; `None` when it could not be read.
@@ -160,7 +165,21 @@ pub async fn gather(config: Config) -> Result<Status, OpenError> {
         None => (None, None, None, None),
     };
     let error = Some(error).filter(|error| !error.is_empty());
-    Ok(Status { repository, cluster, daemon_pid, stream, alerts, branches, bases, gaps, error })
+    let loss = stream.as_ref().and_then(|stream: &Progress| stream.loss(Timestamp::now()));
+    let (rpo_seconds, rpo_at_most) = (loss.map(|loss| loss.time.as_secs_f64()), loss.is_some_and(|loss| loss.at_most));
+    Ok(Status {
+        repository,
+        cluster,
+        daemon_pid,
+        stream,
+        alerts,
+        rpo_seconds,
+        rpo_at_most,
+        branches,
+        bases,
+        gaps,
+        error,
+    })
 }
 
 /// The process id of the daemon in this state folder, and where it is by its own account, or why it did not say; `None` when
@@ -237,6 +256,13 @@ fn serves(base: &BaseStatus, gap: Option<&Gap>) -> bool {
     base.suspect == 0 && gap.is_none_or(|gap| base.start >= gap.to)
 }
 
+/// What the death of the primary would cost, as a sentence that goes before others; nothing where that is not known.
+fn lost(loss: Option<Loss>) -> String {
+    let Some(loss) = loss else { return String::new() };
+    let time = units::duration(loss.time);
+    format!(" If the primary died now: {}{time} lost.", if loss.at_most { "up to " } else { "" })
+}
+
 /// How long ago, in one unit.
 pub fn ago(now: Timestamp, moment: Timestamp) -> String {
     units::ago(PgTimestamp::from_jiff(now), PgTimestamp::from_jiff(moment))
@@ -252,7 +278,7 @@ impl Status {
             Some(moved) => ago(now, moved),
             None => "the last durable WAL".to_owned(),
         };
-        let lost = |stream: &Progress| units::duration(stream.behind(now));
+        let lost = lost(stream.and_then(|stream| stream.loss(now)));
         let waiting = match stream.map_or(0, Progress::not_durable) {
             0 => String::new(),
             bytes => format!(" At least {} of WAL waits on the server.", units::size(bytes)),
@@ -268,24 +294,19 @@ impl Status {
                 )
             }
             (Some(None), _) => "Nothing can be restored yet: there is no base backup.".to_owned(),
-            (Some(Some(base)), Some(stream)) => format!(
-                "Any second from {} to {}. If the primary died now: {} lost.",
-                from(base),
-                until(stream),
-                lost(stream)
-            ),
+            (Some(Some(base)), Some(stream)) => format!("Any second from {} to {}.{lost}", from(base), until(stream)),
             (Some(Some(base)), None) => format!(
-                "Any second from {} to the end of the WAL in the repository; no WAL is being streamed now.{waiting}",
+                "Any second from {} to the end of the WAL in the repository; no WAL is being streamed \
+                 now.{waiting}{lost}",
                 from(base)
             ),
             (None, Some(stream)) => format!(
-                "The repository cannot be read: from when on can be restored is not known; to {}. If the primary died now: {} \
-                 lost.",
-                until(stream),
-                lost(stream)
+                "The repository cannot be read: from when on can be restored is not known; to {}.{lost}",
+                until(stream)
             ),
             (None, None) => format!(
-                "The repository cannot be read: what can be restored is not known; no WAL is being streamed now.{waiting}"
+                "The repository cannot be read: what can be restored is not known; no WAL is being streamed \
+                 now.{waiting}{lost}"
             ),
         };
         let proven = if self.bases.is_some() { "never (no drill has run)" } else { "not known" };
@@ -325,6 +346,7 @@ impl Status {
             None => CheckExit::Critical,
             Some(stream) if !stream.connected => CheckExit::Critical,
             Some(stream) if stream.behind(now) > LAG_LIMIT => CheckExit::Warning,
+            Some(stream) if stream.loss(now).is_some_and(|loss| loss.time > LAG_LIMIT) => CheckExit::Warning,
             Some(stream) if stream.store_trouble.is_some() && stream.behind(now) > LAG_LIMIT_IN_TROUBLE => {
                 CheckExit::Warning
             }

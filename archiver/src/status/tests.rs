@@ -25,14 +25,15 @@ fn base(suspect: u64) -> BaseStatus {
     }
 }
 
-/// Streaming, with 5 MiB that came 2 s ago and are not durable.
+/// Streaming, with 5 MiB that came 2 s ago and are not durable; the first commit in them is 2.2 s old.
 fn behind() -> Progress {
     serde_json::from_value(serde_json::json!({
         "connected": true, "branch": branch(), "server_end": Lsn(0x350_0000), "received": Lsn(0x350_0000),
         "frontier": Lsn(0x300_0000), "frontier_moved": at(-3), "behind_since": at(-2), "highest_time": null,
+        "exposed_since": "2026-11-21T02:29:57.8Z", "current_at": "2026-11-21T02:29:57.8Z", "heard_at": at(-1),
         "trouble": null, "shipped_bytes": 7,
     }))
-    .expect("as an older daemon would say it")
+    .expect("as a daemon would say it")
 }
 
 fn but(mut progress: Progress, change: impl FnOnce(&mut Progress)) -> Progress {
@@ -46,6 +47,8 @@ fn status(stream: Option<Progress>, bases: Option<Vec<BaseStatus>>, error: Optio
         cluster: bases.is_some().then(|| "7".to_owned()),
         daemon_pid: stream.is_some().then_some(4711),
         alerts: stream.is_some().then(Vec::new),
+        rpo_seconds: stream.as_ref().and_then(|stream| stream.loss(at(0))).map(|loss| loss.time.as_secs_f64()),
+        rpo_at_most: false,
         stream,
         branches: bases.is_some().then(Vec::new),
         gaps: bases.is_some().then(Vec::new),
@@ -93,11 +96,11 @@ fn the_first_line_says_from_when_to_when_and_what_would_be_lost() {
     let from = "Any second from 2026-11-21T01:30:00Z to";
     assert_eq!(
         line(status(Some(behind()), Some(vec![base(2), base(0)]), None)),
-        format!("{from} 3 s ago. If the primary died now: 2 s lost. Proven: never (no drill has run).")
+        format!("{from} 3 s ago. If the primary died now: 2.2 s lost. Proven: never (no drill has run).")
     );
     let done = but(behind(), |now| {
         now.frontier = Lsn(0x350_0000);
-        now.behind_since = None;
+        (now.behind_since, now.exposed_since) = (None, None);
     });
     assert_eq!(
         line(status(Some(done), Some(vec![base(0)]), None)),
@@ -110,10 +113,23 @@ fn the_first_line_says_from_when_to_when_and_what_would_be_lost() {
         line(status(Some(away), Some(vec![base(0)]), None)),
         format!(
             "{from} the end of the WAL in the repository; no WAL is being streamed now. At least 5 MiB of WAL waits on \
-             the server. Proven: never (no drill has run)."
+             the server. If the primary died now: 2.2 s lost. Proven: never (no drill has run)."
         )
     );
     assert!(line(status(None, Some(vec![base(1)]), None)).starts_with("Nothing can be restored yet"));
+    // All was durable when the server was last heard, five minutes ago.
+    let unheard = but(behind(), |now| {
+        now.connected = false;
+        (now.frontier, now.behind_since, now.exposed_since) = (now.server_end, None, None);
+        now.current_at = Some(at(-300));
+    });
+    assert_eq!(
+        line(status(Some(unheard), Some(vec![base(0)]), None)),
+        format!(
+            "{from} the end of the WAL in the repository; no WAL is being streamed now. If the primary died now: up to 5 min \
+             lost. Proven: never (no drill has run)."
+        )
+    );
 }
 
 #[test]
@@ -122,7 +138,7 @@ fn with_the_store_gone_the_first_line_says_what_the_daemon_knows() {
         |stream| status(stream, None, Some("list in s3://acme-pg/orders: connection refused")).first_line(at(0));
     assert_eq!(
         unread(Some(behind())),
-        "The repository cannot be read: from when on can be restored is not known; to 3 s ago. If the primary died now: 2 s \
+        "The repository cannot be read: from when on can be restored is not known; to 3 s ago. If the primary died now: 2.2 s \
          lost. Proven: not known."
     );
     assert_eq!(
@@ -130,7 +146,7 @@ fn with_the_store_gone_the_first_line_says_what_the_daemon_knows() {
             now.connected = false;
         }))),
         "The repository cannot be read: what can be restored is not known; no WAL is being streamed now. At least 5 MiB of WAL \
-         waits on the server. Proven: not known."
+         waits on the server. If the primary died now: 2.2 s lost. Proven: not known."
     );
 }
 
@@ -142,6 +158,9 @@ fn a_monitor_hears_of_trouble_on_one_line_and_by_the_exit_code() {
         now.behind_since = Some(at(-61));
     });
     assert_eq!(check(status(Some(late), Some(vec![base(0)]), None)).1, CheckExit::Warning);
+    // A backlog of an hour of which the first bytes have just come.
+    let catching_up = but(behind(), |now| now.exposed_since = Some(at(-3600)));
+    assert_eq!(check(status(Some(catching_up), Some(vec![base(0)]), None)).1, CheckExit::Warning);
     for critical in [
         status(None, Some(vec![base(0)]), None),
         status(Some(behind()), Some(vec![base(1)]), None),
@@ -180,5 +199,8 @@ fn in_json_what_could_not_be_read_is_null_and_the_error_says_why() {
         assert!(value.get(field).is_some_and(serde_json::Value::is_null), "{field}: {value}");
     }
     assert_eq!(value["error"], "gone");
+    assert_eq!((&value["rpo_seconds"], &value["rpo_at_most"]), (&2.2.into(), &false.into()));
+    let unheard = serde_json::to_value(status(None, None, Some("gone"))).expect("JSON");
+    assert!(unheard["rpo_seconds"].is_null());
     assert_eq!(value["stream"]["frontier"], "0/3000000");
 }

@@ -9,6 +9,7 @@ use walseal_common::timeline::Branch;
 use walseal_common::wal::{Content, Event, Finish, FinishWalk, WalkOptions, Walker};
 
 use super::chain::Durable;
+use super::exposure::Commits;
 use crate::chunks::{self, Chunks};
 use crate::shipment::{Piece, PieceKind};
 
@@ -72,6 +73,8 @@ pub struct Cutter {
     cut_tally: Tally,
     /// End of what was durable before this stream: compared when the stream has passed it.
     overlap: Option<(Lsn, Durable)>,
+    /// Commits that end in what was pushed, and were not asked for yet.
+    commits: Option<Commits>,
 }
 
 impl std::fmt::Debug for Cutter {
@@ -109,6 +112,7 @@ impl Cutter {
             cut_digest: empty,
             cut_tally: Tally::default(),
             overlap: durable,
+            commits: None,
         }
     }
 
@@ -149,6 +153,12 @@ impl Cutter {
     /// Whether what was durable before this stream has yet to be compared with what comes.
     pub fn is_comparing(&self) -> bool {
         self.overlap.is_some()
+    }
+
+    /// Up to where every commit was seen, and those that were since this was last asked. `None` where the walk through the WAL
+    /// lost its way and nothing more can be said until the next segment.
+    pub(super) fn commits(&mut self) -> Option<(Lsn, Option<Commits>)> {
+        self.walk.is_some().then(|| (self.received(), self.commits.take()))
     }
 
     /// Takes the bytes that follow. Parts and segments that they complete are appended to `pieces`.
@@ -197,11 +207,18 @@ impl Cutter {
         }
         self.hasher.update(bytes);
         let mut seen = Tally::default();
+        let commits = &mut self.commits;
         let visit = |event: Event<'_>| match event {
             Event::LeadingSkipped { .. } => seen.leading_unread = true,
             Event::Record(record) => match &record.content {
                 Content::Transaction(end) => match end.time.to_jiff() {
-                    Some(time) => seen.transactions.add(time),
+                    Some(time) => {
+                        seen.transactions.add(time);
+                        if end.outcome.is_commit() {
+                            let one = Commits::one(time, record.end);
+                            *commits = Some(commits.map_or(one, |before| before.and(one)));
+                        }
+                    }
                     None => seen.leading_unread = true,
                 },
                 Content::Unreadable(_) => seen.leading_unread = true,

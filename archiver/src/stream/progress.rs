@@ -9,6 +9,8 @@ use tokio::sync::watch;
 use walseal_common::lsn::Lsn;
 use walseal_common::timeline::Branch;
 
+use super::exposure::{Commits, Exposure};
+
 /// A moment's view of the stream. `server_end >= received >= frontier` while connected.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Progress {
@@ -36,6 +38,16 @@ pub struct Progress {
     /// What the store fails to do at the moment, and why, in words; it is tried again, also while the stream goes on.
     #[serde(default)]
     pub store_trouble: Option<String>,
+    /// Since when, at the earliest, committed work has not been durable: the time of the first such commit, or where WAL is known
+    /// that was not read yet, a time before which none of its commits was made. None while all that is known of is durable.
+    #[serde(default)]
+    pub exposed_since: Option<Timestamp>,
+    /// No commit that is missing was made before this moment, whatever the server has done since it was last heard.
+    #[serde(default)]
+    pub current_at: Option<Timestamp>,
+    /// When the server was last heard.
+    #[serde(default)]
+    pub heard_at: Option<Timestamp>,
     /// Bytes of WAL that this process made durable.
     pub shipped_bytes: u64,
     /// Gaps that this process found and recorded (I5).
@@ -47,7 +59,21 @@ pub struct Progress {
     /// Since when WAL has been known from a position on, of what is not durable yet.
     #[serde(skip)]
     arrivals: VecDeque<(Lsn, Timestamp)>,
+    #[serde(skip)]
+    exposure: Exposure,
 }
+
+/// Committed work that would be lost with the server now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Loss {
+    /// How far it reaches back from now.
+    pub time: Duration,
+    /// It may be less, down to nothing: the server is not heard, and nobody knows what it did since.
+    pub at_most: bool,
+}
+
+/// A server that streams and says nothing for longer may have gone on without being heard.
+const HEARING: Duration = Duration::from_secs(10);
 
 /// Arrivals that are closer together are not told apart.
 const ARRIVAL_GRAIN: Duration = Duration::from_millis(100);
@@ -57,7 +83,8 @@ const MOST_ARRIVALS: usize = 1024;
 
 impl Progress {
     /// A stream has begun; everything before `frontier` is durable.
-    pub(super) fn begun(&mut self, branch: Branch, frontier: Lsn, server_end: Lsn) {
+    pub(super) fn begun(&mut self, branch: Branch, frontier: Lsn, server_end: Lsn, now: Timestamp) {
+        self.exposure.begun(self.branch == Some(branch), frontier);
         if self.branch != Some(branch) {
             self.arrivals.clear();
             self.known = frontier;
@@ -69,11 +96,31 @@ impl Progress {
         self.server_end = self.server_end.max(server_end);
         self.trouble = None;
         self.forget_durable();
+        self.heard(server_end, now);
+    }
+
+    /// The server said where its WAL ends.
+    pub(super) fn heard(&mut self, server_end: Lsn, now: Timestamp) {
+        self.server_end = self.server_end.max(server_end);
+        self.exposure.heard(self.server_end, now);
+        self.tell_exposure();
+    }
+
+    /// WAL up to `end` was read, with these commits.
+    pub(super) fn read_to(&mut self, end: Lsn, commits: Option<Commits>) {
+        self.exposure.read_to(end, commits);
+        self.tell_exposure();
+    }
+
+    fn tell_exposure(&mut self) {
+        self.exposed_since = self.exposure.since(self.server_end);
+        self.current_at = self.exposure.current();
+        self.heard_at = self.exposure.heard_at();
     }
 
     /// WAL up to `end` was received.
     pub(super) fn arrived(&mut self, end: Lsn, server_end: Lsn, now: Timestamp) {
-        self.server_end = self.server_end.max(server_end).max(end);
+        self.heard(server_end.max(end), now);
         self.received = self.received.max(end);
         let from = self.known.max(self.frontier);
         let grain =
@@ -94,6 +141,8 @@ impl Progress {
             self.frontier = end;
             self.frontier_moved = Some(now);
             self.forget_durable();
+            self.exposure.durable_to(end);
+            self.tell_exposure();
         }
     }
 
@@ -116,8 +165,25 @@ impl Progress {
     /// How much time's worth of WAL would be lost with the server now: how long its oldest WAL that is not durable has
     /// been known here.
     pub fn behind(&self, now: Timestamp) -> Duration {
-        self.behind_since.and_then(|since| Duration::try_from(now.duration_since(since)).ok()).unwrap_or_default()
+        self.behind_since.map(|since| age(now, since)).unwrap_or_default()
     }
+
+    /// Committed work that would be lost with the server now: how long ago the first commit was made that is not durable, by the
+    /// commit's own time; nothing while there is none, however long ago the last one was. `None` when nothing is known: no stream
+    /// has begun.
+    pub fn loss(&self, now: Timestamp) -> Option<Loss> {
+        let heard = self.connected && self.heard_at.is_some_and(|at| age(now, at) <= HEARING);
+        match self.exposed_since {
+            Some(since) => Some(Loss { time: age(now, since), at_most: false }),
+            None if heard => Some(Loss { time: Duration::ZERO, at_most: false }),
+            None => self.current_at.map(|since| Loss { time: age(now, since), at_most: true }),
+        }
+    }
+}
+
+/// Nothing where the moment is still to come: clocks differ.
+fn age(now: Timestamp, moment: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(moment)).unwrap_or_default()
 }
 
 /// The side that reports.
@@ -178,6 +244,21 @@ impl ProgressWatch {
         self.0.wait_for(|progress| progress.connected).await.map(|_| ()).map_err(|_| StreamEnded)
     }
 
+    /// Waits until the highest transaction time that this process made durable is another than `known`, and tells it.
+    ///
+    /// Errors: the stream's owner is gone.
+    pub async fn transaction_beside(&mut self, known: Option<Timestamp>) -> Result<Option<Timestamp>, StreamEnded> {
+        let changed = self.0.wait_for(|progress| progress.highest_time != known).await;
+        changed.map(|progress| progress.highest_time).map_err(|_| StreamEnded)
+    }
+
+    /// Waits until `like` holds.
+    ///
+    /// Errors: the stream's owner is gone.
+    pub async fn until(&mut self, like: impl FnMut(&Progress) -> bool) -> Result<(), StreamEnded> {
+        self.0.wait_for(like).await.map(|_| ()).map_err(|_| StreamEnded)
+    }
+
     /// Waits until more gaps are known than `known`.
     ///
     /// Errors: the stream's owner is gone.
@@ -211,7 +292,7 @@ mod tests {
 
     fn begun() -> Progress {
         let mut progress = Progress::default();
-        progress.begun(branch(1), Lsn(1000), Lsn(1000));
+        progress.begun(branch(1), Lsn(1000), Lsn(1000), at(0));
         progress
     }
 
@@ -236,16 +317,37 @@ mod tests {
     fn behind_outlives_connections_that_end_before_the_wal_is_durable() {
         let mut progress = begun();
         progress.arrived(Lsn(1100), Lsn(1100), at(0));
-        progress.begun(branch(1), Lsn(1000), Lsn(1500));
+        progress.begun(branch(1), Lsn(1000), Lsn(1500), at(1000));
         assert_eq!(progress.behind(at(60_000)), Duration::from_secs(60));
         progress.arrived(Lsn(1100), Lsn(1500), at(60_000));
         assert_eq!(progress.behind(at(60_000)), Duration::from_secs(60), "the same bytes again are not newer");
         // A stream that finds them durable says so; so does one on another branch, which has nothing of them.
         let mut other = progress.clone();
-        progress.begun(branch(1), Lsn(1100), Lsn(1500));
+        progress.begun(branch(1), Lsn(1100), Lsn(1500), at(60_000));
         assert_eq!(progress.behind(at(61_000)), Duration::ZERO);
-        other.begun(branch(2), Lsn(900), Lsn(1500));
+        other.begun(branch(2), Lsn(900), Lsn(1500), at(60_000));
         assert_eq!(other.behind(at(61_000)), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_would_be_lost_is_told_by_commits_and_at_most_when_the_server_is_not_heard() {
+        assert_eq!(Progress::default().loss(at(0)), None);
+        let loss = |progress: &Progress, when: i64| {
+            let loss = progress.loss(at(when)).expect("a stream has begun");
+            (loss.time.as_millis(), loss.at_most)
+        };
+        let mut progress = begun();
+        assert_eq!(loss(&progress, 5000), (0, false));
+        progress.arrived(Lsn(1100), Lsn(1100), at(8000));
+        progress.read_to(Lsn(1100), Some(Commits::one(at(7900), Lsn(1090))));
+        assert_eq!(loss(&progress, 8000), (100, false));
+        assert_eq!(loss(&progress, 60_000), (52_100, false), "the store is down, and the commit grows old");
+        progress.durable_to(Lsn(1100), at(60_000));
+        progress.heard(Lsn(1100), at(60_500));
+        assert_eq!(loss(&progress, 70_000), (0, false), "an idle cluster loses nothing");
+        assert_eq!(loss(&progress, 71_000), (10_500, true), "nobody knows what it did since it was heard");
+        progress.connected = false;
+        assert_eq!(loss(&progress, 61_000), (500, true));
     }
 
     #[test]

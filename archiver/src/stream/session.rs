@@ -148,7 +148,9 @@ impl Receiver<'_> {
                     if heard.elapsed() > self.timing.silence_limit {
                         return Err(StreamError::Silent(self.timing.silence_limit));
                     }
-                    self.confirm(heard.elapsed() > self.timing.silence_limit / 2).await?;
+                    // An idle server says nothing unasked, and what it has not said for a while nobody knows.
+                    let quiet = (self.timing.silence_limit / 2).min(self.timing.status_interval * 4);
+                    self.confirm(heard.elapsed() > quiet).await?;
                 }
                 () = sleep_until(asked.map_or(stalled, |(since, _)| since) + self.timing.shutdown_wait), if asked.is_some() => {
                     return Err(StreamError::ShutdownWait { waiting: self.rest(), limit: self.timing.shutdown_wait });
@@ -172,7 +174,7 @@ impl Receiver<'_> {
                             self.pending = Some(data);
                         }
                         StreamEvent::Keepalive { server_end, reply_requested } => {
-                            self.progress.update(|progress| progress.server_end = progress.server_end.max(server_end));
+                            self.progress.update(|progress| progress.heard(server_end, Timestamp::now()));
                             if reply_requested {
                                 // Answered at once when all is durable. Otherwise the answer goes with the frontier:
                                 // the server would only ask again, as fast as we answer (case 12).

@@ -55,6 +55,9 @@ impl Shipping {
                         let compared = self.cutter.push(&bytes, &mut pieces);
                         // The bytes are copied: their place in the buffer is free again.
                         drop((bytes, permit));
+                        if let Some((read, commits)) = self.cutter.commits() {
+                            self.progress.update(|progress| progress.read_to(read, commits));
+                        }
                         match compared {
                             Ok(()) if comparing && !self.cutter.is_comparing() => {
                                 self.durable_before(self.cutter.compared(self.resumed));

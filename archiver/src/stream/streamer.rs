@@ -418,8 +418,8 @@ impl Streamer {
         };
         let (feed, fed) = mpsc::unbounded_channel();
         self.progress.update(|progress| {
-            progress.begun(point.branch, point.frontier, server.position);
             progress.host = Some(host.clone());
+            progress.begun(point.branch, point.frontier, server.position, jiff::Timestamp::now());
         });
         let receiver = Receiver {
             stream,

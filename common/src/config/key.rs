@@ -223,6 +223,12 @@ pub const KEYS: &[Key] = &[
         "a buffer full for longer closes the connection; the slot keeps the WAL",
     ),
     key("wal.shutdown_wait", Duration, Value("10s"), "how long a server's shutdown may wait for a store that is down"),
+    key(
+        "wal.heartbeat",
+        Duration,
+        None,
+        "longest time without a commit before the daemon makes one, so that a restore to a time can land on an idle cluster; from 1s to 1d; never, unless set",
+    ),
     later("wal.give_up_at", Text, None, "WAL kept by the slot beyond which the archiver gives the slot up"),
     later("wal.canary", Boolean, Value("false"), "keep a small hash-chained table that drills check"),
     later("wal.frontier_interval", Duration, Value("5m"), "how often the frontier is written down, signed"),

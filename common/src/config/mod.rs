@@ -240,6 +240,7 @@ impl Config {
                 synchronous: read.or_default("wal.synchronous", reader::boolean)?,
                 stall_limit: read.or_default("wal.stall_limit", reader::duration)?,
                 shutdown_wait: read.or_default("wal.shutdown_wait", reader::duration)?,
+                heartbeat: read.optional("wal.heartbeat", special::slow_interval)?,
                 frontier_interval: read.or_default("wal.frontier_interval", reader::duration)?,
             },
             base: BaseConfig {

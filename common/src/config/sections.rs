@@ -127,6 +127,8 @@ pub struct WalConfig {
     pub stall_limit: Setting<Duration>,
     /// How long a server's shutdown may wait for a store that is down.
     pub shutdown_wait: Setting<Duration>,
+    /// Longest time without a commit before the archiver makes one; never where it is not set. 1 s to 1 d.
+    pub heartbeat: Option<Setting<Duration>>,
     /// How often the frontier is written down.
     pub frontier_interval: Setting<Duration>,
 }

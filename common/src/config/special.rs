@@ -1,5 +1,6 @@
 //! Values that only one key takes.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::layers::Raw;
@@ -55,10 +56,16 @@ pub(super) fn checksums(raw: &Raw, origin: &Origin) -> Result<Checksums, Wrong> 
 }
 
 pub(super) fn ship_interval(raw: &Raw, origin: &Origin) -> Result<Duration, Wrong> {
+    within(raw, origin, Duration::from_millis(10)..=Duration::from_secs(3600), "\"10ms\" to \"1h\"")
+}
+
+/// Of what is written or stored again and again, whether or not anything happens.
+pub(super) fn slow_interval(raw: &Raw, origin: &Origin) -> Result<Duration, Wrong> {
+    within(raw, origin, Duration::from_secs(1)..=Duration::from_secs(86_400), "\"1s\" to \"1d\"")
+}
+
+fn within(raw: &Raw, origin: &Origin, range: RangeInclusive<Duration>, words: &str) -> Result<Duration, Wrong> {
     let interval = duration(raw, origin)?;
-    if (Duration::from_millis(10)..=Duration::from_secs(3600)).contains(&interval) {
-        Ok(interval)
-    } else {
-        Err(Wrong::new("is out of range", "write a time from \"10ms\" to \"1h\""))
-    }
+    let wrong = || Wrong::new("is out of range", format!("write a time from {words}"));
+    range.contains(&interval).then_some(interval).ok_or_else(wrong)
 }

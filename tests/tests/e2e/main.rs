@@ -9,6 +9,7 @@ mod fetch;
 mod first_restore;
 mod flow;
 mod gap;
+mod heartbeat;
 mod hook;
 mod kill;
 mod ledger;
