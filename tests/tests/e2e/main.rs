@@ -8,6 +8,7 @@ mod fetch;
 mod first_restore;
 mod flow;
 mod gap;
+mod heal;
 mod hook;
 mod kill;
 mod messages;
