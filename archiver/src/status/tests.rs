@@ -45,6 +45,7 @@ fn status(stream: Option<Progress>, bases: Option<Vec<BaseStatus>>, error: Optio
         repository: "s3://acme-pg/orders".to_owned(),
         cluster: bases.is_some().then(|| "7".to_owned()),
         daemon_pid: stream.is_some().then_some(4711),
+        alerts: stream.is_some().then(Vec::new),
         stream,
         branches: bases.is_some().then(Vec::new),
         gaps: bases.is_some().then(Vec::new),

@@ -32,26 +32,6 @@ fn case_18_a_dropped_table_comes_back_with_segments_of_64_mib() -> Result<()> {
     a_dropped_table_comes_back(Cluster::builder().segment_mib(64), Store::Directory)
 }
 
-#[test]
-fn case_34_a_dropped_table_comes_back_from_postgresql_14() -> Result<()> {
-    a_dropped_table_comes_back(Cluster::builder().major(14), Store::Directory)
-}
-
-#[test]
-fn case_34_a_dropped_table_comes_back_from_postgresql_16() -> Result<()> {
-    a_dropped_table_comes_back(Cluster::builder().major(16), Store::Directory)
-}
-
-#[test]
-fn case_34_a_dropped_table_comes_back_from_postgresql_17() -> Result<()> {
-    a_dropped_table_comes_back(Cluster::builder().major(17), Store::Directory)
-}
-
-#[test]
-fn case_34_a_dropped_table_comes_back_from_postgresql_18() -> Result<()> {
-    a_dropped_table_comes_back(Cluster::builder().major(18), Store::Directory)
-}
-
 fn a_dropped_table_comes_back(cluster: ClusterBuilder, store: Store) -> Result<()> {
     let mut site = Site::new(cluster.setting("wal_keep_size", "1GB"), store)?;
     let mut daemon = site.archive()?;
