@@ -9,6 +9,7 @@
 //! | [`status`] | what the daemon knows and what the repository holds |
 //! | [`stream`] | WAL over the replication protocol: receive, cut, ship, confirm |
 //! | [`hook`] | `archive_command`: header checks, look-ahead, standalone shipping |
+//! | [`heal`] | fills a gap from `pg_wal`, a standby, a folder |
 //! | [`shipment`] | a piece of WAL on its way into the repository |
 //! | [`chunks`], [`memory`] | its bytes, freed as they are sealed; and the bound on all that is under way |
 //! | [`base`] | base backups; [`base_backup`] brings one together with the stream |
@@ -35,6 +36,7 @@ pub mod cmd;
 pub mod daemon;
 pub mod doctor;
 pub mod drain;
+pub mod heal;
 pub mod heartbeat;
 pub mod hook;
 pub mod index;

@@ -9,6 +9,7 @@ mod fetch;
 mod first_restore;
 mod flow;
 mod gap;
+mod heal;
 mod heartbeat;
 mod hook;
 mod kill;
