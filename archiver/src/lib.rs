@@ -14,6 +14,7 @@
 //! | [`base`] | base backups; [`base_backup`] brings one together with the stream |
 //! | [`admission`] | what lets the archiver's role into the server |
 //! | [`aftermath`] | the base backup that follows a gap by itself |
+//! | [`lookout`] | what is looked at at intervals, and becomes an alert |
 //! | [`primary`] | which of several hosts is the primary |
 //! | [`alone`], [`drain`] | a stream for one verb; everything that the server has, durable |
 //! | [`card`] | the recovery card |
@@ -37,6 +38,7 @@ pub mod hook;
 pub mod index;
 pub mod keys;
 pub mod lock;
+pub mod lookout;
 pub mod memory;
 pub mod primary;
 pub mod shipment;

@@ -24,6 +24,7 @@ _PATTERNS = [
         ("label", f"base/{_ID}/label"),
         ("manifest", f"base/{_ID}/manifest/(?P<number>[0-9]{{8}})"),
         ("data", f"base/{_ID}/data/(?P<number>[0-9]{{8}})"),
+        ("ledger", "ledger/(?P<writer>walsealw1[a-z0-9]+)/[0-9a-f]{16}/(?P<number>[0-9]{8})"),
     )
 ]
 KINDS = frozenset(kind for kind, _ in _PATTERNS)
@@ -43,6 +44,7 @@ class Name:
     last: int | None = None
     base: str | None = None
     number: int | None = None
+    writer: str | None = None
     conflict: str | None = None  # The whole name, when `text` is the name that was taken.
 
 

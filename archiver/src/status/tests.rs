@@ -45,6 +45,7 @@ fn status(stream: Option<Progress>, bases: Option<Vec<BaseStatus>>, error: Optio
         repository: "s3://acme-pg/orders".to_owned(),
         cluster: bases.is_some().then(|| "7".to_owned()),
         daemon_pid: stream.is_some().then_some(4711),
+        alerts: stream.is_some().then(Vec::new),
         stream,
         branches: bases.is_some().then(Vec::new),
         gaps: bases.is_some().then(Vec::new),
@@ -58,7 +59,16 @@ fn i5_a_gap_behind_which_no_base_backup_was_taken_is_the_first_thing_said() {
     let gap = |from, to, open: bool| {
         let why = "the slot was dropped".to_owned();
         let (from, to) = (Lsn(from), Lsn(to));
-        let gap = Gap { branch: branch(), from, to, next: branch(), found: at(-60), highest_time: None, why };
+        let gap = Gap {
+            branch: branch(),
+            from,
+            to,
+            next: branch(),
+            found: at(-60),
+            highest_time: None,
+            why,
+            way: Vec::new(),
+        };
         GapStatus { open: open.then(|| gap.range()), gap }
     };
     let with = |gaps| Status { gaps: Some(gaps), ..status(Some(behind()), Some(vec![base(0)]), None) };

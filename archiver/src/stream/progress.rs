@@ -14,6 +14,9 @@ use walseal_common::timeline::Branch;
 pub struct Progress {
     /// Whether a stream is running now.
     pub connected: bool,
+    /// The host that is streamed, or was last, as messages name it.
+    #[serde(default)]
+    pub host: Option<String>,
     /// The branch that is streamed, or was last.
     pub branch: Option<Branch>,
     /// End of WAL on the server, as it last said.
@@ -159,6 +162,13 @@ impl ProgressWatch {
     /// Errors: the stream's owner is gone.
     pub async fn durable(&mut self, lsn: Lsn) -> Result<(), StreamEnded> {
         self.0.wait_for(|progress| progress.frontier >= lsn).await.map(|_| ()).map_err(|_| StreamEnded)
+    }
+
+    /// Waits until `seen` says so.
+    ///
+    /// Errors: the stream's owner is gone.
+    pub async fn once(&mut self, mut seen: impl FnMut(&Progress) -> bool) -> Result<(), StreamEnded> {
+        self.0.wait_for(|progress| seen(progress)).await.map(|_| ()).map_err(|_| StreamEnded)
     }
 
     /// Waits until a stream runs.

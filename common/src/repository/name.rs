@@ -4,10 +4,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::lsn::{Lsn, LsnRange};
+use crate::seal::WriterPublic;
 use crate::segment::SegmentName;
 use crate::timeline::{Branch, SystemIdentifier};
 
-use super::BaseId;
+use super::{BaseId, RunId};
 
 /// The name of an object below its cluster's folder, as in section 1 of the format.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -30,6 +31,8 @@ pub enum ObjectName {
     Data(BaseId, u32),
     /// WAL that is missing on a branch from a position on.
     Gap(Branch, Lsn),
+    /// An entry of the ledger: whose, of which run, its number.
+    Ledger(Box<WriterPublic>, RunId, u32),
     /// Bytes that were refused because the name was taken by others: the name, and a random word.
     Conflict(Box<ObjectName>, String),
 }
@@ -66,6 +69,7 @@ impl fmt::Display for ObjectName {
             ObjectName::Manifest(id, page) => write!(f, "base/{id}/manifest/{page:08}"),
             ObjectName::Data(id, number) => write!(f, "base/{id}/data/{number:08}"),
             ObjectName::Gap(branch, from) => write!(f, "gap/{branch}/{:016X}", from.0),
+            ObjectName::Ledger(writer, run, sequence) => write!(f, "ledger/{writer}/{run}/{sequence:08}"),
             ObjectName::Conflict(name, word) => write!(f, "conflict/{name}/{word}"),
         }
     }
@@ -116,6 +120,10 @@ impl FromStr for ObjectName {
                 ["base", id, "manifest", page] => ObjectName::Manifest(id.parse().ok()?, number(page, 8)?),
                 ["base", id, "data", data] => ObjectName::Data(id.parse().ok()?, number(data, 8)?),
                 ["gap", branch, from] => ObjectName::Gap(branch.parse().ok()?, position(from)?),
+                ["ledger", writer, run, sequence] => {
+                    let writer = writer.parse().ok().filter(|key: &WriterPublic| key.to_string() == *writer)?;
+                    ObjectName::Ledger(Box::new(writer), run.parse().ok()?, number(sequence, 8)?)
+                }
                 _ => return None,
             })
         };
@@ -142,6 +150,7 @@ mod tests {
             "base/20261121T023000Z-0000002a/manifest/00000000",
             "base/20261121T023000Z-0000002a/data/00000012",
             "gap/00000001-a2dd04c7/0000000003000064",
+            "ledger/walsealw1g8ly2vvytx8fp584s3tygn00jmass9kgv4fgqd8u4ru6wxa8q0lqn0mqg0/00112233aabbccdd/00000017",
             "conflict/wal/00000001-a2dd04c7/000000010000000000000003/0011aabb",
         ] {
             let name: ObjectName = text.parse().unwrap_or_else(|error| panic!("{error}"));
@@ -160,6 +169,7 @@ mod tests {
             "tail/00000001-a2dd04c7/000000010000000000000003/0000000003000064-0000000003000064",
             "base/x/label",
             "base/20261121T023000Z-0000002a/label/x",
+            "ledger/walsealw1/00112233aabbccdd/00000017",
             "conflict/conflict/identity/a/b",
             "notes.txt",
         ] {

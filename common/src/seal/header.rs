@@ -30,11 +30,13 @@ pub enum Kind {
     Data,
     /// WAL that is missing.
     Gap,
+    /// What happened.
+    Ledger,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 9] = [
+    pub const ALL: [Kind; 10] = [
         Kind::Identity,
         Kind::Wal,
         Kind::Partial,
@@ -44,6 +46,7 @@ impl Kind {
         Kind::Manifest,
         Kind::Data,
         Kind::Gap,
+        Kind::Ledger,
     ];
 
     /// The word in the header.
@@ -58,6 +61,7 @@ impl Kind {
             Kind::Manifest => "manifest",
             Kind::Data => "data",
             Kind::Gap => "gap",
+            Kind::Ledger => "ledger",
         }
     }
 
@@ -114,7 +118,7 @@ impl Header {
             .into_iter()
             .find(|kind| kind.word() == raw.kind)
             .ok_or_else(|| SealError::UnknownKind(raw.kind.chars().take(40).collect()))?;
-        let must_be_sealed = !matches!(kind, Kind::Label | Kind::Gap);
+        let must_be_sealed = !matches!(kind, Kind::Label | Kind::Gap | Kind::Ledger);
         if must_be_sealed && raw.sealed.is_none() {
             return Err(SealError::Header(format!("a {} without \"sealed\"", kind.word())));
         }

@@ -1,5 +1,6 @@
 //! Keys and how they are written down.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
@@ -219,6 +220,18 @@ impl WriterPublic {
     /// Checks a signature over `message`, strictly (RFC 8032 with canonical encodings, no small-order keys).
     pub(super) fn verifies(&self, message: &[u8], signature: &[u8; 64]) -> bool {
         self.0.verify_strict(message, &Signature::from_bytes(signature)).is_ok()
+    }
+}
+
+impl PartialOrd for WriterPublic {
+    fn partial_cmp(&self, other: &WriterPublic) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for WriterPublic {
+    fn cmp(&self, other: &WriterPublic) -> Ordering {
+        self.0.as_bytes().cmp(other.0.as_bytes())
     }
 }
 

@@ -70,6 +70,7 @@ impl Planner<'_> {
             recovery: recovery_settings(self.request, history.timeline),
             last_before,
             first_after,
+            gaps: path.holes(),
             cost,
             warnings: self.warnings(path, &decision.base.id, base.suspect, stop, last_before),
         })

@@ -3,11 +3,14 @@
 use std::collections::BTreeSet;
 
 use walseal_common::lsn::{Lsn, LsnRange};
-use walseal_common::repository::{Beyond, Label, ObjectName, Repository, RepositoryError, Surplus, WalListing};
+use walseal_common::repository::{
+    Beyond, GapRecord, Label, ObjectName, Repository, RepositoryError, Surplus, WalListing,
+};
 use walseal_common::seal::Identity;
 use walseal_common::segment::{SegmentNumber, SegmentSize};
 use walseal_common::timeline::{Branch, TimelineHistory};
 
+use super::hole;
 use crate::damage::Damage;
 
 /// What is known of one branch.
@@ -21,7 +24,7 @@ pub struct BranchFacts {
     pub listing: WalListing,
     /// Ranges of WAL without a hole, in order, by name (and by the headers of `.partial` objects).
     pub extents: Vec<LsnRange>,
-    /// The highest position on this branch that anything speaks of: objects by name, stop points of base backups.
+    /// The highest position on this branch that anything speaks of: objects by name, stop points of base backups, gaps.
     pub known_end: Lsn,
     /// What arrived beyond the end of its WAL without what lies before it, and was never confirmed as far as anything tells. It
     /// counts for nothing: neither the listing nor the extents nor the known end have it.
@@ -34,7 +37,7 @@ pub struct BranchFacts {
 
 impl BranchFacts {
     /// Reads what `repository` holds of `branch` from segment `from` on: the history (opened with `identities`), and the names
-    /// of its WAL. `labels`: all that verify. `all_labels`: whether those are all.
+    /// of its WAL. `labels`: all that verify. `all_labels`: whether those are all. `gaps`: every record of a gap.
     ///
     /// Errors: the store; a `.partial` of a writer that is not trusted.
     pub async fn read(
@@ -44,6 +47,7 @@ impl BranchFacts {
         size: SegmentSize,
         from: Option<SegmentNumber>,
         (labels, all_labels): (&[Label], bool),
+        gaps: &[GapRecord],
     ) -> Result<BranchFacts, RepositoryError> {
         let history = match repository.history(branch, identities).await {
             Ok(history) => Ok(history),
@@ -61,6 +65,7 @@ impl BranchFacts {
         let mut facts = BranchFacts { branch, history, listing, extents, known_end, surplus, confirmed, damaged };
         facts.find_extents(repository).await?;
         let stop = labels.iter().filter(|label| label.branch == branch).map(|label| label.stop).max();
+        let stop = stop.max(hole::known_on(gaps, branch));
         if all_labels && facts.damaged.is_empty() {
             facts.set_surplus_aside(repository, stop).await?;
         }
@@ -70,7 +75,7 @@ impl BranchFacts {
     }
 
     /// Takes the WAL beyond holes that was never confirmed (I1) out of the account, so that the WAL ends before them. `stop`:
-    /// the highest stop point of any base backup; up to there WAL was durable once.
+    /// the highest stop point of any base backup, or the end of a gap; up to there WAL was there once.
     async fn set_surplus_aside(&mut self, repository: &Repository, stop: Option<Lsn>) -> Result<(), RepositoryError> {
         let mut ends: Vec<Lsn> = self.extents.iter().rev().map(|extent| extent.end).collect();
         if ends.is_empty() {

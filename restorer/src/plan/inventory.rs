@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use walseal_common::repository::{BaseId, Label, ObjectName, Repository, RepositoryError, RepositoryIdentity};
+use walseal_common::repository::{
+    BaseId, GapRecord, Label, ObjectName, Repository, RepositoryError, RepositoryIdentity,
+};
 use walseal_common::seal::{Identity, SIGNED_PREFIX_HINT, SignedHeader};
 use walseal_common::segment::SegmentNumber;
 use walseal_common::timeline::Branch;
@@ -28,6 +30,8 @@ pub struct Inventory {
     pub bases: Vec<Label>,
     /// Those whose label does not: reported, never used.
     pub unusable: Vec<UnusableBase>,
+    /// Every record of a gap, by branch and position.
+    pub gaps: Vec<GapRecord>,
     /// Every branch that anything names.
     pub branches: BTreeMap<Branch, BranchFacts>,
 }
@@ -84,8 +88,8 @@ impl Inventory {
     /// Reads what `repository` holds: identity, labels, histories (opened with `identities`), and the names of its WAL from
     /// shortly before the oldest base backup on.
     ///
-    /// Errors: [`InventoryError::NobodyTrusted`]; no repository there; the store. A single label, history or `.partial` that
-    /// does not verify is no error but a finding.
+    /// Errors: [`InventoryError::NobodyTrusted`]; no repository there; the store. A single label, history, record of a gap or
+    /// `.partial` that does not verify is no error but a finding.
     pub async fn read(repository: &Repository, identities: &[Identity]) -> Result<Inventory, InventoryError> {
         if repository.trust().is_empty() {
             let found = claimed_writers(repository).await?;
@@ -100,16 +104,21 @@ impl Inventory {
         let from = from.map(|oldest| SegmentNumber(oldest.0.saturating_sub(BEFORE_THE_OLDEST)));
         let mut branches: BTreeSet<Branch> = repository.branches().await?.into_iter().collect();
         branches.extend(bases.iter().map(|label| label.branch));
+        // WAL before a gap was there once (I6), also where nothing behind it has arrived yet.
+        let gaps = repository.gap_records().await?;
+        branches.extend(gaps.iter().map(|record| record.branch));
+        branches.extend(gaps.iter().filter_map(|record| record.content.as_ref().ok()).map(|gap| gap.next));
         let labels = (bases.as_slice(), unusable.is_empty());
+        let records = gaps.as_slice();
         let branches = stream::iter(branches)
             .map(|branch| async move {
-                let facts = BranchFacts::read(repository, identities, branch, size, from, labels).await?;
+                let facts = BranchFacts::read(repository, identities, branch, size, from, labels, records).await?;
                 Ok::<_, InventoryError>((branch, facts))
             })
             .buffered(READS_AT_ONCE)
             .try_collect::<BTreeMap<_, _>>()
             .await?;
-        Ok(Inventory { store: repository.describe(), identity, bases, unusable, branches })
+        Ok(Inventory { store: repository.describe(), identity, bases, unusable, gaps, branches })
     }
 
     /// Goes on without objects of WAL that are of no use. Whether that makes a difference: false when none of them is known

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use walseal_common::lsn::{Lsn, LsnRange};
-use walseal_common::repository::{BaseId, BaseType, Label, ObjectName, Repository, RepositoryIdentity};
+use walseal_common::repository::{BaseId, BaseType, Gap, Label, ObjectName, Repository, RepositoryIdentity};
 use walseal_common::seal::{
     Draft, Identity, Kind, MAX_PLAINTEXT, TrustedWriter, TrustedWriters, WalSection, WriterKey,
 };
@@ -229,6 +229,22 @@ impl SampleRepository {
         let draft = Draft { kind, cluster, name, wal: None, frame_size: 1 << 20, level: 1 };
         let object = draft.sign(&self.writer, label).expect("sealable");
         self.repository.put(&object).await.expect("a folder of our own");
+    }
+
+    /// Records that WAL of `branch` was lost.
+    pub(crate) async fn put_gap(&self, branch: Branch, range: LsnRange) -> Gap {
+        let gap = Gap {
+            branch,
+            from: range.start,
+            to: range.end,
+            next: branch,
+            found: "2026-11-21T12:00:00Z".parse().expect("a time"),
+            highest_time: Some("2026-11-21T10:04:59Z".parse().expect("a time")),
+            why: "the slot was dropped".to_owned(),
+            way: Vec::new(),
+        };
+        self.repository.put_gap(&gap, &self.writer).await.expect("a folder of our own");
+        gap
     }
 
     /// Changes a byte of an object's header: the year in which it was made.

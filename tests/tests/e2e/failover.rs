@@ -117,6 +117,13 @@ fn case_11_a_failover_to_a_standby_that_had_less_keeps_what_the_old_primary_ship
     daemon.sigterm()?.success()?;
     let mut daemon = site.archiver.daemon(&["run"])?;
     daemon.says("two hosts take writes", PATIENCE)?;
+    daemon.until("the status to name the old primary", PATIENCE, || {
+        let status = site.archiver.run(&["status", "--json"])?.json()?;
+        let alert = &status["alerts"][0];
+        let host = old.sockets().to_string_lossy().into_owned();
+        let named = alert["subject"].as_str().is_some_and(|subject| subject.contains(&host));
+        Ok((alert["kind"] == "two-primaries" && named).then_some(()))
+    })?;
     site.cluster.sql("create table written_to_the_right_one (n int)")?;
     flow::wait_durable(&site.cluster, &mut daemon)?;
     let latest = restored::restore(&site, "latest", "again")?;

@@ -2,6 +2,7 @@
 
 mod choice;
 mod damage;
+mod gaps;
 mod oracle;
 mod surplus;
 mod timelines;
