@@ -218,9 +218,12 @@ impl Patroni {
 
     fn start_member(&mut self, at: usize) -> Result<()> {
         let member = &mut self.members[at];
-        let call = self.scratch.call(&self.program).arg(&member.config);
-        // Patroni looks for its servers' programs and for Python's.
-        member.patroni = Some(call.env("PYTHONUNBUFFERED", "1").spawn()?);
+        let mut call = self.scratch.call(&self.program).arg(&member.config).env("PYTHONUNBUFFERED", "1");
+        if !self.server.is_where_programs_look() {
+            // Patroni knows what a server of this major can say to libpq, and the system's may be older.
+            call = call.env("LD_LIBRARY_PATH", self.server.bin().with_file_name("lib"));
+        }
+        member.patroni = Some(call.spawn()?);
         Ok(())
     }
 

@@ -118,8 +118,8 @@ impl Healer {
             _ => piece,
         };
         let (name, bytes) = (piece.name(), piece.bytes.len());
-        let mut room = self.memory.room(piece.footprint()).await;
-        if piece.ship_unless_there(&self.repository, &self.keys, &mut room).await? == WalPut::Stored {
+        let room = self.memory.room(piece.footprint()).await;
+        if piece.ship_unless_there(&self.repository, &self.keys, &room).await? == WalPut::Stored {
             stored.objects += 1;
             stored.bytes += bytes;
             report(&name);

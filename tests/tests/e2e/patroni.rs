@@ -1,7 +1,7 @@
 //! A cluster under Patroni, followed through two switchovers and a failover without a hand.
 
 use anyhow::{Context, Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use walseal_common::lsn::Lsn;
 use walseal_tests::cluster::Cluster;
@@ -97,6 +97,7 @@ fn case_14_a_patroni_cluster_is_followed_through_two_switchovers_and_a_failover(
     let load = Workload::start(&site.cluster, 2)?;
     load.reaches(50, PATIENCE)?;
     flow::wait_durable(&site.cluster, &mut daemon)?;
+    let its_timeline = site.cluster.value("select left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)")?;
     let dead = patroni.kill_leader()?;
     let last = load.cut_off()?;
     let leader = patroni.leader()?;
@@ -128,11 +129,12 @@ fn case_14_a_patroni_cluster_is_followed_through_two_switchovers_and_a_failover(
 
     // What the dead leader had committed and the archiver had: on its own timeline, whoever lost it.
     let branches = status["branches"].as_array().context("branches")?;
-    let third =
-        branches.iter().find(|branch| branch["branch"].as_str().is_some_and(|name| name.starts_with("00000003-")));
-    let durable: Lsn = third.and_then(|branch| branch["end"].as_str()).context("an end of timeline 3")?.parse()?;
+    let its_name = |branch: &&Value| branch["branch"].as_str().is_some_and(|name| name.starts_with(&its_timeline));
+    let ended = branches.iter().find(its_name).and_then(|branch| branch["end"].as_str());
+    let durable: Lsn = ended.context("an end of the dead leader's timeline")?.parse()?;
     ensure!(last.iter().filter(|commit| commit.after <= durable).count() >= 50, "these were durable before the kill");
-    let lost = restored::restore_with(&site, "latest", "lost", &["--timeline", "3"])?;
+    let number = u32::from_str_radix(&its_timeline, 16)?.to_string();
+    let lost = restored::restore_with(&site, "latest", "lost", &["--timeline", &number])?;
     restored::holds_all_until(&lost, &last, durable)?;
     drop(lost);
 
