@@ -17,6 +17,7 @@ use crate::aftermath::{self, TakesBase};
 use crate::archive::{Archive, ArchiveError};
 use crate::base_backup::{self, TakeError};
 use crate::drain::{self, DrainError};
+use crate::frontier_recorder;
 use crate::heartbeat;
 use crate::hook::{Archivist, PushError};
 use crate::index::{Index, MemoryIndex, SledIndex};
@@ -118,6 +119,12 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
         let (conninfo, name) = (desk.conninfo.clone(), streamer.application_name.clone());
         tokio::spawn(heartbeat::beat(conninfo, name, interval.value, desk.progress.clone()))
     });
+    let recording = tokio::spawn(frontier_recorder::run(
+        desk.repository.clone(),
+        desk.keys.clone(),
+        archive.config.wal.frontier_interval.value,
+        desk.progress.clone(),
+    ));
     let mending = aftermath::mend(desk.repository.clone(), desk.identity.clone(), desk.progress.clone(), desk);
     let mending = tokio::spawn(mending);
     let (stop, stopped) = watch::channel(false);
@@ -126,6 +133,7 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
     let outcome = supervise(streaming, serving, &stop).await;
     // A backup without a label does not exist (I7).
     mending.abort();
+    recording.abort();
     beating.inspect(tokio::task::JoinHandle::abort);
     // The next daemon finds a clean place; one that was killed leaves the socket, and the next removes it.
     if let Err(error) = std::fs::remove_file(&socket) {

@@ -14,6 +14,7 @@
 //! | [`base`] | base backups; [`base_backup`] brings one together with the stream |
 //! | [`admission`] | what lets the archiver's role into the server |
 //! | [`aftermath`] | the base backup that follows a gap by itself |
+//! | [`frontier_recorder`] | the frontier, written down now and then, signed |
 //! | [`heartbeat`] | a commit now and then on an idle cluster |
 //! | [`primary`] | which of several hosts is the primary |
 //! | [`alone`], [`drain`] | a stream for one verb; everything that the server has, durable |
@@ -34,6 +35,7 @@ pub mod cmd;
 pub mod daemon;
 pub mod doctor;
 pub mod drain;
+pub mod frontier_recorder;
 pub mod heartbeat;
 pub mod hook;
 pub mod index;

@@ -233,6 +233,7 @@ impl Streamer {
         let key = self.keys.writer.compare().id();
         let point = resume::start_point(&self.repository, key, &server, slot, self.index.as_ref(), past).await?;
         let mut point = point.comparing(lost);
+        self.miss_recorded(&point).await?;
         // Where nothing was stored yet, a stream begins with the segment that the slot keeps.
         let short = |confirmed: &Lsn| {
             let begin = if point.durable.is_some() { *confirmed } else { server.segment_size.align_down(*confirmed) };
@@ -255,6 +256,21 @@ impl Streamer {
             }
         }
         Ok(Beginning { server, slot, point })
+    }
+
+    /// A witness inside the bucket, and one that a new primary's slot is not: what was written down as durable once.
+    async fn miss_recorded(&self, point: &StartPoint) -> Result<(), StreamError> {
+        if let Some((recorded, name)) = self.repository.recorded_frontier(point.branch).await?
+            && recorded > point.frontier
+        {
+            tracing::error!(
+                %recorded, frontier = %point.frontier, branch = %point.branch,
+                "{name} says that WAL was durable up to {recorded}, and the repository holds it up to {} only: objects were removed. \
+                 It is streamed again as far as the server still has it",
+                point.frontier
+            );
+        }
+        Ok(())
     }
 
     /// WAL between the repository's end and what the server still has is lost: recorded before anything behind it is

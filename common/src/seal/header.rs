@@ -30,11 +30,15 @@ pub enum Kind {
     Data,
     /// WAL that is missing.
     Gap,
+    /// Up to where WAL was durable at some time.
+    Frontier,
+    /// An index page of segments.
+    Catalog,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 9] = [
+    pub const ALL: [Kind; 11] = [
         Kind::Identity,
         Kind::Wal,
         Kind::Partial,
@@ -44,6 +48,8 @@ impl Kind {
         Kind::Manifest,
         Kind::Data,
         Kind::Gap,
+        Kind::Frontier,
+        Kind::Catalog,
     ];
 
     /// The word in the header.
@@ -58,7 +64,14 @@ impl Kind {
             Kind::Manifest => "manifest",
             Kind::Data => "data",
             Kind::Gap => "gap",
+            Kind::Frontier => "frontier",
+            Kind::Catalog => "catalog",
         }
+    }
+
+    /// Whether it has frames. What has none is read by everyone.
+    pub const fn is_sealed(self) -> bool {
+        !matches!(self, Kind::Label | Kind::Gap | Kind::Frontier | Kind::Catalog)
     }
 
     /// Whether its header says which WAL it holds.
@@ -114,8 +127,7 @@ impl Header {
             .into_iter()
             .find(|kind| kind.word() == raw.kind)
             .ok_or_else(|| SealError::UnknownKind(raw.kind.chars().take(40).collect()))?;
-        let must_be_sealed = !matches!(kind, Kind::Label | Kind::Gap);
-        if must_be_sealed && raw.sealed.is_none() {
+        if kind.is_sealed() && raw.sealed.is_none() {
             return Err(SealError::Header(format!("a {} without \"sealed\"", kind.word())));
         }
         if kind.is_wal() != raw.wal.is_some() {

@@ -33,7 +33,8 @@ impl Planner<'_> {
             Target::Latest => None,
             _ => reader.first_transaction(after, |_| true, |hint| hint.count == 0).await?,
         };
-        let steps = steps(path, base.branch, base.start, end);
+        let proven = first_after.map_or(end, |first| first.end.max(stop));
+        let steps = steps(path, base.branch, base.start, proven);
         let segments = (last.0 + 1).saturating_sub(first.0);
         let objects = base.objects.iter().chain(&base.manifest);
         let cost = Cost {

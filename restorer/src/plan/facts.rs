@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use walseal_common::lsn::{Lsn, LsnRange};
-use walseal_common::repository::{Beyond, Label, ObjectName, Repository, RepositoryError, Surplus, WalListing};
+use walseal_common::repository::{
+    Beyond, CatalogPage, Label, ObjectName, Repository, RepositoryError, Surplus, WalListing,
+};
 use walseal_common::seal::Identity;
 use walseal_common::segment::{SegmentNumber, SegmentSize};
 use walseal_common::timeline::{Branch, TimelineHistory};
@@ -19,6 +21,8 @@ pub struct BranchFacts {
     pub history: Result<TimelineHistory, String>,
     /// Its WAL, by name, without what turned out to be of no use.
     pub listing: WalListing,
+    /// First segments of its catalog pages, by name.
+    pub pages: BTreeSet<SegmentNumber>,
     /// Ranges of WAL without a hole, in order, by name (and by the headers of `.partial` objects).
     pub extents: Vec<LsnRange>,
     /// The highest position on this branch that anything speaks of: objects by name, stop points of base backups.
@@ -33,8 +37,9 @@ pub struct BranchFacts {
 }
 
 impl BranchFacts {
-    /// Reads what `repository` holds of `branch` from segment `from` on: the history (opened with `identities`), and the names
-    /// of its WAL. `labels`: all that verify. `all_labels`: whether those are all.
+    /// Reads what `repository` holds of `branch` in the segments of `ranges`: the history (opened with `identities`), and the names
+    /// of its WAL. `labels`: all that verify. `all_labels`: whether those are all. `recorded`: up to where a writer said that WAL
+    /// was durable, and the object in which it did.
     ///
     /// Errors: the store; a `.partial` of a writer that is not trusted.
     pub async fn read(
@@ -42,8 +47,9 @@ impl BranchFacts {
         identities: &[Identity],
         branch: Branch,
         size: SegmentSize,
-        from: Option<SegmentNumber>,
+        ranges: &[(SegmentNumber, SegmentNumber)],
         (labels, all_labels): (&[Label], bool),
+        recorded: Option<(Lsn, ObjectName)>,
     ) -> Result<BranchFacts, RepositoryError> {
         let history = match repository.history(branch, identities).await {
             Ok(history) => Ok(history),
@@ -54,24 +60,39 @@ impl BranchFacts {
                 None => return Err(error),
             },
         };
-        let listing = repository.wal_listing(branch, size, from).await?;
+        let listing = repository.wal_listing_of(branch, size, ranges).await?;
         let (extents, damaged) = (Vec::new(), Vec::new());
         let (surplus, confirmed) = (None, None);
         let known_end = Lsn::INVALID;
-        let mut facts = BranchFacts { branch, history, listing, extents, known_end, surplus, confirmed, damaged };
+        let pages = repository.catalog_pages(branch, size, ranges.first().map(|(first, _)| *first)).await?;
+        // A page beyond all that is there tells that more was.
+        let recorded = match pages.last() {
+            Some(last) if Some(CatalogPage::last_of(*last).end(size)) > listing.highest() => {
+                recorded.max(repository.cataloged(branch, *last, size).await?)
+            }
+            _ => recorded,
+        };
+        let pages = pages.into_iter().collect();
+        let mut facts =
+            BranchFacts { branch, history, listing, pages, extents, known_end, surplus, confirmed, damaged };
         facts.find_extents(repository).await?;
         let stop = labels.iter().filter(|label| label.branch == branch).map(|label| label.stop).max();
         if all_labels && facts.damaged.is_empty() {
-            facts.set_surplus_aside(repository, stop).await?;
+            facts.set_surplus_aside(repository, stop, recorded.as_ref()).await?;
         }
-        let stop = stop.unwrap_or(Lsn::INVALID);
-        facts.known_end = facts.known_end.max(facts.listing.highest().unwrap_or(Lsn::INVALID)).max(stop);
+        let told = stop.into_iter().chain(recorded.map(|(lsn, _)| lsn)).max().unwrap_or(Lsn::INVALID);
+        facts.known_end = facts.known_end.max(facts.listing.highest().unwrap_or(Lsn::INVALID)).max(told);
         Ok(facts)
     }
 
     /// Takes the WAL beyond holes that was never confirmed (I1) out of the account, so that the WAL ends before them. `stop`:
-    /// the highest stop point of any base backup; up to there WAL was durable once.
-    async fn set_surplus_aside(&mut self, repository: &Repository, stop: Option<Lsn>) -> Result<(), RepositoryError> {
+    /// the highest stop point of any base backup; up to there, and up to what was `recorded`, WAL was durable once.
+    async fn set_surplus_aside(
+        &mut self,
+        repository: &Repository,
+        stop: Option<Lsn>,
+        recorded: Option<&(Lsn, ObjectName)>,
+    ) -> Result<(), RepositoryError> {
         let mut ends: Vec<Lsn> = self.extents.iter().rev().map(|extent| extent.end).collect();
         if ends.is_empty() {
             // Nothing of its own: the branch ends where it began.
@@ -82,6 +103,11 @@ impl BranchFacts {
         let mut proven = None;
         for end in ends {
             if stop.is_some_and(|stop| stop > end) {
+                break;
+            }
+            if let Some((recorded, name)) = recorded.filter(|(recorded, _)| *recorded > end) {
+                let why = || (end, format!("{name} says that WAL was durable up to {recorded}"));
+                self.confirmed = proven.is_none().then(why);
                 break;
             }
             match repository.beyond(&self.listing, end).await? {

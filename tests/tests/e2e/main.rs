@@ -7,6 +7,7 @@ mod failover;
 mod fetch;
 mod first_restore;
 mod flow;
+mod frontier;
 mod gap;
 mod heartbeat;
 mod hook;
