@@ -16,6 +16,7 @@ use walseal_common::terminal::units;
 use crate::aftermath::{self, TakesBase};
 use crate::archive::{Archive, ArchiveError};
 use crate::base_backup::{self, TakeError};
+use crate::cataloguer;
 use crate::drain::{self, DrainError};
 use crate::frontier_recorder;
 use crate::heartbeat;
@@ -125,6 +126,12 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
         archive.config.wal.frontier_interval.value,
         desk.progress.clone(),
     ));
+    let cataloguing = tokio::spawn(cataloguer::run(
+        desk.repository.clone(),
+        desk.identity.segment_size,
+        desk.keys.writer.clone(),
+        desk.progress.clone(),
+    ));
     let mending = aftermath::mend(desk.repository.clone(), desk.identity.clone(), desk.progress.clone(), desk);
     let mending = tokio::spawn(mending);
     let (stop, stopped) = watch::channel(false);
@@ -134,6 +141,7 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
     // A backup without a label does not exist (I7).
     mending.abort();
     recording.abort();
+    cataloguing.abort();
     beating.inspect(tokio::task::JoinHandle::abort);
     // The next daemon finds a clean place; one that was killed leaves the socket, and the next removes it.
     if let Err(error) = std::fs::remove_file(&socket) {

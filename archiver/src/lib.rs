@@ -14,6 +14,7 @@
 //! | [`base`] | base backups; [`base_backup`] brings one together with the stream |
 //! | [`admission`] | what lets the archiver's role into the server |
 //! | [`aftermath`] | the base backup that follows a gap by itself |
+//! | [`cataloguer`] | pages that say what 256 segments hold |
 //! | [`frontier_recorder`] | the frontier, written down now and then, signed |
 //! | [`heartbeat`] | a commit now and then on an idle cluster |
 //! | [`primary`] | which of several hosts is the primary |
@@ -30,6 +31,7 @@ pub mod archive;
 pub mod base;
 pub mod base_backup;
 pub mod card;
+pub mod cataloguer;
 pub mod chunks;
 pub mod cmd;
 pub mod daemon;
