@@ -1,5 +1,6 @@
 """Tests of reading single objects, keys and names. Run as rescue_test.py says."""
 
+import dataclasses
 import os
 import re
 import sys
@@ -74,6 +75,7 @@ class Names(unittest.TestCase):
             (f"base/{BASE}/label", "label"),
             (f"base/{BASE}/manifest/00000000", "manifest"),
             (f"base/{BASE}/data/00000000", "data"),
+            ("ledger/walsealw1qqqq/00112233aabbccdd/00000017", "ledger"),
             (f"conflict/wal/{branch}/{segment}/abc", "wal"),
         ):
             self.assertEqual(parse_name(text).kind, kind)
@@ -270,6 +272,14 @@ class Vectors(unittest.TestCase):
         self.assertEqual(
             self.read("label.object", names["label.object"])[0].body, {"id": "20261121T023000Z-0000002a", "type": "full"}
         )
+        entry = self.read("ledger.object", names["ledger.object"])[0].body
+        self.assertEqual((entry["act"], entry["sequence"], entry["heads"]), ("daemon-started", 0, []))
+
+    def test_an_entry_of_the_ledger_in_another_folder_is_refused(self):
+        name = dict(self.objects())["ledger.object"]
+        other = dataclasses.replace(parse_name(name), writer="walsealw1other")
+        with self.assertRaisesRegex(Damaged, "in another writer's folder"):
+            SealedObject(self.FOLDER / "ledger.object", name=other, cluster=self.CLUSTER, writers=self.writers)
 
     def test_the_digests_of_the_tail_are_those_of_its_segment(self):
         found, frames = self.read("tail.object", dict(self.objects())["tail.object"])

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 use walseal_common::repository::{Gap, Label, Repository, RepositoryError, RepositoryIdentity};
+use walseal_common::telemetry::{AlertKind, Alerts, Severity};
+use walseal_common::terminal::units;
 
 use crate::base_backup::TakeError;
 use crate::stream::ProgressWatch;
@@ -20,6 +22,19 @@ pub trait TakesBase: Send + Sync + 'static {
 
 /// First and longest pause after an attempt that failed.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
+
+/// Raises the alert of a gap; it stands until a base backup lies behind it, or it was filled ([`mend`]).
+pub fn alert(alerts: &Alerts, gap: &Gap) {
+    let text = format!(
+        "gap: this WAL is not in the repository and no longer on the server: {} to {} on branch {}, {}; no restore can cross it, \
+         and a new base backup is taken. Where a standby or an archive still has it, it can be filled",
+        gap.from,
+        gap.to,
+        gap.branch,
+        units::distance(gap.from, gap.to),
+    );
+    alerts.raise(AlertKind::Gap, format!("{} {}", gap.branch, gap.from), Severity::Critical, text);
+}
 
 /// The last gap that nobody filled and behind which no base backup was begun: what followed it cannot be restored yet.
 ///
@@ -50,8 +65,16 @@ pub async fn mend(
     identity: RepositoryIdentity,
     mut progress: ProgressWatch,
     taker: Arc<dyn TakesBase>,
+    alerts: Alerts,
 ) {
     let mut pause = PAUSES.0;
+    let now = progress.clone();
+    // A gap that was found meanwhile has its own alert, and its own turn.
+    let over = |known| {
+        if now.now().gaps == known {
+            alerts.clear_all_but(AlertKind::Gap, &[], "a base backup lies behind it now, or it was filled");
+        }
+    };
     loop {
         // Its WAL can only become durable while a stream runs.
         if progress.connected().await.is_err() {
@@ -59,13 +82,17 @@ pub async fn mend(
         }
         let known = progress.now().gaps;
         let failed = match unmended(&repository, &identity).await {
-            Ok(None) => None,
+            Ok(None) => {
+                over(known);
+                None
+            }
             Ok(Some(gap)) => {
+                alert(&alerts, &gap);
                 tracing::warn!(
                     from = %gap.from, to = %gap.to, branch = %gap.branch,
                     "no base backup was taken since this gap, and what follows it cannot be restored without: taking one now"
                 );
-                taker.take_base().await.err().map(|error| error.to_string())
+                taker.take_base().await.map(|_| over(known)).err().map(|error| error.to_string())
             }
             Err(error) => Some(error.to_string()),
         };

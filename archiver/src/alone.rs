@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use walseal_common::postgres::Conninfo;
-use walseal_common::repository::{Repository, RepositoryIdentity};
+use walseal_common::repository::{Ledger, Repository, RepositoryIdentity};
 
-use crate::archive::Archive;
+use crate::archive::{Archive, LAST_ENTRIES};
 use crate::daemon;
 use crate::index::MemoryIndex;
 use crate::stream::{ProgressWatch, Streamer};
@@ -28,6 +28,8 @@ pub struct Alone {
     pub identity: RepositoryIdentity,
     /// Follows the stream.
     pub progress: ProgressWatch,
+    /// Where it is recorded.
+    pub ledger: Ledger,
 }
 
 /// Streams on the cluster's slot while `work` goes on. The stream is connected when that begins, so that the slot holds WAL
@@ -38,8 +40,23 @@ pub async fn while_streaming<T, F>(archive: &Archive, work: impl FnOnce(Alone) -
 where
     F: Future<Output = Result<T, AloneError>>,
 {
-    let conninfo = archive.config.open_conninfo()?;
+    while_streaming_from(archive, archive.config.open_conninfo()?, work).await
+}
+
+/// As [`while_streaming`], from the server that `conninfo` leads to.
+///
+/// Errors: as there.
+pub async fn while_streaming_from<T, F>(
+    archive: &Archive,
+    conninfo: Conninfo,
+    work: impl FnOnce(Alone) -> F,
+) -> Result<T, AloneError>
+where
+    F: Future<Output = Result<T, AloneError>>,
+{
     let (repository, identity) = archive.repository(&conninfo).await?;
+    let ledger = archive.ledger(&repository);
+    let recorded = ledger.clone();
     let streamer = Streamer::new(
         conninfo.clone(),
         archive.config.need_slot()?,
@@ -48,7 +65,8 @@ where
         archive.keys.clone(),
         Arc::new(MemoryIndex::default()),
         daemon::timing(archive),
-    );
+    )
+    .recording(ledger.clone());
     let mut progress = streamer.progress();
     let (stop, stopped) = watch::channel(false);
     let mut streaming = tokio::spawn(async move { streamer.run(stopped).await });
@@ -59,18 +77,26 @@ where
             }
             progress.changed().await?;
         }
-        work(Alone { conninfo, repository, identity, progress }).await
+        work(Alone { conninfo, repository, identity, progress, ledger }).await
     };
     let result = tokio::select! {
-        result = working => result?,
+        result = working => result,
         ended = &mut streaming => {
-            ended??;
-            return Err("the WAL stream ended while it was needed".into());
+            let early = match ended {
+                Ok(Ok(_)) => "the WAL stream ended while it was needed".into(),
+                Ok(Err(error)) => error.into(),
+                Err(error) => error.into(),
+            };
+            recorded.finish(LAST_ENTRIES).await;
+            return Err(early);
         }
     };
     stop.send_replace(true);
-    if tokio::time::timeout(END, streaming).await.is_err() {
+    if result.is_err() {
+        streaming.abort();
+    } else if tokio::time::timeout(END, streaming).await.is_err() {
         tracing::warn!("the WAL stream did not end in time; the slot keeps what it had not shipped");
     }
-    Ok(result)
+    recorded.finish(LAST_ENTRIES).await;
+    result
 }

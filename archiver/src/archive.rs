@@ -1,10 +1,11 @@
 //! What the configuration names for an archiver, opened once: store, keys, trusted writers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use walseal_common::config::{Config, OpenError, StoreUse};
 use walseal_common::postgres::{Conninfo, PostgresError};
-use walseal_common::repository::{Repository, RepositoryError, RepositoryIdentity};
+use walseal_common::repository::{Ledger, LedgerSigner, Repository, RepositoryError, RepositoryIdentity};
 use walseal_common::seal::TrustedWriters;
 use walseal_common::store::{ObjectStore, RetryPolicy};
 use walseal_common::timeline::SystemIdentifier;
@@ -25,6 +26,9 @@ pub struct Archive {
     pub trust: TrustedWriters,
     retry: RetryPolicy,
 }
+
+/// How long the end of a process may wait for its last entries of the ledger.
+pub const LAST_ENTRIES: Duration = Duration::from_secs(5);
 
 /// No repository could be chosen.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +109,16 @@ impl Archive {
             }
         };
         self.with_capabilities(Repository::new(self.store.clone(), cluster, self.trust.clone())).await
+    }
+
+    /// The ledger of this process in `repository`.
+    pub fn ledger(&self, repository: &Repository) -> Ledger {
+        let signer = LedgerSigner {
+            writer: self.keys.writer.clone(),
+            actor: self.config.actor(),
+            program: concat!("walseal-archiver ", env!("CARGO_PKG_VERSION")).to_owned(),
+        };
+        Ledger::start(repository, signer)
     }
 
     /// What `repository` is, and the repository as its store must be used: where that was seen to overwrite, every put

@@ -1,8 +1,10 @@
 //! Taking a base backup while the WAL streams: the two halves of a restore, brought together.
 
+use std::time::Instant;
+
 use walseal_common::lsn::LsnRange;
 use walseal_common::postgres::{Conninfo, PostgresError};
-use walseal_common::repository::{Label, Repository, RepositoryIdentity};
+use walseal_common::repository::{Act, BaseId, FailureClass, Label, Ledger, Repository, RepositoryIdentity};
 use walseal_common::terminal::units;
 use walseal_common::timeline::Branch;
 
@@ -31,7 +33,22 @@ pub enum TakeError {
     Internal(String),
 }
 
-/// Takes a full base backup and returns its label, which is durable. `progress` follows the stream that brings the WAL.
+impl TakeError {
+    /// What failed, for the ledger.
+    fn class(&self) -> FailureClass {
+        match self {
+            TakeError::Base(BaseError::Server(_)) | TakeError::Postgres(_) | TakeError::Stream(_) => {
+                FailureClass::Server
+            }
+            TakeError::Base(BaseError::Repository(_)) => FailureClass::Repository,
+            TakeError::Base(BaseError::Wal { .. }) => FailureClass::Wal,
+            TakeError::Base(_) | TakeError::Busy | TakeError::Internal(_) => FailureClass::Other,
+        }
+    }
+}
+
+/// Takes a full base backup and returns its label, which is durable. `progress` follows the stream that brings the WAL. Its
+/// beginning and its end go to the ledger.
 ///
 /// Errors: as [`base::run`]; the server is not the repository's cluster.
 pub async fn take(
@@ -40,6 +57,37 @@ pub async fn take(
     identity: &RepositoryIdentity,
     keys: &ArchiveKeys,
     progress: ProgressWatch,
+    ledger: &Ledger,
+    report: impl FnMut(String, Option<u64>, Option<u64>) + Send,
+) -> Result<Label, TakeError> {
+    let begun = Instant::now();
+    let mut id = None;
+    let taken = take_with(conninfo, repository, identity, keys, progress, ledger, &mut id, report).await;
+    match &taken {
+        Ok(label) => ledger.record(Act::BaseFinished {
+            id: label.id.clone(),
+            branch: label.branch,
+            start: label.start,
+            stop: label.stop,
+            cluster_size: label.cluster_size,
+            stored_size: label.stored_size,
+            suspect: label.suspect,
+            seconds: begun.elapsed().as_secs_f64(),
+        }),
+        Err(error) => ledger.record(Act::BaseFailed { id, class: error.class() }),
+    }
+    taken
+}
+
+#[allow(clippy::too_many_arguments, reason = "those of `take`, and what it hears of")]
+async fn take_with(
+    conninfo: &Conninfo,
+    repository: &Repository,
+    identity: &RepositoryIdentity,
+    keys: &ArchiveKeys,
+    progress: ProgressWatch,
+    ledger: &Ledger,
+    begun: &mut Option<BaseId>,
     mut report: impl FnMut(String, Option<u64>, Option<u64>) + Send,
 ) -> Result<Label, TakeError> {
     let mut client = primary::connect(conninfo, "walseal base backup").await?;
@@ -47,6 +95,10 @@ pub async fn take(
     let options = BackupOptions::by_hand(keys.clone());
     let wal = StreamedWal { repository: repository.clone(), identity: identity.clone(), progress };
     let mut tell = move |stage: Stage| {
+        if let Stage::Checkpoint { id } = &stage {
+            *begun = Some(id.clone());
+            ledger.record(Act::BaseStarted { id: id.clone() });
+        }
         let (text, done, total) = words(&stage);
         report(text, done, total);
     };

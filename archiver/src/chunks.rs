@@ -1,8 +1,28 @@
 //! Bytes in several places, so that nothing large is moved while it grows, and each place is freed by itself.
 
 use std::collections::VecDeque;
+use std::sync::LazyLock;
 
 use bytes::{Bytes, BytesMut};
+use walseal_common::buffer::{Spare, Spares};
+
+/// Bytes in one place of memory: a frame of WAL, so that sealing copies nothing and frees as it goes.
+pub const CHUNK: usize = 1 << 20;
+
+/// As many as are freed before they are filled again while a burst is sealed.
+static SPARES: LazyLock<Spares> = LazyLock::new(|| Spares::new(CHUNK, 8));
+
+/// An empty place for [`CHUNK`] bytes.
+pub fn place() -> Spare {
+    SPARES.take()
+}
+
+/// A copy, at most [`CHUNK`] bytes.
+pub fn copy(bytes: &[u8]) -> Bytes {
+    let mut place = place();
+    place.extend(bytes);
+    place.freeze()
+}
 
 /// Bytes that follow one another. Cheap to clone and to slice: the places are shared.
 #[derive(Clone, Debug, Default)]

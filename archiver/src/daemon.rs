@@ -4,17 +4,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, watch};
-use walseal_common::config::OpenError;
+use walseal_common::config::{Config, OpenError};
 use walseal_common::lsn::Lsn;
 use walseal_common::postgres::Conninfo;
 use walseal_common::postgres::conninfo::system_user;
-use walseal_common::repository::{Label, Repository, RepositoryIdentity};
+use walseal_common::repository::{Act, Label, Ledger, Repository, RepositoryError, RepositoryIdentity};
+use walseal_common::telemetry::{AlertCommand, AlertKind, Alerts, OpenAlert, Outlet, Severity};
 use walseal_common::terminal::units;
 
 use crate::aftermath::{self, TakesBase};
-use crate::archive::{Archive, ArchiveError};
+use crate::archive::{Archive, ArchiveError, LAST_ENTRIES};
 use crate::base_backup::{self, TakeError};
 use crate::cataloguer;
 use crate::drain::{self, DrainError};
@@ -24,8 +26,10 @@ use crate::hook::{Archivist, PushError};
 use crate::index::{Index, MemoryIndex, SledIndex};
 use crate::keys::ArchiveKeys;
 use crate::lock::{LockError, StateLock};
+use crate::lookout::Lookout;
+use crate::shipment::ShipError;
 use crate::socket::{self, Answers, Reporter, Request, SocketError};
-use crate::stream::{ProgressWatch, SessionEnd, StreamError, Streamer, Timing};
+use crate::stream::{Progress, ProgressWatch, SessionEnd, StreamError, Streamer, Timing};
 
 /// The daemon could not start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -92,15 +96,21 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
     // Before the index and the socket are touched, and before the store, which may keep this waiting.
     let _alone = StateLock::take(&state_dir)?;
     let (repository, identity) = archive.repository(&conninfo).await?;
+    let command = alert_command(&config)?;
+    let ledger = archive.ledger(&repository);
+    let told = command.iter().map(|command| command.clone() as Arc<dyn Outlet>);
+    let alerts = Alerts::to(told.chain([Arc::new(ledger.clone()) as Arc<dyn Outlet>]).collect());
     let streamer = Streamer::new(
         conninfo.clone(),
-        slot,
+        slot.clone(),
         repository.clone(),
         identity.clone(),
         archive.keys.clone(),
         index(&state_dir, &repository),
         timing(&archive),
-    );
+    )
+    .alerting(alerts.clone())
+    .recording(ledger.clone());
     let archivist =
         Archivist::new(repository.clone(), identity.clone(), archive.keys.clone(), Some(streamer.progress()))
             .sharing(streamer.memory.clone());
@@ -113,6 +123,8 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
         backup: Mutex::new(()),
         archivist: Arc::new(archivist),
         ahead: Arc::default(),
+        alerts: alerts.clone(),
+        ledger: ledger.clone(),
     });
     let socket = socket::path(&state_dir);
     let serving = tokio::spawn(socket::serve(&socket, desk.clone()).await?);
@@ -132,8 +144,22 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
         desk.keys.writer.clone(),
         desk.progress.clone(),
     ));
-    let mending = aftermath::mend(desk.repository.clone(), desk.identity.clone(), desk.progress.clone(), desk);
+    ledger.record(Act::DaemonStarted {});
+    let last = desk.progress.clone();
+    let looking = Lookout::new(
+        &config,
+        alerts.clone(),
+        desk.progress.clone(),
+        desk.repository.clone(),
+        desk.conninfo.clone(),
+        slot,
+    );
+    let looking = tokio::spawn(looking.keep());
+    let mending =
+        aftermath::mend(desk.repository.clone(), desk.identity.clone(), desk.progress.clone(), desk, alerts.clone());
     let mending = tokio::spawn(mending);
+    let remind_after = config.alerts.remind_after.value;
+    let reminding = tokio::spawn(async move { alerts.remind(remind_after).await });
     let (stop, stopped) = watch::channel(false);
     let streaming = tokio::spawn(async move { streamer.run(stopped).await });
     notify(&[sd_notify::NotifyState::Ready]);
@@ -143,11 +169,42 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
     recording.abort();
     cataloguing.abort();
     beating.inspect(tokio::task::JoinHandle::abort);
+    looking.abort();
+    reminding.abort();
+    ledger.record(ended(&outcome, &last));
+    // Who asked twice waits for nothing.
+    let patience = |limit| if matches!(outcome, Err(DaemonError::Aborted)) { Duration::ZERO } else { limit };
+    let alerts_told = async {
+        if let Some(command) = &command {
+            command.finish(patience(LAST_ALERTS)).await;
+        }
+    };
+    tokio::join!(alerts_told, ledger.finish(patience(LAST_ENTRIES)));
     // The next daemon finds a clean place; one that was killed leaves the socket, and the next removes it.
     if let Err(error) = std::fs::remove_file(&socket) {
         tracing::debug!(%error, "the socket was gone already");
     }
     outcome
+}
+
+/// How it ended, for the ledger.
+fn ended(outcome: &Result<SessionEnd, DaemonError>, last: &ProgressWatch) -> Act {
+    let bytes_left = match outcome {
+        Ok(SessionEnd::AskedWithRest(rest)) => *rest,
+        Ok(_) => 0,
+        Err(_) => last.now().not_durable(),
+    };
+    Act::DaemonStopped { bytes_left, asked: outcome.is_ok() || matches!(outcome, Err(DaemonError::Aborted)) }
+}
+
+/// How long the end of the daemon may wait for alerts to be told.
+const LAST_ALERTS: Duration = Duration::from_secs(5);
+
+/// The command that hears of alerts, where there is one.
+fn alert_command(config: &Config) -> Result<Option<Arc<AlertCommand>>, DaemonError> {
+    let Some(command) = &config.alerts.command else { return Ok(None) };
+    let name = config.need_name().map_err(OpenError::from)?.value.clone();
+    Ok(Some(AlertCommand::start(command.value.clone(), name, config.alerts.command_limit.value)))
 }
 
 /// The index in the state folder; one in memory where none can be made, which costs reads and nothing else (I8).
@@ -220,13 +277,29 @@ struct Desk {
     archivist: Arc<Archivist>,
     /// Held while somebody looks ahead: one is enough.
     ahead: Arc<Mutex<()>>,
+    alerts: Alerts,
+    ledger: Ledger,
+}
+
+/// What the daemon says of itself.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Told {
+    /// Where the stream is.
+    #[serde(flatten)]
+    pub progress: Progress,
+    /// What stands.
+    #[serde(default)]
+    pub alerts: Vec<OpenAlert>,
 }
 
 #[async_trait::async_trait]
 impl Answers for Desk {
     async fn answer(&self, request: Request, reporter: Reporter) -> Result<serde_json::Value, String> {
         match request {
-            Request::Status => serde_json::to_value(self.progress.now()).map_err(|error| error.to_string()),
+            Request::Status => {
+                let told = Told { progress: self.progress.now(), alerts: self.alerts.standing() };
+                serde_json::to_value(told).map_err(|error| error.to_string())
+            }
             Request::Backup => self.backup(&reporter).await.map_err(|error| error.to_string()),
             Request::Drain => self.drain(&reporter).await.map_err(|error| error.to_string()),
             Request::AwaitDurable { lsn, limit_ms } => {
@@ -247,9 +320,29 @@ impl Desk {
                 drop(alone);
             });
         }
-        let outcome = self.archivist.push(path).await?;
+        let pushed = self.archivist.push(path).await;
+        self.alert_of_conflict(path, pushed.as_ref().err());
+        let outcome = pushed?;
         tracing::debug!(?outcome, path = %path.display(), "pushed");
         serde_json::to_value(outcome).map_err(|error| PushError::Task(error.to_string()))
+    }
+
+    /// A file of which the repository holds other bytes is an alert until it is taken; PostgreSQL asks again and again.
+    fn alert_of_conflict(&self, path: &std::path::Path, error: Option<&PushError>) {
+        let subject = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        match error {
+            None => {
+                self.alerts.clear(AlertKind::Conflict, &subject, "the file was taken now");
+            }
+            Some(PushError::Ship(ShipError::Repository(error @ RepositoryError::Conflict { name, writer }))) => {
+                let text = format!("the server's archive_command pushed {subject}: {error}");
+                if self.alerts.raise(AlertKind::Conflict, subject, Severity::Critical, text) {
+                    let (name, writer) = (Some(name.clone()), writer.clone());
+                    self.ledger.record(Act::Conflict { branch: None, name, writer });
+                }
+            }
+            Some(_) => {}
+        }
     }
 
     /// The error says why it takes so long, as far as that is known.
@@ -289,6 +382,7 @@ impl Desk {
             &self.identity,
             &self.keys,
             self.progress.clone(),
+            &self.ledger,
             report,
         )
         .await?;

@@ -17,6 +17,7 @@
 //! | [`cataloguer`] | pages that say what 256 segments hold |
 //! | [`frontier_recorder`] | the frontier, written down now and then, signed |
 //! | [`heartbeat`] | a commit now and then on an idle cluster |
+//! | [`lookout`] | what is looked at at intervals, and becomes an alert |
 //! | [`primary`] | which of several hosts is the primary |
 //! | [`alone`], [`drain`] | a stream for one verb; everything that the server has, durable |
 //! | [`card`] | the recovery card |
@@ -43,6 +44,7 @@ pub mod hook;
 pub mod index;
 pub mod keys;
 pub mod lock;
+pub mod lookout;
 pub mod memory;
 pub mod primary;
 pub mod shipment;

@@ -1,7 +1,7 @@
 //! Memory that is set aside before it is used, so that neither the database's size, nor a backlog, nor an outage decides how
 //! much there is (I11).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -18,9 +18,9 @@ pub struct Memory {
     most: u32,
 }
 
-/// Memory that was set aside, given back when this is dropped.
-#[derive(Debug)]
-pub struct Room(Option<OwnedSemaphorePermit>);
+/// Memory that was set aside, given back when the last clone of this is dropped.
+#[derive(Clone, Debug)]
+pub struct Room(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
 
 impl Memory {
     /// A bound of so many bytes, rounded up to whole KiB.
@@ -33,22 +33,23 @@ impl Memory {
     pub async fn room(&self, bytes: u64) -> Room {
         let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.most);
         // Only a closed semaphore gives an error, and nobody closes this one.
-        Room(self.units.clone().acquire_many_owned(units).await.ok())
+        Room(Arc::new(Mutex::new(self.units.clone().acquire_many_owned(units).await.ok())))
     }
 }
 
 impl Room {
     /// For what is bounded elsewhere.
     pub fn elsewhere() -> Room {
-        Room(None)
+        Room(Arc::default())
     }
 
     /// Gives back what is more than so many bytes.
-    pub fn shrink_to(&mut self, bytes: u64) {
-        let Some(permit) = &mut self.0 else { return };
-        let held = permit.num_permits();
-        let needed = usize::try_from(bytes.div_ceil(UNIT)).unwrap_or(usize::MAX).min(held);
-        drop(permit.split(held - needed));
+    pub fn shrink_to(&self, bytes: u64) {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(permit) = held.as_mut() else { return };
+        let units = permit.num_permits();
+        let needed = usize::try_from(bytes.div_ceil(UNIT)).unwrap_or(usize::MAX).min(units);
+        drop(permit.split(units - needed));
     }
 }
 
@@ -59,7 +60,7 @@ mod tests {
     #[tokio::test]
     async fn i11_what_was_given_back_can_be_set_aside_again_and_no_more() {
         let memory = Memory::new(10 << 10);
-        let mut first = memory.room(8 << 10).await;
+        let first = memory.room(8 << 10).await;
         assert_eq!(memory.units.available_permits(), 2);
         first.shrink_to(3 << 10);
         first.shrink_to(5 << 10);

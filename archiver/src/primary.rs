@@ -9,6 +9,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::timeout;
 use walseal_common::postgres::conninfo::{Host, TargetSessionAttrs};
 use walseal_common::postgres::{Attempt, Conninfo, PostgresError, ReplicationClient};
+use walseal_common::telemetry::{AlertKind, Alerts, Severity};
 use walseal_common::timeline::TimelineId;
 
 /// How long the other hosts are waited for once one would do. A host that is gone must not hold up the stream.
@@ -25,14 +26,27 @@ struct Candidate {
 ///
 /// Errors: no host is up and takes writes; the server's.
 pub async fn connect(conninfo: &Conninfo, application_name: &str) -> Result<ReplicationClient, PostgresError> {
+    connect_and_alert(conninfo, application_name, &Alerts::to_log()).await
+}
+
+/// As [`connect`]; that several hosts take writes is an alert, until a connect finds but one.
+pub async fn connect_and_alert(
+    conninfo: &Conninfo,
+    application_name: &str,
+    alerts: &Alerts,
+) -> Result<ReplicationClient, PostgresError> {
     let wanted = conninfo.target_session_attrs();
     let primary =
         matches!(wanted, TargetSessionAttrs::Any | TargetSessionAttrs::ReadWrite | TargetSessionAttrs::Primary);
     if conninfo.hosts().len() == 1 || !primary {
         return ReplicationClient::connect(conninfo, application_name).await;
     }
-    let mut asked: FuturesUnordered<_> =
-        conninfo.hosts().iter().map(|host| ask(conninfo, host, wanted, application_name)).collect();
+    let hosts = conninfo.hosts().iter().enumerate();
+    let mut asked: FuturesUnordered<_> = hosts
+        .map(|(at, host)| async move {
+            ask(conninfo, host, wanted, application_name).await.map_err(|attempt| (at, attempt))
+        })
+        .collect();
     let (mut candidates, mut attempts) = (Vec::new(), Vec::new());
     loop {
         let next = match candidates.is_empty() {
@@ -45,7 +59,10 @@ pub async fn connect(conninfo: &Conninfo, application_name: &str) -> Result<Repl
             None => break,
         }
     }
-    choose(candidates).ok_or(PostgresError::NoHost(attempts))
+    // In the order in which they are named: the same trouble is said in the same words.
+    attempts.sort_by_key(|(at, _)| *at);
+    choose(candidates, alerts)
+        .ok_or_else(|| PostgresError::NoHost(attempts.into_iter().map(|(_, attempt)| attempt).collect()))
 }
 
 async fn ask(
@@ -73,23 +90,33 @@ async fn ask(
 }
 
 /// The candidate on the newest timeline; of several on the same one, the first that answered.
-fn choose(candidates: Vec<Candidate>) -> Option<ReplicationClient> {
+fn choose(candidates: Vec<Candidate>, alerts: &Alerts) -> Option<ReplicationClient> {
     let newest = candidates.iter().map(|candidate| candidate.timeline).max()?;
     let (mut fit, others): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|one| one.timeline == newest);
     let chosen = fit.drain(..1).next()?;
+    let mut rivals = Vec::new();
     for other in others {
-        tracing::error!(
-            old = %other.client.host(), its_timeline = other.timeline.number(),
-            new = %chosen.client.host(), timeline = newest.number(),
-            "two hosts take writes: the one on the older timeline is an old primary that came back. Stop it; what is written \
-             there is on a branch that nobody follows"
+        let text = format!(
+            "two hosts take writes: {} on timeline {}, and {} on timeline {}, which is streamed. The one on the older timeline is an \
+             old primary that came back. Stop it; what is written there is on a branch that nobody follows",
+            other.client.host(),
+            other.timeline.number(),
+            chosen.client.host(),
+            newest.number(),
         );
+        rivals.push(other.client.host().to_string());
+        alerts.raise(AlertKind::TwoPrimaries, other.client.host().to_string(), Severity::Critical, text);
     }
     for twin in fit {
-        tracing::error!(
-            one = %chosen.client.host(), other = %twin.client.host(), timeline = newest.number(),
-            "two hosts take writes on the same timeline; stop the one that should not"
+        let text = format!(
+            "two hosts take writes on the same timeline {}: {}, which is streamed, and {}; stop the one that should not",
+            newest.number(),
+            chosen.client.host(),
+            twin.client.host(),
         );
+        rivals.push(twin.client.host().to_string());
+        alerts.raise(AlertKind::TwoPrimaries, twin.client.host().to_string(), Severity::Critical, text);
     }
+    alerts.clear_all_but(AlertKind::TwoPrimaries, &rivals, "only one host is known to take writes now");
     Some(chosen.client)
 }

@@ -156,12 +156,14 @@ impl Piece {
         }
     }
 
-    /// Seals the piece, on another thread; each of its frames is freed once its ciphertext is there.
+    /// Seals the piece, on another thread; each of its frames is freed once its ciphertext is there, and its place in `room`
+    /// with it.
     async fn sealed_as(
         self,
         name: ObjectName,
         repository: &Repository,
         keys: &ArchiveKeys,
+        room: Room,
     ) -> Result<(ObjectName, SealedObject), ShipError> {
         let range = self.range();
         let draft = self.draft(&name, repository, self.section(keys));
@@ -173,6 +175,8 @@ impl Piece {
             }
             while let Some(frame) = bytes.take_first(FRAME_SIZE as usize) {
                 sealer.frame(&frame)?;
+                drop(frame);
+                room.shrink_to(bytes.len() + sealer.stored_size() + BESIDE_FRAMES);
             }
             sealer.finish()
         });
@@ -185,12 +189,12 @@ impl Piece {
     ///
     /// Errors: [`RepositoryError::Conflict`] when the name holds other bytes; these bytes are then kept under
     /// `conflict/` (I3). [`ShipError::Overtaken`] when somebody took the name of a large piece in this very moment.
-    pub async fn ship(self, repository: &Repository, keys: &ArchiveKeys, room: &mut Room) -> Result<WalPut, ShipError> {
+    pub async fn ship(self, repository: &Repository, keys: &ArchiveKeys, room: &Room) -> Result<WalPut, ShipError> {
         if self.bytes.len() > LARGE {
             return self.ship_unless_there(repository, keys, room).await;
         }
         let section = self.section(keys);
-        let (name, object) = self.clone().sealed_as(self.name(), repository, keys).await?;
+        let (name, object) = self.clone().sealed_as(self.name(), repository, keys, Room::elsewhere()).await?;
         match repository.put_wal(&name, &object, &section).await {
             Ok(put) => Ok(put),
             Err(error) if error.is_conflict() => {
@@ -206,7 +210,7 @@ impl Piece {
         self,
         repository: &Repository,
         keys: &ArchiveKeys,
-        room: &mut Room,
+        room: &Room,
     ) -> Result<WalPut, ShipError> {
         let (name, section) = (self.name(), self.section(keys));
         match repository.compare_wal(&name, &section).await {
@@ -218,7 +222,7 @@ impl Piece {
             }
             Err(error) => return Err(error.into()),
         }
-        let (name, object) = self.sealed_as(name, repository, keys).await?;
+        let (name, object) = self.sealed_as(name, repository, keys, room.clone()).await?;
         room.shrink_to(object.bytes.len() as u64);
         match repository.put_wal(&name, &object, &section).await {
             // The plaintext is gone. Whoever has it again finds the other bytes there, and keeps these.
@@ -247,7 +251,7 @@ impl Piece {
         // The digest names the bytes, so that a retry does not keep them twice.
         let word: String = self.digest_end.to_string().chars().take(16).collect();
         let kept = ObjectName::Conflict(Box::new(name), word);
-        let (_, object) = self.sealed_as(kept, repository, keys).await?;
+        let (_, object) = self.sealed_as(kept, repository, keys, Room::elsewhere()).await?;
         repository.put(&object).await?;
         Ok(())
     }

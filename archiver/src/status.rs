@@ -12,11 +12,13 @@ use walseal_common::config::{Config, OpenError, StoreUse};
 use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::repository::{BaseId, Gap, Label, Repository, RepositoryError, RepositoryIdentity};
 use walseal_common::store::{ObjectStore, RetryPolicy, StoreErrorKind};
+use walseal_common::telemetry::OpenAlert;
 use walseal_common::terminal::{CheckExit, units};
 use walseal_common::time::PgTimestamp;
 use walseal_common::timeline::Branch;
 
 use crate::archive::{Archive, ArchiveError};
+use crate::daemon::Told;
 use crate::socket::{self, Client, Request};
 use crate::stream::{Loss, Progress};
 
@@ -45,6 +47,8 @@ pub struct Status {
     pub rpo_seconds: Option<f64>,
     /// Whether that is what is lost at most, because the server is not heard at the moment.
     pub rpo_at_most: bool,
+    /// What the daemon has alerted of and still stands; `None` when no daemon runs.
+    pub alerts: Option<Vec<OpenAlert>>,
     /// The WAL in the repository; `None` when it could not be read.
     pub branches: Option<Vec<BranchStatus>>,
     /// The base backups in the repository, oldest first; `None` when it could not be read.
@@ -138,11 +142,12 @@ enum Unread {
 ///
 /// Errors: the configuration; everything else is said in the answer.
 pub async fn gather(config: Config) -> Result<Status, OpenError> {
-    let (daemon_pid, stream, unheard) = match ask_daemon(&config.need_state_dir()?).await {
+    let (daemon_pid, told, unheard) = match ask_daemon(&config.need_state_dir()?).await {
         None => (None, None, None),
-        Some((pid, Ok(progress))) => (Some(pid), Some(progress), None),
+        Some((pid, Ok(told))) => (Some(pid), Some(told), None),
         Some((pid, Err(why))) => (Some(pid), None, Some(why)),
     };
+    let (stream, alerts) = told.map(|told| (told.progress, told.alerts)).unzip();
     let repository = config.need_repository()?.value.to_string();
     let (holdings, unread) = match read(config).await {
         Ok(holdings) => (Some(holdings), None),
@@ -162,12 +167,24 @@ pub async fn gather(config: Config) -> Result<Status, OpenError> {
     let error = Some(error).filter(|error| !error.is_empty());
     let loss = stream.as_ref().and_then(|stream: &Progress| stream.loss(Timestamp::now()));
     let (rpo_seconds, rpo_at_most) = (loss.map(|loss| loss.time.as_secs_f64()), loss.is_some_and(|loss| loss.at_most));
-    Ok(Status { repository, cluster, daemon_pid, stream, rpo_seconds, rpo_at_most, branches, bases, gaps, error })
+    Ok(Status {
+        repository,
+        cluster,
+        daemon_pid,
+        stream,
+        rpo_seconds,
+        rpo_at_most,
+        alerts,
+        branches,
+        bases,
+        gaps,
+        error,
+    })
 }
 
 /// The process id of the daemon in this state folder, and where it is by its own account, or why it did not say; `None` when
 /// none runs.
-pub async fn ask_daemon(state_dir: &Path) -> Option<(u32, Result<Progress, String>)> {
+pub async fn ask_daemon(state_dir: &Path) -> Option<(u32, Result<Told, String>)> {
     let client = Client::connect(&socket::path(state_dir)).await?;
     let pid = client.pid();
     let asked = tokio::time::timeout(GLANCE, client.ask(&Request::Status, |_, _, _| ())).await;
@@ -311,6 +328,15 @@ impl Status {
         [trouble, of_store].into_iter().flatten().collect()
     }
 
+    /// Alerts that stand, and the text of each unless something else on the page says the same.
+    pub fn standing(&self) -> impl Iterator<Item = (&OpenAlert, Option<&str>)> {
+        let troubles = self.troubles();
+        self.alerts.iter().flatten().map(move |alert| {
+            let said = troubles.iter().any(|trouble| alert.text.contains(trouble) || trouble.contains(&alert.text));
+            (alert, Some(alert.text.as_str()).filter(|_| !said))
+        })
+    }
+
     /// The status on one line, and how a monitor should take it.
     pub fn check(&self, now: Timestamp) -> (String, CheckExit) {
         let gap = self.last_gap();
@@ -324,10 +350,12 @@ impl Status {
             Some(stream) if stream.store_trouble.is_some() && stream.behind(now) > LAG_LIMIT_IN_TROUBLE => {
                 CheckExit::Warning
             }
+            Some(_) if self.alerts.iter().flatten().next().is_some() => CheckExit::Warning,
             Some(_) => CheckExit::Fine,
         };
         let mut line = self.first_line(now);
-        for trouble in self.error.as_deref().into_iter().chain(self.troubles()) {
+        let alerts = self.standing().filter_map(|(_, text)| text);
+        for trouble in self.error.as_deref().into_iter().chain(self.troubles()).chain(alerts) {
             line.push(' ');
             line.push_str(trouble);
         }

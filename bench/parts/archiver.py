@@ -97,6 +97,10 @@ writer_key_file = "{writer}"
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.environment
         )
 
+    def hook(self):
+        """The archive_command."""
+        return f"{self.programs['walseal-archiver']} --config {self.config} push %p"
+
     def status(self):
         return json.loads(self.run("walseal-archiver", "status", "--json"))
 

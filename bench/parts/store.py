@@ -31,13 +31,13 @@ class S3:
 
     name = "s3"
 
-    def __init__(self, place):
+    def __init__(self, place, tls=False):
         # Each bench of a run has its own.
         self.folder = next(path for path in (f"{place.path}/s3-{number}" for number in itertools.count()) if not os.path.exists(path))
         say("starting an S3 server")
         place.at_end(self.stop)
         script = os.path.join(ROOT, "scripts", "s3-server")
-        started = subprocess.run([script, "start", self.folder], stdout=subprocess.PIPE, text=True, check=False)
+        started = subprocess.run([script, "start", *(["--tls"] if tls else []), self.folder], stdout=subprocess.PIPE, text=True, check=False)
         if started.returncode != 0:
             raise Failed("the S3 server did not start")
         self.settings = dict(line.split("=", 1) for line in started.stdout.split())

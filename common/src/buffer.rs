@@ -5,7 +5,10 @@
 //! A process that moves buffers from thread to thread then keeps tens of MiB that nobody uses. The threshold never passes
 //! 32 MiB, so a buffer with more address space than that is always the system's, and pages that are never written cost nothing.
 
-use bytes::BytesMut;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
 
 /// More than glibc's threshold ever is, in bytes.
 pub const ADDRESS_SPACE: usize = 33 << 20;
@@ -18,14 +21,79 @@ pub fn buffer(capacity: usize) -> Vec<u8> {
     Vec::with_capacity(space(capacity))
 }
 
-/// As [`buffer`], to be split into pieces that share it.
-pub fn shared_buffer(capacity: usize) -> BytesMut {
-    BytesMut::with_capacity(space(capacity))
-}
-
 /// Address space for `capacity` bytes.
 pub fn space(capacity: usize) -> usize {
     if capacity < LARGE { capacity } else { capacity.max(ADDRESS_SPACE) }
+}
+
+/// Buffers of one size that are used again and again: for each fresh one the system would have to clear its pages, which
+/// costs more than to fill them. Cheap to clone; all clones share what is spare.
+#[derive(Clone)]
+pub struct Spares {
+    free: Arc<Mutex<Vec<Vec<u8>>>>,
+    size: usize,
+    most: usize,
+}
+
+impl fmt::Debug for Spares {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Spares(at most {} of {} bytes)", self.most, self.size)
+    }
+}
+
+impl Spares {
+    /// Buffers of `size` bytes. At most `most` of them are kept when nobody uses them; the others go back to the system
+    /// (I11).
+    pub fn new(size: usize, most: usize) -> Spares {
+        Spares { free: Arc::default(), size, most }
+    }
+
+    /// An empty buffer, given back when it, and all that was frozen of it, is dropped.
+    pub fn take(&self) -> Spare {
+        let spare = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        Spare { bytes: spare.unwrap_or_else(|| buffer(self.size)), home: self.clone() }
+    }
+}
+
+/// A buffer out of [`Spares`].
+pub struct Spare {
+    bytes: Vec<u8>,
+    home: Spares,
+}
+
+impl fmt::Debug for Spare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Spare({} of {} bytes)", self.bytes.len(), self.home.size)
+    }
+}
+
+impl Spare {
+    /// Adds bytes at the end.
+    pub fn extend(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Bytes that can be shared, without a copy.
+    pub fn freeze(self) -> Bytes {
+        Bytes::from_owner(self)
+    }
+}
+
+impl AsRef<[u8]> for Spare {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Spare {
+    fn drop(&mut self) {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.clear();
+        let mut free = self.home.free.lock().unwrap_or_else(PoisonError::into_inner);
+        if free.len() < self.home.most {
+            free.push(bytes);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -33,9 +101,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_was_frozen_comes_back_empty_once_its_last_reader_is_gone() {
+        let spares = Spares::new(LARGE, 1);
+        let (mut first, second) = (spares.take(), spares.take());
+        first.extend(b"first");
+        let place = first.as_ref().as_ptr();
+        let frozen = first.freeze();
+        let slice = frozen.slice(1..3);
+        drop(frozen);
+        assert_eq!(spares.free.lock().expect("nobody panicked").len(), 0);
+        assert_eq!(slice, &b"ir"[..]);
+        drop(slice);
+        let again = spares.take();
+        assert_eq!((again.as_ref().len(), again.as_ref().as_ptr()), (0, place));
+        // No more are kept than was said.
+        drop((again, second));
+        assert_eq!(spares.free.lock().expect("nobody panicked").len(), 1);
+    }
+
+    #[test]
     fn i11_only_what_is_large_takes_address_space() {
         assert_eq!(buffer(1000).capacity(), 1000);
-        assert!(shared_buffer(1 << 20).capacity() > 32 << 20);
+        assert!(buffer(1 << 20).capacity() > 32 << 20);
         assert!(buffer(64 << 20).capacity() >= 64 << 20);
     }
 }

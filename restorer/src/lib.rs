@@ -2,7 +2,7 @@
 //!
 //! [`plan`] turns a target and a repository into a [`plan::Plan`], a value that says everything before a byte moves;
 //! [`rebuild`] writes the data directory; [`instance`] runs recovery on it; [`fetch`] hands PostgreSQL its WAL;
-//! [`segment_source`] puts the bytes of a segment together from whatever objects hold them.
+//! [`record`] is what of it goes to the ledger; [`segment_source`] puts the bytes of a segment together from whatever objects hold them.
 
 pub mod access;
 pub mod cmd;
@@ -11,6 +11,7 @@ pub mod fetch;
 pub mod instance;
 pub mod plan;
 pub mod rebuild;
+pub mod record;
 pub mod segment_source;
 
 #[cfg(test)]

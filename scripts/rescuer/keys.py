@@ -114,10 +114,17 @@ class Writers:
                 self.roles[name].add(decode_key(key, WRITER))
 
     def trusts(self, key, kind):
-        if kind == "identity":
+        if kind in ("identity", "ledger"):
             return any(key in keys for keys in self.roles.values())
         role = "wal" if kind in ("wal", "partial", "tail", "history") else "base"
         return key in self.roles[role]
+
+    def names(self, text):
+        """Whether a writer, as its public key is written, is trusted for anything."""
+        try:
+            return self.trusts(decode_key(text, WRITER), "ledger")
+        except Failure:
+            return False
 
 
 # HPKE in base mode: DHKEM(X25519, HKDF-SHA256) = 0x0020, HKDF-SHA256 = 0x0001, ChaCha20Poly1305 = 0x0003.

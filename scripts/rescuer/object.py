@@ -22,7 +22,7 @@ MAGIC, END = b"WALSEAL\0", b"WALSEND\0"
 MAX_HEADER, MAX_TRAILER, MAX_PLAIN = 1 << 20, 256 << 20, 16 << 20
 _ENTRY = struct.Struct("<II16s")
 # These do without frames: what they say stands in their body.
-_MAY_BE_OPEN = frozenset(("label", "frontier", "catalog"))
+_MAY_BE_OPEN = frozenset(("label", "ledger", "frontier", "catalog"))
 
 
 def _no_duplicates(pairs):
@@ -187,6 +187,8 @@ class SealedObject:
                 raise Damaged(f"its kind is {self.kind}; its name is that of a {name.kind} object")
         if writers is not None and not writers.trusts(self.writer, self.kind):
             raise Damaged(f"it was written by {header['writer']}, which --writer does not name for kind {self.kind}")
+        if name is not None and name.writer not in (None, header["writer"]):
+            raise Damaged(f"it was written by {header['writer']}, in another writer's folder")
         self.wal = None
         if self.kind in WAL_KINDS:
             self.wal = Wal(member(header, "wal", dict, "header"))

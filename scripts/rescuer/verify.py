@@ -21,6 +21,9 @@ class Verification:
         for text in self.cluster.unknown:
             self.note(f"{text}: not a name of this format; not read")
         for name in self.cluster.names:
+            if name.writer and not self.cluster.writers.names(name.writer):
+                self.note(f"{name.text}: of a writer that --writer does not name; not read")
+                continue
             self.objects += 1
             if name.conflict:
                 self.note(f"{name.conflict}: bytes that were refused because {name.text} was taken by others")

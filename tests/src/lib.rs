@@ -23,6 +23,7 @@
 //! | [`scratch`] | the folder of one test, and the sweeper |
 //! | [`server`] | the programs of one PostgreSQL major |
 //! | [`template`], [`cluster`], [`settings`], [`session`], [`tls`], [`port`] | a cluster |
+//! | [`patroni`] | a cluster of three members that Patroni manages |
 //! | [`workload`], [`pgbench`] | load that remembers what it committed |
 //! | [`oracle`], [`wal`] | answers that walseal has no part in |
 //! | [`store`] | where a repository lies, read past walseal |
@@ -33,6 +34,7 @@ pub mod account;
 pub mod cluster;
 pub mod deadline;
 pub mod oracle;
+pub mod patroni;
 pub mod pgbench;
 pub mod port;
 pub mod process;

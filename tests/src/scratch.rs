@@ -191,9 +191,14 @@ fn remove(path: &Path) -> Result<()> {
     })
 }
 
-/// Ends every process whose working directory lies in `path`: servers first and in order, so that they
-/// give back their shared memory, then whatever is left.
+/// Ends every process whose working directory lies in `path`: first those in `path` itself, among them whoever would start a
+/// server again; then servers, in order, so that they give back their shared memory; then whatever is left.
 fn end_processes(path: &Path) -> Result<()> {
+    for (pid, cwd) in living_in(path)? {
+        if cwd == path {
+            send(pid, Signal::KILL)?;
+        }
+    }
     let servers: Vec<i32> =
         living_in(path)?.into_iter().filter(|(pid, cwd)| is_postmaster(*pid, cwd)).map(|(pid, _)| pid).collect();
     if !servers.is_empty() {

@@ -15,8 +15,18 @@ pub struct Server {
 }
 
 impl Server {
-    /// The major that tests use unless they name another.
-    pub const DEFAULT_MAJOR: u16 = 15;
+    /// The major that tests use unless they name another: `WALSEAL_TEST_MAJOR`, so that everything can be run on any of
+    /// them, else 15.
+    ///
+    /// Errors: the variable is no number.
+    pub fn default_major() -> Result<u16> {
+        match std::env::var("WALSEAL_TEST_MAJOR") {
+            Ok(told) if !told.is_empty() => {
+                told.parse().with_context(|| format!("WALSEAL_TEST_MAJOR is {told:?}, and must be a major such as 18"))
+            }
+            _ => Ok(15),
+        }
+    }
 
     /// The programs of `major`: in `WALSEAL_TEST_PG<major>_BIN`, or where Debian puts them.
     ///

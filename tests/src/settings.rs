@@ -73,7 +73,7 @@ pub enum Tls {
 #[derive(Debug)]
 pub struct ClusterBuilder {
     scratch: Option<Arc<Scratch>>,
-    major: u16,
+    major: Option<u16>,
     segment: SegmentSize,
     settings: Vec<(String, String)>,
     access: Vec<Access>,
@@ -98,7 +98,7 @@ impl Default for ClusterBuilder {
         ];
         ClusterBuilder {
             scratch: None,
-            major: Server::DEFAULT_MAJOR,
+            major: None,
             segment: SegmentSize::DEFAULT,
             settings: settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
             access: Vec::new(),
@@ -115,9 +115,9 @@ impl ClusterBuilder {
         self
     }
 
-    /// Of this major.
+    /// Of this major, whatever [`Server::default_major`] is.
     pub fn major(mut self, major: u16) -> Self {
-        self.major = major;
+        self.major = Some(major);
         self
     }
 
@@ -171,7 +171,8 @@ impl ClusterBuilder {
             Some(scratch) => scratch.clone(),
             None => Scratch::new()?,
         };
-        let kind = Kind { server: Server::find(self.major)?, segment: self.segment };
+        let major = self.major.map_or_else(Server::default_major, Ok)?;
+        let kind = Kind { server: Server::find(major)?, segment: self.segment };
         let name = free_name(scratch.path());
         let data = scratch.path().join(&name);
         if self.stranger {

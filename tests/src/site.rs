@@ -50,6 +50,13 @@ impl Site {
     /// Nothing else is done: `init` is the test's first step.
     pub fn new(cluster: ClusterBuilder, store: Store) -> Result<Site> {
         let scratch = Scratch::new()?;
+        let cluster = cluster.inside(&scratch).start()?;
+        Site::around(cluster, store)
+    }
+
+    /// Likewise around a cluster that runs already.
+    pub fn around(cluster: Cluster, store: Store) -> Result<Site> {
+        let scratch = cluster.scratch().clone();
         let programs = Programs::find()?;
         let place = match store {
             Store::Directory => Place::directory(&scratch)?,
@@ -59,8 +66,6 @@ impl Site {
         let mut restorer = Side::new(&scratch, programs.restorer, "restorer")?;
         let writer = archiver.keygen("writer.key")?;
         let recipient = restorer.keygen("identity.key")?;
-        let cluster = cluster.inside(&scratch).start()?;
-
         archiver.set_text("cluster.name", "orders");
         archiver.set_text("cluster.conninfo", &cluster.conninfo());
         archiver.set_text("cluster.state_dir", &scratch.dir("state")?.to_string_lossy());

@@ -250,7 +250,7 @@ impl Berth {
         self.store(name, object, room).await
     }
 
-    async fn store(self, name: ObjectName, object: SealedObject, mut room: Room) -> Result<Stored, BaseError> {
+    async fn store(self, name: ObjectName, object: SealedObject, room: Room) -> Result<Stored, BaseError> {
         room.shrink_to(object.bytes.len() as u64);
         let slot = self.putting.clone().acquire_owned().await.map_err(|_| ended("the count of puts was closed"))?;
         put(&self.repository, &name, &object).await?;

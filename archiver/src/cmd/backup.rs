@@ -63,9 +63,9 @@ async fn take(
     }
     // Without a daemon the backup brings its own WAL, on the same slot.
     while_streaming(&archive, |alone| async {
-        let Alone { conninfo, repository, identity, progress } = alone;
+        let Alone { conninfo, repository, identity, progress, ledger } = alone;
         let say = move |text: String, done, total| report(&text, done, total);
-        Ok(base_backup::take(&conninfo, &repository, &identity, &archive.keys, progress, say).await?)
+        Ok(base_backup::take(&conninfo, &repository, &identity, &archive.keys, progress, &ledger, say).await?)
     })
     .await
     .map_err(|error| Failure::new("take a base backup", error))

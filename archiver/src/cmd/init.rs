@@ -4,7 +4,7 @@ use walseal_common::show;
 
 use walseal_common::postgres::replication::SlotCreated;
 use walseal_common::postgres::{PostgresError, ReplicationClient, SqlClient};
-use walseal_common::repository::{ObjectName, Repository, RepositoryIdentity};
+use walseal_common::repository::{Act, Ledger, ObjectName, Repository, RepositoryIdentity};
 use walseal_common::seal::{Draft, Kind};
 use walseal_common::segment::SegmentSize;
 use walseal_common::store::{Capabilities, PutOutcome, StoreErrorKind, probe};
@@ -12,7 +12,7 @@ use walseal_common::terminal::{Failure, units};
 use walseal_common::timeline::SystemIdentifier;
 
 use crate::admission::Admission;
-use crate::archive::Archive;
+use crate::archive::{Archive, LAST_ENTRIES};
 use crate::card::card;
 use crate::doctor::settings;
 use crate::doctor::wal_room::{WalRoom, keep_size};
@@ -55,17 +55,10 @@ pub async fn run(archive: Archive) -> Result<(), Failure> {
         units::size(server.segment_size.bytes())
     );
 
-    let identity = make_identity(&archive, &server, capabilities).await?;
-    let made = client.create_physical_slot(&slot, false).await.map_err(|error| no_slot(&slot, &admission, &error))?;
-    match made {
-        SlotCreated::Created => {
-            show!("slot     {slot} made: from now on the server keeps WAL until it is in the repository")
-        }
-        SlotCreated::AlreadyExists => {
-            check_slot(&archive, &mut client, &slot).await?;
-            show!("slot     {slot} is there")
-        }
-    }
+    let (identity, ledger) = make_identity(&archive, &server, capabilities).await?;
+    let taken = take_slot(&archive, &mut client, &slot, &admission, &ledger).await;
+    ledger.finish(LAST_ENTRIES).await;
+    taken?;
     let room = WalRoom::of(&mut client).await;
     client.close().await;
     advise(&[
@@ -109,6 +102,26 @@ fn words(capabilities: &Capabilities) -> &'static str {
         }
         (false, false) => "it does NOT refuse to overwrite (two archivers could race), and deleting is not allowed",
     }
+}
+
+async fn take_slot(
+    archive: &Archive,
+    client: &mut ReplicationClient,
+    slot: &str,
+    admission: &Admission,
+    ledger: &Ledger,
+) -> Result<(), Failure> {
+    match client.create_physical_slot(slot, false).await.map_err(|error| no_slot(slot, admission, &error))? {
+        SlotCreated::Created => {
+            ledger.record(Act::SlotCreated { position: None });
+            show!("slot     {slot} made: from now on the server keeps WAL until it is in the repository")
+        }
+        SlotCreated::AlreadyExists => {
+            check_slot(archive, client, slot).await?;
+            show!("slot     {slot} is there")
+        }
+    }
+    Ok(())
 }
 
 fn unreachable(admission: &Admission, error: &PostgresError) -> Failure {
@@ -189,7 +202,7 @@ async fn make_identity(
     archive: &Archive,
     server: &Server,
     capabilities: Capabilities,
-) -> Result<RepositoryIdentity, Failure> {
+) -> Result<(RepositoryIdentity, Ledger), Failure> {
     let failed = |error: &dyn std::error::Error| Failure::from_error("make the repository", error);
     let repository = Repository::new(archive.store.clone(), server.cluster, archive.trust.clone());
     let others = Repository::clusters(archive.store.as_ref()).await.map_err(|error| failed(&error))?;
@@ -215,10 +228,15 @@ async fn make_identity(
     let mut sealer = draft.seal(&archive.keys.recipients, &archive.keys.writer).map_err(|error| failed(&error))?;
     sealer.frame(&archive.keys.writer.compare().to_sealed_content()).map_err(|error| failed(&error))?;
     let object = sealer.finish_with(Some(&identity)).map_err(|error| failed(&error))?;
+    let ledger = archive.ledger(&repository);
     match repository.put(&object).await.map_err(|error| failed(&error))? {
         PutOutcome::Created => {
             show!("cluster  {}: repository made", server.cluster);
-            Ok(identity)
+            ledger.record(Act::Init {
+                postgres_major: identity.postgres_major,
+                segment_size: identity.segment_size.bytes(),
+            });
+            Ok((identity, ledger))
         }
         PutOutcome::AlreadyExists => {
             let there = repository
@@ -234,7 +252,7 @@ async fn make_identity(
                 .next("the same system identifier with another segment size means that pg_resetwal was used: take another prefix"));
             }
             show!("cluster  {}: the repository is there", server.cluster);
-            Ok(there)
+            Ok((there, ledger))
         }
     }
 }

@@ -67,6 +67,13 @@ fn print(status: &Status, now: Timestamp) {
         (Some(pid), None) => show!("daemon      pid {pid}, which did not say where it is"),
         _ => show!("daemon      not running; start it with: walseal-archiver run"),
     }
+    for (alert, text) in status.standing() {
+        let subject = if alert.subject.is_empty() { String::new() } else { format!(" ({})", alert.subject) };
+        show!("alert       {}{subject}, {}, since {}", alert.kind, alert.severity.word(), ago(now, alert.since));
+        if let Some(text) = text {
+            show!("            {text}");
+        }
+    }
     print_branches(status.branches.as_deref().unwrap_or_default());
     for GapStatus { gap, open } in status.gaps.iter().flatten() {
         let state = match open {

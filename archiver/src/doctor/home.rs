@@ -8,6 +8,7 @@ use walseal_common::postgres::conninfo::system_user;
 use walseal_common::terminal::units;
 
 use super::{Examination, Finding};
+use crate::daemon::Told;
 use crate::socket;
 use crate::status::ask_daemon;
 use crate::stream::Progress;
@@ -62,7 +63,7 @@ pub(super) async fn daemon(state_dir: &Path, examination: &mut Examination<'_>) 
             examination.add(Finding::failed(CHECK, why));
             None
         }
-        Some((pid, Ok(progress))) => {
+        Some((pid, Ok(Told { progress, .. }))) => {
             examination.add(judge(pid, &progress, Timestamp::now()));
             Some(progress)
         }

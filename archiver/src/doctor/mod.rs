@@ -3,6 +3,7 @@
 //! Each check is told as soon as it has ended, because some take a while. A check that needs what an earlier one did not find is
 //! left out; the earlier one says why. A check that could not be made is no pass.
 
+mod failover;
 mod finding;
 mod holdings;
 mod home;
@@ -19,6 +20,7 @@ use walseal_common::store::RetryPolicy;
 pub use finding::{Finding, Verdict};
 pub use message::Message;
 
+use self::server::Seen;
 use crate::archive::Archive;
 
 /// The findings, as they come.
@@ -100,7 +102,10 @@ async fn run(config: Config, examination: &mut Examination<'_>) -> Option<Messag
         (Some(conninfo), Some(slot)) => server::examine(&config, conninfo, slot, streams, examination).await,
         _ => None,
     };
-    if let Some(sql) = seen.as_ref().and_then(|seen| seen.sql.as_ref()) {
+    if let Some(Seen { sql: Some(sql), standby, .. }) = &seen {
+        if let (Some(conninfo), Some(slot), false) = (&conninfo, &slot, standby) {
+            failover::examine(conninfo, slot, sql, examination).await;
+        }
         server::examine_archiving(sql, examination).await;
     }
     if let (Some(archive), true) = (&archive, probed.is_some()) {

@@ -11,6 +11,7 @@ use super::settings::{self, Archiving};
 use super::wal_room::{WalRoom, keep_size};
 use super::{Examination, Finding};
 use crate::admission::Admission;
+use crate::primary;
 
 /// A server that was let in by, for the checks that follow.
 pub(super) struct Seen {
@@ -33,7 +34,7 @@ pub(super) async fn examine(
     examination: &mut Examination<'_>,
 ) -> Option<Seen> {
     let admission = Admission::of(conninfo);
-    let mut client = match ReplicationClient::connect(conninfo, "walseal doctor").await {
+    let mut client = match primary::connect(conninfo, "walseal doctor").await {
         Ok(client) => client,
         Err(error) => {
             examination.add(Finding::failed("server", &error).fixes(admission.fixes(&error)));

@@ -16,29 +16,35 @@ pub fn wal_level(setting: &str) -> Finding {
 /// `chosen` is `wal.synchronous`.
 pub fn synchronous(names: &str, name: &str, chosen: bool) -> Finding {
     const CHECK: &str = "synchronous";
-    let listed = |wanted: &str| {
-        let parts = names.split([',', '(', ')', ' ']).map(|part| part.trim_matches('"'));
-        parts.into_iter().any(|part| part.eq_ignore_ascii_case(wanted))
-    };
     if names.is_empty() {
         return Finding::fine(CHECK, "synchronous_standby_names is empty: no commit waits for anybody");
     }
     if chosen {
         return Finding::fine(CHECK, format!("wal.synchronous is set; synchronous_standby_names = '{names}'"));
     }
-    if listed("*") {
+    if names_everybody(names) {
         let text = format!(
             "synchronous_standby_names = '{names}': the '*' makes this archiver a synchronous standby, and commits may wait for \
              the store"
         );
         return Finding::warning(CHECK, text).fix("name the standbys in place of '*', then SELECT pg_reload_conf();");
     }
-    if listed(name) {
+    if lists(names, name) {
         let text = format!("synchronous_standby_names = '{names}' names {name}: commits wait for the store");
         return Finding::warning(CHECK, text)
             .fix("set wal.synchronous = true where that is wanted, else take the name out");
     }
     Finding::fine(CHECK, format!("synchronous_standby_names = '{names}' does not name this archiver"))
+}
+
+/// Whether `synchronous_standby_names` makes everybody that streams a synchronous standby.
+pub fn names_everybody(names: &str) -> bool {
+    lists(names, "*")
+}
+
+fn lists(names: &str, wanted: &str) -> bool {
+    let mut parts = names.split([',', '(', ')', ' ']).map(|part| part.trim_matches('"'));
+    parts.any(|part| part.eq_ignore_ascii_case(wanted))
 }
 
 /// How the server archives by itself, and how that last went.

@@ -22,7 +22,12 @@ impl WalRoom {
         }
         // Only superusers and pg_read_all_settings are told; an error is an answer here.
         let data = client.show("data_directory").await.ok()?;
-        let seen = rustix::fs::statvfs(Path::new(&data).join("pg_wal")).ok()?;
+        WalRoom::below(&data)
+    }
+
+    /// Looks at the disk of `pg_wal` in this data directory.
+    pub fn below(data: &str) -> Option<WalRoom> {
+        let seen = rustix::fs::statvfs(Path::new(data).join("pg_wal")).ok()?;
         Some(WalRoom { free: seen.f_bavail.saturating_mul(seen.f_frsize) })
     }
 

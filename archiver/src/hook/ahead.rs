@@ -18,8 +18,8 @@ const AT_ONCE: usize = 2;
 
 impl Archivist {
     /// Ships the segments that follow `pushed` in PostgreSQL's queue, oldest first, until `enough` says so; those that were
-    /// begun are finished. What has a name in the repository is passed over, and failures are not told: PostgreSQL will call
-    /// for each of these files, and that call compares the bytes and says what is wrong.
+    /// begun are finished. What has a name in the repository is compared at most, so that the call for it need not, and failures
+    /// are not told: PostgreSQL will call for each of these files, and that call says what is wrong.
     pub async fn look_ahead(self: Arc<Self>, pushed: PathBuf, enough: watch::Receiver<bool>) {
         let Ok(WalFileName::Segment(segment)) = wal_name(&pushed) else { return };
         let Some(number) = segment.number(self.identity.segment_size) else { return };
@@ -33,6 +33,9 @@ impl Archivist {
             let name = SegmentName::new(segment.timeline, next, self.identity.segment_size);
             if *enough.borrow() || !is_ready(&folder, name).await {
                 break;
+            }
+            if self.verified.knows(name) {
+                continue;
             }
             let (archivist, folder) = (self.clone(), folder.clone());
             flights.spawn(async move { archivist.push_ahead(&folder, name, next).await });

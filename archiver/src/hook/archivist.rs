@@ -16,6 +16,7 @@ use walseal_common::wal::Finish;
 
 use super::freight::Freight;
 use super::lineage::{Lineage, read_history};
+use super::verified::Verified;
 use super::{PushError, Pushed};
 use crate::keys::ArchiveKeys;
 use crate::memory::{BESIDE_FRAMES, Memory, Room};
@@ -38,6 +39,8 @@ pub struct Archivist {
     memory: Memory,
     /// Files that are being shipped, so that the same one is never shipped twice at once.
     berths: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
+    /// Files that are known to be durable before PostgreSQL asks for them.
+    pub(super) verified: Verified,
     /// Branches whose histories are known to be stored.
     histories: Mutex<HashSet<Branch>>,
 }
@@ -75,6 +78,7 @@ impl Archivist {
             stream,
             memory: Memory::new(WAL_MEMORY),
             berths: Mutex::default(),
+            verified: Verified::default(),
             histories: Mutex::default(),
         }
     }

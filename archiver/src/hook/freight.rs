@@ -16,6 +16,7 @@ use walseal_common::wal::{
 
 use super::PushError;
 use super::lineage::Lineage;
+use super::verified::Print;
 use crate::shipment::Piece;
 use crate::stream::Cutter;
 
@@ -42,6 +43,7 @@ pub(super) struct Freight {
     number: SegmentNumber,
     size: SegmentSize,
     system: SystemIdentifier,
+    print: Print,
 }
 
 impl Freight {
@@ -56,7 +58,8 @@ impl Freight {
     ) -> Result<Freight, PushError> {
         let failed = |source| PushError::Read { path: path.to_owned(), source };
         let file = File::open(path).map_err(failed)?;
-        let found = file.metadata().map_err(failed)?.len();
+        let metadata = file.metadata().map_err(failed)?;
+        let found = metadata.len();
         if found != size.bytes() {
             return Err(PushError::Size { name, found, expected: size.bytes() });
         }
@@ -66,7 +69,12 @@ impl Freight {
         let expected =
             ExpectedHeader { system, timeline: segment.timeline, segment: number, size, begin: lineage.begin() };
         check_segment_header(&header, &expected).map_err(|source| PushError::Wal { name, source })?;
-        Ok(Freight { file, path: path.to_owned(), number, size, system })
+        Ok(Freight { file, path: path.to_owned(), number, size, system, print: Print::of(&metadata) })
+    }
+
+    /// Tells later whether the file is still the one that was opened.
+    pub(super) fn print(&self) -> Print {
+        self.print
     }
 
     /// The segment's place.

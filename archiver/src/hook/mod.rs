@@ -21,6 +21,7 @@ mod stored;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests;
+mod verified;
 mod whole;
 mod witness;
 

@@ -47,12 +47,12 @@ impl Archivist {
         let mut load = Load::partial(freight, branch, &self.identity, &self.keys, end);
         let mut outcome = Pushed::AlreadyThere;
         while !load.is_done() {
-            let (mut room, rest, pieces) = self.next_part(load).await?;
+            let (room, rest, pieces) = self.next_part(load).await?;
             load = rest;
             for piece in pieces {
                 let put = match piece.kind {
-                    PieceKind::Partial => self.ensure_partial(piece, load.freight.clone(), &mut room).await?,
-                    _ => piece.ship_unless_there(&self.repository, &self.keys, &mut room).await?,
+                    PieceKind::Partial => self.ensure_partial(piece, load.freight.clone(), &room).await?,
+                    _ => piece.ship_unless_there(&self.repository, &self.keys, &room).await?,
                 };
                 if put == WalPut::Stored {
                     outcome = Pushed::Shipped;
@@ -69,7 +69,7 @@ impl Archivist {
         &self,
         piece: Piece,
         freight: Arc<Freight>,
-        room: &mut Room,
+        room: &Room,
     ) -> Result<WalPut, PushError> {
         let name = ObjectName::Partial(piece.branch, piece.segment());
         let there: Option<WalSection> = match self.repository.read_header(&name).await {

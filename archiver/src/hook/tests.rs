@@ -325,6 +325,29 @@ async fn looking_ahead_ships_what_is_queued_next_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn i1_what_was_verified_ahead_is_not_read_again_unless_its_file_changed() {
+    let bed = Bed::new(1);
+    let pushed = bed.ready(3);
+    let (shipped, streamed, touched) = (bed.ready(4), bed.ready(5), bed.ready(6));
+    let stream = ProgressSender::default();
+    let archivist = bed.archivist(Some(stream.watch()));
+    for path in [&streamed, &touched] {
+        bed.archivist(None).push(path).await.expect("stored");
+    }
+    let (_enough, told) = tokio::sync::watch::channel(false);
+    archivist.clone().look_ahead(pushed, told).await;
+    let mut other = bed.begun(1, 6);
+    other.commit(999, 2_000);
+    bed.file(&bed.name(1, 6).to_string(), &finished(other));
+    bed.store.set_down(Some(StoreErrorKind::Denied));
+    for path in [&shipped, &streamed] {
+        assert_eq!(archivist.push(path).await.expect("known"), Pushed::AlreadyThere);
+        archivist.push(path).await.expect_err("known once, and then looked at again");
+    }
+    archivist.push(&touched).await.expect_err("the file is not the one that was compared");
+}
+
+#[tokio::test]
 async fn looking_ahead_leaves_what_has_a_name_to_the_call_for_it() {
     let bed = Bed::new(1);
     let pushed = bed.ready(3);
@@ -372,11 +395,7 @@ async fn what_the_stream_is_about_to_bring_is_not_sent_twice() {
     let mut pieces = Vec::new();
     cutter.push(&bed.bytes(1, 3), &mut pieces).expect("nothing to differ from");
     let streamed = async {
-        pieces[0]
-            .clone()
-            .ship(&bed.repository, &bed.keys, &mut crate::memory::Room::elsewhere())
-            .await
-            .expect("stored");
+        pieces[0].clone().ship(&bed.repository, &bed.keys, &crate::memory::Room::elsewhere()).await.expect("stored");
         stream.update(|progress| progress.frontier = bed.start(4));
     };
     let (outcome, ()) = tokio::join!(&mut pushing, streamed);
@@ -396,7 +415,7 @@ async fn case_04_a_partial_is_compared_by_the_part_that_both_have() {
     bed.segment(1, 3);
     let (bytes, archivist, freight) = (bed.bytes(1, 3), bed.archivist(None), bed.freight(3));
     let ensure = async |length| {
-        let room = &mut crate::memory::Room::elsewhere();
+        let room = &crate::memory::Room::elsewhere();
         archivist.ensure_partial(bed.partial(&bytes, 3, length), freight.clone(), room).await
     };
     ensure(600_000).await.expect("stored");
@@ -416,7 +435,7 @@ async fn case_04_a_partial_is_compared_by_the_part_that_both_have() {
     bed.file(&bed.name(1, 3).to_string(), &other);
     for length in [500_000, 600_000, 700_000] {
         let error = archivist
-            .ensure_partial(bed.partial(&other, 3, length), bed.freight(3), &mut crate::memory::Room::elsewhere())
+            .ensure_partial(bed.partial(&other, 3, length), bed.freight(3), &crate::memory::Room::elsewhere())
             .await;
         assert!(is_conflict(&error.expect_err("other bytes")), "{length}");
     }

@@ -51,6 +51,11 @@ impl Archivist {
         let freight = Arc::new(self.open(path, name, segment, lineage.clone()).await?);
         let range = freight.number().range(self.identity.segment_size);
         let whole = Whole { freight, lineage, folder: folder.to_owned(), segment, range };
+        if let Errand::Asked(_) = errand
+            && self.verified.take(segment, whole.lineage.branch, whole.freight.print())
+        {
+            return Ok(Pushed::AlreadyThere);
+        }
         if !self.is_brought(whole.lineage.branch, range, STREAM_GLANCE).await {
             if !self.is_finished(&whole, whole.walk().await?).await? {
                 return self.push_left(whole).await;
@@ -60,15 +65,26 @@ impl Archivist {
             }
         }
         let alone = self.berth(&segment.to_string()).await;
-        let (key, compare) = (self.keys.writer.compare(), matches!(errand, Errand::Asked(_)));
-        let known = Stored::find(&self.repository, key, whole.lineage.branch, &whole.freight, compare).await?;
+        let known = self.find_stored(&whole, matches!(errand, Errand::Asked(_))).await?;
         match known {
-            Stored::Same | Stored::Something => return Ok(Pushed::AlreadyThere),
+            Stored::Same => return Ok(Pushed::AlreadyThere),
+            Stored::Something => {
+                // Whoever is asked again and again compares ahead.
+                if self.stream.is_some() && self.find_stored(&whole, true).await? == Stored::Same {
+                    self.remember(&whole);
+                }
+                return Ok(Pushed::AlreadyThere);
+            }
             Stored::Nothing => errand.tell(),
             Stored::Unknown => {}
         }
         match self.ship_whole(&whole, known, errand).await? {
-            Some(outcome) => Ok(outcome),
+            Some(outcome) => {
+                if let Errand::Ahead = errand {
+                    self.remember(&whole);
+                }
+                Ok(outcome)
+            }
             None => {
                 drop(alone);
                 self.push_left(whole).await
@@ -76,12 +92,22 @@ impl Archivist {
         }
     }
 
+    async fn find_stored(&self, whole: &Whole, compare: bool) -> Result<Stored, PushError> {
+        let key = self.keys.writer.compare();
+        Stored::find(&self.repository, key, whole.lineage.branch, &whole.freight, compare).await
+    }
+
+    /// The segment is durable with the bytes of this file.
+    fn remember(&self, whole: &Whole) {
+        self.verified.remember(whole.segment, whole.lineage.branch, whole.freight.print());
+    }
+
     /// Makes every part of a segment durable that is not yet. `None`: it is the last one of a timeline that was left within it.
     async fn ship_whole(&self, whole: &Whole, known: Stored, errand: Errand<'_>) -> Result<Option<Pushed>, PushError> {
         let mut load = Load::whole(whole.freight.clone(), whole.lineage.branch, &self.identity, &self.keys);
         let (mut outcome, mut proven) = (Pushed::AlreadyThere, false);
         while !load.is_done() {
-            let (mut room, rest, pieces) = self.next_part(load).await?;
+            let (room, rest, pieces) = self.next_part(load).await?;
             load = rest;
             for piece in pieces {
                 if known != Stored::Nothing && piece.is_there(&self.repository, &self.keys).await? {
@@ -100,7 +126,7 @@ impl Archivist {
                         return Ok(None);
                     }
                 }
-                if piece.ship(&self.repository, &self.keys, &mut room).await? == WalPut::Stored {
+                if piece.ship(&self.repository, &self.keys, &room).await? == WalPut::Stored {
                     outcome = Pushed::Shipped;
                 }
             }

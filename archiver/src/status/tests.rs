@@ -48,6 +48,7 @@ fn status(stream: Option<Progress>, bases: Option<Vec<BaseStatus>>, error: Optio
         daemon_pid: stream.is_some().then_some(4711),
         rpo_seconds: stream.as_ref().and_then(|stream| stream.loss(at(0))).map(|loss| loss.time.as_secs_f64()),
         rpo_at_most: false,
+        alerts: stream.is_some().then(Vec::new),
         stream,
         branches: bases.is_some().then(Vec::new),
         gaps: bases.is_some().then(Vec::new),
@@ -61,7 +62,16 @@ fn i5_a_gap_behind_which_no_base_backup_was_taken_is_the_first_thing_said() {
     let gap = |from, to, open: bool| {
         let why = "the slot was dropped".to_owned();
         let (from, to) = (Lsn(from), Lsn(to));
-        let gap = Gap { branch: branch(), from, to, next: branch(), found: at(-60), highest_time: None, why };
+        let gap = Gap {
+            branch: branch(),
+            from,
+            to,
+            next: branch(),
+            found: at(-60),
+            highest_time: None,
+            why,
+            way: Vec::new(),
+        };
         GapStatus { open: open.then(|| gap.range()), gap }
     };
     let with = |gaps| Status { gaps: Some(gaps), ..status(Some(behind()), Some(vec![base(0)]), None) };

@@ -69,7 +69,7 @@ pub(super) async fn frontier_of(
         }
         (None, _) => (whole, None),
     };
-    Ok(StartPoint { branch, start: whole, frontier, durable, unseen })
+    Ok(StartPoint { branch, start: whole, frontier, durable, unseen, followed: None })
 }
 
 /// The objects of whole segments that the index does not know as verified, and always those of the last segment.

@@ -1,7 +1,6 @@
 //! Cutting the WAL stream into pieces: whole segments when they are full, tails in between.
 
-use bytes::BytesMut;
-use walseal_common::buffer::shared_buffer;
+use walseal_common::buffer::Spare;
 use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::repository::RepositoryIdentity;
 use walseal_common::seal::{CompareDigest, CompareHasher, CompareKey, MAX_PLAINTEXT, Transactions};
@@ -11,15 +10,12 @@ use walseal_common::wal::{Content, Event, Finish, FinishWalk, WalkOptions, Walke
 
 use super::chain::Durable;
 use super::exposure::Commits;
-use crate::chunks::Chunks;
+use crate::chunks::{self, Chunks};
 use crate::shipment::{Piece, PieceKind};
 
 /// How many tails a part of a segment may have before one is shipped that covers all of it, so that a reader never
 /// needs more than 64 gets for a segment.
 const MOST_TAILS: u32 = 32;
-
-/// Bytes in one place of memory: a frame of WAL, so that sealing copies nothing and frees as it goes.
-const CHUNK: u64 = 1 << 20;
 
 /// WAL that came again is not what was shipped before.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -64,9 +60,10 @@ pub struct Cutter {
     walk: Option<Walk>,
     /// First byte of `part`: the segment's start, or that of a part of 16 MiB.
     part_start: Lsn,
+    /// Full chunks.
     part: Chunks,
-    /// What follows `part` and was not cut yet.
-    open: BytesMut,
+    /// The chunk that follows them and is being filled.
+    open: Option<Spare>,
     part_digest: CompareDigest,
     part_tally: Tally,
     part_tails: u32,
@@ -107,7 +104,7 @@ impl Cutter {
             walk: stream_walk(start, segment_size),
             part_start: start,
             part: Chunks::default(),
-            open: BytesMut::new(),
+            open: None,
             part_digest: empty,
             part_tally: Tally::default(),
             part_tails: 0,
@@ -136,7 +133,11 @@ impl Cutter {
 
     /// End of what was pushed.
     pub fn received(&self) -> Lsn {
-        self.part_start.advance(self.part.len() + self.open.len() as u64)
+        self.part_start.advance(self.part.len() + self.open_bytes().len() as u64)
+    }
+
+    fn open_bytes(&self) -> &[u8] {
+        self.open.as_ref().map_or(&[], AsRef::as_ref)
     }
 
     /// Bytes that no piece holds yet.
@@ -188,7 +189,7 @@ impl Cutter {
     fn room(&self) -> usize {
         let received = self.received();
         let filled = received.bytes_since(self.part_start);
-        let chunk_end = received.advance(CHUNK - filled % CHUNK);
+        let chunk_end = received.advance(chunks::CHUNK as u64 - filled % chunks::CHUNK as u64);
         let part_end = self.part_start.advance(self.part_capacity()).min(chunk_end);
         let due = self.overlap.as_ref().map_or(part_end, |(at, _)| part_end.min(*at));
         usize::try_from(due.bytes_since(received)).unwrap_or(usize::MAX)
@@ -199,15 +200,10 @@ impl Cutter {
     }
 
     fn take(&mut self, bytes: &[u8]) {
-        let left = CHUNK - self.received().bytes_since(self.part_start) % CHUNK;
-        if self.open.capacity() == 0 {
-            self.open = shared_buffer(usize::try_from(left).unwrap_or(bytes.len()));
-        }
-        self.open.extend_from_slice(bytes);
-        if bytes.len() as u64 == left {
+        let open = self.open.get_or_insert_with(chunks::place);
+        open.extend(bytes);
+        if open.as_ref().len() == chunks::CHUNK {
             self.close_chunk();
-            // The next chunk is to be freed by itself.
-            self.open = BytesMut::new();
         }
         self.hasher.update(bytes);
         let mut seen = Tally::default();
@@ -250,7 +246,16 @@ impl Cutter {
     }
 
     fn close_chunk(&mut self) {
-        self.part.push(self.open.split().freeze());
+        if let Some(open) = self.open.take() {
+            self.part.push(open.freeze());
+        }
+    }
+
+    /// Everything of the part so far. The chunk that is being filled is copied: it goes on to be filled.
+    fn part_so_far(&self) -> Chunks {
+        let mut part = self.part.clone();
+        part.push(chunks::copy(self.open_bytes()));
+        part
     }
 
     fn mark_cut(&mut self) {
@@ -300,12 +305,11 @@ impl Cutter {
         if self.uncut() == 0 || self.overlap.is_some() {
             return None;
         }
-        self.close_chunk();
         let piece = if self.part_tails >= MOST_TAILS {
             self.part_tails = 0;
-            self.piece(PieceKind::Tail, self.part_start, self.part.clone(), self.part_digest, self.part_tally)
+            self.piece(PieceKind::Tail, self.part_start, self.part_so_far(), self.part_digest, self.part_tally)
         } else {
-            let bytes = self.part.after(self.cut.bytes_since(self.part_start));
+            let bytes = self.part_so_far().after(self.cut.bytes_since(self.part_start));
             self.piece(PieceKind::Tail, self.cut, bytes, self.cut_digest, self.cut_tally)
         };
         self.part_tails += 1;
@@ -315,11 +319,10 @@ impl Cutter {
 
     /// The end of a timeline: what the last segment holds, to be kept as `.partial`. `None` when it ended with a segment or
     /// (over 16 MiB) with a part.
-    pub fn partial(&mut self) -> Option<Piece> {
-        self.close_chunk();
-        (!self.part.is_empty()).then(|| {
-            self.piece(PieceKind::Partial, self.part_start, self.part.clone(), self.part_digest, self.part_tally)
-        })
+    pub fn partial(&self) -> Option<Piece> {
+        let part = self.part_so_far();
+        (!part.is_empty())
+            .then(|| self.piece(PieceKind::Partial, self.part_start, part, self.part_digest, self.part_tally))
     }
 
     /// The segment that is being filled.

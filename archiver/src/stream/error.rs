@@ -163,6 +163,21 @@ impl StreamError {
         }
     }
 
+    /// Whether the repository holds other bytes for the same WAL (case 17).
+    pub(super) fn is_conflict(&self) -> bool {
+        self.conflicting().is_some()
+    }
+
+    /// The object that holds other bytes, and who wrote it.
+    pub(super) fn conflicting(&self) -> Option<(Option<String>, String)> {
+        match self {
+            StreamError::Conflict { name, there, .. } => Some((Some(name.clone()), there.clone())),
+            StreamError::Overlap(differs) => Some((Some(differs.name.clone()), differs.writer.clone())),
+            StreamError::Unstored { ended, why } => ended.conflicting().or_else(|| why.conflicting()),
+            _ => None,
+        }
+    }
+
     /// Whether the store kept the stream waiting without having said, in this error, why.
     pub(super) fn asks_why(&self) -> bool {
         matches!(self, StreamError::Stalled(_) | StreamError::ShutdownWait { .. } | StreamError::Stuck { .. })

@@ -16,7 +16,7 @@ use super::exposure::{Commits, Exposure};
 pub struct Progress {
     /// Whether a stream is running now.
     pub connected: bool,
-    /// The server that is streamed, or was last.
+    /// The host that is streamed, or was last, as messages name it.
     #[serde(default)]
     pub host: Option<String>,
     /// The branch that is streamed, or was last.
@@ -228,6 +228,13 @@ impl ProgressWatch {
     /// Errors: the stream's owner is gone.
     pub async fn durable(&mut self, lsn: Lsn) -> Result<(), StreamEnded> {
         self.0.wait_for(|progress| progress.frontier >= lsn).await.map(|_| ()).map_err(|_| StreamEnded)
+    }
+
+    /// Waits until `seen` says so.
+    ///
+    /// Errors: the stream's owner is gone.
+    pub async fn once(&mut self, mut seen: impl FnMut(&Progress) -> bool) -> Result<(), StreamEnded> {
+        self.0.wait_for(|progress| seen(progress)).await.map(|_| ()).map_err(|_| StreamEnded)
     }
 
     /// Waits until a stream runs.

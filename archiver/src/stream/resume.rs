@@ -27,6 +27,19 @@ pub struct StartPoint {
     pub durable: Option<Durable>,
     /// Whole segments from here up to `start` lie in the repository, and this server's slot has not seen them confirmed.
     pub unseen: Option<Lsn>,
+    /// The branch before, which the repository holds to its end; nothing is known to have been stored of this one yet.
+    pub followed: Option<Followed>,
+}
+
+/// A branch whose end was reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Followed {
+    /// The branch.
+    pub branch: Branch,
+    /// Where the next one begins.
+    pub fork: Lsn,
+    /// What the repository holds of it beyond the fork, in bytes.
+    pub surplus: u64,
 }
 
 impl StartPoint {
@@ -42,7 +55,8 @@ impl StartPoint {
     /// A stream that goes on from nothing.
     fn fresh(server: &ServerPosition, repository: &Repository, timeline: TimelineId, start: Lsn) -> StartPoint {
         let own = server.history.ancestor(timeline).unwrap_or_else(|| TimelineHistory::root(timeline));
-        StartPoint { branch: own.branch(repository.cluster()), start, frontier: start, durable: None, unseen: None }
+        let branch = own.branch(repository.cluster());
+        StartPoint { branch, start, frontier: start, durable: None, unseen: None, followed: None }
     }
 }
 
@@ -199,7 +213,9 @@ pub async fn start_point(
             return Ok(point);
         }
         // The ancestor is complete: go on with its child.
-        return Ok(StartPoint::fresh(server, repository, child.unwrap_or(history.timeline), size.align_down(end)));
+        let followed = Some(Followed { branch, fork: end, surplus: point.frontier.bytes_since(end) });
+        let next = child.unwrap_or(history.timeline);
+        return Ok(StartPoint { followed, ..StartPoint::fresh(server, repository, next, size.align_down(end)) });
     }
     Ok(after_loss(repository, server, slot))
 }

@@ -116,7 +116,7 @@ impl Shipping {
         flights: &mut JoinSet<Result<(), StreamError>>,
     ) -> Result<(), StreamError> {
         for piece in pieces.drain(..) {
-            let mut room = loop {
+            let room = loop {
                 tokio::select! {
                     biased;
                     // A failure must be seen while waiting: nobody else would give the room free.
@@ -133,7 +133,7 @@ impl Shipping {
                 let piece = Piece { durable: Some(end.max(confirmed)), ..piece };
                 let (name, range, branch, kind) = (piece.name(), piece.range(), piece.branch, piece.kind);
                 let (segment, highest) = (piece.segment_size, piece.transactions.highest);
-                let put = timeout(limit, piece.ship(&repository, &keys, &mut room)).await;
+                let put = timeout(limit, piece.ship(&repository, &keys, &room)).await;
                 let put = put.map_err(|_| StreamError::Stuck { range, limit })?;
                 let put = put.map_err(|error| StreamError::of_shipping(error, &keys.writer.public()))?;
                 tracing::debug!(piece = %name, ?put, "durable");

@@ -8,14 +8,17 @@ use tokio::sync::{mpsc, watch};
 use walseal_common::lsn::Lsn;
 use walseal_common::postgres::replication::SlotCreated;
 use walseal_common::postgres::{Conninfo, PostgresError, ReplicationClient, SqlClient};
-use walseal_common::repository::{Gap, Repository, RepositoryIdentity};
+use walseal_common::repository::{Act, Gap, Ledger, Leg, Repository, RepositoryIdentity};
 use walseal_common::seal::MAX_PLAINTEXT;
+use walseal_common::telemetry::{AlertKind, Alerts, Severity};
+use walseal_common::timeline::Branch;
 
 use super::complaints::Complaints;
-use super::resume::{self, Past, ServerPosition, StartPoint};
+use super::resume::{self, Followed, Past, ServerPosition, StartPoint};
 use super::session::{Ended, Receiver, SessionEnd, Timing, asked_to_stop, asked_with};
 use super::ship::Shipping;
 use super::{Cutter, Frontier, ProgressSender, ProgressWatch, StreamError};
+use crate::aftermath;
 use crate::index::Index;
 use crate::keys::ArchiveKeys;
 use crate::memory::{BESIDE_FRAMES, Memory};
@@ -42,6 +45,10 @@ pub struct Streamer {
     pub timing: Timing,
     /// For pieces of WAL on their way into the repository; shared with whoever else ships some.
     pub memory: Memory,
+    /// Who hears of what a person has to know.
+    pub alerts: Alerts,
+    /// Where it is recorded.
+    pub ledger: Ledger,
     progress: ProgressSender,
 }
 
@@ -73,7 +80,35 @@ impl Streamer {
         let progress = ProgressSender::default();
         let application_name = slot.clone();
         let memory = Memory::new(WAL_MEMORY);
-        Streamer { conninfo, slot, application_name, repository, identity, keys, index, timing, memory, progress }
+        let (alerts, ledger) = (Alerts::to_log(), Ledger::none());
+        Streamer {
+            conninfo,
+            slot,
+            application_name,
+            repository,
+            identity,
+            keys,
+            index,
+            timing,
+            memory,
+            alerts,
+            ledger,
+            progress,
+        }
+    }
+
+    /// Tells these of what a person has to know.
+    #[must_use]
+    pub fn alerting(mut self, alerts: Alerts) -> Streamer {
+        self.alerts = alerts;
+        self
+    }
+
+    /// Records there what happens.
+    #[must_use]
+    pub fn recording(mut self, ledger: Ledger) -> Streamer {
+        self.ledger = ledger;
+        self
     }
 
     /// Follows the stream.
@@ -161,12 +196,34 @@ impl Streamer {
             words.push_str("; because: ");
             words.push_str(&why);
         }
-        if complaints.is_news(error) {
+        if error.is_conflict() {
+            self.alert_of_conflict(error, &words);
+        } else if complaints.is_news(error) {
             tracing::warn!(error = words, "no stream; trying again until it works");
         } else {
             tracing::debug!(error = words, "still no stream");
         }
         self.progress.update(|progress| progress.trouble = Some(words));
+    }
+
+    /// The alert of what has other bytes than ours stands until the frontier moves again.
+    fn alert_of_conflict(&self, error: &StreamError, words: &str) {
+        let mut progress = self.progress.watch();
+        let now = progress.now();
+        let subject = now.branch.map(|branch| branch.to_string()).unwrap_or_default();
+        let text = format!("no stream; trying again until it works: {words}");
+        if self.alerts.raise(AlertKind::Conflict, subject.clone(), Severity::Critical, text) {
+            if let Some((name, writer)) = error.conflicting() {
+                self.ledger.record(Act::Conflict { branch: now.branch, name, writer });
+            }
+            let alerts = self.alerts.clone();
+            tokio::spawn(async move {
+                let moves = |later: &super::Progress| later.branch != now.branch || later.frontier > now.frontier;
+                if progress.once(moves).await.is_ok() {
+                    alerts.clear(AlertKind::Conflict, &subject, "WAL becomes durable again");
+                }
+            });
+        }
     }
 
     /// One connection, from identification to its end, and until what it brought is durable.
@@ -179,7 +236,7 @@ impl Streamer {
         let now = *past;
         (past.lost, past.done) = (None, None);
         let beginning = async {
-            let mut client = primary::connect(&self.conninfo, &self.application_name).await?;
+            let mut client = primary::connect_and_alert(&self.conninfo, &self.application_name, &self.alerts).await?;
             let beginning = self.begin(&mut client, now).await?;
             Ok::<_, StreamError>((client, beginning))
         };
@@ -220,33 +277,43 @@ impl Streamer {
         let found = self.read_slot(client).await?;
         let mut slot = match found {
             Some(position) => position,
-            None => self.make_slot(client).await?,
+            None => {
+                self.ledger.record(Act::SlotLost {});
+                self.make_slot(client).await?
+            }
         };
         let keeps_nothing = |slot: Lsn| lost.is_some_and(|lost| server.segment_size.align_down(slot) <= lost);
         if lost.is_some() && slot.is_none_or(keeps_nothing) {
             // The server gave up on it (case 14): an invalidated slot keeps nothing ever again, and neither does one whose
             // own position is gone.
-            tracing::warn!(slot = self.slot, "the replication slot keeps no WAL any more, and is made anew");
+            self.alert_of_slot("keeps no WAL any more, and is made anew");
+            self.ledger.record(Act::SlotLost {});
             client.drop_slot(&self.slot).await?;
+            self.ledger.record(Act::SlotDropped {});
             slot = self.make_slot(client).await?;
         }
         let key = self.keys.writer.compare().id();
         let point = resume::start_point(&self.repository, key, &server, slot, self.index.as_ref(), past).await?;
         let mut point = point.comparing(lost);
-        self.miss_recorded(&point).await?;
+        if let Some(Followed { branch: from, fork, surplus: surplus_bytes }) = point.followed {
+            self.ledger.record(Act::TimelineFollowed { from, to: point.branch, fork, surplus_bytes });
+        }
         // Where nothing was stored yet, a stream begins with the segment that the slot keeps.
         let short = |confirmed: &Lsn| {
             let begin = if point.durable.is_some() { *confirmed } else { server.segment_size.align_down(*confirmed) };
             begin > point.frontier
         };
-        if let Some(confirmed) = found.flatten().filter(short) {
-            // The witness outside the bucket: what the slot has let go of was durable once, or somebody else advanced the slot.
-            tracing::error!(
-                slot = self.slot, %confirmed, frontier = %point.frontier, branch = %point.branch,
-                "the slot was told that WAL is durable up to {confirmed}, and the repository holds it up to {} only: objects were \
-                 removed, or somebody else moved the slot. It is streamed again as far as the server still has it",
-                point.frontier
-            );
+        // The witness outside the bucket: what the slot has let go of was durable once, or somebody else advanced the slot.
+        let told = found.flatten().filter(short).map(|confirmed| {
+            (confirmed, format!("the slot {} was told that WAL is durable up to {confirmed}", self.slot))
+        });
+        // And one inside, where the slot is new: what was written down as durable.
+        let recorded = self.repository.recorded_frontier(point.branch).await?;
+        let recorded = recorded.filter(|(recorded, _)| *recorded > point.frontier);
+        let recorded =
+            recorded.map(|(recorded, name)| (recorded, format!("{name} says that WAL was durable up to {recorded}")));
+        if let Some((durable, witness)) = told.into_iter().chain(recorded).max() {
+            self.alert_of_missing(durable, &witness, &point);
         }
         if lost == Some(point.start) {
             let after = resume::after_loss(&self.repository, &server, slot);
@@ -256,21 +323,6 @@ impl Streamer {
             }
         }
         Ok(Beginning { server, slot, point })
-    }
-
-    /// A witness inside the bucket, and one that a new primary's slot is not: what was written down as durable once.
-    async fn miss_recorded(&self, point: &StartPoint) -> Result<(), StreamError> {
-        if let Some((recorded, name)) = self.repository.recorded_frontier(point.branch).await?
-            && recorded > point.frontier
-        {
-            tracing::error!(
-                %recorded, frontier = %point.frontier, branch = %point.branch,
-                "{name} says that WAL was durable up to {recorded}, and the repository holds it up to {} only: objects were removed. \
-                 It is streamed again as far as the server still has it",
-                point.frontier
-            );
-        }
-        Ok(())
     }
 
     /// WAL between the repository's end and what the server still has is lost: recorded before anything behind it is
@@ -297,15 +349,38 @@ impl Streamer {
             found: jiff::Timestamp::now(),
             highest_time: self.progress.watch().now().highest_time,
             why,
+            way: way(server, &self.repository, point.branch, after.branch),
         };
         self.repository.put_gap(&gap, &self.keys.writer).await?;
-        tracing::error!(
-            from = %gap.from, to = %gap.to, branch = %gap.branch, bytes = gap.to.bytes_since(gap.from),
-            "gap: this WAL is not in the repository and no longer on the server; no restore can cross it, and a new base backup \
-             is taken. Where a standby or an archive still has it, it can be filled"
-        );
+        self.ledger.record(Act::GapRecorded { branch: gap.branch, from: gap.from, to: gap.to, next: gap.next });
+        aftermath::alert(&self.alerts, &gap);
+        self.alerts.clear(AlertKind::ConfirmedMissing, &self.slot, "what was missing is recorded as a gap");
         self.progress.update(|progress| progress.gaps += 1);
         Ok(())
+    }
+
+    /// Something is wrong with the slot; it is over once a stream runs on it.
+    fn alert_of_slot(&self, what: &str) {
+        let text = format!("the replication slot {} {what}", self.slot);
+        self.alerts.raise(AlertKind::SlotLost, self.slot.clone(), Severity::Warning, text);
+    }
+
+    /// More was durable once than the repository holds, or somebody says so; it is over once the repository holds it.
+    fn alert_of_missing(&self, confirmed: Lsn, witness: &str, point: &StartPoint) {
+        let text = format!(
+            "{witness}, and the repository holds it up to {} only, on branch {}: objects were removed, or somebody else moved the \
+             slot. It is streamed again as far as the server still has it",
+            point.frontier, point.branch
+        );
+        if self.alerts.raise(AlertKind::ConfirmedMissing, self.slot.clone(), Severity::Critical, text) {
+            let (mut progress, alerts, slot) = (self.progress.watch(), self.alerts.clone(), self.slot.clone());
+            tokio::spawn(async move {
+                if progress.durable(confirmed).await.is_ok() {
+                    let over = format!("the repository holds WAL up to {confirmed} again");
+                    alerts.clear(AlertKind::ConfirmedMissing, &slot, over);
+                }
+            });
+        }
     }
 
     async fn stream_from(
@@ -330,6 +405,7 @@ impl Streamer {
             %host, branch = %point.branch, start = %point.start, frontier = %point.frontier,
             "streaming WAL from slot {}", self.slot
         );
+        self.alerts.clear(AlertKind::SlotLost, &self.slot, "WAL is streamed from the slot again");
         let frontier = Frontier::new(Lsn::INVALID);
         let following = frontier.watch();
         let durable = point.durable.map(|durable| (point.frontier, durable));
@@ -350,8 +426,8 @@ impl Streamer {
         };
         let (feed, fed) = mpsc::unbounded_channel();
         self.progress.update(|progress| {
-            progress.host = Some(host);
             progress.begun(point.branch, point.frontier, server.position, jiff::Timestamp::now());
+            progress.host = Some(host.clone());
         });
         let receiver = Receiver {
             stream,
@@ -375,9 +451,11 @@ impl Streamer {
     /// Makes the slot, so that WAL is kept from now on, and says from where on.
     async fn make_slot(&self, client: &mut ReplicationClient) -> Result<Option<Lsn>, StreamError> {
         if client.create_physical_slot(&self.slot, false).await? == SlotCreated::Created {
-            tracing::warn!(slot = self.slot, "the replication slot was not there and was made anew");
+            self.alert_of_slot("was not there and was made anew");
         }
-        Ok(self.read_slot(client).await?.flatten())
+        let position = self.read_slot(client).await?.flatten();
+        self.ledger.record(Act::SlotCreated { position });
+        Ok(position)
     }
 
     /// `None`: no slot. `Some(None)`: one that keeps nothing.
@@ -401,4 +479,13 @@ impl Streamer {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// The branches that the server's history passes from `from` up to `to`, each with where it is left.
+fn way(server: &ServerPosition, repository: &Repository, from: Branch, to: Branch) -> Vec<Leg> {
+    let legs = server.history.entries.iter().filter_map(|entry| {
+        let branch = server.history.ancestor(entry.timeline)?.branch(repository.cluster());
+        Some(Leg { branch, end: entry.switch })
+    });
+    legs.skip_while(|leg| leg.branch != from).take_while(|leg| leg.branch != to).collect()
 }

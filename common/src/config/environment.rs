@@ -13,7 +13,7 @@ use crate::secret::Secret;
 /// Variables that start with `WALSEAL_` and are no keys.
 const CONTROL: &[&str] = &["WALSEAL_CONFIG", "WALSEAL_LOG", "WALSEAL_TOOLS"];
 /// What such variables may also start with.
-const CONTROL_PREFIXES: &[&str] = &["WALSEAL_TEST_", "WALSEAL_BENCH_"];
+const CONTROL_PREFIXES: &[&str] = &["WALSEAL_TEST_", "WALSEAL_BENCH_", "WALSEAL_ALERT_"];
 
 /// Names that platforms inject, and the keys they set; earlier lines win. Credentials are not here: they come in
 /// groups (see [`CREDENTIALS`]).

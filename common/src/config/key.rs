@@ -270,9 +270,33 @@ pub const KEYS: &[Key] = &[
     later("drill.snapshot", List, None, "databases to dump from the drill's instance"),
     later("drill.checks", Tables, None, "checks of your own: `name`, `database`, `sql`, `expect`"),
     later("snapshot", OpenTable, None, "logical dumps; the keys are those of the version that makes them"),
-    later("alerts", OpenTable, None, "alerts; the keys are those of the version that sends them"),
+    key(
+        "alerts.command",
+        Text,
+        None,
+        "run by `sh -c` for each alert, and when it is over; the facts are in `WALSEAL_ALERT_…` and on standard input",
+    ),
+    key("alerts.command_limit", Duration, Value("30s"), "a command that takes longer is ended"),
+    key(
+        "alerts.remind_after",
+        Duration,
+        Value("24h"),
+        "an alert that still stands is told again after this; `0s` is never",
+    ),
+    key("alerts.store_after", Duration, Value("1m"), "alert of a store that has failed for so long"),
+    key(
+        "alerts.backlog",
+        Size,
+        Value("1GiB"),
+        "alert when the server keeps more WAL than this for the archiver, for a minute or while something is wrong",
+    ),
     later("http.listen", Text, None, "address and port of metrics and health; off without it"),
-    later("walseal.actor", Text, Derived("the login"), "who acts, for the ledger"),
+    key(
+        "walseal.actor",
+        Text,
+        Derived("login and host"),
+        "who acts, for the ledger; everybody who lists the bucket can read it",
+    ),
 ];
 
 #[cfg(test)]

@@ -52,8 +52,8 @@ pub use need::Conninfo;
 pub use opening::{OpenError, StorePatience, StoreUse};
 pub use origin::{Origin, Setting};
 pub use sections::{
-    BaseConfig, Checksums, ClusterConfig, DrillCheck, DrillConfig, FetchConfig, KeysConfig, RepositoryConfig,
-    RetentionConfig, S3Config, TrustedWriter, WalConfig, WriterRole,
+    AlertsConfig, BaseConfig, Checksums, ClusterConfig, DrillCheck, DrillConfig, FetchConfig, KeysConfig,
+    RepositoryConfig, RetentionConfig, S3Config, TrustedWriter, WalConfig, WriterRole,
 };
 pub use value::{Wrong, parse_duration, parse_size};
 
@@ -112,6 +112,10 @@ pub struct Config {
     pub fetch: FetchConfig,
     /// `[drill]`.
     pub drill: DrillConfig,
+    /// `[alerts]`.
+    pub alerts: AlertsConfig,
+    /// `walseal.actor`. See [`Config::actor`].
+    pub actor: Option<Setting<String>>,
     file: PathBuf,
     file_exists: bool,
     libpq: Vec<LibpqDefault>,
@@ -191,7 +195,7 @@ impl Config {
             );
             return Err(ConfigError::Invalid { key: "extra_repository", origin: entry.origin.clone(), wrong });
         }
-        for path in ["base.timezone", "drill.timezone", "wal.give_up_at", "http.listen", "walseal.actor"] {
+        for path in ["base.timezone", "drill.timezone", "wal.give_up_at", "http.listen"] {
             read.optional(path, reader::text)?;
         }
         for path in ["wal.canary", "drill.make_base"] {
@@ -199,9 +203,7 @@ impl Config {
         }
         read.or_default("drill.jitter", reader::duration)?;
         read.optional("drill.snapshot", reader::list)?;
-        for path in ["snapshot", "alerts"] {
-            read.optional(path, reader::open_table)?;
-        }
+        read.optional("snapshot", reader::open_table)?;
         Ok(Config {
             cluster: ClusterConfig {
                 name: read.optional("cluster.name", special::cluster_name)?,
@@ -267,6 +269,14 @@ impl Config {
                 max_rpo: read.optional("drill.max_rpo", reader::duration)?,
                 checks: read.optional("drill.checks", reader::checks)?.map(|setting| setting.value).unwrap_or_default(),
             },
+            alerts: AlertsConfig {
+                command: read.optional("alerts.command", reader::text)?,
+                command_limit: read.or_default("alerts.command_limit", reader::duration)?,
+                remind_after: read.or_default("alerts.remind_after", reader::duration)?,
+                store_after: read.or_default("alerts.store_after", reader::duration)?,
+                backlog: read.or_default("alerts.backlog", reader::size)?,
+            },
+            actor: read.optional("walseal.actor", reader::text)?,
             file,
             file_exists,
             libpq: Vec::new(),

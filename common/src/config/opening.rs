@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Checksums, Config, ConfigError, RepositoryUrl, WriterRole};
+use crate::postgres::conninfo::system_user;
 use crate::postgres::{Conninfo, ConninfoError};
 use crate::seal::{Identity, KeyError, Recipient, Role, TrustedWriter, WriterKey, WriterPublic};
 use crate::store::{
@@ -172,6 +173,19 @@ impl Config {
         let content = self.read_writer_key()?;
         let place = format!("keys.writer_key_file ({})", self.need_writer_key_file()?.value.display());
         WriterKey::read_file(content.expose()).map_err(|source| OpenError::Key { place, source })
+    }
+
+    /// Who acts, for the ledger: `walseal.actor`, else login and host.
+    pub fn actor(&self) -> String {
+        if let Some(actor) = &self.actor {
+            return actor.value.clone();
+        }
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let login = system_user().unwrap_or_else(|| "unknown".to_owned());
+        match host.trim() {
+            "" => login,
+            host => format!("{login}@{host}"),
+        }
     }
 
     /// The identities that open objects. Only the restorer calls this.

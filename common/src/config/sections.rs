@@ -201,3 +201,18 @@ pub struct DrillCheck {
     /// The text that its first column must have.
     pub expect: String,
 }
+
+/// `[alerts]`: who hears of what.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AlertsConfig {
+    /// Run by `sh -c` for each alert and its end.
+    pub command: Option<Setting<String>>,
+    /// A command that takes longer is ended.
+    pub command_limit: Setting<Duration>,
+    /// What still stands is told again after this; zero is never.
+    pub remind_after: Setting<Duration>,
+    /// A store that fails for longer is an alert.
+    pub store_after: Setting<Duration>,
+    /// Bytes of WAL that the server may keep for the archiver without an alert.
+    pub backlog: Setting<u64>,
+}

@@ -10,7 +10,7 @@ use crate::segment::SegmentSize;
 use crate::timeline::{Branch, TimelineId};
 
 /// WAL that the repository lacked when the stream went on without it. It may have been filled since: what is still missing,
-/// the names of WAL tell ([`Repository::open_part`]).
+/// the names of WAL tell ([`Repository::missing`]).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Gap {
     /// The branch that breaks off.
@@ -27,6 +27,58 @@ pub struct Gap {
     pub highest_time: Option<Timestamp>,
     /// Why the WAL is gone, in words.
     pub why: String,
+    /// The branches from `branch` up to `next`, which is not one of them, each with the position at which it is left. Empty
+    /// where they are the same, and in records that do not tell.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub way: Vec<Leg>,
+}
+
+/// A branch on the way of a gap.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Leg {
+    /// The branch.
+    pub branch: Branch,
+    /// Where the way leaves it.
+    pub end: Lsn,
+}
+
+/// WAL of one branch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Stretch {
+    /// The branch.
+    pub branch: Branch,
+    /// Its WAL.
+    #[serde(flatten)]
+    pub range: LsnRange,
+    /// Whether the branch ends there, for what follows.
+    #[serde(skip)]
+    pub is_end: bool,
+}
+
+/// A record of a gap as it lies in the repository.
+#[derive(Clone, Debug)]
+pub struct GapRecord {
+    /// The branch, by its name.
+    pub branch: Branch,
+    /// The first byte that is missing, by its name.
+    pub from: Lsn,
+    /// What it says, or why that cannot be read.
+    pub content: Result<Gap, RepositoryError>,
+}
+
+impl GapRecord {
+    /// Its object's name.
+    pub fn name(&self) -> ObjectName {
+        ObjectName::Gap(self.branch, self.from)
+    }
+
+    /// Up to where WAL of `branch` was there once, as the record says. One that cannot be read says that something was.
+    pub fn known_on(&self, branch: Branch) -> Option<Lsn> {
+        match &self.content {
+            Ok(gap) => gap.known_on(branch),
+            Err(_) => (self.branch == branch).then(|| self.from.advance(1)),
+        }
+    }
 }
 
 impl Gap {
@@ -35,16 +87,68 @@ impl Gap {
         LsnRange { start: self.from, end: self.to }
     }
 
+    /// What is missing, branch by branch; `None` where the record does not tell the way from one branch to the next. A child's
+    /// first segment holds its parent's bytes, too, so that its WAL begins with that segment.
+    pub fn stretches(&self, size: SegmentSize) -> Option<Vec<Stretch>> {
+        let mut begin = self.from;
+        let mut stretches = Vec::new();
+        for Leg { branch, end } in &self.way {
+            let range = LsnRange::new(begin, (*end).min(self.to))?;
+            stretches.push(Stretch { branch: *branch, range, is_end: *end <= self.to });
+            begin = size.align_down(*end);
+        }
+        let first = self.way.first().map_or(self.next, |leg| leg.branch);
+        if first != self.branch {
+            return None;
+        }
+        if let Some(range) = LsnRange::new(begin, self.to) {
+            stretches.push(Stretch { branch: self.next, range, is_end: false });
+        }
+        stretches.retain(|stretch| !stretch.range.is_empty());
+        Some(stretches)
+    }
+
+    /// Up to where WAL of `branch` was there once: it was lost, or lies behind what was.
+    pub fn known_on(&self, branch: Branch) -> Option<Lsn> {
+        if branch == self.next {
+            return Some(self.to);
+        }
+        let left = self.way.iter().find(|leg| leg.branch == branch).map(|leg| leg.end.min(self.to));
+        left.or_else(|| (branch == self.branch).then(|| self.from.advance(1)))
+    }
+
     /// Sorts gaps by where WAL goes on behind them, the last one last.
     pub fn goes_on(&self) -> (TimelineId, Lsn) {
         (self.next.timeline, self.to)
     }
+}
 
-    /// What of it is still missing when `listing` holds the branch's WAL; `None` once it has been filled.
-    fn open(&self, listing: &WalListing) -> Option<LsnRange> {
-        let end = listing.contiguous_end(self.from);
-        LsnRange::new(end.max(self.from), self.to).filter(|rest| !rest.is_empty())
+/// What `listing` lacks of `range`, by name; `partials` tells up to where the `.partial` reaches that goes on at a position.
+async fn missing_in(
+    repository: &Repository,
+    listing: &WalListing,
+    range: LsnRange,
+) -> Result<Vec<LsnRange>, RepositoryError> {
+    let size = listing.segment_size;
+    let mut missing = Vec::new();
+    let mut at = range.start;
+    while at < range.end {
+        let held = match repository.contiguous_end(listing, at).await {
+            Ok(held) => held,
+            // A `.partial` that cannot be read: what other objects hold is there all the same.
+            Err(RepositoryError::Object { .. }) => listing.contiguous_end(at),
+            Err(error) => return Err(error),
+        };
+        let start = held.max(at);
+        if start >= range.end {
+            break;
+        }
+        let next = listing.first_begun(size.number(start).next()).map(|number| number.start(size));
+        let end = next.unwrap_or(range.end).min(range.end);
+        missing.push(LsnRange { start, end });
+        at = end;
     }
+    Ok(missing)
 }
 
 impl Repository {
@@ -71,6 +175,21 @@ impl Repository {
     ///
     /// Errors: the store's.
     pub async fn gaps(&self) -> Result<Vec<Gap>, RepositoryError> {
+        let records = self.gap_records().await?.into_iter();
+        let readable = records.filter_map(|record| match record.content {
+            Ok(gap) => Some(gap),
+            Err(error) => {
+                tracing::warn!(%error, "no record of a gap");
+                None
+            }
+        });
+        Ok(readable.collect())
+    }
+
+    /// Every record of a gap, by branch and position, also those that cannot be read.
+    ///
+    /// Errors: the store's.
+    pub async fn gap_records(&self) -> Result<Vec<GapRecord>, RepositoryError> {
         let mut gaps = Vec::new();
         let mut after: Option<String> = None;
         loop {
@@ -79,23 +198,43 @@ impl Repository {
             after = Some(last.key.clone());
             for meta in &page {
                 // Other names are somebody else's.
-                if let Ok(name @ ObjectName::Gap(..)) = meta.key.parse::<ObjectName>() {
-                    match self.gap(&name).await {
-                        Ok(gap) => gaps.push(gap),
-                        Err(error @ RepositoryError::Object { .. }) => tracing::warn!(%error, "no record of a gap"),
-                        Err(error) => return Err(error),
-                    }
+                if let Ok(name @ ObjectName::Gap(branch, from)) = meta.key.parse::<ObjectName>() {
+                    let content = match self.gap(&name).await {
+                        Err(error) if !matches!(error, RepositoryError::Object { .. }) => return Err(error),
+                        content => content,
+                    };
+                    gaps.push(GapRecord { branch, from, content });
                 }
             }
         }
     }
 
-    /// What of a gap is still missing, by name; `None` once it has been filled. `size` is that of the cluster's segments.
+    /// What of a gap is still missing, by name, branch by branch and in order; empty once it has been filled. Of a gap of which
+    /// the record does not tell the way between two branches, everything. `size` is that of the cluster's segments.
+    ///
+    /// Errors: the store's.
+    pub async fn missing(&self, gap: &Gap, size: SegmentSize) -> Result<Vec<Stretch>, RepositoryError> {
+        let Some(stretches) = gap.stretches(size) else {
+            return Ok(vec![Stretch { branch: gap.branch, range: gap.range(), is_end: false }]);
+        };
+        let mut missing = Vec::new();
+        for stretch in stretches {
+            let listing = self.wal_listing(stretch.branch, size, Some(size.number(stretch.range.start))).await?;
+            for range in missing_in(self, &listing, stretch.range).await? {
+                let is_end = stretch.is_end && range.end == stretch.range.end;
+                missing.push(Stretch { range, is_end, ..stretch });
+            }
+        }
+        Ok(missing)
+    }
+
+    /// From the first to the last byte of a gap that is still missing, by name; `None` once it has been filled.
     ///
     /// Errors: the store's.
     pub async fn open_part(&self, gap: &Gap, size: SegmentSize) -> Result<Option<LsnRange>, RepositoryError> {
-        let listing = self.wal_listing(gap.branch, size, Some(size.number(gap.from))).await?;
-        Ok(gap.open(&listing))
+        let missing = self.missing(gap, size).await?;
+        let (first, last) = (missing.first(), missing.last());
+        Ok(first.zip(last).map(|(first, last)| LsnRange { start: first.range.start, end: last.range.end }))
     }
 
     async fn gap(&self, name: &ObjectName) -> Result<Gap, RepositoryError> {
@@ -114,7 +253,7 @@ mod tests {
 
     use super::*;
     use crate::seal::{TrustedWriter, TrustedWriters};
-    use crate::segment::SegmentNumber;
+    use crate::segment::{SegmentName, SegmentNumber};
     use crate::store::DirectoryStore;
     use crate::timeline::{SystemIdentifier, TimelineHistory};
 
@@ -122,7 +261,7 @@ mod tests {
         let branch = TimelineHistory::root(TimelineId::FIRST).branch(SystemIdentifier(7));
         let found = "2026-11-21T02:30:00Z".parse().expect("a time");
         let why = "the slot was dropped".to_owned();
-        Gap { branch, from: Lsn(from), to: Lsn(to), next: branch, found, highest_time: None, why }
+        Gap { branch, from: Lsn(from), to: Lsn(to), next: branch, found, highest_time: None, why, way: Vec::new() }
     }
 
     #[tokio::test]
@@ -144,24 +283,105 @@ mod tests {
         assert_eq!(repository.gaps().await.expect("readable"), found);
     }
 
-    #[test]
-    fn a_gap_closes_as_it_is_filled() {
-        let size = SegmentSize::DEFAULT;
-        let segment = |number: u64| SegmentNumber(number).range(size);
-        let run = |first: u64, last: u64| LsnRange { start: segment(first).start, end: segment(last).end };
-        let gap = gap(segment(5).start.0 + 100, segment(7).start.0);
-        let mut listing = WalListing {
-            branch: gap.branch,
-            segment_size: size,
-            runs: vec![run(1, 4), run(7, 9)],
-            partials: vec![],
-            tails: [(SegmentNumber(5), vec![LsnRange { start: segment(5).start, end: gap.from }])].into(),
-            parts: std::collections::BTreeMap::new(),
-        };
-        assert_eq!(gap.open(&listing), Some(gap.range()));
-        listing.runs = vec![run(1, 5), run(7, 9)];
-        assert_eq!(gap.open(&listing), Some(segment(6)));
-        listing.runs = vec![run(1, 9)];
-        assert_eq!(gap.open(&listing), None);
+    /// As an archiver leaves it: gap, or WAL.
+    struct Bed {
+        folder: tempfile::TempDir,
+        repository: Repository,
+        writer: WriterKey,
+        size: SegmentSize,
+    }
+
+    impl Bed {
+        fn new() -> Bed {
+            let folder = tempfile::tempdir().expect("a folder");
+            let writer = WriterKey::generate().expect("random bytes");
+            let trust = TrustedWriters::new(vec![TrustedWriter::archiver(writer.public())]);
+            let store = Arc::new(DirectoryStore::new(folder.path().to_owned()));
+            let repository = Repository::new(store, SystemIdentifier(7), trust);
+            Bed { folder, repository, writer, size: SegmentSize::DEFAULT }
+        }
+
+        /// An object of this name; only names count here.
+        fn put(&self, name: &ObjectName) {
+            let path = self.folder.path().join(name.key(SystemIdentifier(7)));
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("our own");
+            std::fs::write(path, b"x").expect("our own");
+        }
+
+        fn put_segment(&self, branch: Branch, number: u64) {
+            let segment = SegmentName::new(branch.timeline, SegmentNumber(number), self.size);
+            self.put(&ObjectName::Wal(branch, segment, None));
+        }
+
+        async fn missing(&self, gap: &Gap) -> Vec<(Branch, LsnRange)> {
+            let missing = self.repository.missing(gap, self.size).await.expect("readable");
+            missing.into_iter().map(|stretch| (stretch.branch, stretch.range)).collect()
+        }
+    }
+
+    fn segment(number: u64) -> LsnRange {
+        SegmentNumber(number).range(SegmentSize::DEFAULT)
+    }
+
+    #[tokio::test]
+    async fn a_gap_closes_as_it_is_filled_from_either_side() {
+        let bed = Bed::new();
+        let gap = gap(segment(5).start.0 + 100, segment(9).start.0);
+        let branch = gap.branch;
+        let name = SegmentName::new(branch.timeline, SegmentNumber(5), bed.size);
+        bed.put(&ObjectName::Tail(branch, name, LsnRange { start: segment(5).start, end: gap.from }));
+        bed.put_segment(branch, 9);
+        assert_eq!(bed.missing(&gap).await, [(branch, gap.range())]);
+        // One in the middle, and the last.
+        bed.put_segment(branch, 7);
+        let before = (branch, LsnRange { start: gap.from, end: segment(7).start });
+        assert_eq!(bed.missing(&gap).await, [before, (branch, segment(8))]);
+        bed.put_segment(branch, 8);
+        assert_eq!(bed.missing(&gap).await, [before]);
+        assert_eq!(bed.repository.open_part(&gap, bed.size).await.expect("readable"), Some(before.1));
+        bed.put_segment(branch, 5);
+        assert_eq!(bed.missing(&gap).await, [(branch, segment(6))]);
+        bed.put_segment(branch, 6);
+        assert_eq!(bed.repository.open_part(&gap, bed.size).await.expect("readable"), None);
+    }
+
+    #[tokio::test]
+    async fn a_gap_over_a_switch_of_timelines_is_filled_when_both_branches_are() {
+        let bed = Bed::new();
+        let parent = TimelineHistory::root(TimelineId::FIRST);
+        let switch = segment(6).start.advance(500);
+        let entry = crate::timeline::HistoryEntry { timeline: parent.timeline, switch, reason: b"x".to_vec() };
+        let child = TimelineHistory { timeline: TimelineId::new(2).expect("not zero"), entries: vec![entry] };
+        let (old, new) = (parent.branch(SystemIdentifier(7)), child.branch(SystemIdentifier(7)));
+        let way = vec![Leg { branch: old, end: switch }];
+        let gap = Gap { branch: old, next: new, way, ..gap(segment(5).start.0 + 100, segment(8).start.0) };
+        let of_old = (old, LsnRange { start: gap.from, end: switch });
+        let of_new = (new, LsnRange { start: segment(6).start, end: gap.to });
+        assert_eq!(bed.missing(&gap).await, [of_old, of_new]);
+        assert_eq!((gap.known_on(old), gap.known_on(new)), (Some(switch), Some(gap.to)));
+        for number in [6, 7] {
+            bed.put_segment(new, number);
+        }
+        assert_eq!(bed.missing(&gap).await, [of_old]);
+        bed.put_segment(old, 5);
+        let name = SegmentName::new(old.timeline, SegmentNumber(6), bed.size);
+        bed.put(&ObjectName::Tail(old, name, LsnRange { start: segment(6).start, end: switch }));
+        assert_eq!(bed.missing(&gap).await, []);
+        // A record that does not tell the way stays open, and claims no more than it knows.
+        let silent = Gap { way: Vec::new(), ..gap.clone() };
+        assert_eq!(bed.missing(&silent).await, [(old, gap.range())]);
+        assert_eq!(silent.known_on(old), Some(gap.from.advance(1)));
+    }
+
+    #[tokio::test]
+    async fn i5_a_record_that_cannot_be_read_still_says_that_something_was_there() {
+        let bed = Bed::new();
+        let own = gap(0x100_0000, 0x200_0000);
+        bed.repository.put_gap(&own, &bed.writer).await.expect("stored");
+        bed.put(&ObjectName::Gap(own.branch, Lsn(0x500_0000)));
+        let records = bed.repository.gap_records().await.expect("readable");
+        let known: Vec<_> = records.iter().map(|record| record.known_on(own.branch)).collect();
+        assert_eq!(known, [Some(own.to), Some(Lsn(0x500_0001))]);
+        assert!(records[1].content.is_err());
     }
 }

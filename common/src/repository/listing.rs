@@ -72,6 +72,19 @@ impl WalListing {
         [whole, tails, parts, partials].into_iter().flatten().max()
     }
 
+    /// The first segment, `from` at least, whose first bytes are there, whole or in pieces.
+    pub fn first_begun(&self, from: SegmentNumber) -> Option<SegmentNumber> {
+        let size = self.segment_size;
+        let begun =
+            |number: &SegmentNumber| self.pieces_of(*number).iter().any(|piece| piece.start == number.start(size));
+        let run = self.runs.iter().find(|run| run.end > from.start(size));
+        let whole = run.map(|run| from.max(size.number(run.start)));
+        let tails = self.tails.range(from..).map(|(number, _)| *number).find(begun);
+        let parts = self.parts.range(from..).map(|(number, _)| *number).find(begun);
+        let partials = self.partials.iter().filter_map(|segment| segment.number(size)).filter(|n| *n >= from).min();
+        [whole, tails, parts, partials].into_iter().flatten().min()
+    }
+
     /// The highest LSN that any name speaks of.
     pub fn highest(&self) -> Option<Lsn> {
         let runs = self.runs.last().map(|run| run.end);

@@ -1,4 +1,4 @@
-//! What is in a repository: object names, identity, WAL, base label and manifest. `docs/FORMAT.md` is normative.
+//! What is in a repository: object names, identity, WAL, base label and manifest, gaps, ledger. `docs/FORMAT.md` is normative.
 //!
 //! A [`Repository`] is one cluster's folder in a store, read with the eyes of somebody who trusts certain writers:
 //! an object whose signature does not verify is an error, never an answer.
@@ -10,6 +10,7 @@ mod error;
 mod frontier;
 mod gap;
 mod identity;
+mod ledger;
 mod listing;
 mod name;
 mod surplus;
@@ -27,8 +28,12 @@ pub use catalog::{CatalogEntry, CatalogPage};
 pub use cover::Cover;
 pub use error::RepositoryError;
 pub use frontier::{BranchFrontier, FrontierRecord, WrittenFrontier, furthest};
-pub use gap::Gap;
+pub use gap::{Gap, GapRecord, Leg, Stretch};
 pub use identity::RepositoryIdentity;
+pub use ledger::{
+    Act, Body, Chain, FailureClass, Finding, Head, Ledger, LedgerEntry, LedgerReading, LedgerSigner, NoRunId, RunId,
+    TargetFact, obscured,
+};
 pub use listing::WalListing;
 pub use name::{ObjectName, UnknownName};
 pub use surplus::{Beyond, Surplus};

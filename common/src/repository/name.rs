@@ -8,7 +8,7 @@ use crate::seal::WriterPublic;
 use crate::segment::SegmentName;
 use crate::timeline::{Branch, SystemIdentifier};
 
-use super::BaseId;
+use super::{BaseId, RunId};
 
 /// The name of an object below its cluster's folder, as in section 1 of the format.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -35,6 +35,8 @@ pub enum ObjectName {
     Frontier(Box<WriterPublic>, u64),
     /// The index page of a branch's segments, from the first to the last.
     Catalog(Branch, SegmentName, SegmentName),
+    /// An entry of the ledger: whose, of which run, its number.
+    Ledger(Box<WriterPublic>, RunId, u32),
     /// Bytes that were refused because the name was taken by others: the name, and a random word.
     Conflict(Box<ObjectName>, String),
 }
@@ -73,6 +75,7 @@ impl fmt::Display for ObjectName {
             ObjectName::Gap(branch, from) => write!(f, "gap/{branch}/{:016X}", from.0),
             ObjectName::Frontier(writer, number) => write!(f, "frontier/{writer}/{number:010}"),
             ObjectName::Catalog(branch, first, last) => write!(f, "catalog/{branch}/{first}-{last}"),
+            ObjectName::Ledger(writer, run, sequence) => write!(f, "ledger/{writer}/{run}/{sequence:08}"),
             ObjectName::Conflict(name, word) => write!(f, "conflict/{name}/{word}"),
         }
     }
@@ -137,6 +140,10 @@ impl FromStr for ObjectName {
                     ObjectName::Catalog(branch.parse().ok()?, first.parse().ok()?, last.parse().ok()?)
                 }
                 ["gap", branch, from] => ObjectName::Gap(branch.parse().ok()?, position(from)?),
+                ["ledger", writer, run, sequence] => {
+                    let writer = writer.parse().ok().filter(|key: &WriterPublic| key.to_string() == *writer)?;
+                    ObjectName::Ledger(Box::new(writer), run.parse().ok()?, number(sequence, 8)?)
+                }
                 _ => return None,
             })
         };
@@ -165,6 +172,7 @@ mod tests {
             "gap/00000001-a2dd04c7/0000000003000064",
             "frontier/WRITER/9999999999",
             "catalog/00000001-a2dd04c7/000000010000000000000001-000000010000000100000000",
+            "ledger/walsealw1g8ly2vvytx8fp584s3tygn00jmass9kgv4fgqd8u4ru6wxa8q0lqn0mqg0/00112233aabbccdd/00000017",
             "conflict/wal/00000001-a2dd04c7/000000010000000000000003/0011aabb",
         ] {
             let writer = crate::seal::WriterKey::generate().expect("random bytes").public().to_string();
@@ -187,6 +195,7 @@ mod tests {
             "base/20261121T023000Z-0000002a/label/x",
             "frontier/walsealw1x/9999999999",
             "catalog/00000001-a2dd04c7/000000010000000000000001",
+            "ledger/walsealw1/00112233aabbccdd/00000017",
             "conflict/conflict/identity/a/b",
             "notes.txt",
         ] {

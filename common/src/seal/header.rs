@@ -34,11 +34,13 @@ pub enum Kind {
     Frontier,
     /// An index page of segments.
     Catalog,
+    /// What happened.
+    Ledger,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 11] = [
+    pub const ALL: [Kind; 12] = [
         Kind::Identity,
         Kind::Wal,
         Kind::Partial,
@@ -50,6 +52,7 @@ impl Kind {
         Kind::Gap,
         Kind::Frontier,
         Kind::Catalog,
+        Kind::Ledger,
     ];
 
     /// The word in the header.
@@ -66,12 +69,13 @@ impl Kind {
             Kind::Gap => "gap",
             Kind::Frontier => "frontier",
             Kind::Catalog => "catalog",
+            Kind::Ledger => "ledger",
         }
     }
 
     /// Whether it has frames. What has none is read by everyone.
     pub const fn is_sealed(self) -> bool {
-        !matches!(self, Kind::Label | Kind::Gap | Kind::Frontier | Kind::Catalog)
+        !matches!(self, Kind::Label | Kind::Gap | Kind::Frontier | Kind::Catalog | Kind::Ledger)
     }
 
     /// Whether its header says which WAL it holds.

@@ -1,5 +1,6 @@
 //! Keys and how they are written down.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
@@ -222,15 +223,15 @@ impl WriterPublic {
     }
 }
 
-impl Ord for WriterPublic {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.as_bytes().cmp(other.0.as_bytes())
+impl PartialOrd for WriterPublic {
+    fn partial_cmp(&self, other: &WriterPublic) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
-impl PartialOrd for WriterPublic {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
+impl Ord for WriterPublic {
+    fn cmp(&self, other: &WriterPublic) -> Ordering {
+        self.0.as_bytes().cmp(other.0.as_bytes())
     }
 }
 

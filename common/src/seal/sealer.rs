@@ -345,6 +345,11 @@ impl Sealer {
         self.assembly.plain_size + self.held.plain.map_or(0, u64::from)
     }
 
+    /// Bytes of the object so far, with the frame that waits for the next one.
+    pub fn stored_size(&self) -> u64 {
+        (self.assembly.buffer.len() + self.held.compressed.len()) as u64
+    }
+
     /// Ends the object. One without any frame gets an empty one.
     pub fn finish(self) -> Result<SealedObject, SealError> {
         self.finish_with::<()>(None)

@@ -2,6 +2,7 @@
 
 mod fetch;
 mod keygen;
+mod ledger;
 mod list;
 mod plan;
 mod restore;
@@ -39,6 +40,8 @@ enum Verb {
     List(list::Arguments),
     /// Explain a restore before a byte moves
     Plan(plan::Arguments),
+    /// What happened to the repository: every entry of the ledger, with signatures and chains verified
+    Ledger(ledger::Arguments),
     /// Rebuild a cluster as it was
     Restore(Box<restore::Arguments>),
     /// Deliver a file of WAL to PostgreSQL: the restore_command hook
@@ -83,6 +86,7 @@ fn start(arguments: &Arguments) -> Result<(), Failure> {
         match &arguments.verb {
             Verb::Keygen(_) | Verb::Fetch(_) => Ok(()),
             Verb::List(verb) => list::run(verb, &arguments.open().await?).await,
+            Verb::Ledger(verb) => ledger::run(verb, &arguments.open().await?).await,
             // The target is read before the repository: a wrong command line should not wait for a store.
             Verb::Restore(verb) => {
                 let request = verb.target.request()?;

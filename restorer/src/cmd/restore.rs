@@ -1,9 +1,11 @@
 //! `restore`: rebuild a cluster, and with `--start` run recovery to its end.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use serde::Serialize;
 use walseal_common::config::Config;
+use walseal_common::repository::{FailureClass, Ledger};
 use walseal_common::terminal::{Exit, Failure, Progress, Schema, printable, to_json};
 
 use super::plan;
@@ -12,6 +14,7 @@ use crate::access::Access;
 use crate::instance::{self, InstanceError, Landing};
 use crate::plan::{Plan, Request};
 use crate::rebuild::{Accounts, Destination, Order, Owner, RebuildError, Restored, TablespaceMapping};
+use crate::record;
 
 const SCHEMA: Schema = Schema { name: "restore", version: 1 };
 
@@ -104,22 +107,11 @@ pub async fn run(arguments: &Arguments, request: &Request, access: &Access) -> R
         config: &access.config,
         inherits_environment: arguments.start,
     };
-    let progress = Progress::new("restore", None);
-    let restored = match order.carry_out(&access.repository, &access.identities, &progress).await {
-        Ok(restored) => restored,
-        Err(error) => {
-            progress.abandon();
-            return Err(failure(&error));
-        }
-    };
-    progress.finish(&format!("files in {}", restored.layout.data.display()));
-    let landing = match &programs {
-        Some(programs) if arguments.start => {
-            let ran = instance::recover(programs, &restored, &plan).await;
-            Some(ran.map_err(|error| start_failure(&error))?)
-        }
-        _ => None,
-    };
+    let ledger = record::ledger(access);
+    ledger.record(record::started(&plan, &order.destination.data));
+    let carried_out = carry_out(order, access, programs.as_ref().filter(|_| arguments.start), &ledger).await;
+    ledger.finish(record::LAST_ENTRIES).await;
+    let (restored, landing) = carried_out?;
     let next = instance::next_steps(&plan, &restored, landing.as_ref(), arguments.keep_archiving, programs.as_ref());
     show(&plan, &restored, landing.as_ref(), next, arguments)?;
     match landing.and_then(|landing| landing.missed(&plan)) {
@@ -127,6 +119,38 @@ pub async fn run(arguments: &Arguments, request: &Request, access: &Access) -> R
         Some(why) => Err(Failure::new("land where the plan leads", why)
             .next("do not go live with it before the server's log beside the data directory says why")),
     }
+}
+
+/// Rebuilds, runs recovery where there are programs for it, and records how that went.
+async fn carry_out(
+    order: Order<'_>,
+    access: &Access,
+    programs: Option<&instance::Programs>,
+    ledger: &Ledger,
+) -> Result<(Restored, Option<Landing>), Failure> {
+    let (begun, plan, directory) = (Instant::now(), order.plan, &order.destination.data.clone());
+    let progress = Progress::new("restore", None);
+    let restored = match order.carry_out(&access.repository, &access.identities, &progress).await {
+        Ok(restored) => restored,
+        Err(error) => {
+            progress.abandon();
+            ledger.record(record::failed(directory, record::class(&error)));
+            return Err(failure(&error));
+        }
+    };
+    progress.finish(&format!("files in {}", restored.layout.data.display()));
+    let landing = match programs {
+        None => None,
+        Some(programs) => match instance::recover(programs, &restored, plan).await {
+            Ok(landing) => Some(landing),
+            Err(error) => {
+                ledger.record(record::failed(directory, FailureClass::Recovery));
+                return Err(start_failure(&error));
+            }
+        },
+    };
+    ledger.record(record::finished(directory, restored.bytes, begun.elapsed(), landing.as_ref()));
+    Ok((restored, landing))
 }
 
 fn jobs(arguments: &Arguments) -> usize {

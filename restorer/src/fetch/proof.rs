@@ -13,7 +13,7 @@ impl Fetcher {
     /// Proves that `branch` has nothing in segment `number` or above it; nothing that counts, see
     /// [`Fetcher::prove_unconfirmed`].
     ///
-    /// Errors: [`FetchError::Hole`] when anything is known there, by the plan or by an object in the repository.
+    /// Errors: [`FetchError::Hole`] when anything is known there, by the plan, by an object or by a gap in the repository.
     pub(super) async fn prove_absent(
         &self,
         branch: Branch,
@@ -23,6 +23,7 @@ impl Fetcher {
         let start = number.start(size);
         self.prove_unpinned(branch, start, start)?;
         self.prove_repository().await?;
+        self.prove_ungapped(branch, self.own_start(branch, start)).await?;
         self.prove_unrecorded(branch, number, size, self.own_start(branch, start)).await?;
         match self.first_name_from(branch, number, size).await? {
             None => Ok(()),
@@ -59,6 +60,7 @@ impl Fetcher {
             return Err(FetchError::Damaged { branch, from: end, objects: segment.lost.clone() });
         }
         self.prove_unpinned(branch, number.start(size), end)?;
+        self.prove_ungapped(branch, end).await?;
         self.prove_unrecorded(branch, number, size, end).await?;
         if segment.known_end <= end && self.first_name_from(branch, number.next(), size).await?.is_none() {
             return Ok(());
@@ -90,6 +92,19 @@ impl Fetcher {
             }
             Beyond::Known { name, why, .. } => Err(hole(branch, end, format!("{name} is there, which {why}"))),
         }
+    }
+
+    /// No gap is on record that says that WAL of `branch` beyond `end` was there once (I5, I6).
+    async fn prove_ungapped(&self, branch: Branch, end: Lsn) -> Result<(), FetchError> {
+        for record in self.repository.gap_records().await? {
+            let Some(known) = record.known_on(branch).filter(|known| *known > end) else { continue };
+            let why = match &record.content {
+                Ok(gap) => format!("{} says that WAL up to {known} was lost: {}", record.name(), gap.why),
+                Err(error) => format!("there is a record of a gap that cannot be read: {error}"),
+            };
+            return Err(hole(branch, end, why));
+        }
+        Ok(())
     }
 
     /// The plan knew of nothing beyond `end`, which lies in the segment that starts at `start`.

@@ -2,6 +2,7 @@
 
 mod bed;
 mod endings;
+mod gaps;
 mod read_ahead;
 mod surplus;
 

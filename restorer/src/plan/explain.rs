@@ -53,6 +53,11 @@ impl Plan {
             lines.push("Newer base backups that are not taken:".to_owned());
             lines.extend(self.passed_over.iter().map(|base| format!("  {}: {}", base.id, base.why)));
         }
+        if !self.gaps.is_empty() {
+            lines.push(String::new());
+            lines.push("Missing elsewhere on the way, and not needed:".to_owned());
+            lines.extend(self.gaps.iter().map(|hole| format!("  {}", hole.words())));
+        }
         if !self.warnings.is_empty() {
             lines.push(String::new());
             lines.extend(self.warnings.iter().map(|warning| format!("Warning: {warning}")));

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 
 use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::repository::{
-    Beyond, CatalogPage, Label, ObjectName, Repository, RepositoryError, Surplus, WalListing,
+    Beyond, CatalogPage, GapRecord, Label, ObjectName, Repository, RepositoryError, Surplus, WalListing,
 };
 use walseal_common::seal::Identity;
 use walseal_common::segment::{SegmentNumber, SegmentSize};
 use walseal_common::timeline::{Branch, TimelineHistory};
 
+use super::hole;
 use crate::damage::Damage;
 
 /// What is known of one branch.
@@ -25,7 +26,7 @@ pub struct BranchFacts {
     pub pages: BTreeSet<SegmentNumber>,
     /// Ranges of WAL without a hole, in order, by name (and by the headers of `.partial` objects).
     pub extents: Vec<LsnRange>,
-    /// The highest position on this branch that anything speaks of: objects by name, stop points of base backups.
+    /// The highest position on this branch that anything speaks of: objects by name, stop points of base backups, gaps.
     pub known_end: Lsn,
     /// What arrived beyond the end of its WAL without what lies before it, and was never confirmed as far as anything tells. It
     /// counts for nothing: neither the listing nor the extents nor the known end have it.
@@ -36,10 +37,22 @@ pub struct BranchFacts {
     pub damaged: Vec<(LsnRange, Damage)>,
 }
 
+/// What a repository tells of all branches, beside their WAL.
+#[derive(Clone, Debug)]
+pub struct Told<'a> {
+    /// The labels that verify.
+    pub labels: &'a [Label],
+    /// Whether those are all.
+    pub all_labels: bool,
+    /// Every record of a gap.
+    pub gaps: &'a [GapRecord],
+    /// Up to where a writer said that WAL of the branch was durable, and the object in which it did.
+    pub recorded: Option<(Lsn, ObjectName)>,
+}
+
 impl BranchFacts {
     /// Reads what `repository` holds of `branch` in the segments of `ranges`: the history (opened with `identities`), and the names
-    /// of its WAL. `labels`: all that verify. `all_labels`: whether those are all. `recorded`: up to where a writer said that WAL
-    /// was durable, and the object in which it did.
+    /// of its WAL.
     ///
     /// Errors: the store; a `.partial` of a writer that is not trusted.
     pub async fn read(
@@ -48,9 +61,9 @@ impl BranchFacts {
         branch: Branch,
         size: SegmentSize,
         ranges: &[(SegmentNumber, SegmentNumber)],
-        (labels, all_labels): (&[Label], bool),
-        recorded: Option<(Lsn, ObjectName)>,
+        told: Told<'_>,
     ) -> Result<BranchFacts, RepositoryError> {
+        let Told { labels, all_labels, gaps, recorded } = told;
         let history = match repository.history(branch, identities).await {
             Ok(history) => Ok(history),
             Err(RepositoryError::Object { source, .. }) => Err(source.to_string()),
@@ -77,6 +90,7 @@ impl BranchFacts {
             BranchFacts { branch, history, listing, pages, extents, known_end, surplus, confirmed, damaged };
         facts.find_extents(repository).await?;
         let stop = labels.iter().filter(|label| label.branch == branch).map(|label| label.stop).max();
+        let stop = stop.max(hole::known_on(gaps, branch));
         if all_labels && facts.damaged.is_empty() {
             facts.set_surplus_aside(repository, stop, recorded.as_ref()).await?;
         }
@@ -86,7 +100,7 @@ impl BranchFacts {
     }
 
     /// Takes the WAL beyond holes that was never confirmed (I1) out of the account, so that the WAL ends before them. `stop`:
-    /// the highest stop point of any base backup; up to there, and up to what was `recorded`, WAL was durable once.
+    /// the highest stop point of any base backup, or the end of a gap; up to there, and up to what was `recorded`, WAL was there once.
     async fn set_surplus_aside(
         &mut self,
         repository: &Repository,

@@ -8,7 +8,8 @@ use walseal_common::segment::{SegmentName, SegmentSize};
 use walseal_common::terminal::units;
 use walseal_common::timeline::Branch;
 
-use super::path::{Path, Step};
+use super::hole::Hole;
+use super::path::Path;
 use super::planner::Planner;
 use super::reader::{PathReader, ReadError};
 use super::refusal::PlanError;
@@ -26,6 +27,8 @@ pub struct Gap {
     pub branch: Branch,
     /// Segment size.
     pub size: SegmentSize,
+    /// The same bytes, part by part, with the records of what was lost.
+    pub holes: Vec<Hole>,
     /// Objects that are there for these bytes, and of no use.
     pub damaged: Vec<Damage>,
     /// Why it is no end although nothing leads beyond it, where that was asked.
@@ -69,12 +72,7 @@ impl fmt::Display for Gap {
             self.branch
         );
         match self.damaged.as_slice() {
-            [] => write!(
-                f,
-                "{} cannot be reached: WAL is missing on the way, {place}. If a server, a standby or another archive \
-                 still has it, store it with walseal-archiver push",
-                self.target
-            )?,
+            [] => write!(f, "{} cannot be reached: WAL is missing on the way, {place}", self.target)?,
             damaged => write!(
                 f,
                 "{} cannot be reached: WAL on the way cannot be used, {place}: {}. If the store keeps older versions, or \
@@ -82,6 +80,15 @@ impl fmt::Display for Gap {
                 self.target,
                 sentence(damaged)
             )?,
+        }
+        for hole in &self.holes {
+            write!(f, ".\n{}", hole.words())?;
+        }
+        if self.damaged.is_empty() {
+            write!(
+                f,
+                ".\nIf the server, a standby or another archive still has it, it can be filled: walseal-archiver heal"
+            )?;
         }
         if let Some(confirmed) = &self.confirmed {
             write!(f, ". Nothing shows that the WAL ended there: {confirmed}")?;
@@ -109,12 +116,12 @@ impl Planner<'_> {
             Ok(found) => found,
             Err(error) => return error.into(),
         };
-        let holds = |step: &&Step| step.begin <= at;
-        let branch = path.steps.iter().rev().find(holds).or(path.steps.first()).map(|step| step.branch);
+        let within = |hole: &Hole| hole.range.start < missing.end && missing.start < hole.range.end;
         PlanError::Gap(Box::new(Gap {
             target: self.request.target.clone(),
             missing,
-            branch: branch.unwrap_or(path.branch()),
+            branch: path.branch_at(at),
+            holes: path.holes().into_iter().filter(within).collect(),
             size: path.size(),
             confirmed: path.confirmed_beyond(at).map(str::to_owned),
             damaged: path.damaged_in(missing).cloned().collect(),

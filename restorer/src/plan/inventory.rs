@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use walseal_common::repository::{
-    BaseId, Label, ObjectName, Repository, RepositoryError, RepositoryIdentity, WrittenFrontier, furthest,
+    BaseId, GapRecord, Label, ObjectName, Repository, RepositoryError, RepositoryIdentity, WrittenFrontier, furthest,
 };
 use walseal_common::seal::{Identity, SIGNED_PREFIX_HINT, SignedHeader};
 use walseal_common::segment::SegmentNumber;
 use walseal_common::timeline::Branch;
 
 use super::Request;
-use super::facts::BranchFacts;
+use super::facts::{BranchFacts, Told};
 use super::scope::{self, Scope};
 use crate::damage::Damage;
 
@@ -29,6 +29,8 @@ pub struct Inventory {
     pub bases: Vec<Label>,
     /// Those whose label does not: reported, never used.
     pub unusable: Vec<UnusableBase>,
+    /// Every record of a gap, by branch and position.
+    pub gaps: Vec<GapRecord>,
     /// Up to where each writer last said that WAL was durable.
     pub frontiers: Vec<WrittenFrontier>,
     /// Where of one branch no more names were listed than a restore should need.
@@ -89,8 +91,8 @@ impl Inventory {
     /// Reads what `repository` holds: identity, labels, histories (opened with `identities`), and the names of its WAL from
     /// shortly before the oldest base backup on.
     ///
-    /// Errors: [`InventoryError::NobodyTrusted`]; no repository there; the store. A single label, history or `.partial` that
-    /// does not verify is no error but a finding.
+    /// Errors: [`InventoryError::NobodyTrusted`]; no repository there; the store. A single label, history, record of a gap or
+    /// `.partial` that does not verify is no error but a finding.
     pub async fn read(repository: &Repository, identities: &[Identity]) -> Result<Inventory, InventoryError> {
         Inventory::about(repository, identities, None).await
     }
@@ -116,29 +118,31 @@ impl Inventory {
         let from = bases.iter().map(|label| size.number(label.start)).min();
         let from = from.map_or(SegmentNumber(0), |oldest| SegmentNumber(oldest.0.saturating_sub(scope::BEFORE)));
         let all = [(from, SegmentNumber(u64::MAX))];
-        let scope = match request.filter(|_| unusable.is_empty()) {
-            Some(request) => Scope::of(repository, &bases, size, request).await?,
-            None => None,
-        };
         let mut branches: BTreeSet<Branch> = repository.branches().await?.into_iter().collect();
         branches.extend(bases.iter().map(|label| label.branch));
         branches.extend(frontiers.iter().flat_map(|written| written.record.branches()).map(|told| told.branch));
-        let labels = (bases.as_slice(), unusable.is_empty());
-        let (recorded, all, narrow) = (frontiers.as_slice(), all.as_slice(), scope.as_ref());
+        // WAL before a gap was there once (I6), also where nothing behind it has arrived yet.
+        let gaps = repository.gap_records().await?;
+        branches.extend(gaps.iter().map(|record| record.branch));
+        branches.extend(gaps.iter().filter_map(|record| record.content.as_ref().ok()).map(|gap| gap.next));
+        let scope = match request.filter(|_| unusable.is_empty()) {
+            Some(request) => Scope::of(repository, &bases, &gaps, size, request).await?,
+            None => None,
+        };
+        let told = Told { labels: &bases, all_labels: unusable.is_empty(), gaps: &gaps, recorded: None };
+        let (told, recorded) = (&told, frontiers.as_slice());
+        let (all, narrow) = (all.as_slice(), scope.as_ref());
         let branches = stream::iter(branches)
             .map(|branch| async move {
-                let facts = {
-                    let recorded = furthest(recorded, branch);
-                    let ranges =
-                        narrow.filter(|scope| scope.branch == branch).map_or(all, |scope| scope.ranges.as_slice());
-                    BranchFacts::read(repository, identities, branch, size, ranges, labels, recorded).await?
-                };
+                let told = Told { recorded: furthest(recorded, branch), ..told.clone() };
+                let ranges = narrow.filter(|scope| scope.branch == branch).map_or(all, |scope| scope.ranges.as_slice());
+                let facts = BranchFacts::read(repository, identities, branch, size, ranges, told).await?;
                 Ok::<_, InventoryError>((branch, facts))
             })
             .buffered(READS_AT_ONCE)
             .try_collect::<BTreeMap<_, _>>()
             .await?;
-        Ok(Inventory { store: repository.describe(), identity, bases, unusable, frontiers, scope, branches })
+        Ok(Inventory { store: repository.describe(), identity, bases, unusable, gaps, frontiers, scope, branches })
     }
 
     /// Goes on without the catalog pages of a branch, of which one is not true. Whether that makes a difference.

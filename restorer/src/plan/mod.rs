@@ -7,6 +7,7 @@ mod explain;
 mod facts;
 mod gap;
 mod holding;
+mod hole;
 pub mod inventory;
 mod pages;
 mod path;
@@ -37,6 +38,7 @@ pub use branches::{Ends, ends, known};
 pub use facts::BranchFacts;
 pub use gap::{Gap, Nearest};
 pub use holding::Holding;
+pub use hole::Hole;
 pub use inventory::{Inventory, InventoryError};
 pub use path::{Path, Step};
 pub use planner::{Planner, plan};
@@ -101,6 +103,9 @@ pub struct Plan {
     pub last_before: Option<TransactionPoint>,
     /// The first transaction that ends after `stop`, where there is one.
     pub first_after: Option<TransactionPoint>,
+    /// WAL that is missing elsewhere on the path, in order; none of it is needed.
+    #[serde(default)]
+    pub gaps: Vec<Hole>,
     /// What it costs.
     pub cost: Cost,
     /// What a person should know before going on, a sentence each.

@@ -1,7 +1,7 @@
 //! The way through the branches to the timeline that recovery ends on, and the WAL that lies on it.
 
 use walseal_common::lsn::{Lsn, LsnRange};
-use walseal_common::repository::{Label, Surplus};
+use walseal_common::repository::{GapRecord, Label, Surplus};
 use walseal_common::segment::{SegmentNumber, SegmentSize};
 use walseal_common::timeline::{Branch, SystemIdentifier, TimelineHistory};
 
@@ -64,6 +64,16 @@ impl<'a> Path<'a> {
     /// What is known of a step's branch; `None` when the repository has nothing of it.
     pub fn facts(&self, step: &Step) -> Option<&'a BranchFacts> {
         self.inventory.branches.get(&step.branch)
+    }
+
+    /// Every record of a gap.
+    pub(super) fn records(&self) -> &'a [GapRecord] {
+        &self.inventory.gaps
+    }
+
+    /// Where the first base backup of the path begins.
+    pub(super) fn first_base_start(&self) -> Option<Lsn> {
+        self.inventory.bases.iter().filter(|base| self.excludes(base).is_none()).map(|base| base.start).min()
     }
 
     /// Segment size of the cluster.

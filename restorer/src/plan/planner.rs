@@ -89,7 +89,8 @@ pub(super) async fn plan_patiently(
 fn is_unsettled(planned: &Result<Plan, PlanError>, inventory: &Inventory) -> bool {
     let has_surplus = || inventory.branches.values().any(|facts| facts.surplus.is_some());
     match planned {
-        Err(PlanError::Gap(_)) => true,
+        // What is on record as lost does not arrive by waiting.
+        Err(PlanError::Gap(gap)) => gap.holes.is_empty() || gap.holes.iter().any(|hole| hole.record.is_none()),
         Err(PlanError::TimeAfterEnd { .. } | PlanError::LsnAfterEnd { .. }) => has_surplus(),
         Ok(plan) => plan.request.target == Target::Latest && has_surplus(),
         Err(_) => false,

@@ -1,8 +1,8 @@
 //! Which names of WAL a plan has to list: from the base backup that will most likely serve to the target, not all of a branch. Labels and
 //! catalog pages tell; that what they tell of is there, the listing shows. Where the guess was wrong, everything is listed.
 
-use walseal_common::lsn::Lsn;
-use walseal_common::repository::{BaseId, CatalogPage, Label, Repository, RepositoryError};
+use walseal_common::lsn::{Lsn, LsnRange};
+use walseal_common::repository::{BaseId, CatalogPage, GapRecord, Label, Repository, RepositoryError};
 use walseal_common::segment::{SegmentNumber, SegmentSize};
 use walseal_common::time::PgTimestamp;
 use walseal_common::timeline::Branch;
@@ -31,12 +31,13 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// Guesses what a plan for `request` needs. `bases` are all there are; `None` where only listing everything will do.
+    /// Guesses what a plan for `request` needs. `bases` and `gaps` are all there are; `None` where only listing everything will do.
     ///
     /// Errors: the store.
     pub(super) async fn of(
         repository: &Repository,
         bases: &[Label],
+        gaps: &[GapRecord],
         size: SegmentSize,
         request: &Request,
     ) -> Result<Option<Scope>, RepositoryError> {
@@ -75,9 +76,20 @@ impl Scope {
         for base in newer.iter().filter(|newer| newer.branch == base.branch) {
             ranges.push((SegmentNumber(size.number(base.start).0.saturating_sub(1)), size.number(base.stop).next()));
         }
+        // Whether a gap was filled, its own segments tell.
+        for record in gaps.iter().filter(|record| record.branch == base.branch) {
+            let Ok(gap) = &record.content else { return Ok(None) };
+            ranges.push((SegmentNumber(size.number(gap.from).0.saturating_sub(1)), size.number(gap.to).next()));
+        }
         // The end of the branch: what follows its last page.
         ranges.push((last.next(), end));
         Ok(Some(Scope { branch: base.branch, base: base.id.clone(), ranges: apart(ranges) }))
+    }
+
+    /// Whether nothing of `range` was left unlisted.
+    pub(super) fn covers(&self, branch: Branch, range: LsnRange, size: SegmentSize) -> bool {
+        let (first, last) = (size.number(range.start), size.number(Lsn(range.end.0.saturating_sub(1))));
+        branch != self.branch || self.ranges.iter().any(|(begin, end)| *begin <= first && last <= *end)
     }
 
     /// Whether a plan that was made from no more than this is what it would be from everything.

@@ -30,7 +30,7 @@ pub struct Window {
     pub to_time: Option<PgTimestamp>,
     /// The base backups in it, oldest first.
     pub bases: Vec<BaseId>,
-    /// The WAL that cannot be had after it, where more follows.
+    /// The WAL that cannot be had after it, where more follows, or a gap is on record.
     pub gap: Option<LsnRange>,
     /// What arrived beyond its end without what lies before, and counts for nothing.
     pub surplus: Option<Surplus>,

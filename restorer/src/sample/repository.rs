@@ -5,7 +5,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::repository::{
-    BaseId, BaseType, BranchFrontier, CatalogPage, FrontierRecord, Label, ObjectName, Repository, RepositoryIdentity,
+    BaseId, BaseType, BranchFrontier, CatalogPage, FrontierRecord, Gap, Label, ObjectName, Repository,
+    RepositoryIdentity,
 };
 use walseal_common::seal::{
     Draft, Identity, Kind, MAX_PLAINTEXT, TrustedWriter, TrustedWriters, WalSection, WriterKey,
@@ -295,6 +296,22 @@ impl SampleRepository {
             earlier: Vec::new(),
         };
         self.repository.put_frontier(&record, &self.writer).await.expect("a folder of our own")
+    }
+
+    /// Records that WAL of `branch` was lost.
+    pub(crate) async fn put_gap(&self, branch: Branch, range: LsnRange) -> Gap {
+        let gap = Gap {
+            branch,
+            from: range.start,
+            to: range.end,
+            next: branch,
+            found: "2026-11-21T12:00:00Z".parse().expect("a time"),
+            highest_time: Some("2026-11-21T10:04:59Z".parse().expect("a time")),
+            why: "the slot was dropped".to_owned(),
+            way: Vec::new(),
+        };
+        self.repository.put_gap(&gap, &self.writer).await.expect("a folder of our own");
+        gap
     }
 
     /// Changes a byte of an object's header: the year in which it was made.

@@ -117,26 +117,28 @@ fn case_11_a_failover_to_a_standby_that_had_less_keeps_what_the_old_primary_ship
     daemon.sigterm()?.success()?;
     let mut daemon = site.archiver.daemon(&["run"])?;
     daemon.says("two hosts take writes", PATIENCE)?;
+    daemon.until("the status to name the old primary", PATIENCE, || {
+        let status = site.archiver.run(&["status", "--json"])?.json()?;
+        let alert = &status["alerts"][0];
+        let host = old.sockets().to_string_lossy().into_owned();
+        let named = alert["subject"].as_str().is_some_and(|subject| subject.contains(&host));
+        Ok((alert["kind"] == "two-primaries" && named).then_some(()))
+    })?;
     site.cluster.sql("create table written_to_the_right_one (n int)")?;
     flow::wait_durable(&site.cluster, &mut daemon)?;
     let latest = restored::restore(&site, "latest", "again")?;
     let tables = latest.value("select string_agg(relname, ',') from pg_class where relname like 'written_to%'")?;
     assert_eq!(tables, "written_to_the_right_one");
     drop(latest);
-    daemon.sigterm()?.success()?;
 
-    // Before it is rewound, what only it has is shipped: on its own branch, by a drain without a daemon (case 20).
+    // Before it is rewound, what only it has is shipped, while the new one is streamed (case 20).
     old.sql("create table only_there (n int)")?;
-    site.archiver.set_text("cluster.conninfo", &old.conninfo());
-    site.archiver.write_config()?;
-    site.archiver.run(&["drain"])?.success()?;
+    let named = old.sockets().to_string_lossy().into_owned();
+    site.archiver.run(&["drain", "--host", &named])?.success()?;
     old.stop(Stop::Immediate)?;
     let rescued = restored::restore_with(&site, "latest", "rescued", &["--timeline", "1"])?;
     assert_eq!(rescued.value("select count(*) from pg_class where relname = 'only_there'")?, "1");
     drop(rescued);
-    site.archiver.set_text("cluster.conninfo", &site.cluster.conninfo());
-    site.archiver.write_config()?;
-    let mut daemon = site.start_daemon()?;
     flow::wait_durable(&site.cluster, &mut daemon)?;
     let again = site.archiver.run(&["status"])?.success().context("the status is fine")?;
     ensure!(again.stdout.starts_with("Any second from"), "{again}");

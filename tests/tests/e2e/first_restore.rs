@@ -32,26 +32,6 @@ fn case_18_a_dropped_table_comes_back_with_segments_of_64_mib() -> Result<()> {
     a_dropped_table_comes_back(Cluster::builder().segment_mib(64), Store::Directory)
 }
 
-#[test]
-fn case_34_a_dropped_table_comes_back_from_postgresql_14() -> Result<()> {
-    a_dropped_table_comes_back(Cluster::builder().major(14), Store::Directory)
-}
-
-#[test]
-fn case_34_a_dropped_table_comes_back_from_postgresql_16() -> Result<()> {
-    a_dropped_table_comes_back(Cluster::builder().major(16), Store::Directory)
-}
-
-#[test]
-fn case_34_a_dropped_table_comes_back_from_postgresql_17() -> Result<()> {
-    a_dropped_table_comes_back(Cluster::builder().major(17), Store::Directory)
-}
-
-#[test]
-fn case_34_a_dropped_table_comes_back_from_postgresql_18() -> Result<()> {
-    a_dropped_table_comes_back(Cluster::builder().major(18), Store::Directory)
-}
-
 fn a_dropped_table_comes_back(cluster: ClusterBuilder, store: Store) -> Result<()> {
     let mut site = Site::new(cluster.setting("wal_keep_size", "1GB"), store)?;
     let mut daemon = site.archive()?;
@@ -124,6 +104,36 @@ fn case_28_a_tablespace_is_restored_to_the_place_it_is_mapped_to() -> Result<()>
     );
     assert_eq!(site.cluster.value("select count(*) from far")?, "2000", "the primary's tablespace is untouched");
     Ok(())
+}
+
+#[test]
+fn case_51_the_tails_of_a_quiet_segment_stay_and_are_all_that_a_restore_needs() -> Result<()> {
+    let mut site = Site::new(Cluster::builder(), Store::Directory)?;
+    let mut daemon = site.archive()?;
+    site.cluster.sql("create table kept (id bigint)")?;
+    site.archiver.run_long(&["backup"])?.success()?;
+    let mut before = Vec::new();
+    for id in 0..3 {
+        site.cluster.sql(&format!("insert into kept values ({id})"))?;
+        flow::wait_durable(&site.cluster, &mut daemon)?;
+        // Neither a new daemon nor time takes away what an earlier one stored.
+        daemon.sigterm()?.success()?;
+        let tails = tails(&site)?;
+        ensure!(before.iter().all(|name| tails.contains(name)) && tails.len() > before.len(), "{before:?}, {tails:?}");
+        before = tails;
+        daemon = site.start_daemon()?;
+    }
+    daemon.sigterm()?.success()?;
+    site.cluster.destroy()?;
+    let restored = restored::restore(&site, "latest", "restored")?;
+    assert_eq!(restored.value("select string_agg(id::text, ',' order by id) from kept")?, "0,1,2");
+    Ok(())
+}
+
+/// Names of the pieces of segments that are not full.
+fn tails(site: &Site) -> Result<Vec<String>> {
+    let objects = site.place.list(&site.scratch)?;
+    Ok(objects.into_iter().map(|object| object.key).filter(|key| key.contains("/tail/")).collect())
 }
 
 #[test]

@@ -80,6 +80,10 @@ fn i5_a_lost_slot_becomes_a_gap_record_and_a_base_backup_by_itself() -> Result<(
     insert(&site, 100)?;
     flow::wait_durable(&site.cluster, &mut daemon)?;
 
+    let ledger = site.restorer.run(&["ledger", "--json"])?.success()?.json()?;
+    let recorded = ledger["entries"].as_array().context("entries")?.iter().find(|entry| entry["act"] == "gap-recorded");
+    ensure!(recorded.is_some_and(|entry| entry["facts"]["from"].is_string()), "{ledger}");
+
     // What is behind the gap is whole again, what is before it still is, and what is in it is refused.
     let rows = workload_of(&site)?;
     let latest = restored::restore(&site, "latest", "latest")?;
@@ -162,6 +166,7 @@ fn i5_confirmed_wal_that_vanished_from_the_bucket_is_an_alarm_and_is_streamed_ag
     let mut daemon = site.start_daemon()?;
     daemon.says("objects were removed, or somebody else moved the slot", PATIENCE)?;
     flow::wait_durable(&site.cluster, &mut daemon)?;
+    daemon.says("over: the repository holds WAL up to", PATIENCE)?;
     assert_eq!(gaps(&site)?, 0, "the server still had it");
     let restored = restored::restore(&site, "latest", "restored")?;
     assert_eq!(restored.value("select count(*) from kept")?, "4");

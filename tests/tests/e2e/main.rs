@@ -1,5 +1,6 @@
 //! walseal end to end: real clusters, a real store, both programs as a user runs them.
 
+mod alerts;
 mod blindness;
 mod case49;
 mod doctor;
@@ -12,12 +13,15 @@ mod gap;
 mod heartbeat;
 mod hook;
 mod kill;
+mod ledger;
 mod messages;
 mod network;
 mod outage;
+mod patroni;
 mod preconditions;
 mod restored;
 mod service;
+mod smoke;
 mod start;
 mod state;
 mod stop;

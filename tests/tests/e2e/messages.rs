@@ -125,7 +125,7 @@ fn a_wrong_password_is_named_and_not_shown() -> Result<()> {
 }
 
 #[test]
-fn i4_another_cluster_is_refused_with_both_system_identifiers() -> Result<()> {
+fn case_19_a_new_cluster_is_refused_with_both_system_identifiers_until_it_has_a_folder_of_its_own() -> Result<()> {
     let mut site = Site::new(Cluster::builder(), Store::Directory)?;
     let daemon = site.archive()?;
     daemon.sigterm()?.success()?;
@@ -133,7 +133,14 @@ fn i4_another_cluster_is_refused_with_both_system_identifiers() -> Result<()> {
     site.archiver.set_text("cluster.conninfo", &stranger.conninfo());
     site.archiver.write_config()?;
     let refused = site.archiver.run(&["run"])?;
-    says(&refused, 1, &[&site.cluster.system_identifier()?, &stranger.system_identifier()?])
+    let clusters = [site.cluster.system_identifier()?, stranger.system_identifier()?];
+    says(&refused, 1, &[&clusters[0], &clusters[1], "walseal-archiver init"])?;
+    // As it says: the new one lives beside the old one, and the restorer asks which is meant.
+    site.archiver.run(&["init"])?.success()?;
+    let mut daemon = site.archiver.daemon(&["run"])?;
+    flow::wait_durable(&stranger, &mut daemon)?;
+    says(&site.restorer.run(&["list"])?, 1, &[&clusters[0], &clusters[1], "--cluster-id"])?;
+    site.restorer.run(&["--cluster-id", &clusters[0], "list"])?.success().map(|_| ())
 }
 
 #[test]

@@ -111,7 +111,7 @@ fn case_17_a_name_taken_by_other_bytes_stops_the_frontier_and_keeps_both() -> Re
     let theirs = super::toy::Server { seed: 3, size };
     let (from, to) = (next.start(size), next.next().start(size));
     let piece = theirs.piece(&keys, live.branch(), crate::shipment::PieceKind::Whole, from, to);
-    block_on(piece.ship(&live.repository, &keys, &mut crate::memory::Room::elsewhere()))?;
+    block_on(piece.ship(&live.repository, &keys, &crate::memory::Room::elsewhere()))?;
     let mut streamer = live.streamer()?;
     let trust = {
         let mut trust = live.keys.trust(Vec::new());

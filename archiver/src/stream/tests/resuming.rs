@@ -101,7 +101,7 @@ async fn i1_what_no_trusted_writer_signed_does_not_count() {
     toy.whole(one(&toy), 4).await;
     // A whole segment between what is confirmed and what is trusted.
     let fake = toy.server.piece(&stranger, one(&toy), PieceKind::Whole, toy.at(5, 0), toy.at(6, 0));
-    fake.ship(&foreign, &stranger, &mut crate::memory::Room::elsewhere()).await.expect("the store takes everything");
+    fake.ship(&foreign, &stranger, &crate::memory::Room::elsewhere()).await.expect("the store takes everything");
     toy.whole(one(&toy), 6).await;
     let error = toy.begins(&root(), Some(toy.at(4, 10))).await.expect_err("nobody knows what segment 5 is");
     assert!(
@@ -135,7 +135,7 @@ async fn case_17_whole_segments_that_the_slot_did_not_see_come_again() {
     assert_eq!(pieces.len(), 3, "whole segments are compared by being shipped");
     let error = pieces[0]
         .clone()
-        .ship(&toy.repository, &toy.keys, &mut crate::memory::Room::elsewhere())
+        .ship(&toy.repository, &toy.keys, &crate::memory::Room::elsewhere())
         .await
         .expect_err("other bytes");
     assert!(matches!(error, ShipError::Repository(RepositoryError::Conflict { .. })), "{error}");
@@ -190,7 +190,7 @@ async fn digests_of_another_compare_key_are_not_taken_for_other_bytes() {
     let stranger = keys_with(WriterKey::generate().expect("random bytes"));
     let both = toy.trusting(&[&stranger]);
     let tail = toy.server.piece(&stranger, one(&toy), PieceKind::Tail, toy.at(5, 0), toy.at(5, 100));
-    tail.ship(&both, &stranger, &mut crate::memory::Room::elsewhere()).await.expect("the store takes it");
+    tail.ship(&both, &stranger, &crate::memory::Room::elsewhere()).await.expect("the store takes it");
     let error = toy.begins_in(&both, &root(), Some(toy.at(5, 0)), Past::default()).await.expect_err("nobody can tell");
     assert!(matches!(error, StreamError::Repository(RepositoryError::OtherCompareKey { .. })), "{error}");
 }

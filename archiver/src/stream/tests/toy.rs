@@ -98,7 +98,7 @@ impl Toy {
     pub async fn ship(&self, piece: &Piece) {
         let put = piece
             .clone()
-            .ship(&self.repository, &self.keys, &mut Room::elsewhere())
+            .ship(&self.repository, &self.keys, &Room::elsewhere())
             .await
             .expect("the repository takes it");
         assert_eq!(put, WalPut::Stored);

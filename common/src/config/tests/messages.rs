@@ -30,7 +30,7 @@ fn an_unknown_key_is_named_with_its_line_and_the_nearest_known_one() {
     assert_snapshot!(complaint("[cluster]\nname = \"a\"\nconninf = \"host=x\""), @r#"/walseal.toml:3: key "cluster.conninf" is not known; use the nearest known one, cluster.conninfo, or take it out"#);
     assert_snapshot!(complaint("[base]\nship_interval = \"1s\""), @r#"/walseal.toml:2: key "base.ship_interval" is not known; use the nearest known one, wal.ship_interval, or take it out"#);
     assert_snapshot!(complaint("[wall]\nenabled = true"), @r#"/walseal.toml:1: table "wall" is not known; use the nearest known one, [wal], or take it out"#);
-    assert_snapshot!(complaint("[entirely.other]\nx = 1"), @r#"/walseal.toml:1: table "entirely" is not known; known tables are cluster, repository, repository.s3, keys, wal, base, retention, fetch, drill, http, walseal, extra_repository, drill.checks, snapshot, alerts"#);
+    assert_snapshot!(complaint("[entirely.other]\nx = 1"), @r#"/walseal.toml:1: table "entirely" is not known; known tables are cluster, repository, repository.s3, keys, wal, base, retention, fetch, drill, alerts, http, walseal, extra_repository, drill.checks, snapshot"#);
     assert_snapshot!(complaint("recipients = []"), @r#"/walseal.toml:1: key "recipients" is not known; use the nearest known one, keys.recipients, or take it out"#);
     assert_snapshot!(complaint("[fetch]\nzzz = 1"), @r#"/walseal.toml:2: key "fetch.zzz" is not known; known keys under [fetch] are retry, retry_standby"#);
     assert_snapshot!(complaint("wal = true"), @r#"/walseal.toml:1: key "wal" is not known; wal is a table: write [wal] on a line of its own, and its keys below"#);

@@ -99,6 +99,18 @@ fn vectors() -> Vec<Vector> {
                 "earlier": [{ "branch": "00000001-a2dd04c7", "frontier": "0/2000100" }],
             })),
         },
+        Vector {
+            file: "ledger.object",
+            name: "ledger/walsealw1g8ly2vvytx8fp584s3tygn00jmass9kgv4fgqd8u4ru6wxa8q0lqn0mqg0/00112233aabbccdd/00000000",
+            kind: Kind::Ledger,
+            plain: Vec::new(),
+            wal: None,
+            durable: None,
+            body: Some(serde_json::json!({
+                "run": "00112233aabbccdd", "sequence": 0, "previous": null, "heads": [], "time": "2026-11-21T02:30:00Z",
+                "actor": "ada@db1", "program": "walseal-archiver 0.1.0", "act": "daemon-started", "facts": {},
+            })),
+        },
     ]
 }
 

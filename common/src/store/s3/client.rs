@@ -92,8 +92,7 @@ pub(super) async fn build(options: &S3Options) -> Result<BuiltClient, Failure> {
         config = config.to_builder().region(Region::new(DEFAULT_REGION)).build();
     }
     let checksum = match options.checksum {
-        S3Checksum::Auto if endpoint.is_some() => S3Checksum::ContentMd5,
-        S3Checksum::Auto => S3Checksum::Crc32c,
+        S3Checksum::Auto if endpoint.is_none() => S3Checksum::Crc32c,
         chosen => chosen,
     };
     Ok(BuiltClient { client: Client::from_conf(config), endpoint, checksum, order })

@@ -15,6 +15,13 @@ pub(super) struct Refusal<'a> {
     pub(super) code: &'a str,
 }
 
+impl Refusal<'_> {
+    /// Whether it may be that a header is not known there.
+    pub(super) fn dislikes_a_header(&self) -> bool {
+        matches!(self.status, 400 | 501)
+    }
+}
+
 /// The server's refusal; `None` when there is no answer.
 pub(super) fn refusal<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Option<Refusal<'_>> {
     let status = error.raw_response()?.status().as_u16();

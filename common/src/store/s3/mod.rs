@@ -13,7 +13,7 @@ mod tests;
 use std::fmt;
 use std::future::Future;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
@@ -38,6 +38,8 @@ pub struct S3Store {
 struct Inner {
     options: S3Options,
     built: BuiltClient,
+    /// The checksum that the store was seen to answer with, where the options leave it open.
+    learned: OnceLock<S3Checksum>,
 }
 
 impl fmt::Debug for S3Store {
@@ -54,7 +56,7 @@ impl S3Store {
     /// Errors: [`StoreErrorKind::Protocol`] when an option cannot be used.
     pub async fn new(options: S3Options) -> Result<S3Store, StoreError> {
         match client::build(&options).await {
-            Ok(built) => Ok(S3Store { inner: Arc::new(Inner { options, built }) }),
+            Ok(built) => Ok(S3Store { inner: Arc::new(Inner { options, built, learned: OnceLock::new() }) }),
             Err(failure) => Err(failure.in_call("open", "", describe(&options))),
         }
     }
@@ -67,8 +69,17 @@ impl S3Store {
         &self.inner.built.client
     }
 
+    /// The checksum to send; `Auto` as long as it is open and the store was not seen to answer with any.
     fn checksum(&self) -> S3Checksum {
-        self.inner.built.checksum
+        match self.inner.built.checksum {
+            S3Checksum::Auto => self.inner.learned.get().copied().unwrap_or_default(),
+            chosen => chosen,
+        }
+    }
+
+    fn learn(&self, checksum: S3Checksum) {
+        // Whoever was first is right for all.
+        self.inner.learned.get_or_init(|| checksum);
     }
 
     fn bucket(&self) -> &str {

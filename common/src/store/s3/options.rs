@@ -69,7 +69,8 @@ impl S3Options {
 /// How the store is made to check the bytes of a put; each is a header, sent before the body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum S3Checksum {
-    /// `Crc32c` on AWS, `ContentMd5` on a custom endpoint.
+    /// `Crc32c` on AWS. On a custom endpoint both, until it was seen with which of them it answers, and from then on that
+    /// one: MD5 costs ten times as much.
     #[default]
     Auto,
     /// `x-amz-checksum-crc32c`: fast, but not known to every provider.

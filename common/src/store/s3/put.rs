@@ -1,5 +1,7 @@
 //! Writing objects: once, checked by the store, and confirmed.
 
+use aws_sdk_s3::error::SdkError;
+use aws_sdk_s3::operation::put_object::{PutObjectError, PutObjectOutput};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use base64::Engine;
@@ -16,38 +18,40 @@ use super::options::S3Checksum;
 /// S3's limit.
 const MOST_PARTS: u64 = 10_000;
 
-/// The checksum of a body, in the forms that headers and answers have.
-enum Checksum {
-    Crc32c { header: String },
-    Md5 { header: String, etag: String },
+/// Checksums of a body, in the forms that headers and answers have.
+struct Checksums {
+    crc32c: Option<String>,
+    md5: Option<Md5Sum>,
 }
 
-impl Checksum {
-    fn of(kind: S3Checksum, body: &[u8]) -> Checksum {
-        match kind {
-            S3Checksum::Crc32c => Checksum::Crc32c { header: STANDARD.encode(crc32c::crc32c(body).to_be_bytes()) },
-            S3Checksum::ContentMd5 | S3Checksum::Auto => {
-                let digest = Md5::digest(body);
-                let etag = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-                Checksum::Md5 { header: STANDARD.encode(digest), etag }
-            }
+struct Md5Sum {
+    header: String,
+    etag: String,
+}
+
+impl Checksums {
+    /// What is sent of one kind; both as long as nobody knows which of them the store answers with.
+    fn of(kind: S3Checksum, body: &[u8]) -> Checksums {
+        let crc32c = || STANDARD.encode(crc32c::crc32c(body).to_be_bytes());
+        let md5 = || {
+            let digest = Md5::digest(body);
+            let etag = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+            Md5Sum { header: STANDARD.encode(digest), etag }
+        };
+        Checksums { crc32c: (kind != S3Checksum::ContentMd5).then(crc32c), md5: (kind != S3Checksum::Crc32c).then(md5) }
+    }
+
+    fn md5_header(&self) -> Option<String> {
+        self.md5.as_ref().map(|md5| md5.header.clone())
+    }
+
+    /// Which checksum in the answer to a put proves that these bytes arrived.
+    fn confirmed_by(&self, etag: Option<&str>, crc32c: Option<&str>) -> Option<S3Checksum> {
+        if self.crc32c.is_some() && self.crc32c.as_deref() == crc32c {
+            return Some(S3Checksum::Crc32c);
         }
-    }
-
-    fn md5(&self) -> Option<String> {
-        if let Checksum::Md5 { header, .. } = self { Some(header.clone()) } else { None }
-    }
-
-    fn crc32c(&self) -> Option<String> {
-        if let Checksum::Crc32c { header } = self { Some(header.clone()) } else { None }
-    }
-
-    /// Whether the answer to a put proves that these bytes arrived.
-    fn confirmed_by(&self, etag: Option<&str>, crc32c: Option<&str>) -> bool {
-        match self {
-            Checksum::Crc32c { header } => crc32c == Some(header),
-            Checksum::Md5 { etag: expected, .. } => etag.is_some_and(|etag| etag.trim_matches('"') == expected),
-        }
+        let same = |md5: &Md5Sum| etag.is_some_and(|etag| etag.trim_matches('"') == md5.etag);
+        self.md5.as_ref().is_some_and(same).then_some(S3Checksum::ContentMd5)
     }
 }
 
@@ -60,25 +64,48 @@ impl S3Store {
         if body.len() as u64 > self.options().multipart_threshold {
             return self.put_in_parts(key, &full, body).await;
         }
-        let checksum = Checksum::of(self.checksum(), &body);
-        let request = self
-            .client()
-            .put_object()
-            .bucket(self.bucket())
-            .key(&full)
-            .set_if_none_match(self.if_none_match())
-            .set_content_md5(checksum.md5())
-            .set_checksum_crc32_c(checksum.crc32c())
-            .content_type("application/octet-stream")
-            .body(ByteStream::from(body.clone()));
-        match self.in_time(body.len() as u64, request.send()).await? {
-            Ok(answer) if checksum.confirmed_by(answer.e_tag(), answer.checksum_crc32_c()) => Ok(PutOutcome::Created),
-            Ok(_) => self.confirm_by_reading(key, &full, &body).await,
+        let kind = self.checksum();
+        let sent = Checksums::of(kind, &body);
+        match self.put_with(&sent, &full, &body).await? {
+            Ok(answer) => match sent.confirmed_by(answer.e_tag(), answer.checksum_crc32_c()) {
+                Some(known) => {
+                    self.learn(known);
+                    Ok(PutOutcome::Created)
+                }
+                None => {
+                    self.learn(S3Checksum::ContentMd5);
+                    self.confirm_by_reading(key, &full, &body).await
+                }
+            },
+            Err(error) if kind == S3Checksum::Auto && refusal(&error).is_some_and(|why| why.dislikes_a_header()) => {
+                // It may be that it does not know the newer one.
+                self.learn(S3Checksum::ContentMd5);
+                Box::pin(self.put_once(key, body)).await
+            }
             Err(error) => match refusal(&error) {
                 Some(refusal) => self.refused(&refusal, &full, || failure(&error, self.place())).await,
                 None => Err(failure(&error, self.place())),
             },
         }
+    }
+
+    async fn put_with(
+        &self,
+        sent: &Checksums,
+        full: &str,
+        body: &Bytes,
+    ) -> Result<Result<PutObjectOutput, SdkError<PutObjectError>>, Failure> {
+        let request = self
+            .client()
+            .put_object()
+            .bucket(self.bucket())
+            .key(full)
+            .set_if_none_match(self.if_none_match())
+            .set_content_md5(sent.md5_header())
+            .set_checksum_crc32_c(sent.crc32c.clone())
+            .content_type("application/octet-stream")
+            .body(ByteStream::from(body.clone()));
+        self.in_time(body.len() as u64, request.send()).await
     }
 
     fn if_none_match(&self) -> Option<String> {
@@ -132,6 +159,11 @@ impl S3Store {
 
     async fn put_in_parts(&self, key: &str, full: &str, body: Bytes) -> Result<PutOutcome, Failure> {
         let length = body.len() as u64;
+        // Parts cannot be sent again with another checksum.
+        let kind = match self.checksum() {
+            S3Checksum::Auto => S3Checksum::ContentMd5,
+            known => known,
+        };
         let part_size = self.options().part_size.max(length.div_ceil(MOST_PARTS)).max(1);
         let request = self
             .client()
@@ -140,13 +172,13 @@ impl S3Store {
             .key(full)
             .content_type("application/octet-stream")
             .set_checksum_algorithm(
-                (self.checksum() == S3Checksum::Crc32c).then_some(aws_sdk_s3::types::ChecksumAlgorithm::Crc32C),
+                (kind == S3Checksum::Crc32c).then_some(aws_sdk_s3::types::ChecksumAlgorithm::Crc32C),
             );
         let upload = match self.in_time(0, request.send()).await? {
             Ok(answer) => answer.upload_id.ok_or_else(|| Failure::protocol("the multipart upload has no id"))?,
             Err(error) => return Err(failure(&error, self.place())),
         };
-        let outcome = match self.put_parts(full, &upload, &body, part_size).await {
+        let outcome = match self.put_parts(full, &upload, &body, part_size, kind).await {
             Ok(parts) => self.complete(full, &upload, parts, length).await,
             Err(failure) => Err(failure),
         };
@@ -171,13 +203,14 @@ impl S3Store {
         upload: &str,
         body: &Bytes,
         part_size: u64,
+        kind: S3Checksum,
     ) -> Result<Vec<CompletedPart>, Failure> {
         let mut parts = Vec::new();
         let mut rest = body.clone();
         while !rest.is_empty() {
             let part = rest.split_to(rest.len().min(usize::try_from(part_size).unwrap_or(usize::MAX)));
             let number = i32::try_from(parts.len() + 1).map_err(|_| Failure::protocol("too many parts"))?;
-            let checksum = Checksum::of(self.checksum(), &part);
+            let checksum = Checksums::of(kind, &part);
             let request = self
                 .client()
                 .upload_part()
@@ -185,14 +218,14 @@ impl S3Store {
                 .key(full)
                 .upload_id(upload)
                 .part_number(number)
-                .set_content_md5(checksum.md5())
-                .set_checksum_crc32_c(checksum.crc32c())
+                .set_content_md5(checksum.md5_header())
+                .set_checksum_crc32_c(checksum.crc32c.clone())
                 .body(ByteStream::from(part.clone()));
             let answer = self.in_time(part.len() as u64, request.send()).await?;
             let answer = answer.map_err(|error| failure(&error, self.place()))?;
             // There is nothing to read back yet, so a part without a known checksum rests on the header
             // that the store had to check, and on the size of the whole.
-            if !checksum.confirmed_by(answer.e_tag(), answer.checksum_crc32_c()) {
+            if checksum.confirmed_by(answer.e_tag(), answer.checksum_crc32_c()).is_none() {
                 tracing::debug!(part = number, "the answer to the part carries no known checksum");
             }
             parts.push(

@@ -194,6 +194,39 @@ async fn case_35_a_put_that_the_answer_does_not_confirm_is_read_back() {
     assert!(error.reason.contains("other bytes than were sent"), "{error}");
 }
 
+/// CRC-32C of "body".
+const CRC: &str = "x-amz-checksum-crc32c: Jj/JUA==\r\n";
+
+#[tokio::test]
+async fn the_checksum_that_a_store_answers_with_is_the_one_that_is_sent_from_then_on() {
+    let both = format!("{ETAG}{CRC}");
+    let scripted = Scripted::new(vec![answer("200 OK", &both, ""), answer("200 OK", CRC, "")], PLAIN).await;
+    let old = Scripted::new(vec![answer("200 OK", ETAG, ""), answer("200 OK", ETAG, "")], PLAIN).await;
+    for name in ["a", "b"] {
+        for store in [&scripted.store, &old.store] {
+            let outcome = store.put_new(name, Bytes::from_static(b"body")).await.expect("put");
+            assert_eq!(outcome, PutOutcome::Created);
+        }
+    }
+    let sent = |request: String| (request.contains("content-md5"), request.contains("x-amz-checksum-crc32c"));
+    assert_eq!([sent(scripted.request(0)), sent(scripted.request(1))], [(true, true), (false, true)]);
+    assert_eq!([sent(old.request(0)), sent(old.request(1))], [(true, true), (true, false)]);
+}
+
+#[tokio::test]
+async fn a_store_that_refuses_the_newer_checksum_is_asked_with_the_older_one() {
+    let turns = vec![refusal("501 Not Implemented", "NotImplemented"), answer("200 OK", ETAG, "")];
+    let scripted = Scripted::new(turns, PLAIN).await;
+    let outcome = scripted.store.put_new("a", Bytes::from_static(b"body")).await.expect("put");
+    assert_eq!(outcome, PutOutcome::Created);
+    assert!(scripted.request(1).contains("content-md5") && !scripted.request(1).contains("x-amz-checksum-crc32c"));
+
+    let bad = || refusal("400 Bad Request", "BadDigest");
+    let scripted = Scripted::new(vec![bad(), bad()], PLAIN).await;
+    scripted.store.put_new("a", Bytes::from_static(b"body")).await.expect_err("refused twice");
+    assert_eq!(scripted.lines().len(), 2);
+}
+
 #[tokio::test]
 async fn a_conflict_of_writers_is_no_proof_that_the_object_exists() {
     let conflict = || refusal("409 Conflict", "ConditionalRequestConflict");

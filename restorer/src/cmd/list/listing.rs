@@ -13,7 +13,7 @@ use walseal_common::timeline::Branch;
 use crate::cmd::target::quoted;
 use crate::plan::points::{RestorePoint, wal_size};
 use crate::plan::windows::Window;
-use crate::plan::{Inventory, ends, surplus};
+use crate::plan::{Hole, Inventory, Path, ends, surplus};
 
 /// Objects of no use that are named on a terminal.
 const MOST_NAMED: usize = 20;
@@ -28,6 +28,8 @@ pub(super) struct Listing {
     pub(super) windows: Vec<Window>,
     /// The newest word of any writer on how far WAL was durable.
     pub(super) fresh: Option<Fresh>,
+    /// WAL that is missing, with the records of it, by position.
+    pub(super) gaps: Vec<Hole>,
     /// The named restore points in all windows; null where they were not asked for.
     pub(super) restore_points: Option<Vec<RestorePoint>>,
     /// Bytes of WAL in all windows, which have to be opened for them.
@@ -37,6 +39,8 @@ pub(super) struct Listing {
     unusable: Vec<Unusable>,
     /// Objects of WAL that were found to be of no use. Not all objects are read for this.
     pub(super) damaged: Vec<Damaged>,
+    /// Records of gaps that cannot be read, and why.
+    unreadable_gaps: Vec<String>,
     /// Why branches are left out.
     unreadable: Vec<String>,
 }
@@ -169,11 +173,17 @@ impl Listing {
             segment_size: inventory.identity.segment_size.bytes(),
             windows,
             fresh: inventory.frontiers.iter().max_by_key(|one| one.record.written).map(Fresh::of),
+            gaps: gaps(inventory),
             restore_points,
             wal_size: wal_size(inventory),
             bases: bases.collect(),
             unusable: unusable.collect(),
             damaged: damaged.collect(),
+            unreadable_gaps: inventory
+                .gaps
+                .iter()
+                .filter_map(|gap| Some(gap.content.as_ref().err()?.to_string()))
+                .collect(),
             unreadable: ends(inventory).unreadable.iter().map(ToString::to_string).collect(),
         }
     }
@@ -212,13 +222,14 @@ impl Listing {
         if let Some(fresh) = &self.fresh {
             text.push_str(&format!("{}\n", fresh.words(now)));
         }
-        for window in &self.windows {
-            if let Some(gap) = &window.gap {
-                let size = units::size(gap.len());
-                let timeline = window.timeline.number();
-                let what = if window.damaged.is_empty() { "is missing" } else { "is missing or not usable, see below" };
-                text.push_str(&format!("Gap on timeline {timeline}: {} to {} ({size}) {what}.\n", gap.start, gap.end));
-            }
+        for hole in &self.gaps {
+            let named =
+                self.damaged.iter().any(|damaged| damaged.start < hole.range.end && hole.range.start < damaged.end);
+            let usable = if named { ". Some of it is there and not usable, see below" } else { "" };
+            text.push_str(&format!("{}{usable}.\n", hole.words()));
+        }
+        if !self.gaps.is_empty() {
+            text.push_str("Where the server, a standby or another archive still has it: walseal-archiver heal\n");
         }
         for window in &self.windows {
             if let Some(surplus) = &window.surplus {
@@ -278,6 +289,9 @@ impl Listing {
                  walseal-archiver backup\n",
             );
         }
+        for why in &self.unreadable_gaps {
+            text.push_str(&format!("\nNot usable: a record of a gap: {why}\n"));
+        }
         for why in &self.unreadable {
             text.push_str(&format!("\nLeft out: {why}\n"));
         }
@@ -318,6 +332,21 @@ impl Listing {
         }
         format!("\n{}\n", table.render(look))
     }
+}
+
+/// What is missing on any way to where the cluster may have lived on, once.
+fn gaps(inventory: &Inventory) -> Vec<Hole> {
+    let mut gaps: Vec<Hole> = Vec::new();
+    for history in ends(inventory).histories {
+        let holes = Path::new(&history, inventory).holes();
+        for hole in holes {
+            if !gaps.contains(&hole) {
+                gaps.push(hole);
+            }
+        }
+    }
+    gaps.sort_by_key(|hole| (hole.branch, hole.range));
+    gaps
 }
 
 fn time(time: Option<PgTimestamp>) -> String {

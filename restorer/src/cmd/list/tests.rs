@@ -7,6 +7,7 @@ use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::repository::{BaseId, ObjectName};
 
 use super::*;
+use crate::plan::Hole;
 use crate::sample::{SampleRepository, SampleWal};
 
 /// Two windows with a gap between them, and a second base backup in the later one.
@@ -82,7 +83,9 @@ file:///srv/walseal: cluster 7437123456789012345, PostgreSQL 15, WAL segments of
 timeline  any second from         to                      WAL from        to  base backups
        1  2026-11-21 10:00:01+00  2026-11-21 10:00:01+00  0/3000C8  0/400000             1
        1  2026-11-21 10:05:00+00  2026-11-21 11:05:00+00  0/500AB0  0/500AD8             1
-Gap on timeline 1: 0/400000 to 0/500000 (1 MiB) is missing.
+Hole without a record: 0/400000 to 0/500000 (1 MiB) on timeline 1. No gap was recorded there, so the WAL was in the repository \
+         once, or is on its way into it.
+Where the server, a standby or another archive still has it: walseal-archiver heal
 
 base backup                timeline  ended                   complete at   files  stored
 20261121T100000Z-00000007         1  2026-11-21 10:00:00+00     0/3000C8  40 MiB   8 MiB
@@ -91,6 +94,48 @@ base backup                timeline  ended                   complete at   files
 Named restore points are in the WAL itself. To open all of it (2 MiB) and list them: list --restore-points
 "
     );
+}
+
+#[tokio::test]
+async fn i5_a_recorded_gap_says_when_why_and_how_much_and_what_is_beside_it_is_a_hole_without_a_record() {
+    let sample = sample().await;
+    let lost = LsnRange { start: Lsn(0x40_0000), end: Lsn(0x50_0000) };
+    let gap = sample.put_gap(sample.branch(), lost).await;
+    let listed = listing(&sample).await;
+    assert_eq!(listed.gaps, [Hole { branch: sample.branch(), range: lost, record: Some(gap.clone()) }]);
+    let text = listed.render(Look::Plain, now());
+    let words = "Gap: 0/400000 to 0/500000 (1 MiB) on timeline 1, found 2026-11-21 12:00:00+00: the slot was dropped; the latest \
+                 transaction that the archiver saw before it is of 2026-11-21 10:04:59+00.\n";
+    assert!(text.contains(words) && !text.contains("without a record"), "{text}");
+    let json: serde_json::Value = serde_json::to_value(&listed).expect("serialisable");
+    assert_eq!((&json["gaps"][0]["start"], &json["gaps"][0]["record"]["why"]), (&"0/400000".into(), &gap.why.into()));
+
+    // More is missing than was lost.
+    let next = sample.segment(sample.branch(), sample.size.number(Lsn(0x50_0000)));
+    let tail = LsnRange { start: Lsn(0x50_0000), end: Lsn(0x50_0AD8) };
+    sample.remove(&ObjectName::Tail(sample.branch(), next, tail)).await;
+    let holes = listing(&sample).await.gaps.into_iter().map(|hole| (hole.range, hole.record.is_some()));
+    // Up to where the second base backup was complete.
+    let rest = LsnRange { start: lost.end, end: Lsn(0x50_0AB0) };
+    assert_eq!(holes.collect::<Vec<_>>(), [(lost, true), (rest, false)]);
+
+    // Filled: the record stays, and is not open any more.
+    let branch = sample.branch();
+    let mut wal = SampleWal::from(Lsn(0x40_0000));
+    wal.fill_segment();
+    sample.put_segment(branch, sample.size.number(lost.start), wal.slice(lost)).await;
+    assert_eq!(listing(&sample).await.gaps.iter().map(|hole| hole.range).collect::<Vec<_>>(), [rest]);
+}
+
+#[tokio::test]
+async fn i6_a_record_that_cannot_be_read_is_named_and_what_it_speaks_of_is_no_end() {
+    let sample = sample().await;
+    let gap = sample.put_gap(sample.branch(), LsnRange { start: Lsn(0x50_0AD8), end: Lsn(0x60_0000) }).await;
+    sample.garble(&ObjectName::Gap(gap.branch, gap.from));
+    let listed = listing(&sample).await;
+    let last = listed.gaps.last().expect("a hole");
+    assert_eq!((last.range.start, last.range.end, last.record.is_none()), (gap.from, gap.from.advance(1), true));
+    assert!(listed.render(Look::Plain, now()).contains("Not usable: a record of a gap: object gap/"), "it is named");
 }
 
 #[tokio::test]
@@ -108,7 +153,9 @@ file:///srv/walseal: cluster 7437123456789012345, PostgreSQL 15, WAL segments of
 
 timeline  any second from         to                      WAL from        to  base backups
        1  2026-11-21 10:00:01+00  2026-11-21 10:00:01+00  0/3000C8  0/400000             1
-Gap on timeline 1: 0/400000 to 0/500AD8 (1 MiB) is missing or not usable, see below.
+Hole without a record: 0/400000 to 0/500AD8 (1 MiB) on timeline 1. No gap was recorded there, so the WAL was in the repository \
+         once, or is on its way into it. Some of it is there and not usable, see below.
+Where the server, a standby or another archive still has it: walseal-archiver heal
 
 base backup                timeline  ended                   complete at   files  stored
 20261121T100000Z-00000007         1  2026-11-21 10:00:00+00     0/3000C8  40 MiB   8 MiB

@@ -170,6 +170,7 @@ fn plan(sample: &SampleRepository, wal: &SampleWal, path: Vec<PathStep>) -> Plan
         recovery: Vec::new(),
         last_before: None,
         first_after: None,
+        gaps: Vec::new(),
         cost: Cost::default(),
         warnings: Vec::new(),
     }

@@ -3,6 +3,7 @@
 mod catalog;
 mod choice;
 mod damage;
+mod gaps;
 mod oracle;
 mod surplus;
 mod timelines;

@@ -119,8 +119,11 @@ async fn a_gap_is_named_by_position_segment_and_branch() {
         told(&day, day.plan("latest").await.expect_err("a hole lies on the way")),
         "\
 latest cannot be reached: WAL is missing on the way, from 0/500000 to 0/600000 (1 MiB, in segment 000000010000000000000005, \
-         branch 00000001-BRANCH). If a server, a standby or another archive still has it, store it with walseal-archiver \
-         push. Nothing shows that the WAL ended there: \
+         branch 00000001-BRANCH).
+Hole without a record: 0/500000 to 0/600000 (1 MiB) on timeline 1. No gap was recorded there, so the WAL was in the repository \
+         once, or is on its way into it.
+If the server, a standby or another archive still has it, it can be filled: walseal-archiver heal. Nothing shows that the WAL \
+         ended there: \
          tail/00000001-BRANCH/000000010000000000000006/0000000000600000-0000000000600608 does not tell whether the WAL before \
          it was ever confirmed
 The last point before the gap: --to lsn:0/4FE478   (with transaction 703 of 2026-11-21 10:02:00+00)"

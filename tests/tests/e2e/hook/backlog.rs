@@ -15,7 +15,8 @@ fn the_first_call_ships_what_lies_ahead(store: Store) -> Result<()> {
     let until = Lsn(site.cluster.segment_size()?.align_down(site.cluster.insert_lsn()?).0 - 1);
     let mut names = queued(&site.cluster)?;
     names.sort();
-    ensure!(names.len() == BACKLOG, "{names:?}");
+    // What was written in between may have filled one more.
+    ensure!((BACKLOG..BACKLOG + 2).contains(&names.len()), "{names:?}");
     push(&site, &file(&site.cluster, &names[0]))?.success()?;
     let stored = || -> Result<usize> {
         let keys = objects(&site)?;
@@ -27,7 +28,7 @@ fn the_first_call_ships_what_lies_ahead(store: Store) -> Result<()> {
     for name in &names {
         push(&site, &file(&site.cluster, name))?.success()?;
     }
-    assert_eq!(stored()?, BACKLOG);
+    assert_eq!(stored()?, names.len());
     flow::fetch_agrees_with_the_server(&site, from, until)
 }
 

@@ -1,0 +1,178 @@
+//! The lookout: looks at stream, store and server at intervals, and raises and clears the alerts that follow from what it sees.
+//!
+//! What one event tells (a gap, a conflict, a slot that was made anew) is raised where it happens.
+
+mod backlog;
+mod server;
+
+use std::convert::Infallible;
+use std::time::{Duration, Instant};
+
+use walseal_common::config::Config;
+use walseal_common::postgres::Conninfo;
+use walseal_common::repository::Repository;
+use walseal_common::telemetry::{AlertKind, Alerts, Severity};
+use walseal_common::terminal::units;
+
+use crate::doctor::settings;
+use crate::stream::{Progress, ProgressWatch};
+use backlog::{Backlog, Sight};
+use server::{ServerWatch, SlotView};
+
+/// How often it looks.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// What the lookout needs.
+#[derive(Debug)]
+pub struct Lookout {
+    /// Who hears of it.
+    pub alerts: Alerts,
+    /// Where the stream is.
+    pub progress: ProgressWatch,
+    /// The store below.
+    pub repository: Repository,
+    /// The server.
+    pub conninfo: Conninfo,
+    /// The slot.
+    pub slot: String,
+    /// `wal.synchronous`: commits may wait for us.
+    pub synchronous: bool,
+    /// `alerts.store_after`.
+    pub store_after: Duration,
+    /// `alerts.backlog`, in bytes.
+    pub backlog: u64,
+}
+
+impl Lookout {
+    /// As the configuration says.
+    pub fn new(
+        config: &Config,
+        alerts: Alerts,
+        progress: ProgressWatch,
+        repository: Repository,
+        conninfo: Conninfo,
+        slot: String,
+    ) -> Lookout {
+        Lookout {
+            alerts,
+            progress,
+            repository,
+            conninfo,
+            slot,
+            synchronous: config.wal.synchronous.value,
+            store_after: config.alerts.store_after.value,
+            backlog: config.alerts.backlog.value,
+        }
+    }
+
+    /// Looks until it is dropped.
+    pub async fn keep(self) -> Infallible {
+        let mut store = StoreWatch::default();
+        let mut server = ServerWatch::new(self.conninfo.clone(), self.slot.clone());
+        let mut backlog = Backlog::new(self.backlog);
+        loop {
+            let now = self.progress.now();
+            store.look(&self, &now, Instant::now());
+            self.ask_again(&now).await;
+            let view = server.look(&now).await;
+            if let Some(names) = &view.synchronous_standby_names {
+                self.judge_synchronous(names);
+            }
+            if let Some(slot) = &view.slot {
+                self.judge_slot(slot);
+            }
+            let why = now.store_trouble.as_deref().or(now.trouble.as_deref());
+            let kept = view.slot.as_ref().and_then(|slot| slot.kept).unwrap_or_else(|| now.not_durable());
+            let sight = Sight {
+                kept,
+                free: view.room.map(|room| room.free),
+                allowed: view.slot.as_ref().and_then(|slot| slot.allowed),
+                why,
+            };
+            backlog.look(&self.alerts, &self.slot, &sight, Instant::now());
+            tokio::time::sleep(INTERVAL).await;
+        }
+    }
+
+    /// What failed once and was given up would stand as trouble until somebody happens to ask the store for the same again.
+    async fn ask_again(&self, now: &Progress) {
+        let Some(failing) = self.repository.store().failing().filter(|_| now.store_trouble.is_some()) else { return };
+        let operation = failing.borrow().worst().map(|error| error.operation);
+        let store = self.repository.store();
+        let asked = async {
+            match operation {
+                Some("list") => store.list("probe/", None, 1).await.map(|_| ()),
+                Some("get") => store.get_range("probe/status", 0..1).await.map(|_| ()),
+                // A put shows by itself whether it works: there is WAL to store, or nothing to worry about.
+                _ => Ok(()),
+            }
+        };
+        if let Ok(Err(error)) = tokio::time::timeout(INTERVAL, asked).await {
+            tracing::debug!(%error, "the store was asked again");
+        }
+    }
+
+    fn judge_synchronous(&self, names: &str) {
+        const KIND: AlertKind = AlertKind::SynchronousUnasked;
+        if !self.synchronous && settings::names_everybody(names) {
+            let finding = settings::synchronous(names, &self.slot, false);
+            let text = [finding.text].into_iter().chain(finding.fix).collect::<Vec<_>>().join("; ");
+            self.alerts.raise(KIND, "", Severity::Warning, text);
+        } else {
+            let over = format!("synchronous_standby_names = '{names}' does not name everybody any more");
+            self.alerts.clear(KIND, "", over);
+        }
+    }
+
+    fn judge_slot(&self, slot: &SlotView) {
+        let status = slot.wal_status.as_deref().unwrap_or_default();
+        let kept = units::size(slot.kept.unwrap_or_default());
+        match status {
+            "unreserved" => {
+                let text = format!(
+                    "the slot {} keeps {kept} of WAL, more than max_slot_wal_keep_size: the server's next checkpoint removes WAL \
+                     that is not in the repository; raise that setting at once, or let the daemon catch up",
+                    self.slot
+                );
+                self.alerts.raise(AlertKind::SlotAtRisk, self.slot.clone(), Severity::Critical, text);
+            }
+            "lost" => {
+                let text = format!(
+                    "the server has given up the slot {} (wal_status = lost), and removed WAL that was not in the repository; it is \
+                     made anew as soon as the server can be streamed, and what is missing is recorded",
+                    self.slot
+                );
+                self.alerts.raise(AlertKind::SlotLost, self.slot.clone(), Severity::Critical, text);
+                self.alerts.clear(AlertKind::SlotAtRisk, &self.slot, "the slot is lost");
+            }
+            _ => {
+                let over = format!("the server keeps what the slot needs (wal_status = {status})");
+                self.alerts.clear(AlertKind::SlotAtRisk, &self.slot, over);
+            }
+        }
+    }
+}
+
+/// Since when the store has failed.
+#[derive(Debug, Default)]
+struct StoreWatch {
+    since: Option<Instant>,
+}
+
+impl StoreWatch {
+    fn look(&mut self, lookout: &Lookout, now: &Progress, at: Instant) {
+        const KIND: AlertKind = AlertKind::StoreUnreachable;
+        let Some(trouble) = &now.store_trouble else {
+            self.since = None;
+            lookout.alerts.clear(KIND, "", "the store does what it is asked for again");
+            return;
+        };
+        let since = *self.since.get_or_insert(at);
+        let lasted = at.duration_since(since);
+        if lasted >= lookout.store_after {
+            let lasted = units::duration(Duration::from_secs(lasted.as_secs()));
+            let text = format!("the store has failed for {lasted}, and the server keeps the WAL meanwhile: {trouble}");
+            lookout.alerts.raise(KIND, "", Severity::Critical, text);
+        }
+    }
+}

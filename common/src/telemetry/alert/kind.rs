@@ -1,0 +1,72 @@
+//! What alerts are about.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// How bad it is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// It works, and will bite.
+    Warning,
+    /// Something is lost, or will be.
+    Critical,
+}
+
+impl Severity {
+    /// The word for people and machines.
+    pub fn word(self) -> &'static str {
+        match self {
+            Severity::Warning => "warning",
+            Severity::Critical => "critical",
+        }
+    }
+}
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident = $word:literal,)*) => {
+        /// What an alert is about. The words are an interface: scripts and monitors match on them.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+        pub enum AlertKind {
+            $($(#[$doc])* #[serde(rename = $word)] $kind,)*
+        }
+
+        impl AlertKind {
+            /// Every kind.
+            pub const ALL: &[AlertKind] = &[$(AlertKind::$kind),*];
+
+            /// The word for people and machines.
+            pub fn word(self) -> &'static str {
+                match self { $(AlertKind::$kind => $word),* }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// WAL is lost, and no base backup lies behind it yet. Subject: branch and where it begins.
+    Gap = "gap",
+    /// The replication slot is not there, or keeps no WAL any more (case 14). Subject: the slot.
+    SlotLost = "slot-lost",
+    /// The server is about to remove WAL that is not in the repository. Subject: the slot.
+    SlotAtRisk = "slot-at-risk",
+    /// The slot was told that more is durable than the repository holds. Subject: the slot.
+    ConfirmedMissing = "confirmed-missing",
+    /// The store has failed for a while. No subject.
+    StoreUnreachable = "store-unreachable",
+    /// Another server takes writes, too (case 17). Subject: the other host.
+    TwoPrimaries = "two-primaries",
+    /// The repository holds other bytes for the same WAL (case 17). Subject: the branch.
+    Conflict = "conflict",
+    /// Commits wait for the archiver, and nobody asked for that (case 13). No subject.
+    SynchronousUnasked = "synchronous-unasked",
+    /// The server keeps much WAL for us (case 26). Subject: the slot.
+    Backlog = "backlog",
+}
+
+impl fmt::Display for AlertKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}

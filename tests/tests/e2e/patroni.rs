@@ -1,0 +1,144 @@
+//! A cluster under Patroni, followed through two switchovers and a failover without a hand.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+
+use walseal_common::lsn::Lsn;
+use walseal_tests::cluster::Cluster;
+use walseal_tests::deadline::{PATIENCE, eventually};
+use walseal_tests::patroni::Patroni;
+use walseal_tests::scratch::Scratch;
+use walseal_tests::site::{Daemon, Site, Store};
+use walseal_tests::workload::{self, Commit, Workload};
+
+use crate::flow::{self, SLOT};
+use crate::restored;
+
+/// Whether a server has our slot.
+fn has_slot(cluster: &Cluster) -> Result<bool> {
+    let sql =
+        format!("select count(*) from pg_replication_slots where slot_name = '{SLOT}' and restart_lsn is not null");
+    Ok(cluster.value(&sql)? == "1")
+}
+
+/// The lines of `doctor` about a failover.
+fn failover_of_doctor(site: &Site) -> Result<String> {
+    let shown = site.archiver.run(&["doctor"])?.success()?;
+    let from = shown.stdout.lines().skip_while(|line| !line.contains(" failover "));
+    let lines: Vec<&str> = from.take_while(|line| line.contains(" failover ") || line.starts_with(' ')).collect();
+    ensure!(!lines.is_empty(), "doctor says nothing of a failover: {shown}");
+    Ok(lines.join("\n"))
+}
+
+/// Every member but the leader has our slot, and at a position that follows the leader's.
+fn wait_slots(patroni: &Patroni, leader: &str) -> Result<()> {
+    let reached = flow::confirmed(&patroni.cluster(leader)?)?.context("the leader has the slot")?;
+    for name in patroni.names().into_iter().filter(|name| name != leader) {
+        let member = patroni.cluster(&name)?;
+        eventually(&format!("the slot of {name} to be at {reached}"), PATIENCE, || {
+            Ok(flow::confirmed(&member)?.is_some_and(|lsn| lsn >= reached).then_some(()))
+        })?;
+    }
+    Ok(())
+}
+
+/// Writes at `leader`, waits until it is durable, and returns what was acknowledged.
+fn write(site: &mut Site, patroni: &Patroni, leader: &str, daemon: &mut Daemon) -> Result<Vec<Commit>> {
+    site.cluster = patroni.cluster(leader)?;
+    let load = Workload::start(&site.cluster, 2)?;
+    load.reaches(50, PATIENCE)?;
+    let commits = load.stop()?;
+    flow::wait_durable(&site.cluster, daemon)?;
+    Ok(commits)
+}
+
+#[test]
+fn case_14_a_patroni_cluster_is_followed_through_two_switchovers_and_a_failover() -> Result<()> {
+    let scratch = Scratch::new()?;
+    let mut patroni = Patroni::start(&scratch)?;
+    let leader = patroni.leader()?;
+    let mut site = Site::around(patroni.cluster(&leader)?, Store::Directory)?;
+    site.archiver.set_text("cluster.conninfo", &patroni.conninfo());
+    site.archiver.write_config()?;
+    let mut daemon = site.archive()?;
+    let mut all = write(&mut site, &patroni, &leader, &mut daemon)?;
+    site.archiver.run_long(&["backup"])?.success()?;
+
+    // Patroni does not know the slot yet, and doctor says so, with what to add.
+    let said = failover_of_doctor(&site)?;
+    ensure!(
+        said.starts_with("WARNING") && said.contains("Patroni") && said.contains("patronictl edit-config orders"),
+        "{said}"
+    );
+    ensure!(said.contains("slots:\n") && said.contains("type: physical"), "{said}");
+    patroni.edit_config(&json!({ "slots": { SLOT: { "type": "physical" } } }))?;
+    wait_slots(&patroni, &leader)?;
+    let said = failover_of_doctor(&site)?;
+    ensure!(said.starts_with("ok") && said.contains("Patroni"), "{said}");
+
+    // Two switchovers, each in the middle of the load.
+    let mut until = Vec::new();
+    for _ in 0..2 {
+        let load = Workload::start(&site.cluster, 2)?;
+        load.reaches(20, PATIENCE)?;
+        let (old, new) = patroni.switchover()?;
+        all.extend(load.cut_off()?);
+        until.push(all.iter().map(|commit| commit.time).max().context("there are commits")?);
+        eventually("the old leader to have the slot", PATIENCE, || {
+            Ok(has_slot(&patroni.cluster(&old)?)?.then_some(()))
+        })?;
+        all.extend(write(&mut site, &patroni, &new, &mut daemon)?);
+        wait_slots(&patroni, &new)?;
+    }
+    let before_failover = workload::rows(&site.cluster)?;
+    ensure!(all.iter().all(|commit| before_failover.contains(&commit.id)), "a switchover loses nothing");
+
+    // And a failover, in the middle of it, too.
+    let load = Workload::start(&site.cluster, 2)?;
+    load.reaches(50, PATIENCE)?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    let dead = patroni.kill_leader()?;
+    let last = load.cut_off()?;
+    let leader = patroni.leader()?;
+    ensure!(leader != dead, "{dead} was killed");
+    let end = write(&mut site, &patroni, &leader, &mut daemon)?;
+    let rows = workload::rows(&site.cluster)?;
+    ensure!(all.iter().chain(&end).all(|commit| rows.contains(&commit.id)), "only what came last can be lost");
+    patroni.revive(&dead)?;
+
+    // One archiver all the time; no gap, no hand.
+    ensure!(daemon.is_running()?, "the daemon is the first one");
+    let status = site.archiver.run(&["status", "--json"])?.success()?.json()?;
+    assert_eq!((&status["gaps"], status["bases"].as_array().map(Vec::len)), (&json!([]), Some(1)), "{status}");
+
+    let latest = restored::restore(&site, "latest", "latest")?;
+    restored::holds_exactly(&latest, &rows)?;
+    drop(latest);
+    // Of two writers neither's last commit need be the last one: up to this time all of them are there, and later ones are not.
+    let moment = until.first().context("a switchover")?;
+    let early = restored::restore(&site, &moment.to_string(), "early")?;
+    let expected = all.iter().filter(|commit| commit.time <= *moment);
+    let held = workload::rows(&early)?;
+    ensure!(expected.clone().all(|commit| held.contains(&commit.id)), "every commit until {moment} is there");
+    ensure!(
+        all.iter().filter(|commit| commit.time > *moment).all(|commit| !held.contains(&commit.id)),
+        "and none later"
+    );
+    drop(early);
+
+    // What the dead leader had committed and the archiver had: on its own timeline, whoever lost it.
+    let branches = status["branches"].as_array().context("branches")?;
+    let third =
+        branches.iter().find(|branch| branch["branch"].as_str().is_some_and(|name| name.starts_with("00000003-")));
+    let durable: Lsn = third.and_then(|branch| branch["end"].as_str()).context("an end of timeline 3")?.parse()?;
+    ensure!(last.iter().filter(|commit| commit.after <= durable).count() >= 50, "these were durable before the kill");
+    let lost = restored::restore_with(&site, "latest", "lost", &["--timeline", "3"])?;
+    restored::holds_all_until(&lost, &last, durable)?;
+    drop(lost);
+
+    // The dead leader comes back as a standby, and the slot with it.
+    patroni.wait_whole()?;
+    wait_slots(&patroni, &leader)?;
+    daemon.sigterm()?.success()?;
+    Ok(())
+}
