@@ -101,6 +101,30 @@ class WalFiles(Repository):
         tail.write_bytes(tail.read_bytes()[:-1])
         self.assertIn("cannot be read", self.wal(self.name, status=200))
 
+    def test_what_a_writer_said_was_durable_is_a_hole_where_it_is_not_there(self):
+        end = self.at + 500
+        self.writer.put_tail(self.branch, self.at, end, self.content)
+        name = lambda count: f"frontier/{self.writer.writer_text}/{count}"
+        body = lambda lsn: {"branch": self.branch, "frontier": f"0/{lsn:X}", "server_end": f"0/{lsn:X}", "highest_time": None}
+        self.writer.put("frontier", name(9999999999), body=body(end))
+        self.assertEqual(self.wal(self.name), self.content[:500] + bytes(MIB - 500))
+        self.verify()
+        elsewhere = body(end) | {"branch": "00000002-00000000", "earlier": [body(end + 1)]}
+        self.writer.put("frontier", name(9999999998), body=elsewhere)
+        (self.folder / "out").unlink()
+        said = self.wal(self.name, status=200)
+        self.assertIn(f"{name(9999999998)} says that WAL was durable up to 0/3001F5", said)
+        # So does a page of segments, of which nothing is there.
+        page = f"catalog/{self.branch}/000000010000000000000000-0000000100000000000000FF"
+        self.writer.put("catalog", page, body={"segments": []})
+        self.assertIn(f"{page} says that WAL was durable up to 0/10000000", self.wal("000000010000000000000007", status=200))
+        self.writer.path(page).unlink()
+        # The newest sound one counts.
+        path = self.writer.path(name(9999999998))
+        path.write_bytes(path.read_bytes()[:-1])
+        (self.folder / "out").unlink(missing_ok=True)
+        self.assertEqual(self.wal(self.name), self.content[:500] + bytes(MIB - 500))
+
     def test_a_missing_segment_before_others_is_a_hole_and_after_them_the_end(self):
         self.writer.put_whole(self.branch, self.at, self.content)
         self.assertIn("hole", self.wal("000000010000000000000002", status=200))

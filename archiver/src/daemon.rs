@@ -18,7 +18,9 @@ use walseal_common::terminal::units;
 use crate::aftermath::{self, TakesBase};
 use crate::archive::{Archive, ArchiveError, LAST_ENTRIES};
 use crate::base_backup::{self, TakeError};
+use crate::cataloguer;
 use crate::drain::{self, DrainError};
+use crate::frontier_recorder;
 use crate::heartbeat;
 use crate::hook::{Archivist, PushError};
 use crate::index::{Index, MemoryIndex, SledIndex};
@@ -126,6 +128,22 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
     });
     let socket = socket::path(&state_dir);
     let serving = tokio::spawn(socket::serve(&socket, desk.clone()).await?);
+    let beating = archive.config.wal.heartbeat.as_ref().map(|interval| {
+        let (conninfo, name) = (desk.conninfo.clone(), streamer.application_name.clone());
+        tokio::spawn(heartbeat::beat(conninfo, name, interval.value, desk.progress.clone()))
+    });
+    let recording = tokio::spawn(frontier_recorder::run(
+        desk.repository.clone(),
+        desk.keys.clone(),
+        archive.config.wal.frontier_interval.value,
+        desk.progress.clone(),
+    ));
+    let cataloguing = tokio::spawn(cataloguer::run(
+        desk.repository.clone(),
+        desk.identity.segment_size,
+        desk.keys.writer.clone(),
+        desk.progress.clone(),
+    ));
     ledger.record(Act::DaemonStarted {});
     let last = desk.progress.clone();
     let looking = Lookout::new(
@@ -137,10 +155,6 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
         slot,
     );
     let looking = tokio::spawn(looking.keep());
-    let beating = archive.config.wal.heartbeat.as_ref().map(|interval| {
-        let (conninfo, name) = (desk.conninfo.clone(), streamer.application_name.clone());
-        tokio::spawn(heartbeat::beat(conninfo, name, interval.value, desk.progress.clone()))
-    });
     let mending =
         aftermath::mend(desk.repository.clone(), desk.identity.clone(), desk.progress.clone(), desk, alerts.clone());
     let mending = tokio::spawn(mending);
@@ -152,6 +166,9 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
     let outcome = supervise(streaming, serving, &stop).await;
     // A backup without a label does not exist (I7).
     mending.abort();
+    recording.abort();
+    cataloguing.abort();
+    beating.inspect(tokio::task::JoinHandle::abort);
     looking.abort();
     reminding.abort();
     ledger.record(ended(&outcome, &last));
@@ -163,7 +180,6 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
         }
     };
     tokio::join!(alerts_told, ledger.finish(patience(LAST_ENTRIES)));
-    beating.inspect(tokio::task::JoinHandle::abort);
     // The next daemon finds a clean place; one that was killed leaves the socket, and the next removes it.
     if let Err(error) = std::fs::remove_file(&socket) {
         tracing::debug!(%error, "the socket was gone already");

@@ -15,8 +15,10 @@
 //! | [`base`] | base backups; [`base_backup`] brings one together with the stream |
 //! | [`admission`] | what lets the archiver's role into the server |
 //! | [`aftermath`] | the base backup that follows a gap by itself |
-//! | [`lookout`] | what is looked at at intervals, and becomes an alert |
+//! | [`cataloguer`] | pages that say what 256 segments hold |
+//! | [`frontier_recorder`] | the frontier, written down now and then, signed |
 //! | [`heartbeat`] | a commit now and then on an idle cluster |
+//! | [`lookout`] | what is looked at at intervals, and becomes an alert |
 //! | [`primary`] | which of several hosts is the primary |
 //! | [`alone`], [`drain`] | a stream for one verb; everything that the server has, durable |
 //! | [`card`] | the recovery card |
@@ -31,11 +33,13 @@ pub mod archive;
 pub mod base;
 pub mod base_backup;
 pub mod card;
+pub mod cataloguer;
 pub mod chunks;
 pub mod cmd;
 pub mod daemon;
 pub mod doctor;
 pub mod drain;
+pub mod frontier_recorder;
 pub mod heal;
 pub mod heartbeat;
 pub mod hook;

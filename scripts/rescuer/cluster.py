@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .errors import Damaged, Failure
 from .keys import key_id
-from .names import PART, branch_name, branch_timeline, parse_history, parse_name, segment_start
+from .names import PART, branch_name, branch_timeline, parse_history, parse_lsn, parse_name, segment_start
 from .object import SealedObject, member
 
 
@@ -49,7 +49,7 @@ class Cluster:
         self.identifier, self.writers, self.identities, self.warn = identifier, writers, identities, warn
         self.names, self.unknown = [], []
         self._scan(self.folder, "")
-        self._identity = self._compare_key = self._histories = self._wal = None
+        self._identity = self._compare_key = self._histories = self._wal = self._frontiers = None
 
     def _scan(self, folder, prefix):
         try:
@@ -195,6 +195,30 @@ class Cluster:
         if name.part is not None:
             return Piece(name, begin + name.part * PART, begin + (name.part + 1) * PART)
         return Piece(name, begin, begin + self.segment_size)
+
+    # Frontiers.
+
+    def frontiers(self):
+        """`{branch: (LSN, name)}`: up to where the newest sound word of each writer says that WAL was durable."""
+        if self._frontiers is None:
+            self._frontiers, told = {}, set()
+            for name in sorted((n for n in self.names if n.kind == "frontier" and not n.conflict), key=lambda n: (n.writer, n.count)):
+                if name.writer in told:
+                    continue
+                try:
+                    with self.open(name) as found:
+                        if found.header.get("writer") != name.writer:
+                            raise Damaged(f"{name.text}: it was signed by another writer than its name tells")
+                        body = found.body
+                    for one in [body, *(body.get("earlier") or [])]:
+                        branch, lsn = member(one, "branch", str, name.text), parse_lsn(member(one, "frontier", str, name.text))
+                        if lsn > self._frontiers.get(branch, (0, None))[0]:
+                            self._frontiers[branch] = (lsn, name.text)
+                except Failure as error:
+                    self.warn(f"left out: {error}")
+                    continue
+                told.add(name.writer)
+        return self._frontiers
 
     # Base backups.
 

@@ -24,6 +24,8 @@ _PATTERNS = [
         ("label", f"base/{_ID}/label"),
         ("manifest", f"base/{_ID}/manifest/(?P<number>[0-9]{{8}})"),
         ("data", f"base/{_ID}/data/(?P<number>[0-9]{{8}})"),
+        ("catalog", f"catalog/{_BRANCH}/{_SEGMENT}-(?P<until>[0-9A-F]{{24}})"),
+        ("frontier", "frontier/(?P<writer>walsealw1[02-9ac-hj-np-z]+)/(?P<count>[0-9]{10})"),
         ("ledger", "ledger/(?P<writer>walsealw1[a-z0-9]+)/[0-9a-f]{16}/(?P<number>[0-9]{8})"),
     )
 ]
@@ -44,7 +46,9 @@ class Name:
     last: int | None = None
     base: str | None = None
     number: int | None = None
+    until: str | None = None  # The last segment of a catalog page.
     writer: str | None = None
+    count: int | None = None  # Counts down: the lowest is the newest.
     conflict: str | None = None  # The whole name, when `text` is the name that was taken.
 
 
@@ -56,7 +60,7 @@ def parse_name(text):
     for kind, pattern in _PATTERNS:
         if match := pattern.fullmatch(text):
             found = match.groupdict()
-            for key, radix in (("part", 10), ("number", 10), ("first", 16), ("last", 16)):
+            for key, radix in (("part", 10), ("number", 10), ("count", 10), ("first", 16), ("last", 16)):
                 if found.get(key) is not None:
                     found[key] = int(found[key], radix)
             return Name(text, kind, **found)

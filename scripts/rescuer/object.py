@@ -21,8 +21,8 @@ from .names import KINDS, PART, WAL_KINDS, branch_timeline, parse_lsn, segment_s
 MAGIC, END = b"WALSEAL\0", b"WALSEND\0"
 MAX_HEADER, MAX_TRAILER, MAX_PLAIN = 1 << 20, 256 << 20, 16 << 20
 _ENTRY = struct.Struct("<II16s")
-# Only labels and the ledger may do without frames: everything else is worth nothing without its content.
-_MAY_BE_OPEN = frozenset(("label", "ledger"))
+# These do without frames: what they say stands in their body.
+_MAY_BE_OPEN = frozenset(("label", "ledger", "frontier", "catalog"))
 
 
 def _no_duplicates(pairs):

@@ -7,7 +7,7 @@ from blake3 import blake3
 
 from .cluster import Piece
 from .errors import Damaged, Diverged, Failure, Missing
-from .names import branch_timeline, lsn_text, parse_lsn, segment_name
+from .names import branch_timeline, lsn_text, parse_lsn, segment_name, segment_start
 
 
 @dataclass
@@ -203,6 +203,18 @@ def why_not_the_end(cluster, segment):
     end = segment.end
     if any(lost.end > end for lost in segment.lost):
         return f"an object holds WAL up to {lsn_text(segment.claimed_end)}"
+    recorded, name = cluster.frontiers().get(segment.branch, (0, None))
+    if recorded > end:
+        return f"{name} says that WAL was durable up to {lsn_text(recorded)}"
+    for page in cluster.names:
+        if page.kind == "catalog" and page.branch == segment.branch and not page.conflict:
+            durable = segment_start(page.until, cluster.segment_size) + cluster.segment_size
+            if durable > end:
+                try:
+                    cluster.open(page).close()
+                    return f"{page.text} says that WAL was durable up to {lsn_text(durable)}"
+                except Damaged as error:
+                    cluster.warn(f"left out: {error}")
     reason, beyond = why_it_counts(cluster, segment.branch, end)
     if reason:
         return reason

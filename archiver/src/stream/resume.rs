@@ -228,16 +228,25 @@ pub fn after_loss(repository: &Repository, server: &ServerPosition, slot: Option
     StartPoint::fresh(server, repository, timeline, server.segment_size.align_down(start))
 }
 
-/// The branch's WAL by name: from just before the slot's position on where that is enough, since tails stay for months.
+/// The branch's WAL by name: from just before the slot's position on where that is enough, since tails stay for months; else from
+/// the last catalog page on.
 async fn listing_about(
     repository: &Repository,
     branch: Branch,
     size: SegmentSize,
     slot: Option<Lsn>,
 ) -> Result<WalListing, StreamError> {
-    if let Some(number) = slot.map(|slot| size.number(slot)) {
+    let number = size.number(slot.unwrap_or(Lsn(u64::MAX)));
+    if slot.is_some() {
         let from = SegmentNumber(number.0.saturating_sub(1));
         let near = repository.wal_listing(branch, size, Some(from)).await?;
+        if near.last_begun(number).is_some() {
+            return Ok(near);
+        }
+    }
+    // A slot beyond all that is there, or none: the last catalog page lies shortly before the end.
+    if let Some(page) = repository.catalog_pages(branch, size, None).await?.into_iter().rfind(|page| *page <= number) {
+        let near = repository.wal_listing(branch, size, Some(page)).await?;
         if near.last_begun(number).is_some() {
             return Ok(near);
         }

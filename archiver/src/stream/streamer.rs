@@ -303,9 +303,17 @@ impl Streamer {
             let begin = if point.durable.is_some() { *confirmed } else { server.segment_size.align_down(*confirmed) };
             begin > point.frontier
         };
-        if let Some(confirmed) = found.flatten().filter(short) {
-            // The witness outside the bucket: what the slot has let go of was durable once, or somebody else advanced the slot.
-            self.alert_of_missing(confirmed, &point);
+        // The witness outside the bucket: what the slot has let go of was durable once, or somebody else advanced the slot.
+        let told = found.flatten().filter(short).map(|confirmed| {
+            (confirmed, format!("the slot {} was told that WAL is durable up to {confirmed}", self.slot))
+        });
+        // And one inside, where the slot is new: what was written down as durable.
+        let recorded = self.repository.recorded_frontier(point.branch).await?;
+        let recorded = recorded.filter(|(recorded, _)| *recorded > point.frontier);
+        let recorded =
+            recorded.map(|(recorded, name)| (recorded, format!("{name} says that WAL was durable up to {recorded}")));
+        if let Some((durable, witness)) = told.into_iter().chain(recorded).max() {
+            self.alert_of_missing(durable, &witness, &point);
         }
         if lost == Some(point.start) {
             let after = resume::after_loss(&self.repository, &server, slot);
@@ -357,12 +365,12 @@ impl Streamer {
         self.alerts.raise(AlertKind::SlotLost, self.slot.clone(), Severity::Warning, text);
     }
 
-    /// The slot was told more than the repository holds; it is over once the repository holds it.
-    fn alert_of_missing(&self, confirmed: Lsn, point: &StartPoint) {
+    /// More was durable once than the repository holds, or somebody says so; it is over once the repository holds it.
+    fn alert_of_missing(&self, confirmed: Lsn, witness: &str, point: &StartPoint) {
         let text = format!(
-            "the slot {} was told that WAL is durable up to {confirmed}, and the repository holds it up to {} only, on branch {}: \
-             objects were removed, or somebody else moved the slot. It is streamed again as far as the server still has it",
-            self.slot, point.frontier, point.branch
+            "{witness}, and the repository holds it up to {} only, on branch {}: objects were removed, or somebody else moved the \
+             slot. It is streamed again as far as the server still has it",
+            point.frontier, point.branch
         );
         if self.alerts.raise(AlertKind::ConfirmedMissing, self.slot.clone(), Severity::Critical, text) {
             let (mut progress, alerts, slot) = (self.progress.watch(), self.alerts.clone(), self.slot.clone());
@@ -418,8 +426,8 @@ impl Streamer {
         };
         let (feed, fed) = mpsc::unbounded_channel();
         self.progress.update(|progress| {
-            progress.host = Some(host.clone());
             progress.begun(point.branch, point.frontier, server.position, jiff::Timestamp::now());
+            progress.host = Some(host.clone());
         });
         let receiver = Receiver {
             stream,

@@ -231,7 +231,12 @@ pub const KEYS: &[Key] = &[
     ),
     later("wal.give_up_at", Text, None, "WAL kept by the slot beyond which the archiver gives the slot up"),
     later("wal.canary", Boolean, Value("false"), "keep a small hash-chained table that drills check"),
-    later("wal.frontier_interval", Duration, Value("5m"), "how often the frontier is written down, signed"),
+    key(
+        "wal.frontier_interval",
+        Duration,
+        Value("5m"),
+        "how often the frontier is written down, signed, while WAL is streamed; from 1s to 1d",
+    ),
     later("base.schedule", Text, None, "when to take base backups, as cron writes it"),
     later("base.timezone", Text, Derived("the server's"), "time zone of the schedule, by its IANA name"),
     later("base.jitter", Duration, Value("0s"), "start later by a random time up to this"),

@@ -241,7 +241,7 @@ impl Config {
                 stall_limit: read.or_default("wal.stall_limit", reader::duration)?,
                 shutdown_wait: read.or_default("wal.shutdown_wait", reader::duration)?,
                 heartbeat: read.optional("wal.heartbeat", special::slow_interval)?,
-                frontier_interval: read.or_default("wal.frontier_interval", reader::duration)?,
+                frontier_interval: read.or_default("wal.frontier_interval", special::slow_interval)?,
             },
             base: BaseConfig {
                 schedule: read.optional("base.schedule", reader::text)?,

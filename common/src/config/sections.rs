@@ -129,7 +129,7 @@ pub struct WalConfig {
     pub shutdown_wait: Setting<Duration>,
     /// Longest time without a commit before the archiver makes one; never where it is not set. 1 s to 1 d.
     pub heartbeat: Option<Setting<Duration>>,
-    /// How often the frontier is written down.
+    /// How often the frontier is written down; 1 s to 1 d.
     pub frontier_interval: Setting<Duration>,
 }
 

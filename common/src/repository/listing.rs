@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::lsn::{Lsn, LsnRange};
 use crate::seal::MAX_PLAINTEXT;
 use crate::segment::{SegmentName, SegmentNumber, SegmentSize};
+use crate::store::LARGEST_PAGE;
 use crate::timeline::Branch;
 
 use super::{BaseId, Cover, ObjectName, Repository, RepositoryError};
@@ -105,9 +106,7 @@ impl WalListing {
         let segment = SegmentName::new(branch.timeline, number, size);
         let part = |part: &u8| ObjectName::Wal(branch, segment, Some(*part));
         let mut names: Vec<ObjectName> = match self.has_segment(number) {
-            true if parts(size) == 1 => vec![ObjectName::Wal(branch, segment, None)],
-            // At most 64 parts: 1 GiB in 16 MiB.
-            true => (0..parts(size) as u8).map(|number| part(&number)).collect(),
+            true => whole_names(branch, number, size),
             false => self.parts_of(number).iter().map(part).collect(),
         };
         names.extend(self.partials.contains(&segment).then_some(ObjectName::Partial(branch, segment)));
@@ -169,9 +168,41 @@ impl WalListing {
     }
 }
 
+/// Names to be listed: those after a key and before another one, about so many.
+struct Between {
+    after: Option<String>,
+    end: Option<String>,
+    length: u64,
+}
+
+impl Default for Between {
+    fn default() -> Self {
+        Between { after: None, end: None, length: LARGEST_PAGE as u64 }
+    }
+}
+
+/// Names beyond a range that are listed with it: `.partial` objects lie between, too.
+const BEYOND: u64 = 4;
+
+/// The key after which the names of segment `from` begin: "…/000…03" sorts after "…/000…02~".
+fn before(prefix: &str, branch: Branch, size: SegmentSize, from: Option<SegmentNumber>) -> Option<String> {
+    let before = from.and_then(|from| from.0.checked_sub(1)).map(SegmentNumber);
+    before.map(|number| format!("{prefix}{}~", SegmentName::new(branch.timeline, number, size)))
+}
+
 /// How many parts a whole segment has: none of its own when it fits one object.
 fn parts(size: SegmentSize) -> u64 {
     size.bytes().div_ceil(MAX_PLAINTEXT)
+}
+
+/// The objects of a whole segment, in order.
+pub(super) fn whole_names(branch: Branch, number: SegmentNumber, size: SegmentSize) -> Vec<ObjectName> {
+    let segment = SegmentName::new(branch.timeline, number, size);
+    match parts(size) {
+        1 => vec![ObjectName::Wal(branch, segment, None)],
+        // At most 64 parts: 1 GiB in 16 MiB.
+        parts => (0..parts as u8).map(|part| ObjectName::Wal(branch, segment, Some(part))).collect(),
+    }
 }
 
 /// The bytes that the name of an object of WAL speaks of; `None` for a `.partial`, and for what is no WAL.
@@ -225,28 +256,42 @@ impl Repository {
         segment_size: SegmentSize,
         from: Option<SegmentNumber>,
     ) -> Result<WalListing, RepositoryError> {
+        let all = (from.unwrap_or(SegmentNumber(0)), SegmentNumber(u64::MAX));
+        self.wal_listing_of(branch, segment_size, &[all]).await
+    }
+
+    /// The same of no more than these segments, first and last of each range; the ranges are in order and apart.
+    pub async fn wal_listing_of(
+        &self,
+        branch: Branch,
+        segment_size: SegmentSize,
+        ranges: &[(SegmentNumber, SegmentNumber)],
+    ) -> Result<WalListing, RepositoryError> {
         let mut runs = Runs::default();
         let mut partials = Vec::new();
         let mut tails: BTreeMap<SegmentNumber, Vec<LsnRange>> = BTreeMap::new();
-        let begin = |prefix: &str| {
-            // Before the segment's own name: "…/000…03" sorts after "…/000…02~".
-            let before = from.and_then(|from| from.0.checked_sub(1)).map(SegmentNumber);
-            before.map(|number| format!("{prefix}{}~", SegmentName::new(branch.timeline, number, segment_size)))
+        let between = |prefix: &str, (first, last): (SegmentNumber, SegmentNumber)| {
+            let end = (last.0 < u64::MAX / segment_size.bytes())
+                .then(|| format!("{prefix}{}~", SegmentName::new(branch.timeline, last, segment_size)));
+            let length = last.0.saturating_sub(first.0).saturating_add(1).saturating_mul(parts(segment_size));
+            Between { after: before(prefix, branch, segment_size, Some(first)), end, length }
         };
         // Tails first: were `wal/` read first, a segment that becomes whole in between would look like a hole before
         // the tails of the next one.
-        self.for_each_name(&ObjectName::tail_prefix(branch), begin(&ObjectName::tail_prefix(branch)), |name| {
-            if let ObjectName::Tail(_, segment, range) = name
-                && let Some(number) = segment.number(segment_size)
-            {
-                tails.entry(number).or_default().push(range);
-            }
-        })
-        .await?;
-        self.for_each_name(
-            &ObjectName::wal_prefix(branch),
-            begin(&ObjectName::wal_prefix(branch)),
-            |name| match name {
+        let prefix = ObjectName::tail_prefix(branch);
+        for range in ranges {
+            self.for_each_name(&prefix, between(&prefix, *range), |name| {
+                if let ObjectName::Tail(_, segment, range) = name
+                    && let Some(number) = segment.number(segment_size)
+                {
+                    tails.entry(number).or_default().push(range);
+                }
+            })
+            .await?;
+        }
+        let prefix = ObjectName::wal_prefix(branch);
+        for range in ranges {
+            self.for_each_name(&prefix, between(&prefix, *range), |name| match name {
                 ObjectName::Wal(_, segment, part) => {
                     let Some(number) = segment.number(segment_size) else { return };
                     match part {
@@ -259,17 +304,73 @@ impl Repository {
                 }
                 ObjectName::Partial(_, segment) => partials.push(segment),
                 _ => {}
-            },
-        )
-        .await?;
+            })
+            .await?;
+        }
         Ok(WalListing { branch, segment_size, runs: runs.runs, partials, tails, parts: runs.parts })
+    }
+
+    /// The first segment of `branch`, `from` or a later one, of which anything lies below `wal/`, by name.
+    ///
+    /// Errors: the store's.
+    pub async fn first_segment(
+        &self,
+        branch: Branch,
+        segment_size: SegmentSize,
+        from: Option<SegmentNumber>,
+    ) -> Result<Option<SegmentNumber>, RepositoryError> {
+        let prefix = ObjectName::wal_prefix(branch);
+        let mut after = before(&prefix, branch, segment_size, from);
+        loop {
+            let page = self.list_page(&prefix, after.as_deref(), 10).await?;
+            let Some(last) = page.last() else { return Ok(None) };
+            after = Some(last.key.clone());
+            let number = page.iter().find_map(|meta| match meta.key.parse() {
+                Ok(ObjectName::Wal(_, segment, _) | ObjectName::Partial(_, segment)) => segment.number(segment_size),
+                _ => None,
+            });
+            if number.is_some() {
+                return Ok(number);
+            }
+        }
+    }
+
+    /// Whether all segments from `first` to `last` are there, whole, by name.
+    ///
+    /// Errors: the store's.
+    pub async fn has_all(
+        &self,
+        branch: Branch,
+        segment_size: SegmentSize,
+        first: SegmentNumber,
+        last: SegmentNumber,
+    ) -> Result<bool, RepositoryError> {
+        let prefix = ObjectName::wal_prefix(branch);
+        let mut after = before(&prefix, branch, segment_size, Some(first));
+        let mut due = (first.0..=last.0).flat_map(|number| whole_names(branch, SegmentNumber(number), segment_size));
+        let mut next = due.next();
+        while next.is_some() {
+            let page = self.list_page(&prefix, after.as_deref(), LARGEST_PAGE).await?;
+            let Some(end) = page.last() else { return Ok(false) };
+            after = Some(end.key.clone());
+            for name in page.iter().filter_map(|meta| meta.key.parse::<ObjectName>().ok()) {
+                match (&next, &name) {
+                    (None, _) => break,
+                    (Some(wanted), _) if *wanted == name => next = due.next(),
+                    // Beside whole segments lie `.partial` objects, and names that mean nothing to this segment size.
+                    (Some(wanted), ObjectName::Wal(..)) if name > *wanted => return Ok(false),
+                    _ => {}
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// The tails of one segment, by name.
     pub async fn tails(&self, branch: Branch, segment: SegmentName) -> Result<Vec<LsnRange>, RepositoryError> {
         let mut tails = Vec::new();
         let prefix = format!("{}{segment}/", ObjectName::tail_prefix(branch));
-        self.for_each_name(&prefix, None, |name| {
+        self.for_each_name(&prefix, Between::default(), |name| {
             if let ObjectName::Tail(_, _, range) = name {
                 tails.push(range);
             }
@@ -321,15 +422,21 @@ impl Repository {
     async fn for_each_name(
         &self,
         prefix: &str,
-        after: Option<String>,
+        between: Between,
         mut each: impl FnMut(ObjectName) + Send,
     ) -> Result<(), RepositoryError> {
-        let mut after = after;
+        let Between { mut after, end, length } = between;
+        // A few more, so that the page also shows that the range is over.
+        let limit = usize::try_from(length.saturating_add(BEYOND)).unwrap_or(LARGEST_PAGE).min(LARGEST_PAGE);
         loop {
-            let page = self.list_page(prefix, after.as_deref(), 1000).await?;
+            let page = self.list_page(prefix, after.as_deref(), limit).await?;
             let Some(last) = page.last() else { return Ok(()) };
+            let inside = |key: &str| end.as_deref().is_none_or(|end| key < end);
+            page.iter().filter(|meta| inside(&meta.key)).filter_map(|meta| meta.key.parse().ok()).for_each(&mut each);
+            if !inside(&last.key) {
+                return Ok(());
+            }
             after = Some(last.key.clone());
-            page.iter().filter_map(|meta| meta.key.parse().ok()).for_each(&mut each);
         }
     }
 }

@@ -4,8 +4,10 @@
 //! an object whose signature does not verify is an error, never an answer.
 
 mod base;
+mod catalog;
 mod cover;
 mod error;
+mod frontier;
 mod gap;
 mod identity;
 mod ledger;
@@ -22,8 +24,10 @@ pub use base::{
     BaseId, BaseType, Extent, FileEntry, FrameDigest, Label, ManifestEntry, ObjectReference, PathError, PathField,
     RelativePath,
 };
+pub use catalog::{CatalogEntry, CatalogPage};
 pub use cover::Cover;
 pub use error::RepositoryError;
+pub use frontier::{BranchFrontier, FrontierRecord, WrittenFrontier, furthest};
 pub use gap::{Gap, GapRecord, Leg, Stretch};
 pub use identity::RepositoryIdentity;
 pub use ledger::{

@@ -31,6 +31,10 @@ pub enum ObjectName {
     Data(BaseId, u32),
     /// WAL that is missing on a branch from a position on.
     Gap(Branch, Lsn),
+    /// Up to where WAL was durable, as a writer said; the numbers count down, so that its newest is listed first.
+    Frontier(Box<WriterPublic>, u64),
+    /// The index page of a branch's segments, from the first to the last.
+    Catalog(Branch, SegmentName, SegmentName),
     /// An entry of the ledger: whose, of which run, its number.
     Ledger(Box<WriterPublic>, RunId, u32),
     /// Bytes that were refused because the name was taken by others: the name, and a random word.
@@ -69,6 +73,8 @@ impl fmt::Display for ObjectName {
             ObjectName::Manifest(id, page) => write!(f, "base/{id}/manifest/{page:08}"),
             ObjectName::Data(id, number) => write!(f, "base/{id}/data/{number:08}"),
             ObjectName::Gap(branch, from) => write!(f, "gap/{branch}/{:016X}", from.0),
+            ObjectName::Frontier(writer, number) => write!(f, "frontier/{writer}/{number:010}"),
+            ObjectName::Catalog(branch, first, last) => write!(f, "catalog/{branch}/{first}-{last}"),
             ObjectName::Ledger(writer, run, sequence) => write!(f, "ledger/{writer}/{run}/{sequence:08}"),
             ObjectName::Conflict(name, word) => write!(f, "conflict/{name}/{word}"),
         }
@@ -80,8 +86,12 @@ impl fmt::Display for ObjectName {
 #[error("\"{0}\" is not a name of this format")]
 pub struct UnknownName(pub String);
 
-fn number(text: &str, digits: usize) -> Option<u32> {
-    (text.len() == digits && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok())?
+fn number(text: &str, length: usize) -> Option<u32> {
+    digits(text, length).and_then(|number| u32::try_from(number).ok())
+}
+
+fn digits(text: &str, length: usize) -> Option<u64> {
+    (text.len() == length && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok())?
 }
 
 fn position(text: &str) -> Option<Lsn> {
@@ -119,6 +129,16 @@ impl FromStr for ObjectName {
                 ["base", id, "label"] => ObjectName::Label(id.parse().ok()?),
                 ["base", id, "manifest", page] => ObjectName::Manifest(id.parse().ok()?, number(page, 8)?),
                 ["base", id, "data", data] => ObjectName::Data(id.parse().ok()?, number(data, 8)?),
+                ["frontier", writer, counted] => {
+                    let key: WriterPublic = writer.parse().ok()?;
+                    // Bech32m may be written in capitals; a name is written one way.
+                    let name = ObjectName::Frontier(Box::new(key), digits(counted, 10)?);
+                    return (name.to_string() == text).then_some(name);
+                }
+                ["catalog", branch, range] => {
+                    let (first, last) = range.split_once('-')?;
+                    ObjectName::Catalog(branch.parse().ok()?, first.parse().ok()?, last.parse().ok()?)
+                }
                 ["gap", branch, from] => ObjectName::Gap(branch.parse().ok()?, position(from)?),
                 ["ledger", writer, run, sequence] => {
                     let writer = writer.parse().ok().filter(|key: &WriterPublic| key.to_string() == *writer)?;
@@ -150,11 +170,15 @@ mod tests {
             "base/20261121T023000Z-0000002a/manifest/00000000",
             "base/20261121T023000Z-0000002a/data/00000012",
             "gap/00000001-a2dd04c7/0000000003000064",
+            "frontier/WRITER/9999999999",
+            "catalog/00000001-a2dd04c7/000000010000000000000001-000000010000000100000000",
             "ledger/walsealw1g8ly2vvytx8fp584s3tygn00jmass9kgv4fgqd8u4ru6wxa8q0lqn0mqg0/00112233aabbccdd/00000017",
             "conflict/wal/00000001-a2dd04c7/000000010000000000000003/0011aabb",
         ] {
+            let writer = crate::seal::WriterKey::generate().expect("random bytes").public().to_string();
+            let text = &text.replace("WRITER", &writer);
             let name: ObjectName = text.parse().unwrap_or_else(|error| panic!("{error}"));
-            assert_eq!(name.to_string(), text);
+            assert_eq!(name.to_string(), *text);
         }
     }
 
@@ -169,6 +193,8 @@ mod tests {
             "tail/00000001-a2dd04c7/000000010000000000000003/0000000003000064-0000000003000064",
             "base/x/label",
             "base/20261121T023000Z-0000002a/label/x",
+            "frontier/walsealw1x/9999999999",
+            "catalog/00000001-a2dd04c7/000000010000000000000001",
             "ledger/walsealw1/00112233aabbccdd/00000017",
             "conflict/conflict/identity/a/b",
             "notes.txt",

@@ -30,13 +30,17 @@ pub enum Kind {
     Data,
     /// WAL that is missing.
     Gap,
+    /// Up to where WAL was durable at some time.
+    Frontier,
+    /// An index page of segments.
+    Catalog,
     /// What happened.
     Ledger,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 10] = [
+    pub const ALL: [Kind; 12] = [
         Kind::Identity,
         Kind::Wal,
         Kind::Partial,
@@ -46,6 +50,8 @@ impl Kind {
         Kind::Manifest,
         Kind::Data,
         Kind::Gap,
+        Kind::Frontier,
+        Kind::Catalog,
         Kind::Ledger,
     ];
 
@@ -61,8 +67,15 @@ impl Kind {
             Kind::Manifest => "manifest",
             Kind::Data => "data",
             Kind::Gap => "gap",
+            Kind::Frontier => "frontier",
+            Kind::Catalog => "catalog",
             Kind::Ledger => "ledger",
         }
+    }
+
+    /// Whether it has frames. What has none is read by everyone.
+    pub const fn is_sealed(self) -> bool {
+        !matches!(self, Kind::Label | Kind::Gap | Kind::Frontier | Kind::Catalog | Kind::Ledger)
     }
 
     /// Whether its header says which WAL it holds.
@@ -118,8 +131,7 @@ impl Header {
             .into_iter()
             .find(|kind| kind.word() == raw.kind)
             .ok_or_else(|| SealError::UnknownKind(raw.kind.chars().take(40).collect()))?;
-        let must_be_sealed = !matches!(kind, Kind::Label | Kind::Gap | Kind::Ledger);
-        if must_be_sealed && raw.sealed.is_none() {
+        if kind.is_sealed() && raw.sealed.is_none() {
             return Err(SealError::Header(format!("a {} without \"sealed\"", kind.word())));
         }
         if kind.is_wal() != raw.wal.is_some() {

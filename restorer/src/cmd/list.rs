@@ -34,7 +34,7 @@ pub async fn run(arguments: &Arguments, access: &Access) -> Result<(), Failure> 
         let text = to_json(SCHEMA, &listing).map_err(|error| Failure::from_error("print the list", &error))?;
         show!("{text}");
     } else {
-        print!("{}", listing.render(Look::of_stdout()));
+        print!("{}", listing.render(Look::of_stdout(), jiff::Timestamp::now()));
     }
     Ok(())
 }

@@ -24,6 +24,7 @@ impl Fetcher {
         self.prove_unpinned(branch, start, start)?;
         self.prove_repository().await?;
         self.prove_ungapped(branch, self.own_start(branch, start)).await?;
+        self.prove_unrecorded(branch, number, size, self.own_start(branch, start)).await?;
         match self.first_name_from(branch, number, size).await? {
             None => Ok(()),
             Some(_) => self.prove_unconfirmed(branch, number, size, self.own_start(branch, start)).await,
@@ -60,6 +61,7 @@ impl Fetcher {
         }
         self.prove_unpinned(branch, number.start(size), end)?;
         self.prove_ungapped(branch, end).await?;
+        self.prove_unrecorded(branch, number, size, end).await?;
         if segment.known_end <= end && self.first_name_from(branch, number.next(), size).await?.is_none() {
             return Ok(());
         }
@@ -120,6 +122,26 @@ impl Fetcher {
             return Err(hole(branch, end, format!("it was known up to {} when the restore began", step.known_end)));
         }
         Ok(())
+    }
+
+    /// No writer ever said that WAL of `branch` was durable beyond `end`, which lies in segment `number`.
+    async fn prove_unrecorded(
+        &self,
+        branch: Branch,
+        number: SegmentNumber,
+        size: SegmentSize,
+        end: Lsn,
+    ) -> Result<(), FetchError> {
+        let mut told = self.repository.recorded_frontier(branch).await?;
+        if let Some(last) = self.repository.catalog_pages(branch, size, Some(number)).await?.pop() {
+            told = told.max(self.repository.cataloged(branch, last, size).await?);
+        }
+        match told {
+            Some((recorded, name)) if recorded > end => {
+                Err(hole(branch, end, format!("{name} says that it was durable up to {recorded}")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The first object of WAL of `branch` that belongs to segment `number` or a later one, by name.

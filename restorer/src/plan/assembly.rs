@@ -3,6 +3,7 @@
 use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::timeline::TimelineHistory;
 
+use super::hole::Hole;
 use super::path::Path;
 use super::planner::{Decision, Planner};
 use super::reader::PathReader;
@@ -33,7 +34,8 @@ impl Planner<'_> {
             Target::Latest => None,
             _ => reader.first_transaction(after, |_| true, |hint| hint.count == 0).await?,
         };
-        let steps = steps(path, base.branch, base.start, end);
+        let proven = first_after.map_or(end, |first| first.end.max(stop));
+        let steps = steps(path, base.branch, base.start, proven);
         let segments = (last.0 + 1).saturating_sub(first.0);
         let objects = base.objects.iter().chain(&base.manifest);
         let cost = Cost {
@@ -70,10 +72,19 @@ impl Planner<'_> {
             recovery: recovery_settings(self.request, history.timeline),
             last_before,
             first_after,
-            gaps: path.holes(),
+            gaps: self.holes(path),
             cost,
             warnings: self.warnings(path, &decision.base.id, base.suspect, stop, last_before),
         })
+    }
+
+    /// What is missing on the path, as far as it was listed; records of gaps in any case.
+    fn holes(&self, path: &Path<'_>) -> Vec<Hole> {
+        let mut holes = path.holes();
+        if let Some(scope) = &self.inventory.scope {
+            holes.retain(|hole| hole.record.is_some() || scope.covers(hole.branch, hole.range, path.size()));
+        }
+        holes
     }
 
     fn warnings(

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::repository::{
-    Beyond, GapRecord, Label, ObjectName, Repository, RepositoryError, Surplus, WalListing,
+    Beyond, CatalogPage, GapRecord, Label, ObjectName, Repository, RepositoryError, Surplus, WalListing,
 };
 use walseal_common::seal::Identity;
 use walseal_common::segment::{SegmentNumber, SegmentSize};
@@ -22,6 +22,8 @@ pub struct BranchFacts {
     pub history: Result<TimelineHistory, String>,
     /// Its WAL, by name, without what turned out to be of no use.
     pub listing: WalListing,
+    /// First segments of its catalog pages, by name.
+    pub pages: BTreeSet<SegmentNumber>,
     /// Ranges of WAL without a hole, in order, by name (and by the headers of `.partial` objects).
     pub extents: Vec<LsnRange>,
     /// The highest position on this branch that anything speaks of: objects by name, stop points of base backups, gaps.
@@ -35,9 +37,22 @@ pub struct BranchFacts {
     pub damaged: Vec<(LsnRange, Damage)>,
 }
 
+/// What a repository tells of all branches, beside their WAL.
+#[derive(Clone, Debug)]
+pub struct Told<'a> {
+    /// The labels that verify.
+    pub labels: &'a [Label],
+    /// Whether those are all.
+    pub all_labels: bool,
+    /// Every record of a gap.
+    pub gaps: &'a [GapRecord],
+    /// Up to where a writer said that WAL of the branch was durable, and the object in which it did.
+    pub recorded: Option<(Lsn, ObjectName)>,
+}
+
 impl BranchFacts {
-    /// Reads what `repository` holds of `branch` from segment `from` on: the history (opened with `identities`), and the names
-    /// of its WAL. `labels`: all that verify. `all_labels`: whether those are all. `gaps`: every record of a gap.
+    /// Reads what `repository` holds of `branch` in the segments of `ranges`: the history (opened with `identities`), and the names
+    /// of its WAL.
     ///
     /// Errors: the store; a `.partial` of a writer that is not trusted.
     pub async fn read(
@@ -45,10 +60,10 @@ impl BranchFacts {
         identities: &[Identity],
         branch: Branch,
         size: SegmentSize,
-        from: Option<SegmentNumber>,
-        (labels, all_labels): (&[Label], bool),
-        gaps: &[GapRecord],
+        ranges: &[(SegmentNumber, SegmentNumber)],
+        told: Told<'_>,
     ) -> Result<BranchFacts, RepositoryError> {
+        let Told { labels, all_labels, gaps, recorded } = told;
         let history = match repository.history(branch, identities).await {
             Ok(history) => Ok(history),
             Err(RepositoryError::Object { source, .. }) => Err(source.to_string()),
@@ -58,25 +73,40 @@ impl BranchFacts {
                 None => return Err(error),
             },
         };
-        let listing = repository.wal_listing(branch, size, from).await?;
+        let listing = repository.wal_listing_of(branch, size, ranges).await?;
         let (extents, damaged) = (Vec::new(), Vec::new());
         let (surplus, confirmed) = (None, None);
         let known_end = Lsn::INVALID;
-        let mut facts = BranchFacts { branch, history, listing, extents, known_end, surplus, confirmed, damaged };
+        let pages = repository.catalog_pages(branch, size, ranges.first().map(|(first, _)| *first)).await?;
+        // A page beyond all that is there tells that more was.
+        let recorded = match pages.last() {
+            Some(last) if Some(CatalogPage::last_of(*last).end(size)) > listing.highest() => {
+                recorded.max(repository.cataloged(branch, *last, size).await?)
+            }
+            _ => recorded,
+        };
+        let pages = pages.into_iter().collect();
+        let mut facts =
+            BranchFacts { branch, history, listing, pages, extents, known_end, surplus, confirmed, damaged };
         facts.find_extents(repository).await?;
         let stop = labels.iter().filter(|label| label.branch == branch).map(|label| label.stop).max();
         let stop = stop.max(hole::known_on(gaps, branch));
         if all_labels && facts.damaged.is_empty() {
-            facts.set_surplus_aside(repository, stop).await?;
+            facts.set_surplus_aside(repository, stop, recorded.as_ref()).await?;
         }
-        let stop = stop.unwrap_or(Lsn::INVALID);
-        facts.known_end = facts.known_end.max(facts.listing.highest().unwrap_or(Lsn::INVALID)).max(stop);
+        let told = stop.into_iter().chain(recorded.map(|(lsn, _)| lsn)).max().unwrap_or(Lsn::INVALID);
+        facts.known_end = facts.known_end.max(facts.listing.highest().unwrap_or(Lsn::INVALID)).max(told);
         Ok(facts)
     }
 
     /// Takes the WAL beyond holes that was never confirmed (I1) out of the account, so that the WAL ends before them. `stop`:
-    /// the highest stop point of any base backup, or the end of a gap; up to there WAL was there once.
-    async fn set_surplus_aside(&mut self, repository: &Repository, stop: Option<Lsn>) -> Result<(), RepositoryError> {
+    /// the highest stop point of any base backup, or the end of a gap; up to there, and up to what was `recorded`, WAL was there once.
+    async fn set_surplus_aside(
+        &mut self,
+        repository: &Repository,
+        stop: Option<Lsn>,
+        recorded: Option<&(Lsn, ObjectName)>,
+    ) -> Result<(), RepositoryError> {
         let mut ends: Vec<Lsn> = self.extents.iter().rev().map(|extent| extent.end).collect();
         if ends.is_empty() {
             // Nothing of its own: the branch ends where it began.
@@ -87,6 +117,11 @@ impl BranchFacts {
         let mut proven = None;
         for end in ends {
             if stop.is_some_and(|stop| stop > end) {
+                break;
+            }
+            if let Some((recorded, name)) = recorded.filter(|(recorded, _)| *recorded > end) {
+                let why = || (end, format!("{name} says that WAL was durable up to {recorded}"));
+                self.confirmed = proven.is_none().then(why);
                 break;
             }
             match repository.beyond(&self.listing, end).await? {

@@ -4,17 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use walseal_common::repository::{
-    BaseId, GapRecord, Label, ObjectName, Repository, RepositoryError, RepositoryIdentity,
+    BaseId, GapRecord, Label, ObjectName, Repository, RepositoryError, RepositoryIdentity, WrittenFrontier, furthest,
 };
 use walseal_common::seal::{Identity, SIGNED_PREFIX_HINT, SignedHeader};
 use walseal_common::segment::SegmentNumber;
 use walseal_common::timeline::Branch;
 
-use super::facts::BranchFacts;
+use super::Request;
+use super::facts::{BranchFacts, Told};
+use super::scope::{self, Scope};
 use crate::damage::Damage;
-
-/// Segments before the oldest base backup that are listed, too.
-const BEFORE_THE_OLDEST: u64 = 64;
 
 /// Small objects that are read at the same time.
 const READS_AT_ONCE: usize = 8;
@@ -32,6 +31,10 @@ pub struct Inventory {
     pub unusable: Vec<UnusableBase>,
     /// Every record of a gap, by branch and position.
     pub gaps: Vec<GapRecord>,
+    /// Up to where each writer last said that WAL was durable.
+    pub frontiers: Vec<WrittenFrontier>,
+    /// Where of one branch no more names were listed than a restore should need.
+    pub scope: Option<Scope>,
     /// Every branch that anything names.
     pub branches: BTreeMap<Branch, BranchFacts>,
 }
@@ -91,34 +94,63 @@ impl Inventory {
     /// Errors: [`InventoryError::NobodyTrusted`]; no repository there; the store. A single label, history, record of a gap or
     /// `.partial` that does not verify is no error but a finding.
     pub async fn read(repository: &Repository, identities: &[Identity]) -> Result<Inventory, InventoryError> {
+        Inventory::about(repository, identities, None).await
+    }
+
+    /// As [`Inventory::read`], but where catalog pages tell what a plan for `request` should need, no more names of its branch are
+    /// listed.
+    pub async fn about(
+        repository: &Repository,
+        identities: &[Identity],
+        request: Option<&Request>,
+    ) -> Result<Inventory, InventoryError> {
         if repository.trust().is_empty() {
             let found = claimed_writers(repository).await?;
             return Err(InventoryError::NobodyTrusted { store: repository.describe(), found });
         }
         let identity = repository.identity().await?;
+        // Before the names of WAL, so that what is written meanwhile is no hole.
+        let frontiers = repository.frontiers().await?;
         let (bases, unusable) = read_labels(repository).await?;
         let size = identity.segment_size;
         // WAL from before the oldest base backup is of no use to anybody who restores; but what lies shortly before it tells
         // when the last transaction in it ended.
         let from = bases.iter().map(|label| size.number(label.start)).min();
-        let from = from.map(|oldest| SegmentNumber(oldest.0.saturating_sub(BEFORE_THE_OLDEST)));
+        let from = from.map_or(SegmentNumber(0), |oldest| SegmentNumber(oldest.0.saturating_sub(scope::BEFORE)));
+        let all = [(from, SegmentNumber(u64::MAX))];
         let mut branches: BTreeSet<Branch> = repository.branches().await?.into_iter().collect();
         branches.extend(bases.iter().map(|label| label.branch));
+        branches.extend(frontiers.iter().flat_map(|written| written.record.branches()).map(|told| told.branch));
         // WAL before a gap was there once (I6), also where nothing behind it has arrived yet.
         let gaps = repository.gap_records().await?;
         branches.extend(gaps.iter().map(|record| record.branch));
         branches.extend(gaps.iter().filter_map(|record| record.content.as_ref().ok()).map(|gap| gap.next));
-        let labels = (bases.as_slice(), unusable.is_empty());
-        let records = gaps.as_slice();
+        let scope = match request.filter(|_| unusable.is_empty()) {
+            Some(request) => Scope::of(repository, &bases, &gaps, size, request).await?,
+            None => None,
+        };
+        let told = Told { labels: &bases, all_labels: unusable.is_empty(), gaps: &gaps, recorded: None };
+        let (told, recorded) = (&told, frontiers.as_slice());
+        let (all, narrow) = (all.as_slice(), scope.as_ref());
         let branches = stream::iter(branches)
             .map(|branch| async move {
-                let facts = BranchFacts::read(repository, identities, branch, size, from, labels, records).await?;
+                let told = Told { recorded: furthest(recorded, branch), ..told.clone() };
+                let ranges = narrow.filter(|scope| scope.branch == branch).map_or(all, |scope| scope.ranges.as_slice());
+                let facts = BranchFacts::read(repository, identities, branch, size, ranges, told).await?;
                 Ok::<_, InventoryError>((branch, facts))
             })
             .buffered(READS_AT_ONCE)
             .try_collect::<BTreeMap<_, _>>()
             .await?;
-        Ok(Inventory { store: repository.describe(), identity, bases, unusable, gaps, branches })
+        Ok(Inventory { store: repository.describe(), identity, bases, unusable, gaps, frontiers, scope, branches })
+    }
+
+    /// Goes on without the catalog pages of a branch, of which one is not true. Whether that makes a difference.
+    pub fn leave_out_pages(&mut self, branch: Branch) -> bool {
+        let Some(facts) = self.branches.get_mut(&branch).filter(|facts| !facts.pages.is_empty()) else { return false };
+        tracing::warn!("the catalog pages of branch {branch} do not say what its segments do; they are left out");
+        facts.pages.clear();
+        true
     }
 
     /// Goes on without objects of WAL that are of no use. Whether that makes a difference: false when none of them is known

@@ -9,12 +9,14 @@ mod gap;
 mod holding;
 mod hole;
 pub mod inventory;
+mod pages;
 mod path;
 mod planner;
 pub mod points;
 pub mod reader;
 mod recovery;
 mod refusal;
+mod scope;
 mod search;
 pub mod surplus;
 mod target;
@@ -176,8 +178,8 @@ pub struct PathStep {
     /// The first WAL that recovery takes from it: where replay begins, or where the timeline began. Equal to `to` for
     /// ancestors that ended before the base began.
     pub from: Lsn,
-    /// Where the path leaves it: the switch point to the next step; for the last step, the end of WAL without a gap
-    /// that was known when the plan was made.
+    /// Where the path leaves it: the switch point to the next step. For the last step, the end of WAL without a gap as far as the plan
+    /// needs it: through the first transaction after the target, where there is one.
     pub to: Lsn,
     /// The highest position on this branch that anything in the repository spoke of when the plan was made: objects by
     /// name, and stop points of base backups. Below it, WAL that is not there is a hole and never the end (case 1).

@@ -48,14 +48,29 @@ pub(super) async fn plan_patiently(
     if request.exclusive && !request.target.can_be_exclusive() {
         return Err(TargetError::NotExclusive(request.target.to_string()).into());
     }
+    let narrow = Inventory::about(repository, identities, Some(request)).await?;
+    if let Some(scope) = &narrow.scope {
+        let planned = Planner { repository, identities, inventory: &narrow, request, progress }.plan().await;
+        match planned {
+            Ok(plan) if scope.suffices(&plan) && !is_unsettled(&Ok(plan.clone()), &narrow) => return Ok(plan),
+            Err(error) if !error.is_permanent() => return Err(error),
+            // More than was thought is needed, or something is wrong: then everything is looked at.
+            _ => {}
+        }
+    }
+    let mut whole = if narrow.scope.is_none() { Some(narrow) } else { None };
     let mut looks = 0;
     loop {
-        let mut inventory = Inventory::read(repository, identities).await?;
+        let mut inventory = match whole.take() {
+            Some(inventory) => inventory,
+            None => Inventory::read(repository, identities).await?,
+        };
         let planned = loop {
             let planned = Planner { repository, identities, inventory: &inventory, request, progress }.plan().await;
             // An object that is of no use is a hole: perhaps there is a way that does not need it.
             match &planned {
                 Err(PlanError::Read(ReadError::Damaged(found))) if inventory.leave_out(repository, found).await? => {}
+                Err(PlanError::Read(ReadError::Contradicted { branch, .. })) if inventory.leave_out_pages(*branch) => {}
                 _ => break planned,
             }
         };

@@ -6,13 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use walseal_common::lsn::Lsn;
-use walseal_common::repository::{ObjectName, Repository, RepositoryError};
+use walseal_common::repository::{CatalogPage, ObjectName, Repository, RepositoryError};
 use walseal_common::seal::{Identity, MAX_PLAINTEXT, Transactions};
 use walseal_common::segment::{SegmentName, SegmentNumber};
 use walseal_common::terminal::Progress;
+use walseal_common::timeline::Branch;
 use walseal_common::wal::{Event, PAGE_SIZE, PageHeader, Record, WalkOptions, Walker};
 
-use super::path::Path;
+use super::pages::{self, Pages};
+use super::path::{Path, Step};
 use crate::damage::{Damage, sentence};
 use crate::segment_source::{SegmentBytes, SegmentError, read_segment};
 
@@ -34,6 +36,16 @@ pub enum ReadError {
     /// Objects cannot be used, and no others hold the same WAL.
     #[error("{}", sentence(.0))]
     Damaged(Vec<Damage>),
+    /// A catalog page says other things of a segment than its header.
+    #[error(
+        "the catalog page of branch {branch} from segment number {first:?} on is contradicted by the segments themselves"
+    )]
+    Contradicted {
+        /// The page's branch.
+        branch: Branch,
+        /// Its first segment.
+        first: SegmentNumber,
+    },
     /// No object holds the segment.
     #[error("there is no WAL for segment number {0:?} on this path")]
     Nothing(SegmentNumber),
@@ -57,6 +69,7 @@ pub struct PathReader<'a> {
     path: &'a Path<'a>,
     progress: Option<&'a Progress>,
     kept: Mutex<VecDeque<(SegmentNumber, Arc<SegmentBytes>)>>,
+    pages: Pages,
 }
 
 impl<'a> PathReader<'a> {
@@ -67,7 +80,7 @@ impl<'a> PathReader<'a> {
         path: &'a Path<'a>,
         progress: Option<&'a Progress>,
     ) -> PathReader<'a> {
-        PathReader { repository, identities, path, progress, kept: Mutex::new(VecDeque::new()) }
+        PathReader { repository, identities, path, progress, kept: Mutex::default(), pages: Pages::default() }
     }
 
     /// The path.
@@ -194,19 +207,52 @@ impl<'a> PathReader<'a> {
         ReadError::Damaged(names.into_iter().map(|name| Damage { name, why: why.clone() }).collect())
     }
 
-    /// What the headers of `numbers` say about the transactions that end in those segments, in the same order; `None` where
-    /// only reading the WAL tells: tails, partials, and segments that lack their first record's beginning.
+    /// What catalog pages, or else the headers of `numbers`, say about the transactions that end in those segments, in the same order;
+    /// `None` where only reading the WAL tells: tails, partials, and segments that lack their first record's beginning.
     pub async fn hints(&self, numbers: &[SegmentNumber]) -> Result<Vec<Option<Transactions>>, ReadError> {
-        stream::iter(numbers.to_vec()).map(|number| self.hint(number)).buffered(HEADERS_AT_ONCE).try_collect().await
+        let mut hints = Vec::with_capacity(numbers.len());
+        let mut unpaged = Vec::new();
+        for (at, number) in numbers.iter().enumerate() {
+            hints.push(None);
+            let Some(step) = self.whole(*number) else { continue };
+            match self.page_of(step, *number).await? {
+                Some(page) => {
+                    if let (Some(hint), Some(entry)) = (hints.last_mut(), page.entry(*number)) {
+                        *hint = pages::hint(entry);
+                    }
+                }
+                None => unpaged.push((at, *number)),
+            }
+        }
+        let read = stream::iter(unpaged).map(|(at, number)| async move { Ok((at, self.header_hint(number).await?)) });
+        let read: Vec<(usize, Option<Transactions>)> =
+            read.buffered(HEADERS_AT_ONCE).try_collect().await.map_err(|error: ReadError| error)?;
+        for (at, found) in read {
+            if let Some(hint) = hints.get_mut(at) {
+                *hint = found;
+            }
+        }
+        Ok(hints)
     }
 
-    async fn hint(&self, number: SegmentNumber) -> Result<Option<Transactions>, ReadError> {
-        let size = self.path.size();
-        let Some(step) = self.path.branch_of(number) else { return Ok(None) };
-        let whole = self.path.facts(step).is_some_and(|facts| facts.listing.has_segment(number));
-        if !whole {
+    /// The step whose branch has the whole segment.
+    fn whole(&self, number: SegmentNumber) -> Option<&'a Step> {
+        let step = self.path.branch_of(number)?;
+        self.path.facts(step).is_some_and(|facts| facts.listing.has_segment(number)).then_some(step)
+    }
+
+    /// The page of the segment, where the repository names one.
+    async fn page_of(&self, step: &Step, number: SegmentNumber) -> Result<Option<Arc<CatalogPage>>, ReadError> {
+        let first = CatalogPage::first_of(number);
+        if !self.path.facts(step).is_some_and(|facts| facts.pages.contains(&first)) {
             return Ok(None);
         }
+        Ok(self.pages.page(self.repository, step.branch, first, self.path.size()).await?)
+    }
+
+    async fn header_hint(&self, number: SegmentNumber) -> Result<Option<Transactions>, ReadError> {
+        let size = self.path.size();
+        let Some(step) = self.whole(number) else { return Ok(None) };
         let name = SegmentName::new(step.branch.timeline, number, size);
         let parts = size.bytes().div_ceil(MAX_PLAINTEXT);
         let mut sum = Transactions::default();
@@ -225,13 +271,45 @@ impl<'a> PathReader<'a> {
         Ok(Some(sum))
     }
 
+    /// Where to go on looking in the segments from `next` to `last` for a transaction in the WAL from `from` on: at the first one that
+    /// pages do not tell to be `dull`, with all that lie before it.
+    pub(super) async fn skip_dull(
+        &self,
+        from: Lsn,
+        next: SegmentNumber,
+        last: SegmentNumber,
+        dull: impl Fn(&Transactions) -> bool,
+    ) -> Result<SegmentNumber, ReadError> {
+        let Some(step) = self.path.branch_of(next) else { return Ok(next) };
+        let Some(facts) = self.path.facts(step) else { return Ok(next) };
+        // Up to where the branch is left, and to the last page that ends by `last`.
+        let until = step.switch.map_or(last, |switch| last.min(self.path.size().number(switch)));
+        let Some(until) = (until.0 + 1).checked_sub(CatalogPage::SEGMENTS).map(SegmentNumber) else { return Ok(next) };
+        let holds = async |first| -> Result<bool, ReadError> {
+            let page = self.pages.page(self.repository, step.branch, first, self.path.size()).await?;
+            Ok(page.is_some_and(|page| page.begin <= from && page.running_transactions().is_some_and(|all| dull(&all))))
+        };
+        let found = pages::last_that(&facts.pages, CatalogPage::first_of(next), until, holds).await?;
+        Ok(found.map_or(next, |first| CatalogPage::last_of(first).next().max(next)))
+    }
+
     /// Shows that the segments `numbers` are more than names: by their headers where those tell, else by their bytes.
     ///
     /// Errors: as [`PathReader::visit`].
     pub async fn verify(&self, numbers: &[SegmentNumber]) -> Result<(), ReadError> {
-        for (number, hint) in numbers.iter().zip(self.hints(numbers).await?) {
-            if hint.is_none() && self.path.branch_of(*number).is_some() {
+        for number in numbers {
+            let told = self.header_hint(*number).await?;
+            if told.is_none() && self.path.branch_of(*number).is_some() {
                 self.segment(*number).await?;
+            }
+            let Some(step) = self.whole(*number) else { continue };
+            let page = self.page_of(step, *number).await?;
+            let entry = page.as_ref().and_then(|page| page.entry(*number));
+            if let (Some(page), Some(entry)) = (&page, entry)
+                && told.is_some()
+                && pages::hint(entry) != told
+            {
+                return Err(ReadError::Contradicted { branch: page.branch, first: CatalogPage::first_of(*number) });
             }
         }
         Ok(())

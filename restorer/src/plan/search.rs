@@ -50,6 +50,7 @@ impl PathReader<'_> {
         let Some((first, last)) = self.segments(range) else { return Ok(None) };
         let mut next = first;
         while next <= last {
+            next = self.skip_dull(range.start, next, last, &dull).await?;
             let numbers: Vec<SegmentNumber> = (next.0..=last.0.min(next.0 + HINTS - 1)).map(SegmentNumber).collect();
             let hints = self.hints(&numbers).await?;
             for (number, hint) in numbers.iter().zip(hints) {

@@ -5,8 +5,10 @@
 
 mod late;
 mod repository;
+mod shelf;
 mod wal;
 
 pub(crate) use late::LateStore;
 pub(crate) use repository::{SYSTEM, SampleRepository};
+pub(crate) use shelf::Shelf;
 pub(crate) use wal::{SampleWal, Spot};

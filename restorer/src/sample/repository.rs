@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use walseal_common::lsn::{Lsn, LsnRange};
-use walseal_common::repository::{BaseId, BaseType, Gap, Label, ObjectName, Repository, RepositoryIdentity};
+use walseal_common::repository::{
+    BaseId, BaseType, BranchFrontier, CatalogPage, FrontierRecord, Gap, Label, ObjectName, Repository,
+    RepositoryIdentity,
+};
 use walseal_common::seal::{
     Draft, Identity, Kind, MAX_PLAINTEXT, TrustedWriter, TrustedWriters, WalSection, WriterKey,
 };
@@ -44,10 +47,19 @@ impl SampleRepository {
     pub(crate) async fn of(cluster: SystemIdentifier, mib: u64) -> SampleRepository {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let store = DirectoryStore::create(folder.path().to_owned()).await.expect("a folder of our own");
+        SampleRepository::on(Arc::new(store), folder, cluster, mib).await
+    }
+
+    /// The same on another store than the folder.
+    pub(crate) async fn on(
+        store: Arc<dyn ObjectStore>,
+        folder: tempfile::TempDir,
+        cluster: SystemIdentifier,
+        mib: u64,
+    ) -> SampleRepository {
         let identity = Identity::generate().expect("random bytes");
         let writer = WriterKey::generate().expect("random bytes");
         let trust = TrustedWriters::new(vec![TrustedWriter::archiver(writer.public())]);
-        let store: Arc<dyn ObjectStore> = Arc::new(store);
         let repository = Repository::new(store, cluster, trust);
         let size = SegmentSize::new(mib << 20).expect("a legal size");
         let identities = vec![identity];
@@ -129,6 +141,41 @@ impl SampleRepository {
         sealer.frames_of(&segment[from..to]).expect("small enough");
         let object = sealer.finish().expect("sealable");
         self.repository.put(&object).await.expect("a folder of our own");
+    }
+
+    /// Stores a whole segment of which nobody opens more than the header: one transaction ended in it, at `time`.
+    pub(crate) async fn put_header(&self, branch: Branch, number: SegmentNumber, time: Timestamp) {
+        let (name, range) = (self.segment(branch, number), number.range(self.size));
+        let digest = self.writer.compare().hasher().digest();
+        let mut section = WalSection {
+            branch,
+            segment: name,
+            segment_size: self.size,
+            start: range.start,
+            end: range.end,
+            compare_key: self.writer.compare().id(),
+            digest_start: digest,
+            digest_end: digest,
+            transactions: Default::default(),
+            leading_unread: false,
+            durable: Some(range.end),
+        };
+        section.transactions.add(time);
+        let mut sealer = self.draft(Kind::Wal, &ObjectName::Wal(branch, name, None), Some(section));
+        sealer.frame(&[]).expect("small enough");
+        self.repository.put(&sealer.finish().expect("sealable")).await.expect("a store of our own");
+    }
+
+    /// Stores the catalog pages of all runs of 256 segments from `first` to `last`.
+    pub(crate) async fn put_pages(&self, branch: Branch, first: u64, last: u64) -> Vec<CatalogPage> {
+        let mut pages: Vec<CatalogPage> = Vec::new();
+        for first in (first..=last).step_by(CatalogPage::SEGMENTS as usize).map(SegmentNumber) {
+            let made = self.repository.make_catalog_page(branch, first, self.size, pages.last()).await;
+            let Some(page) = made.expect("readable headers") else { break };
+            self.repository.put_catalog_page(&page, &self.writer).await.expect("a store of our own");
+            pages.push(page);
+        }
+        pages
     }
 
     /// Stores a whole segment: one object, or parts.
@@ -229,6 +276,26 @@ impl SampleRepository {
         let draft = Draft { kind, cluster, name, wal: None, frame_size: 1 << 20, level: 1 };
         let object = draft.sign(&self.writer, label).expect("sealable");
         self.repository.put(&object).await.expect("a folder of our own");
+    }
+
+    /// Writes down up to where WAL was durable, as an archiver does; in the minute before, a transaction ended.
+    pub(crate) async fn put_frontier(
+        &self,
+        branch: Branch,
+        frontier: Lsn,
+        server_end: Lsn,
+        written: Timestamp,
+    ) -> ObjectName {
+        let highest = written - jiff::SignedDuration::from_mins(1);
+        let record = FrontierRecord {
+            at: BranchFrontier { branch, frontier },
+            server_end,
+            highest_time: Some(highest),
+            written,
+            interval_seconds: 300,
+            earlier: Vec::new(),
+        };
+        self.repository.put_frontier(&record, &self.writer).await.expect("a folder of our own")
     }
 
     /// Records that WAL of `branch` was lost.

@@ -8,6 +8,7 @@ mod failover;
 mod fetch;
 mod first_restore;
 mod flow;
+mod frontier;
 mod gap;
 mod heal;
 mod heartbeat;

@@ -336,6 +336,32 @@ async fn a_reconnect_lists_only_what_lies_about_the_slot() {
 }
 
 #[tokio::test]
+async fn where_nothing_lies_about_the_slot_the_last_catalog_page_tells_where_to_look() {
+    let toy = Toy::new(1);
+    toy.forge_segments(one(&toy), 3..=3000);
+    toy.whole(one(&toy), 3001).await;
+    toy.tail(one(&toy), toy.at(3002, 0), toy.at(3002, 10)).await;
+    let lists = async |slot| {
+        let before = toy.store.calls(Call::List);
+        let point = toy.begins(&root(), slot).await.expect("a start");
+        assert_eq!(point.frontier, toy.at(3002, 10));
+        toy.store.calls(Call::List) - before
+    };
+    let far = Some(toy.at(5000, 0));
+    let (without_slot, without_page) = (lists(None).await, lists(far).await);
+    toy.forge_page(one(&toy), SegmentNumber(1024));
+    toy.forge_page(one(&toy), SegmentNumber(2816));
+    let (with_slot, with_page) = (lists(None).await, lists(far).await);
+    assert!(
+        with_slot <= without_slot && with_page < without_page,
+        "{with_slot} {without_slot} {with_page} {without_page}"
+    );
+    // A page beyond all that is there leads nowhere, and is no reason to begin elsewhere.
+    toy.forge_page(one(&toy), SegmentNumber(4096));
+    lists(far).await;
+}
+
+#[tokio::test]
 async fn case_14_after_a_loss_the_stream_begins_on_the_timeline_that_the_slot_keeps() {
     let toy = Toy::new(1);
     let path = history(2, &[(1, toy.at(5, 300))]);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use walseal_common::lsn::{Lsn, LsnRange};
-use walseal_common::repository::{ObjectName, Repository, WalPut};
+use walseal_common::repository::{CatalogPage, ObjectName, Repository, WalPut};
 use walseal_common::seal::{CompareDigest, Identity, Transactions, TrustedWriters, WriterKey};
 use walseal_common::segment::{SegmentName, SegmentNumber, SegmentSize};
 use walseal_common::store::DirectoryStore;
@@ -122,10 +122,27 @@ impl Toy {
         for offset in 0..count {
             let range = LsnRange { start: self.at(number, offset), end: self.at(number, offset + 1) };
             let segment = SegmentName::new(branch.timeline, SegmentNumber(number), self.server.size);
-            let path = self.folder.path().join(ObjectName::Tail(branch, segment, range).key(SYSTEM));
-            std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
-            std::fs::write(path, b"").expect("a file");
+            self.forge(&ObjectName::Tail(branch, segment, range));
         }
+    }
+
+    /// Names of whole segments; nothing is in them.
+    pub fn forge_segments(&self, branch: Branch, numbers: std::ops::RangeInclusive<u64>) {
+        for number in numbers {
+            let segment = SegmentName::new(branch.timeline, SegmentNumber(number), self.server.size);
+            self.forge(&ObjectName::Wal(branch, segment, None));
+        }
+    }
+
+    /// The name of a catalog page; nothing is in it.
+    pub fn forge_page(&self, branch: Branch, first: SegmentNumber) {
+        self.forge(&CatalogPage::name(branch, first, self.server.size));
+    }
+
+    fn forge(&self, name: &ObjectName) {
+        let path = self.folder.path().join(name.key(SYSTEM));
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        std::fs::write(path, b"").expect("a file");
     }
 
     pub async fn partial(&self, branch: Branch, from: Lsn, to: Lsn) {

@@ -78,6 +78,28 @@ fn vectors() -> Vec<Vector> {
             body: Some(serde_json::json!({ "id": "20261121T023000Z-0000002a", "type": "full" })),
         },
         Vector {
+            file: "catalog.object",
+            name: "catalog/00000001-a2dd04c7/000000010000000100000000-0000000100000001000000FF",
+            kind: Kind::Catalog,
+            plain: Vec::new(),
+            wal: None,
+            durable: None,
+            body: Some(catalog_body()),
+        },
+        Vector {
+            file: "frontier.object",
+            name: "frontier/walsealw1g8ly2vvytx8fp584s3tygn00jmass9kgv4fgqd8u4ru6wxa8q0lqn0mqg0/9999999999",
+            kind: Kind::Frontier,
+            plain: Vec::new(),
+            wal: None,
+            durable: None,
+            body: Some(serde_json::json!({
+                "branch": "00000002-a2dd04c7", "frontier": "0/3000BB8", "server_end": "0/3001388",
+                "highest_time": "2026-11-21T02:29:58.12Z", "written": "2026-11-21T02:30:00Z", "interval_seconds": 300,
+                "earlier": [{ "branch": "00000001-a2dd04c7", "frontier": "0/2000100" }],
+            })),
+        },
+        Vector {
             file: "ledger.object",
             name: "ledger/walsealw1g8ly2vvytx8fp584s3tygn00jmass9kgv4fgqd8u4ru6wxa8q0lqn0mqg0/00112233aabbccdd/00000000",
             kind: Kind::Ledger,
@@ -90,6 +112,32 @@ fn vectors() -> Vec<Vector> {
             })),
         },
     ]
+}
+
+/// The body of a page: transactions in two of three segments, and one segment that is `leading_unread`.
+fn catalog_body() -> serde_json::Value {
+    let time = |second: u64| format!("2026-11-21T02:{:02}:{:02}Z", second / 60, second % 60);
+    let segment = |number: u64| {
+        let mut entry =
+            serde_json::json!({ "count": number % 3, "digest": format!("{number:064x}"), "size": 5000 + number });
+        let members = entry.as_object_mut().expect("an object");
+        if !number.is_multiple_of(3) {
+            members.insert("lowest".to_owned(), time(number).into());
+            members.insert("highest".to_owned(), time(number + 1).into());
+        }
+        match number {
+            100 => drop(members.insert("leading_unread".to_owned(), true.into())),
+            0 => {}
+            _ => drop(
+                members.insert("running".to_owned(), time(number - u64::from(number.is_multiple_of(3)) + 1).into()),
+            ),
+        }
+        entry
+    };
+    serde_json::json!({
+        "branch": "00000001-a2dd04c7", "segment_size": 16 << 20, "first": "000000010000000100000000",
+        "compare_key": "0011223344556677", "begin": "1/65000000", "segments": (0..256).map(segment).collect::<Vec<_>>(),
+    })
 }
 
 fn make(vector: &Vector, recipients: &[Recipient], writer: &WriterKey) -> SealedObject {

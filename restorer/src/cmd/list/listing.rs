@@ -1,9 +1,11 @@
 //! What a repository can restore, for people and for machines.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde::Serialize;
 use walseal_common::lsn::Lsn;
-use walseal_common::repository::BaseId;
+use walseal_common::repository::{BaseId, ObjectName, WrittenFrontier};
 use walseal_common::terminal::{Align, Look, Table, printable, units};
 use walseal_common::time::PgTimestamp;
 use walseal_common::timeline::Branch;
@@ -24,6 +26,8 @@ pub(super) struct Listing {
     postgres_major: u32,
     segment_size: u64,
     pub(super) windows: Vec<Window>,
+    /// The newest word of any writer on how far WAL was durable.
+    pub(super) fresh: Option<Fresh>,
     /// WAL that is missing, with the records of it, by position.
     pub(super) gaps: Vec<Hole>,
     /// The named restore points in all windows; null where they were not asked for.
@@ -54,6 +58,67 @@ pub(super) struct Base {
     stored_size: u64,
     tablespaces: u32,
     suspect: u64,
+}
+
+/// How fresh a repository is, by the newest signed word of any writer; nobody else has to be asked.
+#[derive(Serialize)]
+pub(super) struct Fresh {
+    /// The branch that was streamed.
+    branch: Branch,
+    /// Up to where its WAL was durable.
+    frontier: Lsn,
+    /// Whether that was all that the server had.
+    complete: bool,
+    /// The highest transaction time in it that the writer saw.
+    highest_time: Option<Timestamp>,
+    /// When the writer said so.
+    written: Timestamp,
+    /// Seconds after which it meant to say so again.
+    interval_seconds: u64,
+    writer: String,
+}
+
+impl Fresh {
+    fn of(written: &WrittenFrontier) -> Fresh {
+        let record = &written.record;
+        let writer = match &written.name {
+            ObjectName::Frontier(writer, _) => writer.to_string(),
+            other => other.to_string(),
+        };
+        Fresh {
+            branch: record.at.branch,
+            frontier: record.at.frontier,
+            complete: record.server_end <= record.at.frontier,
+            highest_time: record.highest_time,
+            written: record.written,
+            interval_seconds: record.interval_seconds,
+            writer,
+        }
+    }
+
+    fn words(&self, now: Timestamp) -> String {
+        let at = |time: Timestamp| PgTimestamp::from_jiff(time);
+        let all = if self.complete { ", all that the server had" } else { "" };
+        let last =
+            self.highest_time.map_or_else(String::new, |time| format!("; the last transaction is of {}", at(time)));
+        let written = units::ago(at(now), at(self.written));
+        let mut text = format!(
+            "Fresh: {written}, at {}, WAL was durable up to {} on timeline {}{all}{last}.",
+            at(self.written),
+            self.frontier,
+            self.branch.timeline.number()
+        );
+        let due = Duration::from_secs(self.interval_seconds);
+        let silent = Duration::try_from(now.duration_since(self.written)).unwrap_or_default();
+        if silent > due.saturating_mul(2).saturating_add(Duration::from_secs(60)) {
+            text.push_str(&format!(
+                " Nothing was heard since, although a word is due every {}: the archiver does not run, or does not reach the server \
+                 or the store.",
+                units::duration(due)
+            ));
+        }
+        text
+    }
 }
 
 #[derive(Serialize)]
@@ -107,6 +172,7 @@ impl Listing {
             postgres_major: inventory.identity.postgres_major,
             segment_size: inventory.identity.segment_size.bytes(),
             windows,
+            fresh: inventory.frontiers.iter().max_by_key(|one| one.record.written).map(Fresh::of),
             gaps: gaps(inventory),
             restore_points,
             wal_size: wal_size(inventory),
@@ -122,7 +188,7 @@ impl Listing {
         }
     }
 
-    pub(super) fn render(&self, look: Look) -> String {
+    pub(super) fn render(&self, look: Look, now: Timestamp) -> String {
         let mut text = format!(
             "{}: cluster {}, PostgreSQL {}, WAL segments of {}\n\n",
             self.repository,
@@ -152,6 +218,9 @@ impl Listing {
                 ]);
             }
             text.push_str(&format!("{}\n", table.render(look)));
+        }
+        if let Some(fresh) = &self.fresh {
+            text.push_str(&format!("{}\n", fresh.words(now)));
         }
         for hole in &self.gaps {
             let named =

@@ -42,11 +42,41 @@ async fn listing(sample: &SampleRepository) -> Listing {
     listing
 }
 
+fn now() -> jiff::Timestamp {
+    "2026-11-21T11:08:00Z".parse().expect("a time")
+}
+
+#[tokio::test]
+async fn how_fresh_the_repository_is_needs_no_look_at_the_server() {
+    let sample = sample().await;
+    let at = |time: &str| format!("2026-11-21T{time}Z").parse().expect("a time");
+    let end = Lsn(0x50_0AD8);
+    for (written, server_end) in [("10:05:00", Lsn(0x50_0AD8)), ("11:06:00", Lsn(0x60_0000))] {
+        sample.put_frontier(sample.branch(), end, server_end, at(written)).await;
+    }
+    let text = listing(&sample).await.render(Look::Plain, now());
+    let fresh = "Fresh: 2 min ago, at 2026-11-21 11:06:00+00, WAL was durable up to 0/500AD8 on timeline 1; the last transaction \
+                 is of 2026-11-21 11:05:00+00.\n";
+    assert!(text.contains(fresh), "{text}");
+    let text = listing(&sample).await.render(Look::Plain, at("14:00:00"));
+    assert!(text.contains("Fresh: 2 h ago"), "{text}");
+    assert!(text.contains("although a word is due every 5 min: the archiver does not run"), "{text}");
+    sample.put_frontier(sample.branch(), end, end, at("11:07:30")).await;
+    let listing = listing(&sample).await;
+    let text = listing.render(Look::Plain, now());
+    assert!(
+        text.contains("up to 0/500AD8 on timeline 1, all that the server had; the last transaction is of"),
+        "{text}"
+    );
+    let json = serde_json::to_value(&listing).expect("JSON");
+    assert_eq!((&json["fresh"]["complete"], &json["fresh"]["frontier"]), (&true.into(), &"0/500AD8".into()));
+}
+
 #[tokio::test]
 async fn windows_gaps_and_base_backups_are_listed_for_people() {
     let sample = sample().await;
     assert_eq!(
-        listing(&sample).await.render(Look::Plain),
+        listing(&sample).await.render(Look::Plain, now()),
         "\
 file:///srv/walseal: cluster 7437123456789012345, PostgreSQL 15, WAL segments of 1 MiB
 
@@ -73,7 +103,7 @@ async fn i5_a_recorded_gap_says_when_why_and_how_much_and_what_is_beside_it_is_a
     let gap = sample.put_gap(sample.branch(), lost).await;
     let listed = listing(&sample).await;
     assert_eq!(listed.gaps, [Hole { branch: sample.branch(), range: lost, record: Some(gap.clone()) }]);
-    let text = listed.render(Look::Plain);
+    let text = listed.render(Look::Plain, now());
     let words = "Gap: 0/400000 to 0/500000 (1 MiB) on timeline 1, found 2026-11-21 12:00:00+00: the slot was dropped; the latest \
                  transaction that the archiver saw before it is of 2026-11-21 10:04:59+00.\n";
     assert!(text.contains(words) && !text.contains("without a record"), "{text}");
@@ -105,7 +135,7 @@ async fn i6_a_record_that_cannot_be_read_is_named_and_what_it_speaks_of_is_no_en
     let listed = listing(&sample).await;
     let last = listed.gaps.last().expect("a hole");
     assert_eq!((last.range.start, last.range.end, last.record.is_none()), (gap.from, gap.from.advance(1), true));
-    assert!(listed.render(Look::Plain).contains("Not usable: a record of a gap: object gap/"), "it is named");
+    assert!(listed.render(Look::Plain, now()).contains("Not usable: a record of a gap: object gap/"), "it is named");
 }
 
 #[tokio::test]
@@ -114,7 +144,8 @@ async fn a_damaged_segment_ends_its_window_and_is_named_with_what_to_do() {
     let name = sample.segment(sample.branch(), sample.size.number(Lsn(0x50_0000)));
     let tail = LsnRange { start: Lsn(0x50_0000), end: Lsn(0x50_0AD8) };
     sample.garble(&ObjectName::Tail(sample.branch(), name, tail));
-    let text = listing(&sample).await.render(Look::Plain).replace(&sample.branch().to_string(), "00000001-BRANCH");
+    let text =
+        listing(&sample).await.render(Look::Plain, now()).replace(&sample.branch().to_string(), "00000001-BRANCH");
     assert_eq!(
         text,
         "\
@@ -159,7 +190,7 @@ async fn case_18_a_damaged_whole_segment_leaves_both_windows_beside_it() {
     let spans: Vec<(Lsn, Lsn)> = listing.windows.iter().map(|window| (window.from, window.to)).collect();
     assert_eq!(spans, [(Lsn(0x50_0AB0), Lsn(0x50_0AD8)), (stop, wal.end())]);
     assert_eq!(listing.damaged.iter().map(|d| d.name.clone()).collect::<Vec<_>>(), [first.to_string()]);
-    let text = listing.render(Look::Plain);
+    let text = listing.render(Look::Plain, now());
     assert!(text.contains(&format!("Not usable: {first}, with the WAL from 0/300000 to 0/400000")), "{text}");
 }
 
@@ -171,7 +202,7 @@ async fn a_damaged_label_is_named_and_the_other_base_backups_are_shown() {
     let listing = listing(&sample).await;
     assert_eq!(listing.bases.iter().map(|base| base.id.to_string()).collect::<Vec<_>>(), ["20261121T100000Z-00000007"]);
     assert_eq!(listing.windows.len(), 1);
-    let text = listing.render(Look::Plain);
+    let text = listing.render(Look::Plain, now());
     assert!(text.contains(&format!("Not usable: base backup {damaged}: its label (base/{damaged}/label): ")), "{text}");
 }
 
@@ -248,7 +279,7 @@ async fn restore_points_are_read_from_the_wal_where_they_are_asked_for() {
     let names: Vec<&str> = listing.restore_points.iter().flatten().map(|point| point.name.as_str()).collect();
     assert_eq!(names, ["before_migration", "it's \x1b[1m bold", "it's \x1b[1m bold"]);
     assert_eq!(listing.damaged.len(), 1);
-    let text = listing.render(Look::Plain);
+    let text = listing.render(Look::Plain, now());
     assert!(text.contains("before_migration"), "{text}");
     assert!(!text.contains('\x1b'), "names cannot command a terminal: {text:?}");
     assert!(text.contains("--to name:before_migration\n"), "{text}");

@@ -40,6 +40,27 @@ async fn case_01_the_last_tail_is_the_end_where_nothing_beyond_was_confirmed() {
 }
 
 #[tokio::test]
+async fn case_01_i6_what_a_writer_said_was_durable_is_known_although_nothing_of_it_is_there() {
+    // The newest end was cut off, tails and all; what lies beyond the last tail tells of nothing.
+    let (bed, end) = bed(Some).await;
+    let said = end.advance(1);
+    let written = "2026-11-21T10:00:00Z".parse().expect("a time");
+    bed.sample.put_frontier(bed.branch(), end, end, written).await;
+    let planned = bed.planned(vec![(bed.root(), end, end)]);
+    assert_eq!(planned.fetch(&segment_name(5)).await.expect("as far as was said"), Outcome::Delivered);
+    let name = bed.sample.put_frontier(bed.branch(), said, said, written).await;
+    for fetched in [planned.fetch(&segment_name(5)).await, bed.fetch(&segment_name(5)).await] {
+        let error = fetched.expect_err("a hole").to_string();
+        assert!(error.contains(&format!("{name} says that it was durable up to {said}")), "{error}");
+    }
+    // Beyond what was said nothing is known.
+    not_there(planned.fetch(&segment_name(9)).await);
+    let far = bed.sample.put_frontier(bed.branch(), Lsn(9 * MIB + 1), Lsn(9 * MIB + 1), written).await;
+    let error = planned.fetch(&segment_name(9)).await.expect_err("a hole").to_string();
+    assert!(error.contains(&far.to_string()), "{error}");
+}
+
+#[tokio::test]
 async fn case_01_a_hole_that_begins_with_a_segment_is_the_end_where_nothing_beyond_was_confirmed() {
     let (bed, _) = bed(|_| Some(Lsn(5 * MIB))).await;
     bed.remove_last_tail().await;

@@ -1,5 +1,6 @@
 #![allow(clippy::expect_used, clippy::panic)]
 
+mod catalog;
 mod choice;
 mod damage;
 mod gaps;

@@ -47,6 +47,30 @@ impl Loss {
 }
 
 #[tokio::test]
+async fn i6_a_hole_below_what_a_writer_said_was_durable_was_confirmed() {
+    let loss = Loss::new(Some).await;
+    let sample = &loss.day.sample;
+    let said = loss.end.advance(1);
+    let written = at("10:20:00").parse().expect("a time");
+    sample.put_frontier(sample.branch(), loss.end, said, written).await;
+    loss.day.plan("latest").await.expect("no more was said than is there");
+    let name = sample.put_frontier(sample.branch(), said, said, written).await;
+    let why = format!("{name} says that WAL was durable up to {said}");
+    assert_eq!((loss.gap().await.missing.start, loss.gap().await.confirmed), (loss.end, Some(why.clone())));
+    // Nothing at all beyond the end: only the record tells, and the plan pins it.
+    let earlier = loss.day.plan("immediate").await.expect("before the hole");
+    assert!(earlier.path[0].known_end >= said, "{:?}", earlier.path);
+    let tail = ObjectName::Tail(sample.branch(), sample.segment(sample.branch(), SegmentNumber(6)), loss.tail);
+    sample.remove(&tail).await;
+    let seven = ObjectName::Wal(sample.branch(), sample.segment(sample.branch(), SegmentNumber(7)), None);
+    sample.remove(&seven).await;
+    let gap = loss.gap().await;
+    assert_eq!((gap.missing, gap.confirmed), (LsnRange { start: loss.end, end: said }, Some(why)));
+    let earlier = loss.day.plan("immediate").await.expect("before the hole");
+    assert_eq!(earlier.path[0].known_end, said);
+}
+
+#[tokio::test]
 async fn i1_what_was_never_confirmed_is_no_hole_and_the_plan_says_so() {
     let loss = Loss::new(Some).await;
     let plan = loss.day.plan("latest").await.expect("all that was confirmed");
