@@ -14,6 +14,7 @@
 //! | [`base`] | base backups; [`base_backup`] brings one together with the stream |
 //! | [`admission`] | what lets the archiver's role into the server |
 //! | [`aftermath`] | the base backup that follows a gap by itself |
+//! | [`figures`] | metrics and health over HTTP |
 //! | [`lookout`] | what is looked at at intervals, and becomes an alert |
 //! | [`primary`] | which of several hosts is the primary |
 //! | [`alone`], [`drain`] | a stream for one verb; everything that the server has, durable |
@@ -34,6 +35,7 @@ pub mod cmd;
 pub mod daemon;
 pub mod doctor;
 pub mod drain;
+pub mod figures;
 pub mod hook;
 pub mod index;
 pub mod keys;

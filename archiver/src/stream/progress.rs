@@ -38,6 +38,9 @@ pub struct Progress {
     pub store_trouble: Option<String>,
     /// Bytes of WAL that this process made durable.
     pub shipped_bytes: u64,
+    /// Pieces of WAL that this process made durable.
+    #[serde(default)]
+    pub shipped_pieces: u64,
     /// Gaps that this process found and recorded (I5).
     #[serde(default)]
     pub gaps: u64,

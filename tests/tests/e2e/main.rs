@@ -13,6 +13,7 @@ mod hook;
 mod kill;
 mod ledger;
 mod messages;
+mod metrics;
 mod network;
 mod outage;
 mod preconditions;
