@@ -18,6 +18,7 @@
 //! | [`cataloguer`] | pages that say what 256 segments hold |
 //! | [`frontier_recorder`] | the frontier, written down now and then, signed |
 //! | [`heartbeat`] | a commit now and then on an idle cluster |
+//! | [`figures`] | metrics and health over HTTP |
 //! | [`lookout`] | what is looked at at intervals, and becomes an alert |
 //! | [`primary`] | which of several hosts is the primary |
 //! | [`alone`], [`drain`] | a stream for one verb; everything that the server has, durable |
@@ -39,6 +40,7 @@ pub mod cmd;
 pub mod daemon;
 pub mod doctor;
 pub mod drain;
+pub mod figures;
 pub mod frontier_recorder;
 pub mod heal;
 pub mod heartbeat;

@@ -8,6 +8,7 @@ mod server;
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
 use walseal_common::config::Config;
 use walseal_common::postgres::Conninfo;
 use walseal_common::repository::Repository;
@@ -41,6 +42,8 @@ pub struct Lookout {
     pub store_after: Duration,
     /// `alerts.backlog`, in bytes.
     pub backlog: u64,
+    /// Bytes of WAL that the slot keeps, as last seen; `None` where that is not known.
+    pub kept: watch::Sender<Option<u64>>,
 }
 
 impl Lookout {
@@ -62,6 +65,7 @@ impl Lookout {
             synchronous: config.wal.synchronous.value,
             store_after: config.alerts.store_after.value,
             backlog: config.alerts.backlog.value,
+            kept: watch::Sender::new(None),
         }
     }
 
@@ -82,7 +86,9 @@ impl Lookout {
                 self.judge_slot(slot);
             }
             let why = now.store_trouble.as_deref().or(now.trouble.as_deref());
-            let kept = view.slot.as_ref().and_then(|slot| slot.kept).unwrap_or_else(|| now.not_durable());
+            let seen = view.slot.as_ref().and_then(|slot| slot.kept);
+            self.kept.send_replace(seen);
+            let kept = seen.unwrap_or_else(|| now.not_durable());
             let sight = Sight {
                 kept,
                 free: view.room.map(|room| room.free),

@@ -159,6 +159,7 @@ fn confirm(range: LsnRange, highest: Option<Timestamp>, frontier: &Mutex<Frontie
     progress.update(|progress| {
         progress.durable_to(end, Timestamp::now());
         progress.highest_time = progress.highest_time.max(highest);
+        progress.shipped_pieces += 1;
         progress.shipped_bytes += range.end.bytes_since(range.start);
     });
 }

@@ -290,7 +290,12 @@ pub const KEYS: &[Key] = &[
         Value("1GiB"),
         "alert when the server keeps more WAL than this for the archiver, for a minute or while something is wrong",
     ),
-    later("http.listen", Text, None, "address and port of metrics and health; off without it"),
+    key(
+        "http.listen",
+        Text,
+        None,
+        "address and port of `/metrics` and `/healthz`; a port alone is loopback; off without it",
+    ),
     key(
         "walseal.actor",
         Text,

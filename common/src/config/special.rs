@@ -1,5 +1,6 @@
 //! Values that only one key takes.
 
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -45,6 +46,19 @@ pub(super) fn endpoint(raw: &Raw, origin: &Origin) -> Result<String, Wrong> {
         return Err(Wrong::new("is more than scheme, host and port", example));
     }
     Ok(url.to_owned())
+}
+
+/// A port of loopback, or an address with a port.
+pub(super) fn listen(raw: &Raw, origin: &Origin) -> Result<SocketAddr, Wrong> {
+    let text = text(raw, origin)?;
+    let text = text.trim();
+    let port = text.strip_prefix(':').or_else(|| text.strip_prefix("localhost:")).unwrap_or(text);
+    if let Ok(port) = port.parse::<u16>() {
+        return Ok(SocketAddr::from(([127, 0, 0, 1], port)));
+    }
+    let example =
+        "write a port (\"9187\", which is loopback), or an address with a port (\"10.0.0.5:9187\", \"[::1]:9187\")";
+    text.parse().map_err(|_| Wrong::new(format!("is {text:?}"), example))
 }
 
 pub(super) fn checksums(raw: &Raw, origin: &Origin) -> Result<Checksums, Wrong> {

@@ -16,6 +16,7 @@ mod hook;
 mod kill;
 mod ledger;
 mod messages;
+mod metrics;
 mod network;
 mod outage;
 mod patroni;
