@@ -117,8 +117,8 @@ impl Bed {
     }
 
     async fn ship(&self, piece: Piece) {
-        let mut room = crate::memory::Memory::new(64 << 20).room(1).await;
-        piece.ship(&self.repository, &self.keys, &mut room).await.expect("our own folder");
+        let room = crate::memory::Memory::new(64 << 20).room(1).await;
+        piece.ship(&self.repository, &self.keys, &room).await.expect("our own folder");
     }
 
     fn pieces(&self, branch: Branch, wal: &Sample, range: LsnRange) -> Vec<Piece> {
