@@ -15,7 +15,7 @@ use walseal_common::telemetry::{AlertKind, Alerts, Severity};
 use walseal_common::terminal::units;
 
 use crate::doctor::settings;
-use crate::stream::{Progress, ProgressWatch};
+use crate::stream::{Limit, Progress, ProgressWatch};
 use backlog::{Backlog, Sight};
 use server::{ServerWatch, SlotView};
 
@@ -41,6 +41,8 @@ pub struct Lookout {
     pub store_after: Duration,
     /// `alerts.backlog`, in bytes.
     pub backlog: u64,
+    /// `wal.give_up_at`, which the stream keeps to.
+    pub limit: Option<Limit>,
 }
 
 impl Lookout {
@@ -62,7 +64,15 @@ impl Lookout {
             synchronous: config.wal.synchronous.value,
             store_after: config.alerts.store_after.value,
             backlog: config.alerts.backlog.value,
+            limit: None,
         }
+    }
+
+    /// Tells the stream how much the server keeps for the slot.
+    #[must_use]
+    pub fn limiting(mut self, limit: Option<Limit>) -> Lookout {
+        self.limit = limit;
+        self
     }
 
     /// Looks until it is dropped.
@@ -83,6 +93,10 @@ impl Lookout {
             }
             let why = now.store_trouble.as_deref().or(now.trouble.as_deref());
             let kept = view.slot.as_ref().and_then(|slot| slot.kept).unwrap_or_else(|| now.not_durable());
+            if let Some(limit) = &self.limit {
+                // A slot that is not there keeps nothing.
+                limit.look(if view.slot.is_none() && view.saw_slots { 0 } else { kept });
+            }
             let sight = Sight {
                 kept,
                 free: view.room.map(|room| room.free),

@@ -24,6 +24,8 @@ pub(super) struct View {
     pub(super) synchronous_standby_names: Option<String>,
     /// The disk of `pg_wal`.
     pub(super) room: Option<WalRoom>,
+    /// Whether the slots were seen, so that one that is missing here is not there.
+    pub(super) saw_slots: bool,
 }
 
 /// The slot, by `pg_replication_slots`.
@@ -94,7 +96,7 @@ impl ServerWatch {
         let Some(Connection { sql, data }) = &self.connection else { return Ok(View::default()) };
         let room = data.as_deref().and_then(WalRoom::below);
         let (slot, names) = read(sql, &self.slot).await?;
-        Ok(View { slot, synchronous_standby_names: Some(names), room })
+        Ok(View { slot, synchronous_standby_names: Some(names), room, saw_slots: true })
     }
 
     async fn connect(&self, host: &Host) -> Result<Connection, PostgresError> {

@@ -223,7 +223,12 @@ pub const KEYS: &[Key] = &[
         "a buffer full for longer closes the connection; the slot keeps the WAL",
     ),
     key("wal.shutdown_wait", Duration, Value("10s"), "how long a server's shutdown may wait for a store that is down"),
-    later("wal.give_up_at", Text, None, "WAL kept by the slot beyond which the archiver gives the slot up"),
+    key(
+        "wal.give_up_at",
+        Size,
+        None,
+        "WAL that the server keeps for the slot beyond which the daemon drops it, recording a gap; no limit without it",
+    ),
     later("wal.canary", Boolean, Value("false"), "keep a small hash-chained table that drills check"),
     later("wal.frontier_interval", Duration, Value("5m"), "how often the frontier is written down, signed"),
     later("base.schedule", Text, None, "when to take base backups, as cron writes it"),

@@ -195,7 +195,7 @@ impl Config {
             );
             return Err(ConfigError::Invalid { key: "extra_repository", origin: entry.origin.clone(), wrong });
         }
-        for path in ["base.timezone", "drill.timezone", "wal.give_up_at", "http.listen"] {
+        for path in ["base.timezone", "drill.timezone", "http.listen"] {
             read.optional(path, reader::text)?;
         }
         for path in ["wal.canary", "drill.make_base"] {
@@ -240,6 +240,7 @@ impl Config {
                 synchronous: read.or_default("wal.synchronous", reader::boolean)?,
                 stall_limit: read.or_default("wal.stall_limit", reader::duration)?,
                 shutdown_wait: read.or_default("wal.shutdown_wait", reader::duration)?,
+                give_up_at: read.optional("wal.give_up_at", special::limit)?,
                 frontier_interval: read.or_default("wal.frontier_interval", reader::duration)?,
             },
             base: BaseConfig {

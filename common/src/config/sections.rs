@@ -127,6 +127,8 @@ pub struct WalConfig {
     pub stall_limit: Setting<Duration>,
     /// How long a server's shutdown may wait for a store that is down.
     pub shutdown_wait: Setting<Duration>,
+    /// WAL kept by the slot, in bytes, beyond which the slot is given up; more than 0.
+    pub give_up_at: Option<Setting<u64>>,
     /// How often the frontier is written down.
     pub frontier_interval: Setting<Duration>,
 }
