@@ -32,7 +32,7 @@ use crate::lock::{LockError, StateLock};
 use crate::lookout::Lookout;
 use crate::shipment::ShipError;
 use crate::socket::{self, Answers, Reporter, Request, SocketError};
-use crate::stream::{Progress, ProgressWatch, SessionEnd, StreamError, Streamer, Timing};
+use crate::stream::{Limit, Progress, ProgressWatch, SessionEnd, StreamError, Streamer, Timing};
 
 /// The daemon could not start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -113,6 +113,7 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
     let ledger = archive.ledger(&repository);
     let told = command.iter().map(|command| command.clone() as Arc<dyn Outlet>);
     let alerts = Alerts::to(told.chain([Arc::new(ledger.clone()) as Arc<dyn Outlet>]).collect());
+    let limit = config.wal.give_up_at.as_ref().map(|bytes| Limit::new(bytes.value));
     let streamer = Streamer::new(
         conninfo.clone(),
         slot.clone(),
@@ -123,7 +124,8 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
         timing(&archive),
     )
     .alerting(alerts.clone())
-    .recording(ledger.clone());
+    .recording(ledger.clone())
+    .giving_up_at(limit.clone());
     let archivist =
         Archivist::new(repository.clone(), identity.clone(), archive.keys.clone(), Some(streamer.progress()))
             .sharing(streamer.memory.clone());
@@ -168,7 +170,8 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
         desk.repository.clone(),
         desk.conninfo.clone(),
         slot,
-    );
+    )
+    .limiting(limit);
     let figures = Figures::new(
         desk.progress.clone(),
         alerts.clone(),

@@ -10,7 +10,7 @@ use walseal_common::repository::{Repository, RepositoryIdentity};
 use walseal_common::show;
 use walseal_common::terminal::{Exit, Failure, Progress, Schema, printable, to_json, units};
 
-use crate::archive::Archive;
+use crate::archive::{Archive, LAST_ENTRIES};
 use crate::heal::{
     FolderSource, HealError, HealPlan, Healer, Restorable, ServerSource, Source, Stored, place, restorable,
 };
@@ -57,7 +57,8 @@ struct Outcome<'a> {
 pub async fn run(arguments: &Arguments, archive: Archive) -> Result<(), Failure> {
     let conninfo = archive.config.open_conninfo()?;
     let (repository, identity) = archive.repository(&conninfo).await.map_err(|error| failed(&error))?;
-    let healer = Healer::new(repository.clone(), identity.clone(), archive.keys.clone());
+    let ledger = archive.ledger(&repository);
+    let healer = Healer::new(repository.clone(), identity.clone(), archive.keys.clone()).recording(ledger.clone());
     let gaps = healer.gaps(arguments.gap).await.map_err(|error| failed(&error))?;
     if gaps.is_empty() && !arguments.json {
         show!("No gap is open.");
@@ -79,7 +80,9 @@ pub async fn run(arguments: &Arguments, archive: Archive) -> Result<(), Failure>
         let stored = healer.fill(&plan, &sources, move |name| shown.message(&format!("stored {name}"))).await?;
         Ok::<_, HealError>((plan, stored))
     };
-    let (plan, stored) = match healed.await {
+    let healed = healed.await;
+    ledger.finish(LAST_ENTRIES).await;
+    let (plan, stored) = match healed {
         Ok(done) => done,
         Err(error) => {
             progress.abandon();

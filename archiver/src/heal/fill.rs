@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use walseal_common::lsn::Lsn;
-use walseal_common::repository::{ObjectName, WalPut};
+use walseal_common::repository::{Act, ObjectName, WalPut};
 
 use super::HealError;
 use super::examine::Examiner;
@@ -90,6 +90,7 @@ impl Healer {
             }
             self.store(fill, rest, stored, report).await?;
         }
+        self.ledger.record(Act::GapHealed { branch: fill.branch, from: fill.range.start, to: fill.range.end });
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use walseal_common::lsn::{Lsn, LsnRange};
-use walseal_common::repository::{Gap, Repository, RepositoryIdentity, Stretch};
+use walseal_common::repository::{Gap, Ledger, Repository, RepositoryIdentity, Stretch};
 use walseal_common::segment::SegmentSize;
 use walseal_common::timeline::{Branch, TimelineHistory};
 
@@ -24,6 +24,7 @@ pub struct Healer {
     pub(super) identity: RepositoryIdentity,
     pub(super) keys: Arc<ArchiveKeys>,
     pub(super) memory: Memory,
+    pub(super) ledger: Ledger,
 }
 
 /// WAL of a source that hangs together.
@@ -51,7 +52,13 @@ struct Found {
 impl Healer {
     /// For this repository.
     pub fn new(repository: Repository, identity: RepositoryIdentity, keys: Arc<ArchiveKeys>) -> Healer {
-        Healer { repository, identity, keys, memory: Memory::new(WAL_MEMORY) }
+        Healer { repository, identity, keys, memory: Memory::new(WAL_MEMORY), ledger: Ledger::none() }
+    }
+
+    /// Records there what is filled.
+    #[must_use]
+    pub fn recording(self, ledger: Ledger) -> Healer {
+        Healer { ledger, ..self }
     }
 
     fn size(&self) -> SegmentSize {

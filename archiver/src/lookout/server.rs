@@ -12,7 +12,7 @@ use crate::stream::Progress;
 /// How long the server may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How often the server is asked. Each time over a connection of its own: one that stays would hold up a smart shutdown.
+/// How often the server is asked, unless somebody must know sooner. Each time over a connection of its own: one that stays would hold up a smart shutdown.
 const INTERVAL: Duration = Duration::from_secs(30);
 
 /// A server that does not let this role in is asked again after this: some may only stream, and its log fills.
@@ -27,6 +27,10 @@ pub(super) struct View {
     pub(super) synchronous_standby_names: Option<String>,
     /// The disk of `pg_wal`.
     pub(super) room: Option<WalRoom>,
+    /// Whether the slots were seen, so that one that is missing here is not there.
+    pub(super) saw_slots: bool,
+    /// Whether it was seen just now.
+    pub(super) fresh: bool,
 }
 
 /// The slot, by `pg_replication_slots`.
@@ -43,18 +47,22 @@ pub(super) struct SlotView {
 pub(super) struct ServerWatch {
     conninfo: Conninfo,
     slot: String,
+    interval: Duration,
     /// Which host was asked last, and when it is to be asked again.
     asked: Option<(String, Instant)>,
     view: View,
 }
 
 impl ServerWatch {
-    pub(super) fn new(conninfo: Conninfo, slot: String) -> ServerWatch {
-        ServerWatch { conninfo, slot, asked: None, view: View::default() }
+    /// Asks no more often than `interval` says, and than is usual where it says nothing.
+    pub(super) fn new(conninfo: Conninfo, slot: String, interval: Option<Duration>) -> ServerWatch {
+        let interval = interval.unwrap_or(INTERVAL);
+        ServerWatch { conninfo, slot, interval, asked: None, view: View::default() }
     }
 
-    /// The server that is streamed, or was last, as it is or was half a minute ago.
+    /// The server that is streamed, or was last, as it is or was an interval ago.
     pub(super) async fn look(&mut self, now: &Progress) -> &View {
+        self.view.fresh = false;
         let Some(host) = self.conninfo.hosts().iter().find(|host| Some(host.to_string()) == now.host).cloned() else {
             return &self.view;
         };
@@ -62,7 +70,7 @@ impl ServerWatch {
         if self.asked.as_ref().is_some_and(|(asked, again)| *asked == name && Instant::now() < *again) {
             return &self.view;
         }
-        let mut again = INTERVAL;
+        let mut again = self.interval;
         self.view = match timeout(PATIENCE, self.ask(&host, &mut again)).await {
             Ok(Ok(view)) => view,
             Ok(Err(error)) => {
@@ -99,7 +107,7 @@ impl ServerWatch {
         };
         let room = data.and_then(|row| row.try_get::<_, String>(0).ok()).and_then(|data| WalRoom::below(&data));
         let (slot, names) = read(&sql, &self.slot).await?;
-        Ok(View { slot, synchronous_standby_names: Some(names), room })
+        Ok(View { slot, synchronous_standby_names: Some(names), room, saw_slots: true, fresh: true })
     }
 }
 

@@ -198,7 +198,7 @@ impl Config {
             );
             return Err(ConfigError::Invalid { key: "extra_repository", origin: entry.origin.clone(), wrong });
         }
-        for path in ["base.timezone", "drill.timezone", "wal.give_up_at"] {
+        for path in ["base.timezone", "drill.timezone"] {
             read.optional(path, reader::text)?;
         }
         for path in ["wal.canary", "drill.make_base"] {
@@ -245,6 +245,7 @@ impl Config {
                 shutdown_wait: read.or_default("wal.shutdown_wait", reader::duration)?,
                 heartbeat: read.optional("wal.heartbeat", special::slow_interval)?,
                 frontier_interval: read.or_default("wal.frontier_interval", special::slow_interval)?,
+                give_up_at: read.optional("wal.give_up_at", special::limit)?,
             },
             base: BaseConfig {
                 schedule: read.optional("base.schedule", reader::text)?,

@@ -69,6 +69,14 @@ pub(super) fn checksums(raw: &Raw, origin: &Origin) -> Result<Checksums, Wrong> 
     }
 }
 
+/// A size that is more than nothing.
+pub(super) fn limit(raw: &Raw, origin: &Origin) -> Result<u64, Wrong> {
+    match super::reader::size(raw, origin)? {
+        0 => Err(Wrong::new("is nothing at all", "write a size such as \"50GB\", or leave it out for no limit")),
+        bytes => Ok(bytes),
+    }
+}
+
 pub(super) fn ship_interval(raw: &Raw, origin: &Origin) -> Result<Duration, Wrong> {
     within(raw, origin, Duration::from_millis(10)..=Duration::from_secs(3600), "\"10ms\" to \"1h\"")
 }

@@ -23,6 +23,7 @@ mod patroni;
 mod preconditions;
 mod restored;
 mod service;
+mod slots;
 mod smoke;
 mod start;
 mod state;
