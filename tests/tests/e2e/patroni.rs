@@ -56,12 +56,16 @@ fn write(site: &mut Site, patroni: &Patroni, leader: &str, daemon: &mut Daemon) 
 fn case_14_a_patroni_cluster_is_followed_through_two_switchovers_and_a_failover() -> Result<()> {
     let scratch = Scratch::new()?;
     let mut patroni = Patroni::start(&scratch)?;
+    followed(&mut patroni).with_context(|| patroni.said())
+}
+
+fn followed(patroni: &mut Patroni) -> Result<()> {
     let leader = patroni.leader()?;
     let mut site = Site::around(patroni.cluster(&leader)?, Store::Directory)?;
     site.archiver.set_text("cluster.conninfo", &patroni.conninfo());
     site.archiver.write_config()?;
     let mut daemon = site.archive()?;
-    let mut all = write(&mut site, &patroni, &leader, &mut daemon)?;
+    let mut all = write(&mut site, patroni, &leader, &mut daemon)?;
     site.archiver.run_long(&["backup"])?.success()?;
 
     // Patroni does not know the slot yet, and doctor says so, with what to add.
@@ -72,7 +76,7 @@ fn case_14_a_patroni_cluster_is_followed_through_two_switchovers_and_a_failover(
     );
     ensure!(said.contains("slots:\n") && said.contains("type: physical"), "{said}");
     patroni.edit_config(&json!({ "slots": { SLOT: { "type": "physical" } } }))?;
-    wait_slots(&patroni, &leader)?;
+    wait_slots(patroni, &leader)?;
     let said = failover_of_doctor(&site)?;
     ensure!(said.starts_with("ok") && said.contains("Patroni"), "{said}");
 
@@ -87,8 +91,8 @@ fn case_14_a_patroni_cluster_is_followed_through_two_switchovers_and_a_failover(
         eventually("the old leader to have the slot", PATIENCE, || {
             Ok(has_slot(&patroni.cluster(&old)?)?.then_some(()))
         })?;
-        all.extend(write(&mut site, &patroni, &new, &mut daemon)?);
-        wait_slots(&patroni, &new)?;
+        all.extend(write(&mut site, patroni, &new, &mut daemon)?);
+        wait_slots(patroni, &new)?;
     }
     let before_failover = workload::rows(&site.cluster)?;
     ensure!(all.iter().all(|commit| before_failover.contains(&commit.id)), "a switchover loses nothing");
@@ -102,7 +106,7 @@ fn case_14_a_patroni_cluster_is_followed_through_two_switchovers_and_a_failover(
     let last = load.cut_off()?;
     let leader = patroni.leader()?;
     ensure!(leader != dead, "{dead} was killed");
-    let end = write(&mut site, &patroni, &leader, &mut daemon)?;
+    let end = write(&mut site, patroni, &leader, &mut daemon)?;
     let rows = workload::rows(&site.cluster)?;
     ensure!(all.iter().chain(&end).all(|commit| rows.contains(&commit.id)), "only what came last can be lost");
     patroni.revive(&dead)?;
@@ -140,7 +144,7 @@ fn case_14_a_patroni_cluster_is_followed_through_two_switchovers_and_a_failover(
 
     // The dead leader comes back as a standby, and the slot with it.
     patroni.wait_whole()?;
-    wait_slots(&patroni, &leader)?;
+    wait_slots(patroni, &leader)?;
     daemon.sigterm()?.success()?;
     Ok(())
 }
