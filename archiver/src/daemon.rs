@@ -5,34 +5,28 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, watch};
+use tokio::task::JoinSet;
 use walseal_common::config::{Config, OpenError};
-use walseal_common::lsn::Lsn;
-use walseal_common::postgres::Conninfo;
 use walseal_common::postgres::conninfo::system_user;
-use walseal_common::repository::{Act, Label, Ledger, Repository, RepositoryError, RepositoryIdentity};
-use walseal_common::telemetry::{self, AlertCommand, AlertKind, Alerts, OpenAlert, Outlet, Severity};
-use walseal_common::terminal::units;
+use walseal_common::repository::{Act, Repository};
+use walseal_common::telemetry::{self, AlertCommand, Alerts, Outlet};
 
-use crate::aftermath::{self, TakesBase};
+use crate::aftermath;
 use crate::archive::{Archive, ArchiveError, LAST_ENTRIES};
-use crate::base_backup::{self, TakeError};
 use crate::cataloguer;
-use crate::drain::{self, DrainError};
+use crate::desk::Desk;
 use crate::figures::{FigurePages, Figures};
 use crate::frontier_recorder;
 use crate::heartbeat;
-use crate::hook::{Archivist, PushError};
+use crate::hook::Archivist;
 use crate::index::{Index, MemoryIndex, SledIndex};
-use crate::keys::ArchiveKeys;
 use crate::lock::{LockError, StateLock};
 use crate::lookout::Lookout;
-use crate::shipment::ShipError;
-use crate::socket::{self, Answers, Reporter, Request, SocketError};
-use crate::stream::{Limit, Progress, ProgressWatch, SessionEnd, StreamError, Streamer, Timing};
+use crate::socket::{self, SocketError};
+use crate::stream::{Limit, ProgressWatch, SessionEnd, StreamError, Streamer, Timing};
 
 /// The daemon could not start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -129,7 +123,6 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
     let archivist =
         Archivist::new(repository.clone(), identity.clone(), archive.keys.clone(), Some(streamer.progress()))
             .sharing(streamer.memory.clone());
-    let memory = streamer.memory.clone();
     let desk = Arc::new(Desk {
         conninfo,
         repository,
@@ -145,25 +138,8 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
     });
     let socket = socket::path(&state_dir);
     let serving = tokio::spawn(socket::serve(&socket, desk.clone()).await?);
-    let beating = archive.config.wal.heartbeat.as_ref().map(|interval| {
-        let (conninfo, name) = (desk.conninfo.clone(), streamer.application_name.clone());
-        tokio::spawn(heartbeat::beat(conninfo, name, interval.value, desk.progress.clone()))
-    });
-    let recording = tokio::spawn(frontier_recorder::run(
-        desk.repository.clone(),
-        desk.keys.clone(),
-        archive.config.wal.frontier_interval.value,
-        desk.progress.clone(),
-    ));
-    let cataloguing = tokio::spawn(cataloguer::run(
-        desk.repository.clone(),
-        desk.identity.segment_size,
-        desk.keys.writer.clone(),
-        desk.progress.clone(),
-    ));
     ledger.record(Act::DaemonStarted {});
-    let last = desk.progress.clone();
-    let looking = Lookout::new(
+    let lookout = Lookout::new(
         &config,
         alerts.clone(),
         desk.progress.clone(),
@@ -172,36 +148,14 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
         slot,
     )
     .limiting(limit);
-    let figures = Figures::new(
-        desk.progress.clone(),
-        alerts.clone(),
-        desk.repository.clone(),
-        desk.identity.clone(),
-        memory,
-        looking.kept.subscribe(),
-    );
-    let showing = listener.map(|listener| tokio::spawn(show(listener, Arc::new(figures), desk.taken.subscribe())));
-    let looking = tokio::spawn(looking.keep());
-    let mending =
-        aftermath::mend(desk.repository.clone(), desk.identity.clone(), desk.progress.clone(), desk, alerts.clone());
-    let mending = tokio::spawn(mending);
-    let remind_after = config.alerts.remind_after.value;
-    let reminding = tokio::spawn(async move { alerts.remind(remind_after).await });
+    let beside = beside(&config, &desk, &streamer, lookout, listener);
     let (stop, stopped) = watch::channel(false);
     let streaming = tokio::spawn(async move { streamer.run(stopped).await });
     notify(&[sd_notify::NotifyState::Ready]);
     let outcome = supervise(streaming, serving, &stop).await;
-    // A backup without a label does not exist (I7).
-    mending.abort();
-    recording.abort();
-    cataloguing.abort();
-    beating.inspect(tokio::task::JoinHandle::abort);
-    looking.abort();
-    if let Some(showing) = showing {
-        showing.abort();
-    }
-    reminding.abort();
-    ledger.record(ended(&outcome, &last));
+    // Nothing of it leaves anything half done: a backup without a label does not exist (I7).
+    drop(beside);
+    ledger.record(ended(&outcome, &desk.progress));
     // Who asked twice waits for nothing.
     let patience = |limit| if matches!(outcome, Err(DaemonError::Aborted)) { Duration::ZERO } else { limit };
     let alerts_told = async {
@@ -215,6 +169,36 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
         tracing::debug!(%error, "the socket was gone already");
     }
     outcome
+}
+
+/// What goes on beside the stream, and ends with it.
+fn beside(
+    config: &Config,
+    desk: &Arc<Desk>,
+    streamer: &Streamer,
+    lookout: Lookout,
+    listener: Option<TcpListener>,
+) -> JoinSet<()> {
+    let mut beside = JoinSet::new();
+    let (progress, repository) = (|| desk.progress.clone(), || desk.repository.clone());
+    if let Some(interval) = &config.wal.heartbeat {
+        let (conninfo, name) = (desk.conninfo.clone(), streamer.application_name.clone());
+        beside.spawn(heartbeat::beat(conninfo, name, interval.value, progress()));
+    }
+    let interval = config.wal.frontier_interval.value;
+    beside.spawn(frontier_recorder::run(repository(), desk.keys.clone(), interval, progress()));
+    let (size, writer) = (desk.identity.segment_size, desk.keys.writer.clone());
+    beside.spawn(cataloguer::run(repository(), size, writer, progress()));
+    if let Some(listener) = listener {
+        let (alerts, identity, memory) = (desk.alerts.clone(), desk.identity.clone(), streamer.memory.clone());
+        let figures = Figures::new(progress(), alerts, repository(), identity, memory, lookout.kept.subscribe());
+        beside.spawn(show(listener, Arc::new(figures), desk.taken.subscribe()));
+    }
+    beside.spawn(async move { match lookout.keep().await {} });
+    beside.spawn(aftermath::mend(repository(), desk.identity.clone(), progress(), desk.clone(), desk.alerts.clone()));
+    let (alerts, after) = (desk.alerts.clone(), config.alerts.remind_after.value);
+    beside.spawn(async move { match alerts.remind(after).await {} });
+    beside
 }
 
 async fn listen(config: &Config) -> Result<Option<TcpListener>, DaemonError> {
@@ -305,140 +289,4 @@ pub fn make_private(folder: &std::path::Path) -> Result<(), DaemonError> {
     use std::os::unix::fs::DirBuilderExt;
     let failed = |source| DaemonError::StateDir { path: folder.to_owned(), source };
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)
-}
-
-/// Answers the other verbs.
-struct Desk {
-    conninfo: Conninfo,
-    repository: Repository,
-    identity: RepositoryIdentity,
-    keys: Arc<ArchiveKeys>,
-    progress: ProgressWatch,
-    /// One backup at a time.
-    backup: Mutex<()>,
-    /// How many there were.
-    taken: watch::Sender<u64>,
-    archivist: Arc<Archivist>,
-    /// Held while somebody looks ahead: one is enough.
-    ahead: Arc<Mutex<()>>,
-    alerts: Alerts,
-    ledger: Ledger,
-}
-
-/// What the daemon says of itself.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Told {
-    /// Where the stream is.
-    #[serde(flatten)]
-    pub progress: Progress,
-    /// What stands.
-    #[serde(default)]
-    pub alerts: Vec<OpenAlert>,
-}
-
-#[async_trait::async_trait]
-impl Answers for Desk {
-    async fn answer(&self, request: Request, reporter: Reporter) -> Result<serde_json::Value, String> {
-        match request {
-            Request::Status => {
-                let told = Told { progress: self.progress.now(), alerts: self.alerts.standing() };
-                serde_json::to_value(told).map_err(|error| error.to_string())
-            }
-            Request::Backup => self.backup(&reporter).await.map_err(|error| error.to_string()),
-            Request::Drain => self.drain(&reporter).await.map_err(|error| error.to_string()),
-            Request::AwaitDurable { lsn, limit_ms } => {
-                self.await_durable(lsn, Duration::from_millis(limit_ms)).await.map(|()| serde_json::Value::Null)
-            }
-            Request::Push { path } => self.push(&path).await.map_err(|error| error.to_string()),
-        }
-    }
-}
-
-impl Desk {
-    async fn push(&self, path: &std::path::Path) -> Result<serde_json::Value, PushError> {
-        if let Ok(alone) = self.ahead.clone().try_lock_owned() {
-            let (archivist, path) = (self.archivist.clone(), path.to_owned());
-            tokio::spawn(async move {
-                let (_enough, told) = watch::channel(false);
-                archivist.look_ahead(path, told).await;
-                drop(alone);
-            });
-        }
-        let pushed = self.archivist.push(path).await;
-        self.alert_of_conflict(path, pushed.as_ref().err());
-        let outcome = pushed?;
-        tracing::debug!(?outcome, path = %path.display(), "pushed");
-        serde_json::to_value(outcome).map_err(|error| PushError::Task(error.to_string()))
-    }
-
-    /// A file of which the repository holds other bytes is an alert until it is taken; PostgreSQL asks again and again.
-    fn alert_of_conflict(&self, path: &std::path::Path, error: Option<&PushError>) {
-        let subject = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        match error {
-            None => {
-                self.alerts.clear(AlertKind::Conflict, &subject, "the file was taken now");
-            }
-            Some(PushError::Ship(ShipError::Repository(error @ RepositoryError::Conflict { name, writer }))) => {
-                let text = format!("the server's archive_command pushed {subject}: {error}");
-                if self.alerts.raise(AlertKind::Conflict, subject, Severity::Critical, text) {
-                    let (name, writer) = (Some(name.clone()), writer.clone());
-                    self.ledger.record(Act::Conflict { branch: None, name, writer });
-                }
-            }
-            Some(_) => {}
-        }
-    }
-
-    /// The error says why it takes so long, as far as that is known.
-    async fn await_durable(&self, lsn: Lsn, limit: Duration) -> Result<(), String> {
-        match tokio::time::timeout(limit, self.progress.clone().durable(lsn)).await {
-            Ok(ended) => ended.map_err(|error| error.to_string()),
-            Err(_) => {
-                let now = self.progress.now();
-                let why =
-                    now.trouble.or(now.store_trouble).unwrap_or_else(|| "nothing is known to be wrong".to_owned());
-                let waited = units::duration(limit);
-                Err(format!("{lsn} was not durable after {waited}, the frontier being {}: {why}", now.frontier))
-            }
-        }
-    }
-
-    async fn drain(&self, reporter: &Reporter) -> Result<serde_json::Value, DrainError> {
-        let say = reporter.clone();
-        let progress = self.progress.clone();
-        let report = move |text| say.report(text, None, None);
-        let drained = drain::drain(&self.conninfo, &self.repository, &self.identity, progress, report).await?;
-        tracing::info!(through = %drained.through, branch = %drained.branch, "drained");
-        Ok(serde_json::json!(drained))
-    }
-
-    async fn backup(&self, reporter: &Reporter) -> Result<serde_json::Value, TakeError> {
-        let say = reporter.clone();
-        let label = self.take(move |text, done, total| say.report(text, done, total)).await?;
-        serde_json::to_value(&label).map_err(|error| TakeError::Internal(error.to_string()))
-    }
-
-    async fn take(&self, report: impl FnMut(String, Option<u64>, Option<u64>) + Send) -> Result<Label, TakeError> {
-        let _one = self.backup.try_lock().map_err(|_| TakeError::Busy)?;
-        let label = base_backup::take(
-            &self.conninfo,
-            &self.repository,
-            &self.identity,
-            &self.keys,
-            self.progress.clone(),
-            &self.ledger,
-            report,
-        )
-        .await?;
-        tracing::info!(id = %label.id, start = %label.start, stop = %label.stop, "base backup taken");
-        self.taken.send_modify(|taken| *taken += 1);
-        Ok(label)
-    }
-}
-
-#[async_trait::async_trait]
-impl TakesBase for Desk {
-    async fn take_base(&self) -> Result<Label, TakeError> {
-        self.take(|text, done, total| tracing::debug!(text, ?done, ?total, "base backup")).await
-    }
 }

@@ -3,7 +3,7 @@
 //! | room | holds |
 //! | --- | --- |
 //! | [`cmd`] | the verbs: thin |
-//! | [`daemon`] | owns the stream and the socket |
+//! | [`daemon`], [`desk`] | owns the tasks, and shuts them down in order; does what is asked over the socket |
 //! | [`doctor`] | every precondition, with its fix |
 //! | [`socket`] | how the other verbs and the hook talk to the daemon |
 //! | [`status`] | what the daemon knows and what the repository holds |
@@ -38,6 +38,7 @@ pub mod cataloguer;
 pub mod chunks;
 pub mod cmd;
 pub mod daemon;
+pub mod desk;
 pub mod doctor;
 pub mod drain;
 pub mod figures;

@@ -18,7 +18,7 @@ use walseal_common::time::PgTimestamp;
 use walseal_common::timeline::Branch;
 
 use crate::archive::{Archive, ArchiveError};
-use crate::daemon::Told;
+use crate::desk::Told;
 use crate::socket::{self, Client, Request};
 use crate::stream::{Loss, Progress};
 

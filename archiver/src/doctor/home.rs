@@ -8,7 +8,7 @@ use walseal_common::postgres::conninfo::system_user;
 use walseal_common::terminal::units;
 
 use super::{Examination, Finding};
-use crate::daemon::Told;
+use crate::desk::Told;
 use crate::socket;
 use crate::status::ask_daemon;
 use crate::stream::Progress;
