@@ -171,7 +171,8 @@ fn case_48_a_cluster_whose_configuration_lies_elsewhere_is_started_with_a_minima
     let data = site.target("restored");
     let words = ["restore", "--to", "latest", "--start", "--target-dir", data.to_str().context("UTF-8")?];
     let done = site.restorer.run_long(&words)?.success()?;
-    ensure!(done.stdout.contains("/etc/postgresql/15/main"), "{done}");
+    let place = format!("/etc/postgresql/{}/main", site.cluster.server().major());
+    ensure!(done.stdout.contains(&place), "{done}");
     ensure!(!data.join("postgresql.conf").exists(), "nothing is put into the cluster");
     fs::copy(site.target("postgresql.conf"), data.join("postgresql.conf"))?;
     site.scratch.account().own(&data.join("postgresql.conf"))?;
