@@ -29,10 +29,14 @@ pub fn card(
     }
     rows.push(("cluster", format!("{} (PostgreSQL {})", identity.cluster, identity.postgres_major)));
     rows.extend(recipients.iter().map(|recipient| ("recipient", format!("{recipient} ({})", recipient.id()))));
-    rows.extend(writers.iter().map(|writer| {
+    for writer in writers.iter() {
         let roles = writer.roles.iter().map(|role| role.word()).collect::<Vec<_>>().join(", ");
-        ("writer", format!("{} ({roles})", writer.key))
-    }));
+        let row = ("writer", format!("{} ({roles})", writer.key));
+        // This archiver's own may stand in the configuration, too.
+        if !rows.contains(&row) {
+            rows.push(row);
+        }
+    }
     rows.push(("format", format!("{}, walseal {}", identity.format, env!("CARGO_PKG_VERSION"))));
     rows.push(("made on", host.to_owned()));
     let mut text =
@@ -92,7 +96,10 @@ mod tests {
         let recipient = Identity::generate().expect("random bytes").recipient().clone();
         let writer = TrustedWriter::archiver(WriterKey::generate().expect("random bytes").public());
         let config = Config::from_toml(toml).expect("a configuration");
-        card(&config, &identity, &[recipient], &TrustedWriters::new(vec![writer]), "db1.example.net")
+        let twice = TrustedWriters::new(vec![writer.clone(), writer]);
+        let card = card(&config, &identity, &[recipient], &twice, "db1.example.net");
+        assert_eq!(card.matches("walsealw1").count(), 1, "{card}");
+        card
     }
 
     fn has(card: &str, lines: &[&str]) {

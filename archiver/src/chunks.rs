@@ -10,7 +10,7 @@ use walseal_common::buffer::{Spare, Spares};
 pub const CHUNK: usize = 1 << 20;
 
 /// As many as are freed before they are filled again while a burst is sealed.
-static SPARES: LazyLock<Spares> = LazyLock::new(|| Spares::new(CHUNK, 8));
+static SPARES: LazyLock<Spares> = LazyLock::new(|| Spares::new(CHUNK, 4));
 
 /// An empty place for [`CHUNK`] bytes.
 pub fn place() -> Spare {

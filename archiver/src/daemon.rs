@@ -1,10 +1,12 @@
 //! The daemon: owns the stream and the socket, and shuts them down in order.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, watch};
 use walseal_common::config::{Config, OpenError};
@@ -12,7 +14,7 @@ use walseal_common::lsn::Lsn;
 use walseal_common::postgres::Conninfo;
 use walseal_common::postgres::conninfo::system_user;
 use walseal_common::repository::{Act, Label, Ledger, Repository, RepositoryError, RepositoryIdentity};
-use walseal_common::telemetry::{AlertCommand, AlertKind, Alerts, OpenAlert, Outlet, Severity};
+use walseal_common::telemetry::{self, AlertCommand, AlertKind, Alerts, OpenAlert, Outlet, Severity};
 use walseal_common::terminal::units;
 
 use crate::aftermath::{self, TakesBase};
@@ -20,6 +22,7 @@ use crate::archive::{Archive, ArchiveError, LAST_ENTRIES};
 use crate::base_backup::{self, TakeError};
 use crate::cataloguer;
 use crate::drain::{self, DrainError};
+use crate::figures::{FigurePages, Figures};
 use crate::frontier_recorder;
 use crate::heartbeat;
 use crate::hook::{Archivist, PushError};
@@ -29,7 +32,7 @@ use crate::lock::{LockError, StateLock};
 use crate::lookout::Lookout;
 use crate::shipment::ShipError;
 use crate::socket::{self, Answers, Reporter, Request, SocketError};
-use crate::stream::{Progress, ProgressWatch, SessionEnd, StreamError, Streamer, Timing};
+use crate::stream::{Limit, Progress, ProgressWatch, SessionEnd, StreamError, Streamer, Timing};
 
 /// The daemon could not start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +63,14 @@ pub enum DaemonError {
     /// The socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// The address of the HTTP side.
+    #[error("http.listen: {address} cannot be used: {source}; name another address or port, or leave it out")]
+    Http {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The stream ended for good.
     #[error(transparent)]
     Stream(#[from] StreamError),
@@ -97,9 +108,12 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
     let _alone = StateLock::take(&state_dir)?;
     let (repository, identity) = archive.repository(&conninfo).await?;
     let command = alert_command(&config)?;
+    // Taken before anything begins: an address that is taken is no reason to end later.
+    let listener = listen(&config).await?;
     let ledger = archive.ledger(&repository);
     let told = command.iter().map(|command| command.clone() as Arc<dyn Outlet>);
     let alerts = Alerts::to(told.chain([Arc::new(ledger.clone()) as Arc<dyn Outlet>]).collect());
+    let limit = config.wal.give_up_at.as_ref().map(|bytes| Limit::new(bytes.value));
     let streamer = Streamer::new(
         conninfo.clone(),
         slot.clone(),
@@ -110,10 +124,12 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
         timing(&archive),
     )
     .alerting(alerts.clone())
-    .recording(ledger.clone());
+    .recording(ledger.clone())
+    .giving_up_at(limit.clone());
     let archivist =
         Archivist::new(repository.clone(), identity.clone(), archive.keys.clone(), Some(streamer.progress()))
             .sharing(streamer.memory.clone());
+    let memory = streamer.memory.clone();
     let desk = Arc::new(Desk {
         conninfo,
         repository,
@@ -121,6 +137,7 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
         keys: archive.keys.clone(),
         progress: streamer.progress(),
         backup: Mutex::new(()),
+        taken: watch::Sender::new(0),
         archivist: Arc::new(archivist),
         ahead: Arc::default(),
         alerts: alerts.clone(),
@@ -153,7 +170,17 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
         desk.repository.clone(),
         desk.conninfo.clone(),
         slot,
+    )
+    .limiting(limit);
+    let figures = Figures::new(
+        desk.progress.clone(),
+        alerts.clone(),
+        desk.repository.clone(),
+        desk.identity.clone(),
+        memory,
+        looking.kept.subscribe(),
     );
+    let showing = listener.map(|listener| tokio::spawn(show(listener, Arc::new(figures), desk.taken.subscribe())));
     let looking = tokio::spawn(looking.keep());
     let mending =
         aftermath::mend(desk.repository.clone(), desk.identity.clone(), desk.progress.clone(), desk, alerts.clone());
@@ -170,6 +197,9 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
     cataloguing.abort();
     beating.inspect(tokio::task::JoinHandle::abort);
     looking.abort();
+    if let Some(showing) = showing {
+        showing.abort();
+    }
     reminding.abort();
     ledger.record(ended(&outcome, &last));
     // Who asked twice waits for nothing.
@@ -185,6 +215,18 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
         tracing::debug!(%error, "the socket was gone already");
     }
     outcome
+}
+
+async fn listen(config: &Config) -> Result<Option<TcpListener>, DaemonError> {
+    let Some(address) = config.listen.as_ref().map(|setting| setting.value) else { return Ok(None) };
+    let listener = telemetry::listen(address).await.map_err(|source| DaemonError::Http { address, source })?;
+    tracing::info!(%address, "serving /metrics and /healthz");
+    Ok(Some(listener))
+}
+
+/// Serves the figures, and follows what they are made of.
+async fn show(listener: TcpListener, figures: Arc<Figures>, taken: watch::Receiver<u64>) {
+    tokio::join!(telemetry::serve(listener, Arc::new(FigurePages(figures.clone()))), figures.follow(taken));
 }
 
 /// How it ended, for the ledger.
@@ -274,6 +316,8 @@ struct Desk {
     progress: ProgressWatch,
     /// One backup at a time.
     backup: Mutex<()>,
+    /// How many there were.
+    taken: watch::Sender<u64>,
     archivist: Arc<Archivist>,
     /// Held while somebody looks ahead: one is enough.
     ahead: Arc<Mutex<()>>,
@@ -387,6 +431,7 @@ impl Desk {
         )
         .await?;
         tracing::info!(id = %label.id, start = %label.start, stop = %label.stop, "base backup taken");
+        self.taken.send_modify(|taken| *taken += 1);
         Ok(label)
     }
 }

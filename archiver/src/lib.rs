@@ -9,6 +9,7 @@
 //! | [`status`] | what the daemon knows and what the repository holds |
 //! | [`stream`] | WAL over the replication protocol: receive, cut, ship, confirm |
 //! | [`hook`] | `archive_command`: header checks, look-ahead, standalone shipping |
+//! | [`heal`] | fills a gap from `pg_wal`, a standby, a folder |
 //! | [`shipment`] | a piece of WAL on its way into the repository |
 //! | [`chunks`], [`memory`] | its bytes, freed as they are sealed; and the bound on all that is under way |
 //! | [`base`] | base backups; [`base_backup`] brings one together with the stream |
@@ -17,6 +18,7 @@
 //! | [`cataloguer`] | pages that say what 256 segments hold |
 //! | [`frontier_recorder`] | the frontier, written down now and then, signed |
 //! | [`heartbeat`] | a commit now and then on an idle cluster |
+//! | [`figures`] | metrics and health over HTTP |
 //! | [`lookout`] | what is looked at at intervals, and becomes an alert |
 //! | [`primary`] | which of several hosts is the primary |
 //! | [`alone`], [`drain`] | a stream for one verb; everything that the server has, durable |
@@ -38,7 +40,9 @@ pub mod cmd;
 pub mod daemon;
 pub mod doctor;
 pub mod drain;
+pub mod figures;
 pub mod frontier_recorder;
+pub mod heal;
 pub mod heartbeat;
 pub mod hook;
 pub mod index;

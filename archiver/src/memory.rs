@@ -29,6 +29,13 @@ impl Memory {
         Memory { units: Arc::new(Semaphore::new(most as usize)), most }
     }
 
+    /// Bytes that are set aside now, and the most that can be.
+    pub fn in_use(&self) -> (u64, u64) {
+        let free = self.units.available_permits() as u64 * UNIT;
+        let most = u64::from(self.most) * UNIT;
+        (most.saturating_sub(free), most)
+    }
+
     /// Waits until so many bytes are free, and sets them aside; all there is when that is less.
     pub async fn room(&self, bytes: u64) -> Room {
         let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.most);

@@ -42,13 +42,13 @@ pub struct Status {
     pub daemon_pid: Option<u32>,
     /// Where the daemon's stream is; `None` when no daemon runs.
     pub stream: Option<Progress>,
+    /// What the daemon has alerted of and still stands; `None` when no daemon runs.
+    pub alerts: Option<Vec<OpenAlert>>,
     /// Seconds of committed work that would be lost if the primary died now ([`Progress::loss`]); `None` when no daemon runs, or
     /// it has not reached the server yet.
     pub rpo_seconds: Option<f64>,
     /// Whether that is what is lost at most, because the server is not heard at the moment.
     pub rpo_at_most: bool,
-    /// What the daemon has alerted of and still stands; `None` when no daemon runs.
-    pub alerts: Option<Vec<OpenAlert>>,
     /// The WAL in the repository; `None` when it could not be read.
     pub branches: Option<Vec<BranchStatus>>,
     /// The base backups in the repository, oldest first; `None` when it could not be read.
@@ -172,9 +172,9 @@ pub async fn gather(config: Config) -> Result<Status, OpenError> {
         cluster,
         daemon_pid,
         stream,
+        alerts,
         rpo_seconds,
         rpo_at_most,
-        alerts,
         branches,
         bases,
         gaps,

@@ -3,6 +3,7 @@ import os
 import secrets
 import shutil
 import subprocess
+import time
 
 from .scratch import Failed, end_process, say
 from .store import ROOT
@@ -80,7 +81,7 @@ pg1-database=postgres
 
 
 class WalRus(Peer):
-    """Zstandard and libsodium; by its daemon or without it."""
+    """Zstandard, libsodium, two threads; by its daemon or without it."""
 
     def __init__(self, place, store, program, daemon, number):
         self.name = "WAL-RUS, daemon" if daemon else "WAL-RUS"
@@ -88,7 +89,7 @@ class WalRus(Peer):
         key = place.file(f"walrus-{number}/key", secrets.token_hex(32))
         self.environment = {
             "PATH": "/usr/bin:/bin", "HOME": folder, "WALG_COMPRESSION_METHOD": "zstd", "WALG_LIBSODIUM_KEY_PATH": key,
-            "WALG_LIBSODIUM_KEY_TRANSFORM": "hex",
+            "WALG_LIBSODIUM_KEY_TRANSFORM": "hex", "WALG_THREADS": "2",
         }
         if store.name == "s3":
             settings = store.settings
@@ -107,10 +108,15 @@ class WalRus(Peer):
         self.process, self.command = None, f"{copy} wal-push %p"
         if daemon:
             socket = f"{folder}/socket"
-            self.process = place.start([copy, "daemon", socket], env=self.environment, stdout=subprocess.DEVNULL,
+            self.process = place.start([copy, "daemon", "--socket", socket], env=self.environment, stdout=subprocess.DEVNULL,
                                        stderr=subprocess.DEVNULL)
             place.at_end(self.end)
-            self.command = f"{copy} daemon-client {socket} wal-push %p"
+            end = time.monotonic() + 10
+            while not os.path.exists(socket):
+                if self.process.poll() is not None or time.monotonic() > end:
+                    raise Failed("WAL-RUS' daemon did not start")
+                time.sleep(0.02)
+            self.command = f"{copy} daemon-client --socket {socket} wal-push %p"
 
     def end(self):
         if self.process is not None:

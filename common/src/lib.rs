@@ -13,7 +13,7 @@
 //! | [`repository`] | what is in a repository, by name and by content |
 //! | [`postgres`] | talking to a server: SQL and the replication protocol |
 //! | [`config`] | the configuration file, environment, credentials |
-//! | [`telemetry`] | logging |
+//! | [`telemetry`] | logging, alerts, metrics, the HTTP side of a daemon |
 //! | [`terminal`] | what both programs show a person: errors, exit codes, tables, progress, JSON |
 //!
 //! ```

@@ -17,11 +17,16 @@ use crate::process::Process;
 use crate::scratch::{Scratch, is_lived_in};
 use crate::server::Server;
 
-/// How long an election may take: the leader's lock is held for [`TTL`] after its death.
-const ELECTION: Duration = Duration::from_secs(90);
+/// How long an election may take: the leader's lock is held for [`TTL`] after its death. Also how long making the first server
+/// and copying it twice may take on a busy machine.
+const ELECTION: Duration = Duration::from_secs(180);
 
 /// Seconds that the leader's lock outlives the leader: the least that Patroni takes.
 const TTL: u32 = 20;
+
+/// Seconds that a leader may be cut off from the consensus store, as on a busy machine, before it steps down: the most that
+/// Patroni takes beside that [`TTL`] and a `loop_wait` of 1.
+const RETRY: u32 = 9;
 
 /// How long one answer of a member may take. A switchover is answered when it is done.
 const ANSWER: Duration = Duration::from_secs(45);
@@ -77,13 +82,13 @@ impl Patroni {
                 },
                 "bootstrap": {
                     "dcs": {
-                        "ttl": TTL, "loop_wait": 1, "retry_timeout": 3,
+                        "ttl": TTL, "loop_wait": 1, "retry_timeout": RETRY,
                         "postgresql": { "use_pg_rewind": true, "use_slots": true, "parameters": {
                             "wal_level": "replica", "max_wal_senders": 8, "max_replication_slots": 8,
                             "max_connections": 40, "shared_buffers": "16MB", "track_commit_timestamp": "on",
                         } },
                     },
-                    "initdb": [{ "encoding": "UTF8" }, { "locale": "C" }, "data-checksums", { "wal-segsize": "1" }],
+                    "initdb": [{ "encoding": "UTF8" }, { "locale": "C" }, "data-checksums", "no-sync", { "wal-segsize": "1" }],
                 },
                 "postgresql": {
                     "listen": format!("{address}:{port}"),
@@ -91,6 +96,7 @@ impl Patroni {
                     "data_dir": data,
                     "bin_dir": server.bin(),
                     "use_unix_socket": true,
+                    "basebackup": [{ "checkpoint": "fast" }, "no-sync"],
                     "pgpass": scratch.path().join(format!("{name}.pgpass")),
                     "pg_hba": ["local all all trust", "local replication all trust",
                         "host all all 127.0.0.0/8 trust", "host replication all 127.0.0.0/8 trust"],
@@ -218,9 +224,12 @@ impl Patroni {
 
     fn start_member(&mut self, at: usize) -> Result<()> {
         let member = &mut self.members[at];
-        let call = self.scratch.call(&self.program).arg(&member.config);
-        // Patroni looks for its servers' programs and for Python's.
-        member.patroni = Some(call.env("PYTHONUNBUFFERED", "1").spawn()?);
+        let mut call = self.scratch.call(&self.program).arg(&member.config).env("PYTHONUNBUFFERED", "1");
+        if !self.server.is_where_programs_look() {
+            // Patroni knows what a server of this major can say to libpq, and the system's may be older.
+            call = call.env("LD_LIBRARY_PATH", self.server.bin().with_file_name("lib"));
+        }
+        member.patroni = Some(call.spawn()?);
         Ok(())
     }
 
@@ -240,12 +249,12 @@ impl Patroni {
     }
 
     /// The end of every member's log, for messages.
-    fn said(&self) -> String {
+    pub fn said(&self) -> String {
         let mut text = String::new();
         for member in &self.members {
             let log = member.patroni.as_ref().map_or_else(|| "(was killed)".to_owned(), Process::said);
             let lines: Vec<&str> = log.lines().collect();
-            text.push_str(&format!("{}:\n{}\n", member.name, lines[lines.len().saturating_sub(15)..].join("\n")));
+            text.push_str(&format!("{}:\n{}\n", member.name, lines[lines.len().saturating_sub(40)..].join("\n")));
         }
         text
     }
@@ -253,9 +262,6 @@ impl Patroni {
 
 impl Drop for Patroni {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("{}", self.said());
-        }
         // Who starts servers again goes first.
         for member in &mut self.members {
             member.patroni = None;

@@ -70,6 +70,11 @@ impl Server {
         &self.bin
     }
 
+    /// Whether it lies where Debian puts it, so that programs find it by its major alone.
+    pub fn is_where_programs_look(&self) -> bool {
+        self.bin == Path::new(&format!("/usr/lib/postgresql/{}/bin", self.major))
+    }
+
     /// The path of one of its programs.
     pub fn program(&self, name: &str) -> PathBuf {
         self.bin.join(name)

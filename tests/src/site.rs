@@ -72,6 +72,9 @@ impl Site {
         archiver.set_text("cluster.pg_bin", &cluster.server().bin().to_string_lossy());
         archiver.set("keys.recipients", &list(&[&recipient]));
         archiver.set_text("keys.writer_key_file", &archiver.folder.join("writer.key").to_string_lossy());
+        if !cluster.server().is_where_programs_look() {
+            restorer.set_text("cluster.pg_bin", &cluster.server().bin().to_string_lossy());
+        }
         restorer.set("keys.identity_files", &list(&[&restorer.folder.join("identity.key").to_string_lossy()]));
         restorer.set("keys.trusted_writers", &list(&[&writer]));
         for side in [&mut archiver, &mut restorer] {

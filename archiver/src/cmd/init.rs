@@ -62,7 +62,11 @@ pub async fn run(archive: Archive) -> Result<(), Failure> {
     let room = WalRoom::of(&mut client).await;
     client.close().await;
     advise(&[
-        keep_size(server.setting("max_slot_wal_keep_size"), room),
+        keep_size(
+            server.setting("max_slot_wal_keep_size"),
+            room,
+            archive.config.wal.give_up_at.as_ref().map(|limit| limit.value),
+        ),
         settings::synchronous(server.setting("synchronous_standby_names"), &slot, archive.config.wal.synchronous.value),
         settings::checksums(server.setting("data_checksums")),
     ]);

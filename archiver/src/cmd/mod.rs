@@ -3,6 +3,7 @@
 mod backup;
 mod doctor;
 mod drain;
+mod heal;
 mod init;
 mod keygen;
 mod push;
@@ -47,6 +48,8 @@ enum Verb {
     Doctor(doctor::Arguments),
     /// Ship everything up to the server's current position, then return
     Drain(drain::Arguments),
+    /// Look for WAL that is missing, in the server's pg_wal, on a standby or in a folder, and store what verifies
+    Heal(heal::Arguments),
     /// How far back and how close to now the cluster can be restored
     Status(status::Arguments),
 }
@@ -97,6 +100,9 @@ fn start(arguments: &Arguments) -> Result<(), Failure> {
             }
             Verb::Drain(arguments) => {
                 drain::run(arguments, open(config, StoreUse::Conditional, RetryPolicy::default()).await?).await
+            }
+            Verb::Heal(arguments) => {
+                heal::run(arguments, open(config, StoreUse::Conditional, RetryPolicy::default()).await?).await
             }
             Verb::Push(arguments) => push::run(arguments, config).await,
             Verb::Doctor(arguments) => doctor::run(arguments, config).await,

@@ -101,7 +101,8 @@ async fn examine_settings(
 ) -> Result<(), PostgresError> {
     examination.add(settings::wal_level(&client.show("wal_level").await?));
     let room = WalRoom::of(client).await;
-    examination.add(keep_size(&client.show("max_slot_wal_keep_size").await?, room));
+    let give_up_at = config.wal.give_up_at.as_ref().map(|limit| limit.value);
+    examination.add(keep_size(&client.show("max_slot_wal_keep_size").await?, room, give_up_at));
     let names = client.show("synchronous_standby_names").await?;
     examination.add(settings::synchronous(&names, slot, config.wal.synchronous.value));
     examination.add(settings::checksums(&client.show("data_checksums").await?));

@@ -42,8 +42,8 @@ impl WalRoom {
 }
 
 /// Whether the WAL that a slot keeps is bounded, and by less than the disk holds. `setting` is `max_slot_wal_keep_size` as SHOW
-/// prints it.
-pub fn keep_size(setting: &str, room: Option<WalRoom>) -> Finding {
+/// prints it, `give_up_at` is `wal.give_up_at`, in bytes.
+pub fn keep_size(setting: &str, room: Option<WalRoom>, give_up_at: Option<u64>) -> Finding {
     const CHECK: &str = "kept WAL";
     let line = |room: WalRoom| {
         format!(
@@ -54,8 +54,21 @@ pub fn keep_size(setting: &str, room: Option<WalRoom>) -> Finding {
     };
     let reload = "in postgresql.conf, then SELECT pg_reload_conf();";
     if setting == "-1" {
-        let text = "max_slot_wal_keep_size is unlimited: while the repository cannot be reached, the slot fills the disk of \
-                    pg_wal until the server stops";
+        let full = "the slot fills the disk of pg_wal until the server stops";
+        let text = match (give_up_at, room) {
+            (None, _) => format!("max_slot_wal_keep_size is unlimited: while the repository cannot be reached, {full}"),
+            (Some(limit), Some(room)) if limit > room.free => format!(
+                "max_slot_wal_keep_size is unlimited, and of wal.give_up_at = {} only {} are free where pg_wal lies: while the \
+                 repository cannot be reached, {full}",
+                units::size(limit),
+                units::size(room.free)
+            ),
+            (Some(limit), _) => format!(
+                "max_slot_wal_keep_size is unlimited: the daemon gives the slot up at wal.give_up_at = {}, but while no daemon \
+                 runs, {full}",
+                units::size(limit)
+            ),
+        };
         let step = room.map_or_else(
             || format!("max_slot_wal_keep_size = '…GB'   # half of what is free where pg_wal lies; {reload}"),
             |room| format!("{}\n{reload}", line(room)),
@@ -97,22 +110,30 @@ mod tests {
 
     #[test]
     fn case_26_an_unlimited_slot_is_warned_about_with_a_value_from_the_disk() {
-        let large = keep_size("-1", Some(WalRoom { free: 79 << 30 }));
+        let large = keep_size("-1", Some(WalRoom { free: 79 << 30 }), None);
         assert_eq!(large.verdict, Verdict::Warning);
         assert!(large.fix[0].starts_with("max_slot_wal_keep_size = '39GB'   # half of the 79 GiB"), "{large:?}");
-        let small = keep_size("-1", Some(WalRoom { free: 1 << 30 }));
+        let small = keep_size("-1", Some(WalRoom { free: 1 << 30 }), None);
         assert!(small.fix[0].starts_with("max_slot_wal_keep_size = '512MB'"), "{small:?}");
-        let unseen = keep_size("-1", None);
+        let unseen = keep_size("-1", None, None);
         assert!(unseen.verdict == Verdict::Warning && unseen.fix[0].contains("half of what is free"), "{unseen:?}");
     }
 
     #[test]
     fn case_26_a_limit_beyond_the_disk_is_no_limit() {
         let room = Some(WalRoom { free: 10 << 30 });
-        assert_eq!(keep_size("5GB", room).verdict, Verdict::Fine);
-        let beyond = keep_size("50GB", room);
+        assert_eq!(keep_size("5GB", room, None).verdict, Verdict::Fine);
+        let beyond = keep_size("50GB", room, None);
         assert!(beyond.verdict == Verdict::Warning && beyond.fix[0].contains("'5GB'"), "{beyond:?}");
-        assert_eq!(keep_size("50GB", None).verdict, Verdict::Fine);
+        assert_eq!(keep_size("50GB", None, None).verdict, Verdict::Fine);
+    }
+
+    #[test]
+    fn case_26_the_daemons_own_limit_counts_only_while_one_runs_and_within_the_disk() {
+        let own = keep_size("-1", Some(WalRoom { free: 10 << 30 }), Some(4 << 30));
+        assert!(own.verdict == Verdict::Warning && own.text.contains("while no daemon runs"), "{own:?}");
+        let beyond = keep_size("-1", Some(WalRoom { free: 1 << 30 }), Some(4 << 30));
+        assert!(beyond.text.contains("of wal.give_up_at = 4 GiB only 1 GiB are free"), "{beyond:?}");
     }
 
     #[test]

@@ -13,8 +13,9 @@ use super::lineage::Lineage;
 /// Most segments that one call looks ahead.
 const FURTHEST: u64 = 16;
 
-/// Segments shipped ahead at once; each has at most one part in memory. More of them need more memory, and no less time.
-const AT_ONCE: usize = 2;
+/// Segments shipped ahead at once; each has at most one part in memory, for which it waits until there is room. So many that both
+/// sealing and the store always have something to do.
+const AT_ONCE: usize = 4;
 
 impl Archivist {
     /// Ships the segments that follow `pushed` in PostgreSQL's queue, oldest first, until `enough` says so; those that were

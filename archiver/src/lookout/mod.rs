@@ -8,6 +8,7 @@ mod server;
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
 use walseal_common::config::Config;
 use walseal_common::postgres::Conninfo;
 use walseal_common::repository::Repository;
@@ -15,7 +16,7 @@ use walseal_common::telemetry::{AlertKind, Alerts, Severity};
 use walseal_common::terminal::units;
 
 use crate::doctor::settings;
-use crate::stream::{Progress, ProgressWatch};
+use crate::stream::{Limit, Progress, ProgressWatch};
 use backlog::{Backlog, Sight};
 use server::{ServerWatch, SlotView};
 
@@ -41,6 +42,10 @@ pub struct Lookout {
     pub store_after: Duration,
     /// `alerts.backlog`, in bytes.
     pub backlog: u64,
+    /// Bytes of WAL that the slot keeps, as last seen; `None` where that is not known.
+    pub kept: watch::Sender<Option<u64>>,
+    /// `wal.give_up_at`, which the stream keeps to.
+    pub limit: Option<Limit>,
 }
 
 impl Lookout {
@@ -62,13 +67,23 @@ impl Lookout {
             synchronous: config.wal.synchronous.value,
             store_after: config.alerts.store_after.value,
             backlog: config.alerts.backlog.value,
+            kept: watch::Sender::new(None),
+            limit: None,
         }
+    }
+
+    /// Tells the stream how much the server keeps for the slot.
+    #[must_use]
+    pub fn limiting(mut self, limit: Option<Limit>) -> Lookout {
+        self.limit = limit;
+        self
     }
 
     /// Looks until it is dropped.
     pub async fn keep(self) -> Infallible {
         let mut store = StoreWatch::default();
-        let mut server = ServerWatch::new(self.conninfo.clone(), self.slot.clone());
+        let often = self.limit.is_some().then_some(INTERVAL);
+        let mut server = ServerWatch::new(self.conninfo.clone(), self.slot.clone(), often);
         let mut backlog = Backlog::new(self.backlog);
         loop {
             let now = self.progress.now();
@@ -82,7 +97,14 @@ impl Lookout {
                 self.judge_slot(slot);
             }
             let why = now.store_trouble.as_deref().or(now.trouble.as_deref());
-            let kept = view.slot.as_ref().and_then(|slot| slot.kept).unwrap_or_else(|| now.not_durable());
+            let seen = view.slot.as_ref().and_then(|slot| slot.kept);
+            self.kept.send_replace(seen);
+            let kept = seen.unwrap_or_else(|| now.not_durable());
+            // What was seen before may be of a slot that was given up since.
+            if let Some(limit) = self.limit.as_ref().filter(|_| view.fresh || view.slot.is_none()) {
+                // A slot that is not there keeps nothing.
+                limit.look(if view.slot.is_none() && view.saw_slots { 0 } else { kept });
+            }
             let sight = Sight {
                 kept,
                 free: view.room.map(|room| room.free),

@@ -12,8 +12,11 @@ use crate::stream::Progress;
 /// How long the server may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A server that let nobody in is tried again after this: some roles may only stream.
-const AGAIN: Duration = Duration::from_secs(60);
+/// How often the server is asked, unless somebody must know sooner. Each time over a connection of its own: one that stays would hold up a smart shutdown.
+const INTERVAL: Duration = Duration::from_secs(30);
+
+/// A server that does not let this role in is asked again after this: some may only stream, and its log fills.
+const AGAIN: Duration = Duration::from_secs(600);
 
 const NAME: &str = "walseal lookout";
 
@@ -24,6 +27,10 @@ pub(super) struct View {
     pub(super) synchronous_standby_names: Option<String>,
     /// The disk of `pg_wal`.
     pub(super) room: Option<WalRoom>,
+    /// Whether the slots were seen, so that one that is missing here is not there.
+    pub(super) saw_slots: bool,
+    /// Whether it was seen just now.
+    pub(super) fresh: bool,
 }
 
 /// The slot, by `pg_replication_slots`.
@@ -36,69 +43,60 @@ pub(super) struct SlotView {
     pub(super) allowed: Option<u64>,
 }
 
-/// Looks at the server that is streamed, over one connection that it keeps.
+/// Looks at the server that is streamed.
 pub(super) struct ServerWatch {
     conninfo: Conninfo,
     slot: String,
-    connection: Option<Connection>,
-    refused: Option<Instant>,
-}
-
-struct Connection {
-    sql: SqlClient,
-    /// The data directory, where it lies on this machine and this role may know it.
-    data: Option<String>,
+    interval: Duration,
+    /// Which host was asked last, and when it is to be asked again.
+    asked: Option<(String, Instant)>,
+    view: View,
 }
 
 impl ServerWatch {
-    pub(super) fn new(conninfo: Conninfo, slot: String) -> ServerWatch {
-        ServerWatch { conninfo, slot, connection: None, refused: None }
+    /// Asks no more often than `interval` says, and than is usual where it says nothing.
+    pub(super) fn new(conninfo: Conninfo, slot: String, interval: Option<Duration>) -> ServerWatch {
+        let interval = interval.unwrap_or(INTERVAL);
+        ServerWatch { conninfo, slot, interval, asked: None, view: View::default() }
     }
 
-    /// Looks at the server that is streamed, or was last.
-    pub(super) async fn look(&mut self, now: &Progress) -> View {
-        let host = self.conninfo.hosts().iter().find(|host| Some(host.to_string()) == now.host).cloned();
-        let Some(host) = host else { return View::default() };
-        match timeout(PATIENCE, self.try_look(&host)).await {
+    /// The server that is streamed, or was last, as it is or was an interval ago.
+    pub(super) async fn look(&mut self, now: &Progress) -> &View {
+        self.view.fresh = false;
+        let Some(host) = self.conninfo.hosts().iter().find(|host| Some(host.to_string()) == now.host).cloned() else {
+            return &self.view;
+        };
+        let name = host.to_string();
+        if self.asked.as_ref().is_some_and(|(asked, again)| *asked == name && Instant::now() < *again) {
+            return &self.view;
+        }
+        let mut again = self.interval;
+        self.view = match timeout(PATIENCE, self.ask(&host, &mut again)).await {
             Ok(Ok(view)) => view,
             Ok(Err(error)) => {
                 tracing::debug!(%error, "the server was not seen");
-                self.connection = None;
                 View::default()
             }
-            Err(_) => {
-                self.connection = None;
-                View::default()
-            }
-        }
+            Err(_) => View::default(),
+        };
+        self.asked = Some((name, Instant::now() + again));
+        &self.view
     }
 
-    async fn try_look(&mut self, host: &Host) -> Result<View, PostgresError> {
-        self.connection = self.connection.take().filter(|known| known.sql.host() == host && !known.sql.is_closed());
-        if self.connection.is_none() {
-            if self.refused.is_some_and(|refused| refused.elapsed() < AGAIN) {
-                return Ok(View::default());
+    async fn ask(&self, host: &Host, again: &mut Duration) -> Result<View, PostgresError> {
+        let sql = match SqlClient::connect_to(&self.conninfo, host, NAME).await {
+            Ok(sql) => sql,
+            // Invalid authorization: the role may only stream.
+            Err(error) if error.sqlstate().is_some_and(|state| state.starts_with("28")) => {
+                tracing::debug!(%error, "no ordinary connection; the settings are asked over a replication connection");
+                *again = AGAIN;
+                let mut client = ReplicationClient::connect_to(&self.conninfo, host, NAME).await?;
+                let names = client.show("synchronous_standby_names").await?;
+                client.close().await;
+                return Ok(View { synchronous_standby_names: Some(names), ..View::default() });
             }
-            match self.connect(host).await {
-                Ok(connection) => self.connection = Some(connection),
-                Err(error) => {
-                    tracing::debug!(%error, "no ordinary connection; the settings are asked over a replication connection");
-                    self.refused = Some(Instant::now());
-                    let mut client = ReplicationClient::connect_to(&self.conninfo, host, NAME).await?;
-                    let names = client.show("synchronous_standby_names").await?;
-                    client.close().await;
-                    return Ok(View { synchronous_standby_names: Some(names), ..View::default() });
-                }
-            }
-        }
-        let Some(Connection { sql, data }) = &self.connection else { return Ok(View::default()) };
-        let room = data.as_deref().and_then(WalRoom::below);
-        let (slot, names) = read(sql, &self.slot).await?;
-        Ok(View { slot, synchronous_standby_names: Some(names), room })
-    }
-
-    async fn connect(&self, host: &Host) -> Result<Connection, PostgresError> {
-        let sql = SqlClient::connect_to(&self.conninfo, host, NAME).await?;
+            Err(error) => return Err(error),
+        };
         // Only superusers and pg_read_all_settings are told; an error is an answer here.
         let data = match host.is_unix() {
             true => sql
@@ -107,8 +105,9 @@ impl ServerWatch {
                 .ok(),
             false => None,
         };
-        let data = data.and_then(|row| row.try_get::<_, String>(0).ok());
-        Ok(Connection { sql, data })
+        let room = data.and_then(|row| row.try_get::<_, String>(0).ok()).and_then(|data| WalRoom::below(&data));
+        let (slot, names) = read(&sql, &self.slot).await?;
+        Ok(View { slot, synchronous_standby_names: Some(names), room, saw_slots: true, fresh: true })
     }
 }
 

@@ -128,6 +128,25 @@ pub enum StreamError {
     /// The WAL that should come next is gone from the server.
     #[error("the server no longer has the WAL from {0} on: it is lost for point-in-time recovery")]
     WalGone(Lsn),
+    /// The slot was given up (case 26).
+    #[error("{0}")]
+    GivenUp(String),
+    /// Somebody else streams from our slot.
+    #[error(
+        "the slot {slot} is in use on {host} by server process {pid}: {who}. If that is another archiver, stop one of the two, or \
+         give them different names (cluster.name, cluster.slot). One that was killed is noticed by the server after \
+         wal_sender_timeout. Nothing is taken over; tried again until the slot is free"
+    )]
+    SlotHeld {
+        /// The slot.
+        slot: String,
+        /// The server.
+        host: String,
+        /// The process there.
+        pid: u32,
+        /// Who that process serves, in words.
+        who: String,
+    },
     /// A task of the stream ended early; this is a bug.
     #[error("a part of the stream ended early: {0}")]
     Task(String),
@@ -211,6 +230,7 @@ impl StreamError {
             StreamError::WalGone(_) | StreamError::Task(_) | StreamError::History(_) => false,
             StreamError::Overlap(_) | StreamError::Conflict { .. } => false,
             StreamError::Silent(_) | StreamError::Stuck { .. } => false,
+            StreamError::GivenUp(_) | StreamError::SlotHeld { .. } => false,
             StreamError::Unstored { ended, why } => ended.is_permanent() || why.is_permanent(),
             StreamError::OtherCluster { .. } | StreamError::OtherSegmentSize { .. } => true,
         }

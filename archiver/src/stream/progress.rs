@@ -50,6 +50,9 @@ pub struct Progress {
     pub heard_at: Option<Timestamp>,
     /// Bytes of WAL that this process made durable.
     pub shipped_bytes: u64,
+    /// Pieces of WAL that this process made durable.
+    #[serde(default)]
+    pub shipped_pieces: u64,
     /// Gaps that this process found and recorded (I5).
     #[serde(default)]
     pub gaps: u64,

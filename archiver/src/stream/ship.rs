@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::repository::Repository;
 
+use super::remains::Remains;
 use super::session::Feed;
 use super::{Cutter, Frontier, OverlapDiffers, ProgressSender, StreamError};
 use crate::index::Index;
@@ -35,6 +36,16 @@ pub(super) struct Shipping {
     /// For pieces on their way into the repository.
     pub(super) memory: Memory,
     pub(super) progress: ProgressSender,
+    /// Takes what is left of the segment when the stream ends, however it ends.
+    pub(super) remains: Remains,
+}
+
+impl Drop for Shipping {
+    fn drop(&mut self) {
+        if !self.cutter.is_comparing() {
+            self.remains.leave(self.cutter.partial());
+        }
+    }
 }
 
 impl Shipping {
@@ -51,6 +62,7 @@ impl Shipping {
                 Some(landed) = flights.join_next(), if !flights.is_empty() => flown(landed)?,
                 fed = feed.recv() => match fed {
                     Some(Feed::Wal(bytes, permit)) => {
+                        self.remains.forget();
                         let comparing = self.cutter.is_comparing();
                         let compared = self.cutter.push(&bytes, &mut pieces);
                         // The bytes are copied: their place in the buffer is free again.
@@ -159,6 +171,7 @@ fn confirm(range: LsnRange, highest: Option<Timestamp>, frontier: &Mutex<Frontie
     progress.update(|progress| {
         progress.durable_to(end, Timestamp::now());
         progress.highest_time = progress.highest_time.max(highest);
+        progress.shipped_pieces += 1;
         progress.shipped_bytes += range.end.bytes_since(range.start);
     });
 }

@@ -14,6 +14,8 @@ use walseal_common::telemetry::{AlertKind, Alerts, Severity};
 use walseal_common::timeline::Branch;
 
 use super::complaints::Complaints;
+use super::limit::Limit;
+use super::remains::Remains;
 use super::resume::{self, Followed, Past, ServerPosition, StartPoint};
 use super::session::{Ended, Receiver, SessionEnd, Timing, asked_to_stop, asked_with};
 use super::ship::Shipping;
@@ -49,7 +51,11 @@ pub struct Streamer {
     pub alerts: Alerts,
     /// Where it is recorded.
     pub ledger: Ledger,
-    progress: ProgressSender,
+    pub(super) progress: ProgressSender,
+    /// What the slot may keep; `None` without a limit.
+    pub(super) limit: Option<Limit>,
+    /// Of the stream before.
+    pub(super) remains: Remains,
 }
 
 /// What was found out before a stream.
@@ -59,9 +65,9 @@ struct Beginning {
     point: StartPoint,
 }
 
-/// Pieces of WAL between cutter and repository, in bytes (I11): two whole objects, so that one is sealed while another is
-/// stored, and room for tails beside them. An object that is sealed takes only what its ciphertext has.
-pub const WAL_MEMORY: u64 = 2 * (MAX_PLAINTEXT + BESIDE_FRAMES) + (2 << 20);
+/// Pieces of WAL between cutter and repository, in bytes (I11): two whole objects and half of a third, so that one is stored while two
+/// are sealed. An object takes less and less as its plaintext gives way to ciphertext.
+pub const WAL_MEMORY: u64 = 2 * (MAX_PLAINTEXT + BESIDE_FRAMES) + (10 << 20);
 
 /// First and longest pause between two attempts.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
@@ -94,7 +100,16 @@ impl Streamer {
             alerts,
             ledger,
             progress,
+            limit: None,
+            remains: Remains::default(),
         }
+    }
+
+    /// Gives the slot up when the server keeps more than `limit` for it.
+    #[must_use]
+    pub fn giving_up_at(mut self, limit: Option<Limit>) -> Streamer {
+        self.limit = limit;
+        self
     }
 
     /// Tells these of what a person has to know.
@@ -147,7 +162,7 @@ impl Streamer {
         let mut complaints = Complaints::default();
         loop {
             let before = self.progress.watch().now().shipped_bytes;
-            let outcome = self.stream_once(&mut stop, &mut past, &mut complaints).await;
+            let outcome = self.stream_within_limit(&mut stop, &mut past, &mut complaints).await;
             self.progress.update(|progress| progress.connected = false);
             match outcome {
                 Ok(end @ (SessionEnd::Asked | SessionEnd::AskedWithRest(_))) => return Ok(end),
@@ -173,6 +188,9 @@ impl Streamer {
             if self.progress.watch().now().shipped_bytes > before {
                 pause = PAUSES.0;
                 complaints.forget();
+                if let Some(limit) = &self.limit {
+                    limit.forget();
+                }
             }
             tokio::select! {
                 () = asked_to_stop(&mut stop) => return Ok(self.asked()),
@@ -227,7 +245,7 @@ impl Streamer {
     }
 
     /// One connection, from identification to its end, and until what it brought is durable.
-    async fn stream_once(
+    pub(super) async fn stream_once(
         &self,
         stop: &mut watch::Receiver<bool>,
         past: &mut Past,
@@ -272,16 +290,32 @@ impl Streamer {
         let lost = past.lost;
         let wanted = self.conninfo.target_session_attrs();
         let server = resume::identify(client, &self.repository, &self.identity, wanted).await?;
+        self.progress.update(|progress| {
+            let branch = server.history.branch(self.repository.cluster());
+            if progress.branch == Some(branch) {
+                progress.server_end = progress.server_end.max(server.position);
+            }
+        });
+        let given_up = self.limit.as_ref().filter(|limit| limit.is_without_slot());
+        if given_up.is_some() {
+            // The store first: until it answers, a slot would keep WAL for nobody.
+            self.repository.identity().await?;
+        }
         resume::store_histories(&self.repository, &self.keys, &server.history).await?;
         // What a slot says that was there before us.
         let found = self.read_slot(client).await?;
         let mut slot = match found {
             Some(position) => position,
             None => {
-                self.ledger.record(Act::SlotLost {});
+                if given_up.is_none() {
+                    self.ledger.record(Act::SlotLost {});
+                }
                 self.make_slot(client).await?
             }
         };
+        if let Some(limit) = given_up {
+            limit.made_anew(slot, server.position);
+        }
         let keeps_nothing = |slot: Lsn| lost.is_some_and(|lost| server.segment_size.align_down(slot) <= lost);
         if lost.is_some() && slot.is_none_or(keeps_nothing) {
             // The server gave up on it (case 14): an invalidated slot keeps nothing ever again, and neither does one whose
@@ -341,9 +375,12 @@ impl Streamer {
             self.slot,
             slot.map_or("nowhere".to_owned(), |slot| slot.to_string()),
         );
+        let given_up =
+            self.limit.as_ref().and_then(Limit::words).map_or_else(String::new, |words| format!("{words}; "));
+        let why = format!("{given_up}{why}");
         let gap = Gap {
             branch: point.branch,
-            from: point.frontier,
+            from: self.keep_remains(point).await?,
             to: after.start,
             next: after.branch,
             found: jiff::Timestamp::now(),
@@ -355,6 +392,9 @@ impl Streamer {
         self.ledger.record(Act::GapRecorded { branch: gap.branch, from: gap.from, to: gap.to, next: gap.next });
         aftermath::alert(&self.alerts, &gap);
         self.alerts.clear(AlertKind::ConfirmedMissing, &self.slot, "what was missing is recorded as a gap");
+        if let Some(limit) = &self.limit {
+            limit.forget();
+        }
         self.progress.update(|progress| progress.gaps += 1);
         Ok(())
     }
@@ -389,17 +429,23 @@ impl Streamer {
         stop: &mut watch::Receiver<bool>,
         Beginning { server, slot, point }: Beginning,
     ) -> Ended {
-        let host = client.host().to_string();
+        let pinned = client.host().clone();
+        let host = pinned.to_string();
         let gone = |error: PostgresError| {
             if error.is_wal_removed() { StreamError::WalGone(point.start) } else { error.into() }
         };
-        let stream = tokio::select! {
+        let started = tokio::select! {
             biased;
             () = asked_to_stop(stop) => return Ended::before_it_began(Ok(SessionEnd::Asked)),
-            stream = client.start_replication(Some(&self.slot), point.start, point.branch.timeline) => match stream {
-                Ok(stream) => stream,
-                Err(error) => return Ended::before_it_began(Err(gone(error))),
-            },
+            // The error borrows nothing, so that whoever holds the slot can be asked for.
+            started = client.start_replication(Some(&self.slot), point.start, point.branch.timeline) => started,
+        };
+        let stream = match started {
+            Ok(stream) => stream,
+            Err(error) if error.is_slot_active() => {
+                return Ended::before_it_began(Err(self.name_rival(&pinned, error).await));
+            }
+            Err(error) => return Ended::before_it_began(Err(gone(error))),
         };
         tracing::info!(
             %host, branch = %point.branch, start = %point.start, frontier = %point.frontier,
@@ -423,6 +469,7 @@ impl Streamer {
             put_limit: self.timing.put_limit,
             memory: self.memory.clone(),
             progress: self.progress.clone(),
+            remains: self.remains.clone(),
         };
         let (feed, fed) = mpsc::unbounded_channel();
         self.progress.update(|progress| {

@@ -229,7 +229,12 @@ pub const KEYS: &[Key] = &[
         None,
         "longest time without a commit before the daemon makes one, so that a restore to a time can land on an idle cluster; from 1s to 1d; never, unless set",
     ),
-    later("wal.give_up_at", Text, None, "WAL kept by the slot beyond which the archiver gives the slot up"),
+    key(
+        "wal.give_up_at",
+        Size,
+        None,
+        "WAL that the server keeps for the slot beyond which the daemon drops it, recording a gap; no limit without it",
+    ),
     later("wal.canary", Boolean, Value("false"), "keep a small hash-chained table that drills check"),
     key(
         "wal.frontier_interval",
@@ -290,7 +295,12 @@ pub const KEYS: &[Key] = &[
         Value("1GiB"),
         "alert when the server keeps more WAL than this for the archiver, for a minute or while something is wrong",
     ),
-    later("http.listen", Text, None, "address and port of metrics and health; off without it"),
+    key(
+        "http.listen",
+        Text,
+        None,
+        "address and port of `/metrics` and `/healthz`; a port alone is loopback; off without it",
+    ),
     key(
         "walseal.actor",
         Text,

@@ -37,6 +37,7 @@ mod tests;
 mod value;
 
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -114,6 +115,8 @@ pub struct Config {
     pub drill: DrillConfig,
     /// `[alerts]`.
     pub alerts: AlertsConfig,
+    /// `http.listen`: where `/metrics` and `/healthz` are served.
+    pub listen: Option<Setting<SocketAddr>>,
     /// `walseal.actor`. See [`Config::actor`].
     pub actor: Option<Setting<String>>,
     file: PathBuf,
@@ -195,7 +198,7 @@ impl Config {
             );
             return Err(ConfigError::Invalid { key: "extra_repository", origin: entry.origin.clone(), wrong });
         }
-        for path in ["base.timezone", "drill.timezone", "wal.give_up_at", "http.listen"] {
+        for path in ["base.timezone", "drill.timezone"] {
             read.optional(path, reader::text)?;
         }
         for path in ["wal.canary", "drill.make_base"] {
@@ -242,6 +245,7 @@ impl Config {
                 shutdown_wait: read.or_default("wal.shutdown_wait", reader::duration)?,
                 heartbeat: read.optional("wal.heartbeat", special::slow_interval)?,
                 frontier_interval: read.or_default("wal.frontier_interval", special::slow_interval)?,
+                give_up_at: read.optional("wal.give_up_at", special::limit)?,
             },
             base: BaseConfig {
                 schedule: read.optional("base.schedule", reader::text)?,
@@ -276,6 +280,7 @@ impl Config {
                 store_after: read.or_default("alerts.store_after", reader::duration)?,
                 backlog: read.or_default("alerts.backlog", reader::size)?,
             },
+            listen: read.optional("http.listen", special::listen)?,
             actor: read.optional("walseal.actor", reader::text)?,
             file,
             file_exists,

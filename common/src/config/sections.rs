@@ -129,6 +129,8 @@ pub struct WalConfig {
     pub shutdown_wait: Setting<Duration>,
     /// Longest time without a commit before the archiver makes one; never where it is not set. 1 s to 1 d.
     pub heartbeat: Option<Setting<Duration>>,
+    /// WAL kept by the slot, in bytes, beyond which the slot is given up; more than 0.
+    pub give_up_at: Option<Setting<u64>>,
     /// How often the frontier is written down; 1 s to 1 d.
     pub frontier_interval: Setting<Duration>,
 }

@@ -1,5 +1,6 @@
 //! Values that only one key takes.
 
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -47,11 +48,32 @@ pub(super) fn endpoint(raw: &Raw, origin: &Origin) -> Result<String, Wrong> {
     Ok(url.to_owned())
 }
 
+/// A port of loopback, or an address with a port.
+pub(super) fn listen(raw: &Raw, origin: &Origin) -> Result<SocketAddr, Wrong> {
+    let text = text(raw, origin)?;
+    let text = text.trim();
+    let port = text.strip_prefix(':').or_else(|| text.strip_prefix("localhost:")).unwrap_or(text);
+    if let Ok(port) = port.parse::<u16>() {
+        return Ok(SocketAddr::from(([127, 0, 0, 1], port)));
+    }
+    let example =
+        "write a port (\"9187\", which is loopback), or an address with a port (\"10.0.0.5:9187\", \"[::1]:9187\")";
+    text.parse().map_err(|_| Wrong::new(format!("is {text:?}"), example))
+}
+
 pub(super) fn checksums(raw: &Raw, origin: &Origin) -> Result<Checksums, Wrong> {
     match text(raw, origin)?.as_str() {
         "when_required" => Ok(Checksums::WhenRequired),
         "when_supported" => Ok(Checksums::WhenSupported),
         other => Err(Wrong::new(format!("is {other:?}"), "write \"when_required\" or \"when_supported\"")),
+    }
+}
+
+/// A size that is more than nothing.
+pub(super) fn limit(raw: &Raw, origin: &Origin) -> Result<u64, Wrong> {
+    match super::reader::size(raw, origin)? {
+        0 => Err(Wrong::new("is nothing at all", "write a size such as \"50GB\", or leave it out for no limit")),
+        bytes => Ok(bytes),
     }
 }
 

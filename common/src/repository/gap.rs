@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{ObjectName, Repository, RepositoryError, WalListing};
 use crate::lsn::{Lsn, LsnRange};
 use crate::seal::{Draft, Kind, SealError, WriterKey};
-use crate::segment::SegmentSize;
+use crate::segment::{SegmentNumber, SegmentSize};
 use crate::timeline::{Branch, TimelineId};
 
 /// WAL that the repository lacked when the stream went on without it. It may have been filled since: what is still missing,
@@ -237,6 +237,32 @@ impl Repository {
         Ok(first.zip(last).map(|(first, last)| LsnRange { start: first.range.start, end: last.range.end }))
     }
 
+    /// The holes at `at` that the names of WAL show, on whatever branch, as gaps that nobody recorded: WAL lies before and behind.
+    ///
+    /// Errors: the store's.
+    pub async fn holes_at(&self, at: Lsn, size: SegmentSize) -> Result<Vec<Gap>, RepositoryError> {
+        let mut holes = Vec::new();
+        for branch in self.branches().await? {
+            let listing = self.wal_listing(branch, size, None).await?;
+            let begin = listing.first_begun(SegmentNumber(0)).map(|number| number.start(size));
+            let Some(all) = begin.zip(listing.highest()).and_then(|(begin, end)| LsnRange::new(begin, end)) else {
+                continue;
+            };
+            let missing = missing_in(self, &listing, all).await?.into_iter().filter(|range| range.contains(at));
+            holes.extend(missing.map(|range| Gap {
+                branch,
+                from: range.start,
+                to: range.end,
+                next: branch,
+                found: Timestamp::now(),
+                highest_time: None,
+                why: "nobody recorded it".to_owned(),
+                way: Vec::new(),
+            }));
+        }
+        Ok(holes)
+    }
+
     async fn gap(&self, name: &ObjectName) -> Result<Gap, RepositoryError> {
         let gap: Gap = self.read(name).await?.trailer.body().map_err(|source| self.refused(name, source))?;
         let (found, expected) = (ObjectName::Gap(gap.branch, gap.from).to_string(), name.to_string());
@@ -253,7 +279,7 @@ mod tests {
 
     use super::*;
     use crate::seal::{TrustedWriter, TrustedWriters};
-    use crate::segment::{SegmentName, SegmentNumber};
+    use crate::segment::SegmentName;
     use crate::store::DirectoryStore;
     use crate::timeline::{SystemIdentifier, TimelineHistory};
 

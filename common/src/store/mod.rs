@@ -16,12 +16,14 @@ pub mod open;
 mod probe;
 mod retry;
 pub mod s3;
+mod tally;
 
 mod throttle;
 pub mod url;
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -33,6 +35,7 @@ pub use open::{Backend, StoreOptions, open};
 pub use probe::{Probed, probe, probe_all};
 pub use retry::{Retry, RetryPolicy, with_patience};
 pub use s3::{S3Checksum, S3Credentials, S3Options, S3Store};
+pub use tally::{FAILURES, OPERATIONS, PUT_SECONDS, Tally};
 pub use throttle::{Throttle, ThrottleLimits};
 pub use url::{StoreUrl, StoreUrlError};
 
@@ -88,6 +91,11 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
 
     /// Follows which calls fail at the moment while they are tried again; `None` from a store that never tries again.
     fn failing(&self) -> Option<watch::Receiver<Failing>> {
+        None
+    }
+
+    /// What was asked of it so far; `None` from a store that does not count.
+    fn tally(&self) -> Option<Arc<Tally>> {
         None
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::health::Health;
-use super::{Failing, ObjectMeta, ObjectStore, PutOutcome, RangeBody, StoreError, StoreErrorKind};
+use super::{Failing, ObjectMeta, ObjectStore, PutOutcome, RangeBody, StoreError, StoreErrorKind, Tally};
 
 /// How often and how long a call is tried.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,12 +74,13 @@ pub struct Retry {
     inner: Arc<dyn ObjectStore>,
     policy: RetryPolicy,
     health: Health,
+    tally: Arc<Tally>,
 }
 
 impl Retry {
     /// `inner`, with calls repeated as `policy` says.
     pub fn new(inner: Arc<dyn ObjectStore>, policy: RetryPolicy) -> Retry {
-        Retry { inner, policy, health: Health::default() }
+        Retry { inner, policy, health: Health::default(), tally: Arc::default() }
     }
 
     async fn repeat<T, C, F>(&self, operation: &'static str, key: &str, call: C) -> Result<T, StoreError>
@@ -131,16 +132,21 @@ impl Retry {
         key: &str,
         attempt: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        let Some(limit) = self.policy.attempt_limit else { return attempt.await };
-        timeout(limit, attempt).await.unwrap_or_else(|_| {
-            Err(StoreError {
-                kind: StoreErrorKind::Unreachable,
-                operation,
-                key: key.to_owned(),
-                store: self.describe(),
-                reason: format!("no answer within {} s", limit.as_secs_f32()),
-            })
-        })
+        let begun = Instant::now();
+        let ended = match self.policy.attempt_limit {
+            None => attempt.await,
+            Some(limit) => timeout(limit, attempt).await.unwrap_or_else(|_| {
+                Err(StoreError {
+                    kind: StoreErrorKind::Unreachable,
+                    operation,
+                    key: key.to_owned(),
+                    store: self.describe(),
+                    reason: format!("no answer within {} s", limit.as_secs_f32()),
+                })
+            }),
+        };
+        self.tally.attempt(operation, begun.elapsed(), ended.as_ref().err().map(|error| error.kind));
+        ended
     }
 
     /// The pause after failure number `attempt`, counted from 1: anything between none and the bound, so that
@@ -159,7 +165,11 @@ fn random_fraction() -> f64 {
 #[async_trait::async_trait]
 impl ObjectStore for Retry {
     async fn put_new(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
-        self.repeat("put", key, || self.inner.put_new(key, body.clone())).await
+        let outcome = self.repeat("put", key, || self.inner.put_new(key, body.clone())).await?;
+        if outcome == PutOutcome::Created {
+            self.tally.created(body.len() as u64);
+        }
+        Ok(outcome)
     }
 
     async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
@@ -184,6 +194,10 @@ impl ObjectStore for Retry {
 
     fn failing(&self) -> Option<watch::Receiver<Failing>> {
         Some(self.health.watch())
+    }
+
+    fn tally(&self) -> Option<Arc<Tally>> {
+        Some(self.tally.clone())
     }
 }
 

@@ -147,8 +147,12 @@ impl<'a> Planner<'a> {
                 return self.plan_time_on_all(&ends).await;
             }
         }
-        match ends.first() {
-            Some(newest) => self.plan_on(newest).await,
+        match ends.split_first() {
+            Some((newest, others)) => {
+                let mut plan = self.plan_on(newest).await?;
+                plan.warnings.extend(self.left(newest, others));
+                Ok(plan)
+            }
             None => Err(PlanError::NoBase { store: self.inventory.store.clone(), unusable: self.unusable() }),
         }
     }
@@ -172,6 +176,23 @@ impl<'a> Planner<'a> {
         }
         timed.sort_by_key(|(time, history)| std::cmp::Reverse((*time, history.timeline)));
         Ok(timed.into_iter().map(|(_, history)| history).collect())
+    }
+
+    /// A warning for each of `others` that left `chosen`: by PostgreSQL's own rule it would be the one to follow, but until the
+    /// new primary has committed something the newest commit is the old one's.
+    fn left(&self, chosen: &TimelineHistory, others: &[TimelineHistory]) -> impl Iterator<Item = String> {
+        let cluster = self.inventory.identity.cluster;
+        let branch = chosen.branch(cluster);
+        others.iter().filter_map(move |other| {
+            let ancestor = other.ancestor(branch.timeline)?;
+            let switch = other.end_of(branch.timeline).filter(|_| ancestor.branch(cluster) == branch)?;
+            let (old, new) = (branch.timeline.number(), other.branch(cluster));
+            Some(format!(
+                "timeline {} left timeline {old} at {switch}, as in a failover, but its last commit is older than that of timeline \
+                 {old}, which is taken; to follow it: --timeline {new}",
+                new.timeline.number()
+            ))
+        })
     }
 
     /// A time may lie on several branches: refused unless only one reaches it, or all reach the same point of the WAL that

@@ -13,9 +13,10 @@
 //! | [`layout`], [`vacancy`], [`tablespaces`] | where everything goes; which folders are free to take |
 //! | [`space`] | what it needs on which file system |
 //! | [`skeleton`], [`window`], [`placing`] | folders and empty files; which frame goes where; writing them |
-//! | [`configure`], [`recovery_command`] | recovery settings |
+//! | [`configure`], [`recovery_command`], [`access_files`] | recovery settings |
 //! | [`plan_file`] | the plan beside the data directory |
 
+mod access_files;
 mod configure;
 mod error;
 mod layout;

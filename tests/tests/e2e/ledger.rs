@@ -142,3 +142,34 @@ fn a_failover_and_its_surplus_stand_in_the_ledger() -> Result<()> {
     ensure!(raised["facts"]["kind"] == "slot-lost" && raised["facts"]["subject"] != "walseal_orders", "{raised}");
     of(&entries, "slot-lost").and(of(&entries, "slot-created")).map(|_| ())
 }
+
+#[test]
+fn a_restore_that_may_not_write_to_the_ledger_goes_on_and_says_so() -> Result<()> {
+    let mut site = Site::new(Cluster::builder(), Store::Directory)?;
+    let mut daemon = site.archive()?;
+    site.archiver.run_long(&["backup"])?.success()?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    daemon.sigterm()?.success()?;
+    site.archiver.keygen("drill.key")?;
+    let key = site.archiver.folder().join("drill.key");
+    site.restorer.set_text("keys.writer_key_file", &key.to_string_lossy());
+    site.restorer.write_config()?;
+    let cluster = site.cluster.system_identifier()?;
+    let folder = site.scratch.path().join("repository").join(cluster).join("ledger");
+    let permit = |mode| std::fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(mode));
+    permit(0o555)?;
+    let target = site.target("restored");
+    let restore = ["restore", "--to", "latest", "--target-dir", &target.to_string_lossy()];
+    let restored = site.restorer.run_long(&restore)?.success()?;
+    permit(0o755)?;
+    ensure!(restored.stderr.matches("not recorded in the ledger").count() == 1, "{restored}");
+    ensure!(restored.stderr.contains("restore-started, restore-finished"), "{restored}");
+    ensure!(acts(&entries(&site)?).iter().all(|act| !act.starts_with("restore")), "nothing was written");
+    // A key that is not on this host, as where one configuration file serves both.
+    site.restorer.set_text("keys.writer_key_file", "/nowhere/writer.key");
+    site.restorer.write_config()?;
+    std::fs::remove_dir_all(&target)?;
+    let restored = site.restorer.run_long(&restore)?.success()?;
+    ensure!(restored.stderr.matches("not recorded in the ledger").count() == 1, "{restored}");
+    Ok(())
+}

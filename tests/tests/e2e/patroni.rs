@@ -1,7 +1,7 @@
 //! A cluster under Patroni, followed through two switchovers and a failover without a hand.
 
 use anyhow::{Context, Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use walseal_common::lsn::Lsn;
 use walseal_tests::cluster::Cluster;
@@ -56,12 +56,16 @@ fn write(site: &mut Site, patroni: &Patroni, leader: &str, daemon: &mut Daemon) 
 fn case_14_a_patroni_cluster_is_followed_through_two_switchovers_and_a_failover() -> Result<()> {
     let scratch = Scratch::new()?;
     let mut patroni = Patroni::start(&scratch)?;
+    followed(&mut patroni).with_context(|| patroni.said())
+}
+
+fn followed(patroni: &mut Patroni) -> Result<()> {
     let leader = patroni.leader()?;
     let mut site = Site::around(patroni.cluster(&leader)?, Store::Directory)?;
     site.archiver.set_text("cluster.conninfo", &patroni.conninfo());
     site.archiver.write_config()?;
     let mut daemon = site.archive()?;
-    let mut all = write(&mut site, &patroni, &leader, &mut daemon)?;
+    let mut all = write(&mut site, patroni, &leader, &mut daemon)?;
     site.archiver.run_long(&["backup"])?.success()?;
 
     // Patroni does not know the slot yet, and doctor says so, with what to add.
@@ -72,7 +76,7 @@ fn case_14_a_patroni_cluster_is_followed_through_two_switchovers_and_a_failover(
     );
     ensure!(said.contains("slots:\n") && said.contains("type: physical"), "{said}");
     patroni.edit_config(&json!({ "slots": { SLOT: { "type": "physical" } } }))?;
-    wait_slots(&patroni, &leader)?;
+    wait_slots(patroni, &leader)?;
     let said = failover_of_doctor(&site)?;
     ensure!(said.starts_with("ok") && said.contains("Patroni"), "{said}");
 
@@ -87,8 +91,8 @@ fn case_14_a_patroni_cluster_is_followed_through_two_switchovers_and_a_failover(
         eventually("the old leader to have the slot", PATIENCE, || {
             Ok(has_slot(&patroni.cluster(&old)?)?.then_some(()))
         })?;
-        all.extend(write(&mut site, &patroni, &new, &mut daemon)?);
-        wait_slots(&patroni, &new)?;
+        all.extend(write(&mut site, patroni, &new, &mut daemon)?);
+        wait_slots(patroni, &new)?;
     }
     let before_failover = workload::rows(&site.cluster)?;
     ensure!(all.iter().all(|commit| before_failover.contains(&commit.id)), "a switchover loses nothing");
@@ -97,11 +101,12 @@ fn case_14_a_patroni_cluster_is_followed_through_two_switchovers_and_a_failover(
     let load = Workload::start(&site.cluster, 2)?;
     load.reaches(50, PATIENCE)?;
     flow::wait_durable(&site.cluster, &mut daemon)?;
+    let its_timeline = site.cluster.value("select left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)")?;
     let dead = patroni.kill_leader()?;
     let last = load.cut_off()?;
     let leader = patroni.leader()?;
     ensure!(leader != dead, "{dead} was killed");
-    let end = write(&mut site, &patroni, &leader, &mut daemon)?;
+    let end = write(&mut site, patroni, &leader, &mut daemon)?;
     let rows = workload::rows(&site.cluster)?;
     ensure!(all.iter().chain(&end).all(|commit| rows.contains(&commit.id)), "only what came last can be lost");
     patroni.revive(&dead)?;
@@ -128,17 +133,18 @@ fn case_14_a_patroni_cluster_is_followed_through_two_switchovers_and_a_failover(
 
     // What the dead leader had committed and the archiver had: on its own timeline, whoever lost it.
     let branches = status["branches"].as_array().context("branches")?;
-    let third =
-        branches.iter().find(|branch| branch["branch"].as_str().is_some_and(|name| name.starts_with("00000003-")));
-    let durable: Lsn = third.and_then(|branch| branch["end"].as_str()).context("an end of timeline 3")?.parse()?;
+    let its_name = |branch: &&Value| branch["branch"].as_str().is_some_and(|name| name.starts_with(&its_timeline));
+    let ended = branches.iter().find(its_name).and_then(|branch| branch["end"].as_str());
+    let durable: Lsn = ended.context("an end of the dead leader's timeline")?.parse()?;
     ensure!(last.iter().filter(|commit| commit.after <= durable).count() >= 50, "these were durable before the kill");
-    let lost = restored::restore_with(&site, "latest", "lost", &["--timeline", "3"])?;
+    let number = u32::from_str_radix(&its_timeline, 16)?.to_string();
+    let lost = restored::restore_with(&site, "latest", "lost", &["--timeline", &number])?;
     restored::holds_all_until(&lost, &last, durable)?;
     drop(lost);
 
     // The dead leader comes back as a standby, and the slot with it.
     patroni.wait_whole()?;
-    wait_slots(&patroni, &leader)?;
+    wait_slots(patroni, &leader)?;
     daemon.sigterm()?.success()?;
     Ok(())
 }

@@ -331,6 +331,11 @@ impl Conninfo {
         &self.keepalives
     }
 
+    /// Whether the connection string itself holds a password.
+    pub fn has_password(&self) -> bool {
+        self.password.is_some()
+    }
+
     /// The password for a host, from the connection string or the password file.
     ///
     /// Errors: a sentence that says where to put it.

@@ -1,7 +1,9 @@
 //! One run: its entries, in order, each bound to the one before.
 
+use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
 
+use super::reading::AT_A_TIME;
 use super::{Act, Body, Head, LedgerSigner, RunId};
 use crate::repository::{ObjectName, Repository, RepositoryError};
 use crate::seal::{Draft, Kind, ObjectDigest, SealedObject};
@@ -98,11 +100,14 @@ impl Chain {
     /// ledger finds it by itself.
     async fn heads(&self) -> Result<Vec<Head>, RepositoryError> {
         let mut heads = Vec::new();
-        for ((writer, run), sequence) in self.repository.ledger_runs().await?.last() {
-            if run == self.run {
-                continue;
-            }
-            match self.repository.ledger_entry(writer, run, sequence).await {
+        let runs: Vec<_> = self.repository.ledger_runs().await?.last().collect();
+        let others = runs.into_iter().filter(|((_, run), _)| *run != self.run);
+        let reads = others.map(|((writer, run), sequence)| async move {
+            (writer, run, sequence, self.repository.ledger_entry(writer, run, sequence).await)
+        });
+        let mut reads = stream::iter(reads).buffered(AT_A_TIME);
+        while let Some((writer, run, sequence, read)) = reads.next().await {
+            match read {
                 Ok(entry) => heads.push(Head { writer, run, sequence, digest: entry.digest }),
                 Err(error @ RepositoryError::Object { .. }) => tracing::debug!(%error, "no entry of the ledger"),
                 Err(error) => return Err(error),

@@ -11,7 +11,7 @@ use crate::repository::{ObjectName, Repository, RepositoryError};
 use crate::seal::{ObjectDigest, SealError, WriterPublic};
 
 /// Entries that are read at a time.
-const AT_A_TIME: usize = 8;
+pub(super) const AT_A_TIME: usize = 8;
 
 /// Names that one call lists.
 const PER_PAGE: usize = 1000;

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::{Act, Chain};
 use crate::repository::{Repository, RepositoryError};
@@ -41,6 +41,8 @@ struct Scribe {
     /// Entries that found the queue full.
     lost: Arc<AtomicU64>,
     unwritten: Arc<Mutex<VecDeque<String>>>,
+    /// Why the last attempt failed, where it cannot help to try again now.
+    hopeless: watch::Receiver<Option<String>>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -58,9 +60,10 @@ impl Ledger {
         let repository = Repository::new(repository.store().clone(), repository.cluster(), trust);
         let (queue, told) = mpsc::channel(QUEUE);
         let (lost, unwritten) = (Arc::new(AtomicU64::new(0)), Arc::default());
-        let writing = write_all(repository, signer, told, Arc::clone(&lost), Arc::clone(&unwritten));
+        let (gave_up, hopeless) = watch::channel(None);
+        let writing = write_all(repository, signer, told, Arc::clone(&lost), Arc::clone(&unwritten), gave_up);
         let task = Mutex::new(Some(tokio::spawn(writing)));
-        Ledger(Some(Arc::new(Scribe { queue: Mutex::new(Some(queue)), lost, unwritten, task })))
+        Ledger(Some(Arc::new(Scribe { queue: Mutex::new(Some(queue)), lost, unwritten, hopeless, task })))
     }
 
     /// Records something that has happened just now. Returns at once.
@@ -78,20 +81,29 @@ impl Ledger {
         }
     }
 
-    /// Takes no more, and waits until all is written, for at most `limit`. What is not is said in the log.
+    /// Takes no more, and waits until all is written, for at most `limit`, and no longer where it is hopeless (the store does
+    /// not permit it). What is not written is said in the log.
     pub async fn finish(&self, limit: Duration) {
         let Some(scribe) = &self.0 else { return };
         drop(scribe.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
         let task = scribe.task.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(mut task) = task
-            && timeout(limit, &mut task).await.is_err()
-        {
+        let mut hopeless = scribe.hopeless.clone();
+        let mut why = "the store did not take it in time".to_owned();
+        if let Some(mut task) = task {
+            tokio::select! {
+                // All is written, or nothing can be.
+                _ = &mut task => {}
+                Ok(gave_up) = hopeless.wait_for(Option::is_some) => {
+                    why = gave_up.clone().unwrap_or_default();
+                }
+                () = sleep(limit) => {}
+            }
             task.abort();
         }
         let unwritten = std::mem::take(&mut *scribe.unwritten.lock().unwrap_or_else(PoisonError::into_inner));
         if !unwritten.is_empty() {
             let acts = unwritten.into_iter().collect::<Vec<_>>().join(", ");
-            tracing::warn!(acts, "not recorded in the ledger: the store did not take it");
+            tracing::warn!(acts, "not recorded in the ledger: {why}");
         }
     }
 }
@@ -102,6 +114,7 @@ async fn write_all(
     mut told: mpsc::Receiver<(Timestamp, Act)>,
     lost: Arc<AtomicU64>,
     unwritten: Arc<Mutex<VecDeque<String>>>,
+    gave_up: watch::Sender<Option<String>>,
 ) {
     let mut chain = match Chain::new(repository, signer) {
         Ok(chain) => chain,
@@ -109,17 +122,23 @@ async fn write_all(
     };
     let mut said = false;
     while let Some((time, act)) = told.recv().await {
-        write(&mut chain, time, &act, &mut said).await;
+        write(&mut chain, time, &act, &mut said, &gave_up).await;
         unwritten.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let count = lost.swap(0, Ordering::Relaxed);
         if count > 0 {
-            write(&mut chain, Timestamp::now(), &Act::EntriesLost { count }, &mut said).await;
+            write(&mut chain, Timestamp::now(), &Act::EntriesLost { count }, &mut said, &gave_up).await;
         }
     }
 }
 
 /// Writes until it is written; why not is said once.
-async fn write(chain: &mut Chain, time: Timestamp, act: &Act, said: &mut bool) {
+async fn write(
+    chain: &mut Chain,
+    time: Timestamp,
+    act: &Act,
+    said: &mut bool,
+    gave_up: &watch::Sender<Option<String>>,
+) {
     let mut pause = PAUSES.0;
     while let Err(error) = chain.write(time, act).await {
         if matches!(error, RepositoryError::Conflict { .. }) {
@@ -129,6 +148,7 @@ async fn write(chain: &mut Chain, time: Timestamp, act: &Act, said: &mut bool) {
                 continue;
             }
         }
+        gave_up.send_replace(error.is_permanent().then(|| error.to_string()));
         if !*said {
             tracing::warn!(%error, act = act.word(), "not in the ledger yet; tried again");
             *said = true;
@@ -136,6 +156,7 @@ async fn write(chain: &mut Chain, time: Timestamp, act: &Act, said: &mut bool) {
         sleep(pause).await;
         pause = (pause * 2).min(PAUSES.1);
     }
+    gave_up.send_replace(None);
     if std::mem::take(said) {
         tracing::info!("the ledger is written again");
     }

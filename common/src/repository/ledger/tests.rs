@@ -281,7 +281,12 @@ fn a_store_that_stays_away_holds_nobody_up_at_the_end() {
     bed.runtime.block_on(async {
         let ledger = Ledger::start(&bed.repository, signer(&bed.writers[0]));
         ledger.record(Act::DaemonStarted {});
-        ledger.finish(Duration::from_millis(50)).await;
+        // What is not permitted is not waited for.
+        ledger.finish(Duration::from_secs(3600)).await;
+        let away = Ledger::start(&bed.repository, signer(&bed.writers[0]));
+        bed.store.set_down(Some(StoreErrorKind::Unreachable));
+        away.record(Act::DaemonStarted {});
+        away.finish(Duration::from_millis(50)).await;
         // Nobody writes any more, and nobody is surprised.
         ledger.record(Act::DaemonStarted {});
         Ledger::none().record(Act::DaemonStarted {});

@@ -229,7 +229,11 @@ impl Listing {
             text.push_str(&format!("{}{usable}.\n", hole.words()));
         }
         if !self.gaps.is_empty() {
-            text.push_str("Where the server, a standby or another archive still has it: walseal-archiver heal\n");
+            let unrecorded = self.gaps.iter().find(|hole| hole.record.is_none());
+            let which = unrecorded.map_or_else(String::new, |hole| format!(" --gap {}", hole.range.start));
+            text.push_str(&format!(
+                "Where the server, a standby or another archive still has it: walseal-archiver heal{which}\n"
+            ));
         }
         for window in &self.windows {
             if let Some(surplus) = &window.surplus {

@@ -85,7 +85,7 @@ timeline  any second from         to                      WAL from        to  ba
        1  2026-11-21 10:05:00+00  2026-11-21 11:05:00+00  0/500AB0  0/500AD8             1
 Hole without a record: 0/400000 to 0/500000 (1 MiB) on timeline 1. No gap was recorded there, so the WAL was in the repository \
          once, or is on its way into it.
-Where the server, a standby or another archive still has it: walseal-archiver heal
+Where the server, a standby or another archive still has it: walseal-archiver heal --gap 0/400000
 
 base backup                timeline  ended                   complete at   files  stored
 20261121T100000Z-00000007         1  2026-11-21 10:00:00+00     0/3000C8  40 MiB   8 MiB
@@ -155,7 +155,7 @@ timeline  any second from         to                      WAL from        to  ba
        1  2026-11-21 10:00:01+00  2026-11-21 10:00:01+00  0/3000C8  0/400000             1
 Hole without a record: 0/400000 to 0/500AD8 (1 MiB) on timeline 1. No gap was recorded there, so the WAL was in the repository \
          once, or is on its way into it. Some of it is there and not usable, see below.
-Where the server, a standby or another archive still has it: walseal-archiver heal
+Where the server, a standby or another archive still has it: walseal-archiver heal --gap 0/400000
 
 base backup                timeline  ended                   complete at   files  stored
 20261121T100000Z-00000007         1  2026-11-21 10:00:00+00     0/3000C8  40 MiB   8 MiB

@@ -65,6 +65,25 @@ async fn case_05_the_way_leads_through_both_timelines_by_lsn() {
 }
 
 #[tokio::test]
+async fn case_11_a_new_primary_that_has_committed_less_lately_than_the_old_one_is_named() {
+    let day = Day::new().await;
+    let root = TimelineHistory::root(TimelineId::FIRST);
+    let switch = day.abort_703.end;
+    let history = day.sample.put_history(&root, 2, switch).await;
+    let mut child = day.wal.until(switch).fork(2);
+    child.commit(804, &at("10:03:30"));
+    day.sample.put_wal(history.branch(SYSTEM), &child, child.size.align_down(switch)).await;
+    let plan = day.plan("latest").await.expect("the one with the newest commit");
+    assert_eq!((plan.timeline().number(), plan.stop), (1, day.wal.end()));
+    let [warning] = plan.warnings.as_slice() else { panic!("{:?}", plan.warnings) };
+    let expected = format!("timeline 2 left timeline 1 at {switch}");
+    assert!(warning.starts_with(&expected), "{warning}");
+    assert!(warning.ends_with(&format!("--timeline {}", history.branch(SYSTEM))), "{warning}");
+    let failover = Failover::new().await;
+    assert_eq!(failover.day.plan("latest").await.expect("the new primary").warnings, Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn case_49_points_before_and_after_the_fork_can_be_reached_on_both_timelines() {
     let failover = Failover::new().await;
     for (target, timeline, stop) in [

@@ -1,0 +1,308 @@
+//! What the daemon shows on `http.listen`: `/metrics` for Prometheus, `/healthz` for whoever asks whether it works.
+//! `docs/METRICS.md` has every name.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+use walseal_common::repository::{Label, ObjectName, Repository, RepositoryError, RepositoryIdentity};
+use walseal_common::store::StoreErrorKind;
+use walseal_common::telemetry::{AlertKind, Alerts, EXPOSITION_TYPE, Exposition, Labels, Page, Pages};
+
+use crate::memory::Memory;
+use crate::stream::{Progress, ProgressWatch};
+
+/// How long the store may take to show that it is there.
+const GLANCE: Duration = Duration::from_secs(4);
+
+/// Monitors that ask more often get the same answer.
+const GLANCE_HOLDS: Duration = Duration::from_secs(5);
+
+/// How often the repository is read for what others may have put there.
+const REREAD: Duration = Duration::from_secs(600);
+
+/// What lies in the repository, as last read.
+#[derive(Clone, Debug, Default)]
+pub struct Holdings {
+    bases: usize,
+    last: Option<Label>,
+    gaps: usize,
+    gap_bytes: u64,
+}
+
+/// Everything that is shown.
+#[derive(Debug)]
+pub struct Figures {
+    /// Where the stream is.
+    pub progress: ProgressWatch,
+    /// What stands.
+    pub alerts: Alerts,
+    /// The repository.
+    pub repository: Repository,
+    /// What it is.
+    pub identity: RepositoryIdentity,
+    /// What pieces of WAL may take, and do.
+    pub memory: Memory,
+    /// Bytes of WAL that the server keeps for us, where the lookout sees that.
+    pub kept: watch::Receiver<Option<u64>>,
+    holdings: watch::Sender<Option<Holdings>>,
+    glance: Mutex<Option<(Instant, Option<String>)>>,
+    started: Timestamp,
+}
+
+impl Figures {
+    /// Nothing is read yet.
+    pub fn new(
+        progress: ProgressWatch,
+        alerts: Alerts,
+        repository: Repository,
+        identity: RepositoryIdentity,
+        memory: Memory,
+        kept: watch::Receiver<Option<u64>>,
+    ) -> Figures {
+        Figures {
+            progress,
+            alerts,
+            repository,
+            identity,
+            memory,
+            kept,
+            holdings: watch::Sender::new(None),
+            glance: Mutex::default(),
+            started: Timestamp::now(),
+        }
+    }
+
+    /// Reads the repository at the start, after each gap and base backup of this process, and now and then. `taken` changes
+    /// when a base backup was taken. Returns when there are none to come.
+    pub async fn follow(&self, mut taken: watch::Receiver<u64>) {
+        let mut progress = self.progress.clone();
+        loop {
+            let gaps = progress.now().gaps;
+            match self.read().await {
+                Ok(holdings) => {
+                    self.holdings.send_replace(Some(holdings));
+                }
+                Err(error) => tracing::debug!(%error, "the repository was not read for the metrics"),
+            }
+            tokio::select! {
+                changed = taken.changed() => if changed.is_err() { return },
+                more = progress.more_gaps(gaps) => if more.is_err() { return },
+                () = tokio::time::sleep(REREAD) => {}
+            }
+        }
+    }
+
+    async fn read(&self) -> Result<Holdings, RepositoryError> {
+        let ids = self.repository.base_ids().await?;
+        let mut holdings = Holdings { bases: ids.len(), ..Holdings::default() };
+        for id in ids.iter().rev() {
+            match self.repository.label(id).await {
+                Ok(label) => {
+                    holdings.last = Some(label);
+                    break;
+                }
+                Err(error) if error.is_permanent() => tracing::debug!(%id, %error, "this base backup does not count"),
+                Err(error) => return Err(error),
+            }
+        }
+        for gap in self.repository.gaps().await? {
+            if let Some(open) = self.repository.open_part(&gap, self.identity.segment_size).await? {
+                holdings.gaps += 1;
+                holdings.gap_bytes += open.end.bytes_since(open.start);
+            }
+        }
+        Ok(holdings)
+    }
+
+    /// Why the store does not do its part, in words; `None` where it does.
+    async fn store_trouble(&self, now: &Progress) -> Option<String> {
+        if now.store_trouble.is_some() {
+            return now.store_trouble.clone();
+        }
+        let known = self.glance.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((at, seen)) = known
+            && at.elapsed() < GLANCE_HOLDS
+        {
+            return seen;
+        }
+        let key = ObjectName::Identity.key(self.repository.cluster());
+        let seen = match timeout(GLANCE, self.repository.store().get_range(&key, 0..1)).await {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) if error.kind == StoreErrorKind::NotFound => {
+                Some(format!("{error}: the repository is gone"))
+            }
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some(format!("{} did not answer within {} s", self.repository.describe(), GLANCE.as_secs())),
+        };
+        *self.glance.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), seen.clone()));
+        seen
+    }
+
+    async fn health(&self) -> Page {
+        let now = self.progress.now();
+        let mut lines = Vec::new();
+        if !now.connected {
+            lines.push(format!("not streaming: {}", now.trouble.as_deref().unwrap_or("the stream has not begun")));
+        }
+        if let Some(why) = self.store_trouble(&now).await {
+            lines.push(format!("store: {why}"));
+        }
+        let (status, lines) = if lines.is_empty() { (200, vec!["ok".to_owned()]) } else { (503, lines) };
+        let lines: Vec<_> = lines.iter().map(|line| line.replace('\n', " ")).collect();
+        Page::text(status, format!("{}\n", lines.join("\n")))
+    }
+
+    fn metrics(&self) -> String {
+        let mut page = Exposition::default();
+        let now = self.progress.now();
+        let version = env!("CARGO_PKG_VERSION");
+        page.gauges(
+            "walseal_build_info",
+            "Always 1; the version is a label.",
+            [(&[("version", version)] as Labels<'_>, 1.0)],
+        );
+        let started = self.started.as_millisecond() as f64 / 1e3;
+        page.gauge("walseal_start_time_seconds", "When the daemon started, since 1970.", started);
+        page.gauge(
+            "walseal_memory_resident_bytes",
+            "Resident memory of the daemon.",
+            resident().map(|bytes| bytes as f64),
+        );
+        stream(&mut page, &now);
+        page.gauge(
+            "walseal_wal_retained_bytes",
+            "WAL that the server keeps for the replication slot.",
+            (*self.kept.borrow()).map(|bytes| bytes as f64),
+        );
+        let (used, most) = self.memory.in_use();
+        page.gauge("walseal_wal_memory_used_bytes", "Memory that pieces of WAL on their way take.", used as f64);
+        page.gauge("walseal_wal_memory_limit_bytes", "The bound on it.", most as f64);
+        self.store(&mut page, &now);
+        self.repository(&mut page);
+        let standing = self.alerts.standing();
+        let count = |kind: AlertKind| standing.iter().filter(|alert| alert.kind == kind).count();
+        let labels: Vec<_> = AlertKind::ALL.iter().map(|kind| ([("kind", kind.word())], count(*kind))).collect();
+        page.gauges(
+            "walseal_alerts",
+            "Alerts that stand, by kind.",
+            labels.iter().map(|(labels, count)| (labels as Labels<'_>, *count as f64)),
+        );
+        page.finish()
+    }
+
+    fn store(&self, page: &mut Exposition, now: &Progress) {
+        let failing = if now.store_trouble.is_some() { 1.0 } else { 0.0 };
+        page.gauge("walseal_store_failing", "1 while the store fails to do something that is tried again.", failing);
+        let Some(tally) = self.repository.store().tally() else { return };
+        let calls: Vec<_> = tally.calls().map(|(operation, count)| ([("operation", operation)], count)).collect();
+        page.counters(
+            "walseal_store_requests_total",
+            "Calls to the store, each attempt.",
+            calls.iter().map(|(labels, count)| (labels as Labels<'_>, *count)),
+        );
+        let failures: Vec<_> = tally
+            .failures()
+            .map(|(operation, kind, count)| ([("operation", operation), ("kind", kind)], count))
+            .collect();
+        page.counters(
+            "walseal_store_errors_total",
+            "Attempts that failed.",
+            failures.iter().map(|(labels, count)| (labels as Labels<'_>, *count)),
+        );
+        page.counter("walseal_store_put_bytes_total", "Bytes of objects that were created.", tally.put_bytes());
+        let (buckets, beyond, sum) = tally.puts();
+        page.histogram("walseal_store_put_duration_seconds", "How long puts took that worked.", buckets, beyond, sum);
+    }
+
+    fn repository(&self, page: &mut Exposition) {
+        let holdings = self.holdings.borrow();
+        let known = holdings.as_ref();
+        let last = known.and_then(|known| known.last.as_ref());
+        let seconds = |time: Timestamp| time.as_millisecond() as f64 / 1e3;
+        page.gauge(
+            "walseal_gaps",
+            "Gaps in the repository's WAL that nobody filled.",
+            known.map(|known| known.gaps as f64),
+        );
+        page.gauge("walseal_gap_bytes", "WAL that is missing in them.", known.map(|known| known.gap_bytes as f64));
+        page.gauge("walseal_base_backups", "Base backups in the repository.", known.map(|known| known.bases as f64));
+        page.gauge(
+            "walseal_base_backup_last_time_seconds",
+            "When the newest base backup ended, since 1970.",
+            last.map(|label| seconds(label.stop_time)),
+        );
+        page.gauge(
+            "walseal_base_backup_last_duration_seconds",
+            "How long it took.",
+            last.map(|label| seconds(label.stop_time) - seconds(label.start_time)),
+        );
+        page.gauge(
+            "walseal_base_backup_last_cluster_bytes",
+            "Bytes of the cluster in it.",
+            last.map(|label| label.cluster_size as f64),
+        );
+        page.gauge(
+            "walseal_base_backup_last_stored_bytes",
+            "Bytes that it added to the repository.",
+            last.map(|label| label.stored_size as f64),
+        );
+    }
+}
+
+fn stream(page: &mut Exposition, now: &Progress) {
+    let position = |lsn: walseal_common::lsn::Lsn| (!lsn.is_invalid()).then_some(lsn.0 as f64);
+    page.gauge("walseal_streaming", "1 while WAL is streamed from the server.", if now.connected { 1.0 } else { 0.0 });
+    page.gauge(
+        "walseal_wal_timeline",
+        "The timeline that is streamed, or was last.",
+        now.branch.map(|branch| f64::from(branch.timeline.number())),
+    );
+    page.gauge(
+        "walseal_wal_server_position_bytes",
+        "End of WAL on the server, an LSN as a number.",
+        position(now.server_end),
+    );
+    page.gauge("walseal_wal_received_position_bytes", "End of what was received.", position(now.received));
+    page.gauge(
+        "walseal_wal_frontier_position_bytes",
+        "The frontier: end of what is durable without a hole, and confirmed.",
+        position(now.frontier),
+    );
+    page.gauge(
+        "walseal_wal_lag_bytes",
+        "WAL that the server has and the repository has not.",
+        now.not_durable() as f64,
+    );
+    let behind = now.behind(Timestamp::now()).as_secs_f64();
+    page.gauge("walseal_wal_lag_seconds", "How long the oldest WAL that is not durable has been known.", behind);
+    // The one place where the RPO is decided for monitors.
+    page.gauge("walseal_rpo_seconds", "Time that would be lost if the primary died now.", behind);
+    page.counter("walseal_wal_shipped_pieces_total", "Pieces of WAL that became durable.", now.shipped_pieces);
+    page.counter("walseal_wal_shipped_bytes_total", "Bytes of WAL in them.", now.shipped_bytes);
+    page.counter("walseal_gaps_found_total", "Gaps that this daemon found and recorded.", now.gaps);
+}
+
+/// Resident memory of this process, as Linux tells it.
+fn resident() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
+}
+
+/// What is served, shared with the task that follows the repository.
+#[derive(Clone, Debug)]
+pub struct FigurePages(pub Arc<Figures>);
+
+#[async_trait::async_trait]
+impl Pages for FigurePages {
+    async fn page(&self, path: &str) -> Option<Page> {
+        match path {
+            "/metrics" => Some(Page { status: 200, content_type: EXPOSITION_TYPE, body: self.0.metrics() }),
+            "/healthz" => Some(self.0.health().await),
+            _ => None,
+        }
+    }
+}
