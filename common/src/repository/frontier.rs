@@ -60,6 +60,9 @@ pub struct WrittenFrontier {
 /// The number of a writer's first record; later ones count down.
 const FIRST: u64 = 9_999_999_999;
 
+/// Names that may be taken before the next record is given up.
+const MOST_TAKEN: usize = 1000;
+
 /// Records of one writer that are tried until one verifies.
 const TRIES: usize = 8;
 
@@ -144,13 +147,12 @@ impl Repository {
         writer: &WriterKey,
     ) -> Result<ObjectName, RepositoryError> {
         let public = writer.public();
-        let newest = self.list_page(&format!("frontier/{public}/"), None, 1).await?;
-        let newest = newest.first().and_then(|meta| match meta.key.parse() {
-            Ok(ObjectName::Frontier(_, number)) => Some(number),
-            _ => None,
-        });
-        let mut number = newest.map_or(Some(FIRST), |newest| newest.checked_sub(1));
-        while let Some(free) = number {
+        // After the newest that verifies: a name that somebody else took must not use the numbers up.
+        let first = match self.frontier_of(public).await?.map(|newest| newest.name) {
+            Some(ObjectName::Frontier(_, newest)) => newest.saturating_sub(1),
+            _ => FIRST,
+        };
+        for free in (0..=first).rev().take(MOST_TAKEN) {
             let name = ObjectName::Frontier(Box::new(public), free);
             let draft = Draft {
                 kind: Kind::Frontier,
@@ -164,11 +166,11 @@ impl Repository {
             match self.put(&object).await? {
                 PutOutcome::Created => return Ok(name),
                 // Somebody else with this key was faster.
-                PutOutcome::AlreadyExists => number = free.checked_sub(1),
+                PutOutcome::AlreadyExists => {}
             }
         }
-        let name = ObjectName::Frontier(Box::new(public), 0);
-        Err(self.refused(&name, SealError::Structure("all numbers of this writer are taken".to_owned())))
+        let name = ObjectName::Frontier(Box::new(public), first);
+        Err(self.refused(&name, SealError::Structure("it and the names after it are taken by others".to_owned())))
     }
 }
 
@@ -235,5 +237,12 @@ mod tests {
         bytes[40] ^= 1;
         std::fs::write(&path, bytes).expect("a folder of our own");
         assert_eq!(told(2).await.expect("readable").map(|(lsn, _)| lsn), Some(Lsn(0x200A)));
+        // Names that somebody else took, the last one there is and the next, do not stop the writer.
+        for taken in [0, FIRST - 12] {
+            let key = ObjectName::Frontier(Box::new(keys[1].public()), taken).key(SystemIdentifier(7));
+            repository.store().put_new(&key, bytes::Bytes::from_static(b"junk")).await.expect("stored");
+        }
+        repository.put_frontier(&record(0x200C, 12), &keys[1]).await.expect("stored");
+        assert_eq!(told(2).await.expect("readable").map(|(lsn, _)| lsn), Some(Lsn(0x200C)));
     }
 }
