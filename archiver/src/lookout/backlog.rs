@@ -156,7 +156,7 @@ mod tests {
         // 1 GiB in 10 s: 100 GiB are full in 1000 s.
         assert_eq!(severity, Severity::Critical);
         for part in
-            ["holds 2 GiB of WAL", "because: put wal/1", "grows by 102 MiB/s", "100 GiB are free", "in 16 min ("]
+            ["holds 2 GiB of WAL", "because: put wal/1", "grows by 102 MiB/s", "100 GiB are free", "in 16 min 40 s ("]
         {
             assert!(text.contains(part), "{part:?} is missing: {text}");
         }

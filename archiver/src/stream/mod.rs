@@ -4,6 +4,7 @@
 //! `ship` makes the piece durable, `frontier` advances over it, and only then `session` confirms it to the server.
 //! `received >= cut >= durable >= frontier == confirmed`, at every moment.
 
+mod alarms;
 mod chain;
 mod complaints;
 mod cut;

@@ -10,7 +10,7 @@ use walseal_common::postgres::replication::SlotCreated;
 use walseal_common::postgres::{Conninfo, PostgresError, ReplicationClient, SqlClient};
 use walseal_common::repository::{Act, Gap, Ledger, Leg, Repository, RepositoryIdentity};
 use walseal_common::seal::MAX_PLAINTEXT;
-use walseal_common::telemetry::{AlertKind, Alerts, Severity};
+use walseal_common::telemetry::{AlertKind, Alerts};
 use walseal_common::timeline::Branch;
 
 use super::complaints::Complaints;
@@ -56,6 +56,8 @@ pub struct Streamer {
     pub(super) limit: Option<Limit>,
     /// Of the stream before.
     pub(super) remains: Remains,
+    /// Conflicts that this process met.
+    pub(super) conflicts: watch::Sender<u64>,
 }
 
 /// What was found out before a stream.
@@ -102,6 +104,7 @@ impl Streamer {
             progress,
             limit: None,
             remains: Remains::default(),
+            conflicts: watch::Sender::new(0),
         }
     }
 
@@ -222,26 +225,6 @@ impl Streamer {
             tracing::debug!(error = words, "still no stream");
         }
         self.progress.update(|progress| progress.trouble = Some(words));
-    }
-
-    /// The alert of what has other bytes than ours stands until the frontier moves again.
-    fn alert_of_conflict(&self, error: &StreamError, words: &str) {
-        let mut progress = self.progress.watch();
-        let now = progress.now();
-        let subject = now.branch.map(|branch| branch.to_string()).unwrap_or_default();
-        let text = format!("no stream; trying again until it works: {words}");
-        if self.alerts.raise(AlertKind::Conflict, subject.clone(), Severity::Critical, text) {
-            if let Some((name, writer)) = error.conflicting() {
-                self.ledger.record(Act::Conflict { branch: now.branch, name, writer });
-            }
-            let alerts = self.alerts.clone();
-            tokio::spawn(async move {
-                let moves = |later: &super::Progress| later.branch != now.branch || later.frontier > now.frontier;
-                if progress.once(moves).await.is_ok() {
-                    alerts.clear(AlertKind::Conflict, &subject, "WAL becomes durable again");
-                }
-            });
-        }
     }
 
     /// One connection, from identification to its end, and until what it brought is durable.
@@ -397,30 +380,6 @@ impl Streamer {
         }
         self.progress.update(|progress| progress.gaps += 1);
         Ok(())
-    }
-
-    /// Something is wrong with the slot; it is over once a stream runs on it.
-    fn alert_of_slot(&self, what: &str) {
-        let text = format!("the replication slot {} {what}", self.slot);
-        self.alerts.raise(AlertKind::SlotLost, self.slot.clone(), Severity::Warning, text);
-    }
-
-    /// More was durable once than the repository holds, or somebody says so; it is over once the repository holds it.
-    fn alert_of_missing(&self, confirmed: Lsn, witness: &str, point: &StartPoint) {
-        let text = format!(
-            "{witness}, and the repository holds it up to {} only, on branch {}: objects were removed, or somebody else moved the \
-             slot. It is streamed again as far as the server still has it",
-            point.frontier, point.branch
-        );
-        if self.alerts.raise(AlertKind::ConfirmedMissing, self.slot.clone(), Severity::Critical, text) {
-            let (mut progress, alerts, slot) = (self.progress.watch(), self.alerts.clone(), self.slot.clone());
-            tokio::spawn(async move {
-                if progress.durable(confirmed).await.is_ok() {
-                    let over = format!("the repository holds WAL up to {confirmed} again");
-                    alerts.clear(AlertKind::ConfirmedMissing, &slot, over);
-                }
-            });
-        }
     }
 
     async fn stream_from(

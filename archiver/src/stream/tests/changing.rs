@@ -1,6 +1,6 @@
 //! Servers that shut down, fork, go back in time, lose WAL, fall silent, or are not alone.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -10,6 +10,7 @@ use walseal_common::seal::WriterKey;
 use walseal_common::segment::SegmentName;
 use walseal_common::store::fault::{Call, Effect};
 use walseal_common::store::{ObjectStore, StoreErrorKind};
+use walseal_common::telemetry::{AlertKind, AlertNews, AlertState, Alerts, Outlet};
 use walseal_common::timeline::TimelineHistory;
 use walseal_tests::cluster::{Cluster, Stop};
 use walseal_tests::deadline::{PATIENCE, eventually};
@@ -28,6 +29,16 @@ fn copy_of(live: &Live, name: &str) -> Result<Cluster> {
     let data = scratch.path().join(name);
     scratch.call("/bin/cp").arg("-a").arg(live.cluster.data()).arg(&data).run()?.success()?;
     Cluster::open(scratch, live.cluster.server(), &data)
+}
+
+/// What became of alerts, in order.
+#[derive(Debug, Default)]
+struct Told(Mutex<Vec<(AlertKind, AlertState)>>);
+
+impl Outlet for Told {
+    fn tell(&self, news: &AlertNews) {
+        self.0.lock().unwrap().push((news.alert.kind, news.state));
+    }
 }
 
 fn conflicts(live: &Live) -> Result<usize> {
@@ -120,6 +131,8 @@ fn case_17_a_name_taken_by_other_bytes_stops_the_frontier_and_keeps_both() -> Re
     };
     let store: Arc<dyn ObjectStore> = live.repository.store().clone();
     streamer.repository = walseal_common::repository::Repository::new(store, live.repository.cluster(), trust);
+    let told = Arc::new(Told::default());
+    streamer.alerts = Alerts::to(vec![told.clone()]);
     stream.stop()?;
     let stream = super::live::Running::start(streamer)?;
     live.fill(4)?;
@@ -131,6 +144,7 @@ fn case_17_a_name_taken_by_other_bytes_stops_the_frontier_and_keeps_both() -> Re
     let puts = live.store.calls(Call::Put);
     eventually("another attempt", PATIENCE, || Ok((live.store.calls(Call::Put) > puts).then_some(())))?;
     ensure!(live.slot()? <= to, "{} was confirmed beyond the conflict", live.slot()?);
+    assert_eq!(*told.0.lock().unwrap(), [(AlertKind::Conflict, AlertState::Raised)], "an alert, once");
     ensure!(conflicts(&live)? == 1, "these bytes are kept once, not {} times", conflicts(&live)?);
     stream.stop()?;
     Ok(())

@@ -96,6 +96,7 @@ fn every_key_that_fits_a_variable_can_be_set_by_one() {
             Kind::Choice(words) => words[0],
             _ if key.path == "repository.url" => "file:///x",
             _ if key.path == "repository.s3.endpoint" => "http://127.0.0.1:8333/",
+            _ if key.path == "http.listen" => "9187",
             _ => "one",
         };
         let config = from_environment(&[(&key.variable(), value)]);
@@ -106,6 +107,21 @@ fn every_key_that_fits_a_variable_can_be_set_by_one() {
         if matches!(key.kind, Kind::Boolean | Kind::Number | Kind::Duration | Kind::Size | Kind::Choice(_)) {
             assert!(from_environment(&[(&key.variable(), "/*")]).is_err(), "{} is not read", key.path);
         }
+    }
+}
+
+#[test]
+fn a_port_alone_is_loopback_and_any_other_address_is_written_out() {
+    let listen =
+        |text: &str| from_environment(&[("WALSEAL_HTTP_LISTEN", text)]).map(|config| config.listen.unwrap().value);
+    for text in ["9187", ":9187", "localhost:9187", "127.0.0.1:9187"] {
+        assert_eq!(listen(text).expect(text).to_string(), "127.0.0.1:9187");
+    }
+    assert_eq!(listen("0.0.0.0:9187").expect("said").to_string(), "0.0.0.0:9187");
+    assert_eq!(listen("[::1]:9187").expect("said").to_string(), "[::1]:9187");
+    for text in ["70000", "db1:9187", "http://127.0.0.1:9187", "127.0.0.1"] {
+        let words = listen(text).expect_err(text).to_string();
+        assert!(words.contains("http.listen") && words.contains("9187"), "{words}");
     }
 }
 
