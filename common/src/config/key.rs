@@ -168,8 +168,8 @@ pub const KEYS: &[Key] = &[
     key(
         "repository.s3.checksums",
         Choice(&["when_required", "when_supported"]),
-        Derived("`when_required` with an endpoint, else `when_supported`"),
-        "when to send checksums beyond what S3 demands; some servers refuse them",
+        Derived("`when_supported`; with an endpoint, what it is seen to answer with"),
+        "`when_supported`: CRC-32C; `when_required`: `Content-MD5`, which every server knows, and which costs more",
     ),
     key("repository.s3.access_key_id", Text, Derived("AWS's own chain"), "access key; without it profiles and roles"),
     key("repository.s3.access_key_id_file", Path, None, "file that holds the access key"),
