@@ -7,6 +7,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::repository::Repository;
@@ -94,6 +95,21 @@ fn ground(repository: &Repository) -> [u8; 32] {
     *hasher.finalize().as_bytes()
 }
 
+/// Opens a database that this process may have closed just now: sled's own threads hold its lock for a moment longer, and what is
+/// only locked must not be taken for damaged.
+fn open_unlocked(config: &sled::Config) -> sled::Result<sled::Db> {
+    for _ in 0..LOCKED.0 {
+        match config.open() {
+            Err(sled::Error::Io(error)) if error.to_string().contains("lock") => std::thread::sleep(LOCKED.1),
+            opened => return opened,
+        }
+    }
+    config.open()
+}
+
+/// How often a locked database is tried again, and after which pause.
+const LOCKED: (u32, Duration) = (100, Duration::from_millis(20));
+
 /// Tells an entry that was written from one that damage made: sled's own checksums end at its pages.
 fn seal(ground: &[u8; 32], key: &[u8], end: Lsn) -> [u8; 8] {
     let mut hasher = blake3::Hasher::new_keyed(ground);
@@ -126,7 +142,7 @@ impl SledIndex {
         // sled panics on some kinds of damage; that must not take the daemon with it.
         let opened = catch_unwind(AssertUnwindSafe(|| {
             let config = sled::Config::new().path(folder).cache_capacity(CACHE).flush_every_ms(Some(FLUSH));
-            let database = config.open().map_err(|error| error.to_string())?;
+            let database = open_unlocked(&config).map_err(|error| error.to_string())?;
             let mut ranges: BTreeMap<Branch, Ranges> = BTreeMap::new();
             let said = database.get(GROUND).map_err(|error| error.to_string())?;
             if said.as_ref().is_some_and(|said| said == &ground) {

@@ -173,7 +173,8 @@ mod tests {
             ("GET /other HTTP/1.1\r\n\r\n", "404"),
             ("POST /metrics HTTP/1.1\r\n\r\n", "405"),
             ("GET /metrics\r\n\r\n", "400"),
-            ("GET metrics HTTP/1.1\r\n\r\n", "400"),
+            ("GET metrics HTTP/1.1\r\n\r\n", "404"),
+            ("GET /me\u{1}trics HTTP/1.1\r\n\r\n", "400"),
             ("GET /metrics HTTP/2\r\n\r\n", "400"),
         ] {
             let answer = text(request);

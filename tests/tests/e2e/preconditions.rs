@@ -47,13 +47,16 @@ fn a_slot_that_another_archiver_holds_is_named_with_its_pid_in_log_and_status() 
     site.archiver.set_text("cluster.state_dir", &site.scratch.dir("state2")?.to_string_lossy());
     site.archiver.write_config()?;
     let mut second = site.archiver.daemon(&["run"])?;
-    second.says("is active for PID", PATIENCE)?;
+    second.says("by server process", PATIENCE)?;
     let status = site.archiver.run(&["status"])?.success()?;
     let holder =
         site.cluster.value(&format!("select active_pid from pg_replication_slots where slot_name = '{SLOT}'"))?;
-    for word in
-        ["NOT streaming", &format!("is active for PID {holder}"), "cluster.name of its own", "frontier    not known"]
-    {
+    for word in [
+        "NOT streaming",
+        &format!("by server process {holder}: application {SLOT}"),
+        "different names",
+        "frontier    not known",
+    ] {
         ensure!(status.stdout.contains(word), "{word:?} is not shown: {status}");
     }
     ensure!(status.stdout.contains(&format!("pid {}", second.pid())), "{status}");

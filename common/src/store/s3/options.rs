@@ -70,7 +70,7 @@ impl S3Options {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum S3Checksum {
     /// `Crc32c` on AWS. On a custom endpoint both, until it was seen with which of them it answers, and from then on that
-    /// one: MD5 costs ten times as much.
+    /// one: MD5 costs far more.
     #[default]
     Auto,
     /// `x-amz-checksum-crc32c`: fast, but not known to every provider.
