@@ -9,20 +9,24 @@ from parts.scratch import end_process
 from parts.store import stores
 
 LIMIT = 2.0
+LOADS = ("pgbench", "COPY", "VACUUM FULL", "burst")
 
 
 def run(place, arguments, figures):
     cluster = Cluster(place, arguments.pg_bin, "stop")
     cluster.start()
+    cluster.table("grown", "rows")
+    for _ in range(4):
+        cluster.sql(f"copy grown from '{cluster.chunk('rows')}'")
     place.call([f"{cluster.pg_bin}/pgbench", "-i", "-q", "-s", "10", "-d", cluster.conninfo], env={"PATH": "/bin"})
     worst = 0.0
-    for load in ("pgbench", "burst"):
+    for load in LOADS:
         took = [alone(place, cluster, load) for _ in range(arguments.runs)]
         figures.add(store="none", state="no archiver", load=load, **{"median s": median(took), "slowest s": max(took)})
     for store in stores(place, arguments.stores):
         archiver = Archiver(place, arguments, cluster, store, f"stop-{store.name}")
         archiver.start()
-        for load in ("pgbench", "burst"):
+        for load in LOADS:
             took = [once(place, cluster, archiver, load) for _ in range(arguments.runs)]
             worst = max(worst, *took)
             figures.add(store=store.name, state="up", load=load, **{"median s": median(took), "slowest s": max(took)})
@@ -79,6 +83,10 @@ def again(cluster, archiver):
 def start(place, cluster, load):
     if load == "burst":
         process = cluster.burst("rows", 8e9)
+    elif load != "pgbench":
+        statement = f"copy grown from '{cluster.chunk('rows')}'" if load == "COPY" else "vacuum full grown"
+        process = place.start(["/bin/sh", "-c", f"while {cluster.pg_bin}/psql -Xq -d '{cluster.conninfo}' -c \"{statement}\"; do :; done"],
+                              stdout=-3, stderr=-3)
     else:
         process = place.start([f"{cluster.pg_bin}/pgbench", "-n", "-c", "4", "-T", "600", "-d", cluster.conninfo],
                               stdout=-3, stderr=-3)
