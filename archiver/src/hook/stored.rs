@@ -24,7 +24,9 @@ pub(super) enum Stored {
     Something,
     /// Nothing was, a moment ago.
     Nothing,
-    /// Each part tells; or other bytes, and storing these says what is wrong.
+    /// Other bytes, or such as cannot be compared: storing these says what is wrong.
+    Other,
+    /// Each part tells.
     Unknown,
 }
 
@@ -52,10 +54,10 @@ impl Stored {
         let whole = there.filter(|wal| {
             wal.segment_size == size && wal.start == range.start && wal.end == range.end && wal.digest_start == empty
         });
-        let Some(there) = whole.filter(|wal| wal.compare_key == key.id()) else { return Ok(Stored::Unknown) };
+        let Some(there) = whole.filter(|wal| wal.compare_key == key.id()) else { return Ok(Stored::Other) };
         let (freight, key) = (freight.clone(), key.clone());
         let digest = blocking(move || freight.digest(&key, size.bytes())).await?;
-        Ok(if digest == there.digest_end { Stored::Same } else { Stored::Unknown })
+        Ok(if digest == there.digest_end { Stored::Same } else { Stored::Other })
     }
 }
 

@@ -65,22 +65,25 @@ impl Archivist {
             }
         }
         let alone = self.berth(&segment.to_string()).await;
-        let known = self.find_stored(&whole, matches!(errand, Errand::Asked(_))).await?;
+        let ahead = matches!(errand, Errand::Ahead);
+        // Whoever is asked again and again compares ahead.
+        let (key, compare) = (self.keys.writer.compare(), !ahead || self.stream.is_some());
+        let known = Stored::find(&self.repository, key, whole.lineage.branch, &whole.freight, compare).await?;
         match known {
-            Stored::Same => return Ok(Pushed::AlreadyThere),
-            Stored::Something => {
-                // Whoever is asked again and again compares ahead.
-                if self.stream.is_some() && self.find_stored(&whole, true).await? == Stored::Same {
+            Stored::Same => {
+                if ahead {
                     self.remember(&whole);
                 }
                 return Ok(Pushed::AlreadyThere);
             }
+            Stored::Something => return Ok(Pushed::AlreadyThere),
+            Stored::Other if ahead => return Ok(Pushed::AlreadyThere),
             Stored::Nothing => errand.tell(),
-            Stored::Unknown => {}
+            Stored::Other | Stored::Unknown => {}
         }
         match self.ship_whole(&whole, known, errand).await? {
             Some(outcome) => {
-                if let Errand::Ahead = errand {
+                if ahead {
                     self.remember(&whole);
                 }
                 Ok(outcome)
@@ -90,11 +93,6 @@ impl Archivist {
                 self.push_left(whole).await
             }
         }
-    }
-
-    async fn find_stored(&self, whole: &Whole, compare: bool) -> Result<Stored, PushError> {
-        let key = self.keys.writer.compare();
-        Stored::find(&self.repository, key, whole.lineage.branch, &whole.freight, compare).await
     }
 
     /// The segment is durable with the bytes of this file.
