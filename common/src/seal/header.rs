@@ -34,13 +34,15 @@ pub enum Kind {
     Frontier,
     /// An index page of segments.
     Catalog,
+    /// On which branch the WAL of a living server goes on.
+    Adopt,
     /// What happened.
     Ledger,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 12] = [
+    pub const ALL: [Kind; 13] = [
         Kind::Identity,
         Kind::Wal,
         Kind::Partial,
@@ -52,6 +54,7 @@ impl Kind {
         Kind::Gap,
         Kind::Frontier,
         Kind::Catalog,
+        Kind::Adopt,
         Kind::Ledger,
     ];
 
@@ -69,13 +72,14 @@ impl Kind {
             Kind::Gap => "gap",
             Kind::Frontier => "frontier",
             Kind::Catalog => "catalog",
+            Kind::Adopt => "adopt",
             Kind::Ledger => "ledger",
         }
     }
 
     /// Whether it has frames. What has none is read by everyone.
     pub const fn is_sealed(self) -> bool {
-        !matches!(self, Kind::Label | Kind::Gap | Kind::Frontier | Kind::Catalog | Kind::Ledger)
+        !matches!(self, Kind::Label | Kind::Gap | Kind::Frontier | Kind::Catalog | Kind::Adopt | Kind::Ledger)
     }
 
     /// Whether its header says which WAL it holds.
