@@ -341,8 +341,8 @@ impl Listing {
 /// What is missing on any way to where the cluster may have lived on, once.
 fn gaps(inventory: &Inventory) -> Vec<Hole> {
     let mut gaps: Vec<Hole> = Vec::new();
-    for history in ends(inventory).histories {
-        let holes = Path::new(&history, inventory).holes();
+    for end in ends(inventory).ends {
+        let holes = Path::new(&end, inventory).holes();
         for hole in holes {
             if !gaps.contains(&hole) {
                 gaps.push(hole);
