@@ -274,8 +274,7 @@ impl Streamer {
         let wanted = self.conninfo.target_session_attrs();
         let server = resume::identify(client, &self.repository, &self.identity, wanted).await?;
         self.progress.update(|progress| {
-            let branch = server.history.branch(self.repository.cluster());
-            if progress.branch == Some(branch) {
+            if progress.branch == Some(server.branch()) {
                 progress.server_end = progress.server_end.max(server.position);
             }
         });
@@ -311,6 +310,15 @@ impl Streamer {
         }
         let key = self.keys.writer.compare().id();
         let point = resume::start_point(&self.repository, key, &server, slot, self.index.as_ref(), past).await?;
+        // No WAL of a server that cannot be told from the other one lands beyond what the living one stored.
+        if lost.is_some()
+            && let Some((name, adoption)) = server.adoptions.leading_to(point.branch)
+            && past.seen.is_none_or(|(seen, _)| seen != point.branch)
+            && slot.is_none_or(|slot| slot > point.frontier)
+        {
+            let (name, writer) = (name.to_string(), adoption.writer.clone());
+            return Err(StreamError::NotTheLiving { name, branch: point.branch, from: point.start, writer });
+        }
         let mut point = point.comparing(lost);
         if let Some(Followed { branch: from, fork, surplus: surplus_bytes }) = point.followed {
             self.ledger.record(Act::TimelineFollowed { from, to: point.branch, fork, surplus_bytes });
@@ -333,7 +341,7 @@ impl Streamer {
             self.alert_of_missing(durable, &witness, &point);
         }
         if lost == Some(point.start) {
-            let after = resume::after_loss(&self.repository, &server, slot);
+            let after = resume::after_loss(&server, slot);
             if after.start > point.start {
                 self.record_gap(&point, &after, &server, slot).await?;
                 point = after;
@@ -369,7 +377,7 @@ impl Streamer {
             found: jiff::Timestamp::now(),
             highest_time: self.progress.watch().now().highest_time,
             why,
-            way: way(server, &self.repository, point.branch, after.branch),
+            way: way(server, point.branch, after.branch),
         };
         self.repository.put_gap(&gap, &self.keys.writer).await?;
         self.ledger.record(Act::GapRecorded { branch: gap.branch, from: gap.from, to: gap.to, next: gap.next });
@@ -487,11 +495,9 @@ impl Streamer {
     }
 }
 
-/// The branches that the server's history passes from `from` up to `to`, each with where it is left.
-fn way(server: &ServerPosition, repository: &Repository, from: Branch, to: Branch) -> Vec<Leg> {
-    let legs = server.history.entries.iter().filter_map(|entry| {
-        let branch = server.history.ancestor(entry.timeline)?.branch(repository.cluster());
-        Some(Leg { branch, end: entry.switch })
-    });
+/// The branches on which the server's WAL lies from `from` up to `to`, each with where it is left.
+fn way(server: &ServerPosition, from: Branch, to: Branch) -> Vec<Leg> {
+    let steps = server.way().into_iter();
+    let legs = steps.filter_map(|step| step.switch.map(|end| Leg { branch: step.branch, end }));
     legs.skip_while(|leg| leg.branch != from).take_while(|leg| leg.branch != to).collect()
 }

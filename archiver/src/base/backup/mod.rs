@@ -169,7 +169,7 @@ async fn source(client: &mut ReplicationClient, repository: &Repository) -> Resu
     };
     Ok(Source {
         timeline,
-        branch: history.branch(repository.cluster()),
+        branch: repository.adoptions().await?.branch_of(&history),
         segment_size: client.segment_size().await?,
         postgres_version: client.server_version_num(),
     })
