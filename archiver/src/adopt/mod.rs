@@ -15,11 +15,12 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::Serialize;
 use walseal_common::lsn::Lsn;
-use walseal_common::postgres::{Conninfo, PostgresError};
+use walseal_common::postgres::conninfo::Host;
+use walseal_common::postgres::{Conninfo, PostgresError, SqlClient};
 use walseal_common::repository::{
-    Act, Adoption, Gap, Ledger, Leg, ObjectName, Repository, RepositoryError, RepositoryIdentity,
+    Act, Adoption, Gap, Ledger, Leg, ObjectName, Repository, RepositoryError, RepositoryIdentity, RunId,
 };
-use walseal_common::seal::{Kind, WriterPublic};
+use walseal_common::seal::{Kind, SealError, WriterPublic};
 use walseal_common::timeline::Branch;
 
 use crate::heal::{ServerSource, Source, SourceError};
@@ -29,6 +30,9 @@ use crate::primary;
 use crate::shipment::ShipError;
 use crate::stream::{Cutter, ServerPosition, StreamError, WAL_MEMORY, identify, store_histories};
 use split::{Compared, Comparison, Split, wal};
+
+/// What the server shows in `pg_stat_activity`.
+const NAME: &str = "walseal adopt";
 
 /// What came of it.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -85,6 +89,9 @@ pub enum AdoptError {
     /// WAL could not be stored.
     #[error(transparent)]
     Ship(#[from] ShipError),
+    /// The machine gives no random bytes.
+    #[error(transparent)]
+    Random(#[from] SealError),
     /// Nobody knows this writer.
     #[error(
         "{writer} is no writer of WAL that this archiver trusts; it trusts {known}. Name the key of the living server's archiver: its key \
@@ -155,7 +162,7 @@ impl Adopter {
             let known = self.repository.trust().to_string();
             return Err(AdoptError::UnknownWriter { writer: living.to_string(), known });
         }
-        let mut client = primary::connect(&self.conninfo, "walseal adopt").await?;
+        let mut client = primary::connect(&self.conninfo, NAME).await?;
         let wanted = self.conninfo.target_session_attrs();
         let server = identify(&mut client, &self.repository, &self.identity, wanted).await.map_err(Box::new)?;
         let slot = match client.read_slot(&self.slot).await {
@@ -164,6 +171,7 @@ impl Adopter {
             Err(PostgresError::Unsupported { .. }) => None,
             Err(error) => return Err(error.into()),
         };
+        let host = client.host().clone();
         client.close().await;
         let source = ServerSource::primary(&self.conninfo, &self.repository, &self.identity).await?;
         let (repository, identity, keys) = (&self.repository, &self.identity, self.keys.as_ref());
@@ -177,7 +185,8 @@ impl Adopter {
                     return Err(AdoptError::Gone { branch, from });
                 };
                 let (name, holder) = (name.to_string(), adoption.writer.clone());
-                Split { branch, segment: identity.segment_size.number(from), name, holder, is_first: false }
+                let segment = identity.segment_size.number(from);
+                Split { branch, segment, name, holder, is_first: false, is_seen: false }
             }
         };
         let size = identity.segment_size;
@@ -195,16 +204,11 @@ impl Adopter {
                 ours: ours.to_string(),
             });
         }
-        self.take_over(&server, &source, split).await
+        self.take_over(&server, &host, split).await
     }
 
     /// Lets this server's WAL go on on a branch of its own.
-    async fn take_over(
-        &self,
-        server: &ServerPosition,
-        source: &ServerSource,
-        split: Split,
-    ) -> Result<Adopted, AdoptError> {
+    async fn take_over(&self, server: &ServerPosition, host: &Host, split: Split) -> Result<Adopted, AdoptError> {
         let (size, branch) = (self.identity.segment_size, split.branch);
         let first = split.segment.start(size);
         // Where nobody knows where they part, no restore must go from one to the other: what is missing keeps it from that.
@@ -212,7 +216,11 @@ impl Adopter {
         let writer = self.keys.writer.public().to_string();
         let (number, to) = server.adoptions.next_of(&server.history, branch, from, &writer);
         store_histories(&self.repository, &self.keys, &server.history).await.map_err(Box::new)?;
-        let begin = self.begin(source, to, first, server.position).await?;
+        // What is stored there first tells this server's WAL from the other one's.
+        let until =
+            if split.is_seen { size.number(first).end(size).min(server.position) } else { self.mark(host).await? };
+        let source = ServerSource::primary(&self.conninfo, &self.repository, &self.identity).await?;
+        let begin = self.begin(&source, to, first, until).await?;
         let gap_to = (begin > from).then_some(begin);
         if let Some(begin) = gap_to {
             self.record_gap(branch, from, to, begin).await?;
@@ -227,15 +235,29 @@ impl Adopter {
         Ok(Adopted::Ours { name: name.to_string(), branch, from, to, holder: split.holder, gap_to })
     }
 
-    /// Stores the first piece of this server's WAL on `to`: all that it has of the segment at `from`, or of the first one after it that
-    /// it still has. Returns where that begins.
-    async fn begin(&self, source: &ServerSource, to: Branch, from: Lsn, position: Lsn) -> Result<Lsn, AdoptError> {
-        let size = self.identity.segment_size;
+    /// Writes to this server's WAL what no other server's has. Returns the end of what is flushed with it in it.
+    async fn mark(&self, host: &Host) -> Result<Lsn, AdoptError> {
+        const DOING: &str = "writing a message to the WAL failed";
+        let sql = SqlClient::connect_to(&self.conninfo, host, NAME).await?;
+        let nonce = RunId::random()?;
+        sql.execute(DOING, "SET synchronous_commit = local", &[]).await?;
+        let words = format!("adopted {nonce}");
+        sql.execute(DOING, "SELECT pg_logical_emit_message(true, 'walseal', $1)", &[&words]).await?;
+        let row = sql.query_one(DOING, "SELECT pg_current_wal_flush_lsn()::text", &[]).await?;
+        let text: String = row.try_get(0).map_err(|error| SqlClient::error(DOING, &error))?;
+        let why = |error| PostgresError::Protocol { doing: DOING.to_owned(), why: format!("{error}") };
+        Ok(text.parse().map_err(why)?)
+    }
+
+    /// Stores the first pieces of this server's WAL on `to`: all that it has from `from` up to `end`. Returns where that begins.
+    async fn begin(&self, source: &ServerSource, to: Branch, from: Lsn, end: Lsn) -> Result<Lsn, AdoptError> {
         let changed = || AdoptError::Changed(source.describe());
         let reading = source.read(to.timeline, from, Lsn(u64::MAX)).await?;
         let mut reading = reading.ok_or_else(changed)?;
         let start = reading.start;
-        let end = size.number(start).end(size).min(position);
+        // Behind a gap, at least what it still has of one segment.
+        let size = self.identity.segment_size;
+        let end = end.max(size.number(start).end(size).min(source.position()));
         let mut cutter = Cutter::new(to, size, self.keys.writer.compare(), start, None);
         let memory = Memory::new(WAL_MEMORY);
         let mut pieces = Vec::new();

@@ -48,6 +48,8 @@ pub(super) struct Split {
     pub(super) holder: String,
     /// Whether all before it is known to be the same.
     pub(super) is_first: bool,
+    /// Whether bytes were seen to differ there: else all that is known is that the other server's go on where this one's end.
+    pub(super) is_seen: bool,
 }
 
 /// What comparing forward has shown.
@@ -57,7 +59,7 @@ enum Forward {
     Differs(Segment),
 }
 
-/// A segment that was compared.
+/// A segment that was compared, as far as both go.
 struct Segment {
     segment: SegmentNumber,
     name: String,
@@ -93,7 +95,13 @@ impl Compared<'_> {
         let found = match self.forward(&point).await? {
             Forward::Differs(found) => Some(found),
             Forward::Gone => return Ok(Comparison::Gone { branch, from: point.start }),
-            Forward::Same => self.before(branch, self.size().number(point.start)).await?.filter(|before| !before.same),
+            Forward::Same => {
+                let before = self.before(branch, self.size().number(point.start)).await?;
+                match before.filter(|before| !before.same) {
+                    Some(before) => Some(before),
+                    None => self.beyond(&point).await?,
+                }
+            }
         };
         match found {
             Some(found) => Ok(Comparison::Differs(self.look_back(branch, found).await?)),
@@ -135,6 +143,22 @@ impl Compared<'_> {
         Ok(Forward::Same)
     }
 
+    /// The segment in which this server's WAL ends, where the repository holds more: no server's archiver stores what the server has not
+    /// got, so that it is another's.
+    async fn beyond(&self, point: &StartPoint) -> Result<Option<Segment>, AdoptError> {
+        let (size, branch, end) = (self.size(), point.branch, self.server.position);
+        let is_own = self.server.way().last().is_some_and(|last| last.branch == branch);
+        if !is_own || point.frontier <= end {
+            return Ok(None);
+        }
+        let segment = size.number(end);
+        let listing = self.repository.wal_listing_of(branch, size, &[(segment, size.number(point.frontier))]).await?;
+        let last = size.number(Lsn(point.frontier.0 - 1));
+        let Some(name) = listing.objects_of(last).pop() else { return Ok(None) };
+        let holder = self.repository.read_header(&name).await?.0.header.writer;
+        Ok(Some(Segment { segment, name: name.to_string(), holder, same: true }))
+    }
+
     /// The segment before `number`, compared; `None` where the branch has no whole one there, or this server.
     async fn before(&self, branch: Branch, number: SegmentNumber) -> Result<Option<Segment>, AdoptError> {
         let size = self.size();
@@ -157,6 +181,7 @@ impl Compared<'_> {
     async fn look_back(&self, branch: Branch, found: Segment) -> Result<Split, AdoptError> {
         let size = self.size();
         let mut first = found;
+        let is_seen = !first.same;
         let is_first = loop {
             match self.before(branch, first.segment).await? {
                 Some(before) if !before.same => first = before,
@@ -168,8 +193,9 @@ impl Compared<'_> {
                 }
             }
         };
-        let Segment { segment, name, holder, .. } = first;
-        Ok(Split { branch, segment, name, holder, is_first })
+        let Segment { segment, name, holder, same } = first;
+        let is_seen = is_seen || !same;
+        Ok(Split { branch, segment, name, holder, is_first, is_seen })
     }
 
     /// Whether nothing of the branch lies before the segment on this server's way.

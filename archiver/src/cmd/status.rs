@@ -88,6 +88,16 @@ fn print(status: &Status, now: Timestamp) {
             ago(now, gap.found)
         );
     }
+    for adoption in status.adoptions.iter().flatten() {
+        show!(
+            "split       {} was left for {} at {}, where the WAL of the living server lies; named {}: {}",
+            adoption.branch,
+            adoption.to,
+            adoption.from,
+            ago(now, adoption.found),
+            adoption.writer
+        );
+    }
     if let Some(bases) = &status.bases {
         print_bases(bases, now);
     }

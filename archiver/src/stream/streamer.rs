@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use walseal_common::lsn::Lsn;
+use walseal_common::postgres::conninfo::TargetSessionAttrs;
 use walseal_common::postgres::replication::SlotCreated;
 use walseal_common::postgres::{Conninfo, PostgresError, ReplicationClient, SqlClient};
 use walseal_common::repository::{Act, Gap, Ledger, Leg, Repository, RepositoryIdentity};
@@ -318,6 +319,15 @@ impl Streamer {
         {
             let (name, writer) = (name.to_string(), adoption.writer.clone());
             return Err(StreamError::NotTheLiving { name, branch: point.branch, from: point.start, writer });
+        }
+        let by_choice = matches!(wanted, TargetSessionAttrs::Standby | TargetSessionAttrs::PreferStandby);
+        if point.frontier > server.position && point.branch == server.branch() && !by_choice {
+            tracing::warn!(
+                branch = %point.branch, frontier = %point.frontier, server_end = %server.position,
+                "the repository holds more of this branch than the server: another server wrote this timeline, or this one lost WAL. What it \
+                 writes is compared when it gets there; if it is the living one of two: walseal-archiver adopt --writer {}",
+                self.keys.writer.public()
+            );
         }
         let mut point = point.comparing(lost);
         if let Some(Followed { branch: from, fork, surplus: surplus_bytes }) = point.followed {

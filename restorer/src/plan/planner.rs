@@ -12,7 +12,7 @@ use walseal_common::timeline::Branch;
 use super::branches::End;
 use super::holding::Holding;
 use super::inventory::Inventory;
-use super::path::Path;
+use super::path::{Path, Step};
 use super::reader::{PathReader, ReadError};
 use super::refusal::PlanError;
 use super::target::TargetError;
@@ -337,7 +337,13 @@ impl<'a> Planner<'a> {
     /// Other branches than the path's, for messages.
     pub(super) fn other_branches(&self, path: &Path<'_>) -> Vec<Branch> {
         let mut others = branches::known(self.inventory);
-        others.retain(|branch| path.step(*branch).is_none());
+        // Beyond the place where the way leaves it for the living server's, a branch on the way holds another server's WAL.
+        let left = |step: &Step| {
+            let adopted = self.inventory.adoptions.iter().find(|(_, adoption)| adoption.branch == step.branch);
+            let beyond = |from: Lsn| path.facts(step).is_some_and(|facts| facts.known_end > from);
+            adopted.is_some_and(|(_, adoption)| step.switch == Some(adoption.from) && beyond(adoption.from))
+        };
+        others.retain(|branch| path.step(*branch).is_none_or(left));
         others
     }
 }

@@ -25,6 +25,7 @@ mod restored;
 mod service;
 mod slots;
 mod smoke;
+mod split;
 mod start;
 mod state;
 mod stop;
