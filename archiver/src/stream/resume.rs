@@ -70,7 +70,7 @@ pub struct Past {
 }
 
 impl Past {
-    fn seen_of(&self, branch: Branch) -> Option<Lsn> {
+    pub(super) fn seen_of(&self, branch: Branch) -> Option<Lsn> {
         self.seen.filter(|(seen, _)| *seen == branch).map(|(_, end)| end)
     }
 }
@@ -206,7 +206,8 @@ pub async fn start_point(
         }
         let seen = past.seen_of(branch);
         let mut point = chain::frontier_of(repository, &listing, key, slot, seen, index).await?;
-        if adopted && seen.is_none() {
+        // What this process has shipped itself up to there needs no proof.
+        if adopted && seen.is_none_or(|seen| seen < point.frontier) {
             point = chain::compared(repository, &listing, key, point).await?;
         }
         let Some(end) = step.switch.filter(|end| *end <= point.frontier) else { return Ok(point) };

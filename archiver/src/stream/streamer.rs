@@ -314,7 +314,7 @@ impl Streamer {
         // No WAL of a server that cannot be told from the other one lands beyond what the living one stored.
         if lost.is_some()
             && let Some((name, adoption)) = server.adoptions.leading_to(point.branch)
-            && past.seen.is_none_or(|(seen, _)| seen != point.branch)
+            && past.seen_of(point.branch).is_none_or(|seen| seen < point.frontier)
             && slot.is_none_or(|slot| slot > point.frontier)
         {
             let (name, writer) = (name.to_string(), adoption.writer.clone());

@@ -426,6 +426,10 @@ async fn case_17_after_an_adoption_the_stream_goes_on_on_the_new_branch_and_the_
         assert_eq!((point.branch, positions(&point)), (to, (toy.at(6, 0), toy.at(7, 0))));
         assert!(pushed(&living, &point) && !pushed(&toy.server, &point), "slot at {slot}");
     }
+    // An attempt that was refused began somewhere, and has proven nothing.
+    let past = Past { seen: Some((to, toy.at(6, 0))), ..Past::default() };
+    let point = toy.begins_in(&toy.repository, &root(), Some(toy.at(9, 100)), past).await.expect("a start");
+    assert!(!pushed(&toy.server, &point));
     // What this process has sent itself it knows.
     let past = Past { seen: Some((to, toy.at(7, 0))), ..Past::default() };
     let point = toy.begins_in(&toy.repository, &root(), Some(toy.at(7, 0)), past).await.expect("a start");
