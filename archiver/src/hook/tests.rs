@@ -1,6 +1,7 @@
 //! Files of `pg_wal` against a repository in a folder. Their WAL is made by hand, laid out as PostgreSQL does.
 
 mod finish;
+mod kinship;
 
 use std::path::PathBuf;
 use std::sync::Arc;
