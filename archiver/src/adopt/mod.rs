@@ -181,7 +181,8 @@ impl Adopter {
                 };
                 let (name, holder) = (name.to_string(), adoption.writer.clone());
                 let segment = identity.segment_size.number(from);
-                Split { branch, segment, name, holder, is_first: false, is_seen: false }
+                // What is gone is a hole that no restore crosses.
+                Split { branch, segment, name, holder, is_first: true, is_seen: false }
             }
         };
         let size = identity.segment_size;

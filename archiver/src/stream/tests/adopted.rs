@@ -1,16 +1,17 @@
 //! Two servers on one timeline, of which the other one was named the living one (case 17).
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use walseal_common::lsn::Lsn;
-use walseal_common::repository::Adoption;
-use walseal_common::store::ObjectStore;
+use walseal_common::postgres::Conninfo;
+use walseal_common::repository::{Adoption, Ledger};
 use walseal_common::store::fault::Call;
 use walseal_common::timeline::Branch;
 use walseal_tests::cluster::Cluster;
 use walseal_tests::deadline::{PATIENCE, eventually};
 
-use super::live::{Live, block_on, cluster};
+use super::live::{Live, SLOT, block_on, cluster};
 use super::toy::{Server, root};
+use crate::adopt::{Adopted, Adopter};
 use crate::memory::Room;
 use crate::shipment::PieceKind;
 
@@ -57,7 +58,7 @@ fn case_17_a_stream_notices_that_another_server_was_named_the_living_one() -> Re
 }
 
 #[test]
-fn case_17_a_server_that_cannot_be_compared_stores_nothing_on_an_adopted_branch_and_records_no_gap() -> Result<()> {
+fn case_17_a_server_that_cannot_be_compared_stores_nothing_on_an_adopted_branch_until_it_is_named() -> Result<()> {
     // What was confirmed goes at the next checkpoint.
     let live =
         Live::start(Cluster::builder().segment_mib(1).setting("min_wal_size", "2MB").setting("max_wal_size", "4MB"))?;
@@ -77,8 +78,36 @@ fn case_17_a_server_that_cannot_be_compared_stores_nothing_on_an_adopted_branch_
     let stream = live.stream()?;
     let words = stream.troubled_by("nobody can tell whether it is the same server")?;
     ensure!(words.contains("walseal-archiver adopt"), "{words}");
-    stream.stop()?;
     assert_eq!(live.slot()?, before, "nothing more is confirmed");
     assert_eq!(stored(&live, to)?, (1, 0));
+
+    // Somebody says that it is the living one all the same: what it has no more is on record as lost, and it goes on.
+    let adopter = Adopter {
+        conninfo: Conninfo::parse(&live.conninfo, &|_| None)?,
+        slot: SLOT.to_owned(),
+        repository: live.repository.clone(),
+        identity: live.identity.clone(),
+        keys: live.keys.clone(),
+        ledger: Ledger::none(),
+    };
+    let adopted = block_on(adopter.adopt(live.keys.writer.public()))?;
+    let Adopted::Ours { branch, from: left, to: own, gap_to: Some(gap_to), .. } = adopted else {
+        bail!("{adopted:?}");
+    };
+    assert_eq!((branch, left), (to, from));
+    let gaps = block_on(live.repository.gaps())?;
+    let told: Vec<_> = gaps.iter().map(|gap| (gap.branch, gap.from, gap.to, gap.next)).collect();
+    assert_eq!(told, [(to, from, gap_to, own)]);
+    live.fill(3)?;
+    let flushed = live.settle()?;
+    assert_eq!(stream.progress().branch, Some(own));
+    stream.stop()?;
+    live.holds(own, Lsn::INVALID)?;
+    let size = live.identity.segment_size;
+    let listing = block_on(live.repository.wal_listing(own, size, Some(size.number(gap_to))))?;
+    ensure!(
+        block_on(live.repository.contiguous_end(&listing, gap_to))? >= flushed,
+        "behind the gap nothing is missing"
+    );
     Ok(())
 }
