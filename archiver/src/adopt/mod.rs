@@ -18,7 +18,7 @@ use walseal_common::lsn::Lsn;
 use walseal_common::postgres::conninfo::Host;
 use walseal_common::postgres::{Conninfo, PostgresError, SqlClient};
 use walseal_common::repository::{
-    Act, Adoption, Gap, Ledger, Leg, ObjectName, Repository, RepositoryError, RepositoryIdentity, RunId,
+    Act, Adoption, Gap, Ledger, Leg, Repository, RepositoryError, RepositoryIdentity, RunId,
 };
 use walseal_common::seal::{Kind, SealError, WriterPublic};
 use walseal_common::timeline::Branch;
@@ -299,14 +299,6 @@ impl Adopted {
     pub fn goes_on(&self) -> Option<Branch> {
         match self {
             Adopted::Ours { to, .. } => Some(*to),
-            _ => None,
-        }
-    }
-
-    /// The object that was written.
-    pub fn object(&self) -> Option<ObjectName> {
-        match self {
-            Adopted::Ours { name, .. } => name.parse().ok(),
             _ => None,
         }
     }
