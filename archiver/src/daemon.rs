@@ -16,6 +16,7 @@ use walseal_common::telemetry::{self, AlertCommand, Alerts, Outlet};
 
 use crate::aftermath;
 use crate::archive::{Archive, ArchiveError, LAST_ENTRIES};
+use crate::base_backup::BaseSettings;
 use crate::cataloguer;
 use crate::desk::Desk;
 use crate::figures::{FigurePages, Figures};
@@ -128,6 +129,7 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
         repository,
         identity,
         keys: archive.keys.clone(),
+        base: BaseSettings::of(&config).map_err(OpenError::from)?,
         progress: streamer.progress(),
         backup: Mutex::new(()),
         taken: watch::Sender::new(0),
