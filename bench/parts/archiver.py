@@ -90,9 +90,9 @@ writer_key_file = "{writer}"
     def wait_confirmed(self, lsn, patience=1800):
         self.wait(lambda: self.confirmed() >= lsn, patience, "the WAL is not durable")
 
-    def backup(self):
+    def backup(self, *options):
         """Starts a base backup through the daemon. A process to wait for."""
-        command = [self.programs["walseal-archiver"], "--config", self.config, "backup"]
+        command = [self.programs["walseal-archiver"], "--config", self.config, "backup", *options]
         return self.place.start(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.environment
         )

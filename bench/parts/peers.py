@@ -1,4 +1,4 @@
-"""Other tools' archive_command, each set up as its documentation says, with encryption."""
+"""Other tools, each set up as its documentation says, with encryption: archive_command and base backups."""
 import os
 import secrets
 import shutil
@@ -10,9 +10,9 @@ from .store import ROOT
 
 
 class Peer:
-    """One repository of one tool. `command` has %p and %f, as archive_command does."""
+    """One repository of one tool. `command` has %p and %f, as archive_command does; `backup` takes a full base backup."""
 
-    name, command, environment = "", "", {}
+    name, command, backup, environment = "", "", [], {}
 
     def end(self):
         """Ends what it started."""
@@ -78,18 +78,21 @@ pg1-database=postgres
         self.tool = f"pgbackrest --config={config} --stanza=bench"
         place.call(["/bin/sh", "-c", f"{self.tool} stanza-create"], env=self.environment)
         self.command = f"{self.tool} archive-push %p"
+        # WAL is no part of what is compared; the server has none archived.
+        self.backup = [*self.tool.split(), "backup", "--type=full", "--no-archive-check", "--start-fast"]
 
 
 class WalRus(Peer):
     """Zstandard, libsodium, two threads; by its daemon or without it."""
 
-    def __init__(self, place, store, program, daemon, number):
+    def __init__(self, place, cluster, store, program, daemon, number):
         self.name = "WAL-RUS, daemon" if daemon else "WAL-RUS"
         folder = place.folder(f"walrus-{number}")
         key = place.file(f"walrus-{number}/key", secrets.token_hex(32))
         self.environment = {
             "PATH": "/usr/bin:/bin", "HOME": folder, "WALG_COMPRESSION_METHOD": "zstd", "WALG_LIBSODIUM_KEY_PATH": key,
             "WALG_LIBSODIUM_KEY_TRANSFORM": "hex", "WALG_THREADS": "2",
+            "PGHOST": cluster.sockets, "PGPORT": str(cluster.port), "PGUSER": "postgres", "PGDATABASE": "postgres",
         }
         if store.name == "s3":
             settings = store.settings
@@ -106,6 +109,7 @@ class WalRus(Peer):
             shutil.copy2(program, copy)
             os.chmod(copy, 0o755)
         self.process, self.command = None, f"{copy} wal-push %p"
+        self.backup = [copy, "backup-push", "--full", "--fast", cluster.path]
         if daemon:
             socket = f"{folder}/socket"
             self.process = place.start([copy, "daemon", "--socket", socket], env=self.environment, stdout=subprocess.DEVNULL,
