@@ -6,11 +6,12 @@ import subprocess
 import time
 
 from .scratch import Failed, end_process, say
-from .store import ROOT
+from .store import ROOT, S3
 
 
 class Peer:
-    """One repository of one tool. `command` has %p and %f, as archive_command does; `backup` takes a full base backup."""
+    """One repository of one tool. `command` has %p and %f, as archive_command does; `backup` takes a full base
+    backup, `restore(folder)` is the command that rebuilds it there."""
 
     name, command, backup, environment = "", "", [], {}
 
@@ -81,6 +82,9 @@ pg1-database=postgres
         # WAL is no part of what is compared; the server has none archived.
         self.backup = [*self.tool.split(), "backup", "--type=full", "--no-archive-check", "--start-fast"]
 
+    def restore(self, folder):
+        return [*self.tool.split(), "restore", f"--pg1-path={folder}"]
+
 
 class WalRus(Peer):
     """Zstandard, libsodium, two threads; by its daemon or without it."""
@@ -122,10 +126,42 @@ class WalRus(Peer):
                 time.sleep(0.02)
             self.command = f"{copy} daemon-client --socket {socket} wal-push %p"
 
+    def restore(self, folder):
+        return [self.backup[0], "backup-fetch", folder, "LATEST"]
+
     def end(self):
         if self.process is not None:
             end_process(self.process)
             self.process = None
+
+
+class Peers:
+    """Those that were chosen, each with a repository of its own for each run."""
+
+    def __init__(self, place, cluster, chosen):
+        self.place, self.cluster, self.chosen = place, cluster, [name for name in chosen.split(",") if name not in ("cp", "none")]
+        self.number, self.secure = 0, None
+        for name in self.chosen:
+            if name not in ("pgbackrest", "walrus"):
+                raise Failed(f"there is no peer {name}; there are pgbackrest, walrus and none")
+
+    def ways(self, store):
+        """For each way in which a tool is measured, what makes one."""
+        for name in self.chosen:
+            if name == "walrus":
+                program = walrus()
+                yield lambda: WalRus(self.place, self.cluster, store, program, False, self.next())
+                continue
+            if store.name == "s3":
+                # It speaks TLS only.
+                self.secure = self.secure or S3(self.place, tls=True)
+            at = self.secure if store.name == "s3" else store
+            for level in (3, 1):
+                yield lambda level=level: PgBackRest(self.place, self.cluster, at, level, self.next())
+
+    def next(self):
+        self.number += 1
+        return self.number
 
 
 def walrus():

@@ -1,14 +1,13 @@
 """Full base backups beside other tools, and incremental ones after a part of the cluster has changed."""
-import os
-import subprocess
 import time
 
-from parts import peers
 from parts.archiver import Archiver
 from parts.cluster import Cluster
 from parts.figures import median
+from parts.peers import Peers
 from parts.scratch import Failed
-from parts.store import S3, stores
+from parts.store import stores
+from parts.timing import timed
 
 
 def run(place, arguments, figures):
@@ -33,38 +32,22 @@ def run(place, arguments, figures):
 class Bench:
     def __init__(self, place, arguments, cluster, figures):
         self.place, self.arguments, self.cluster, self.figures = place, arguments, cluster, figures
-        self.size, self.number, self.row, self.secure = cluster.size(), 0, 1, None
+        self.size, self.row = cluster.size(), 1
+        self.peers = Peers(place, cluster, arguments.peers)
 
     def server_alone(self):
         base = [f"{self.cluster.pg_bin}/pg_basebackup", "-d", self.cluster.conninfo, "-Ft", "-X", "none", "-c", "fast", "-D", "-",
                 "--no-manifest"]
         for what, more in (("pg_basebackup", []), ("pg_basebackup zstd:1", ["--compress=client-zstd:1"])):
-            self.add(what, "nothing", [self.timed([*base, *more], {}) for _ in range(self.arguments.runs)])
+            self.add(what, "nothing", [timed(self.place, [*base, *more], {}) for _ in range(self.arguments.runs)])
 
     def others(self, store):
-        for peer in self.arguments.peers.split(","):
-            for make in self.ways(peer, store):
-                took = []
-                for _ in range(self.arguments.runs):
-                    self.number += 1
-                    tool = make(self.number)
-                    took.append(self.timed(tool.backup, tool.environment))
-                    tool.end()
-                self.add(tool.name, store.name, took)
-
-    def ways(self, peer, store):
-        place, cluster = self.place, self.cluster
-        if peer == "pgbackrest":
-            if store.name == "s3":
-                # It speaks TLS only.
-                store = self.secure = self.secure or S3(place, tls=True)
-            return [lambda number, level=level: peers.PgBackRest(place, cluster, store, level, number) for level in (3, 1)]
-        if peer == "walrus":
-            program = peers.walrus()
-            return [lambda number: peers.WalRus(place, cluster, store, program, False, number)]
-        if peer in ("cp", "none"):
-            return []
-        raise Failed(f"there is no peer {peer}; there are pgbackrest, walrus and none")
+        for make in self.peers.ways(store):
+            took = []
+            for _ in range(self.arguments.runs):
+                tool = make()
+                took.append(timed(self.place, tool.backup, tool.environment))
+            self.add(tool.name, store.name, took)
 
     def ours(self, store, native):
         archiver = Archiver(self.place, self.arguments, self.cluster, store, f"base-{store.name}", "[base]\nschedule = \"off\"\n")
@@ -106,17 +89,6 @@ class Bench:
             raise Failed(f"the backup failed:\n{err}\n{archiver.words()}")
         newest = archiver.status()["bases"][-1]
         return {"s": took, "cpu": archiver.cpu() - cpu, "stored": newest["stored_size"]}
-
-    def timed(self, command, environment):
-        before, begun = os.times(), time.monotonic()
-        process = self.place.start(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-                                   env={"PATH": "/usr/bin:/bin"} | environment)
-        _, err = process.communicate()
-        took, after = time.monotonic() - begun, os.times()
-        if process.returncode != 0:
-            raise Failed(f"{' '.join(command)} failed:\n{err}")
-        cpu = after.children_user + after.children_system - before.children_user - before.children_system
-        return {"s": took, "cpu": cpu}
 
     def add(self, what, store, runs, archiver=None, whole=None):
         seconds = median([run["s"] for run in runs])
