@@ -123,7 +123,8 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
     .giving_up_at(limit.clone());
     let archivist =
         Archivist::new(repository.clone(), identity.clone(), archive.keys.clone(), Some(streamer.progress()))
-            .sharing(streamer.memory.clone());
+            .sharing(streamer.memory.clone())
+            .knowing(streamer.landed.clone());
     let desk = Arc::new(Desk {
         conninfo,
         repository,

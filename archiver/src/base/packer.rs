@@ -1,8 +1,9 @@
 //! Files into frames, frames into runs, runs into data objects.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
-use walseal_common::buffer::buffer;
+use walseal_common::buffer::Spares;
 use walseal_common::repository::{Extent, FrameDigest};
 use walseal_common::seal::MAX_PLAINTEXT;
 
@@ -23,6 +24,9 @@ const MAX_FRAMES: u64 = 8_192;
 /// A run is passed on once it has this much plaintext, in bytes: enough to be worth a thread's while, and small enough that
 /// several threads share the work on one object.
 pub const RUN: usize = 1 << 20;
+
+/// Plaintexts of runs, used again; as many as wait to be sealed.
+pub(super) static PLAINS: LazyLock<Spares> = LazyLock::new(|| Spares::new(RUN + LARGE_FRAME, 4));
 
 /// Frames of one data object that follow one another, ready to be sealed.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -129,7 +133,7 @@ impl Packer {
                 full.extend(self.held.replace(std::mem::replace(&mut self.run, next)));
             }
             if self.run.plain.capacity() == 0 {
-                self.run.plain = buffer(RUN + self.frame_size);
+                self.run.plain = PLAINS.take_vec();
             }
             let (now, later) = bytes.split_at(bytes.len().min(self.frame_size - self.open));
             self.run.plain.extend_from_slice(now);
@@ -198,7 +202,7 @@ impl Packer {
         }
         self.fresh += length as u64;
         if self.plain + length as u64 > MAX_PLAINTEXT || self.run.end() == MAX_FRAMES {
-            let mut next = buffer(RUN + self.frame_size);
+            let mut next = PLAINS.take_vec();
             let closed = self.run.plain.len() - length;
             next.extend_from_slice(self.run.plain.get(closed..).unwrap_or_default());
             self.run.plain.truncate(closed);

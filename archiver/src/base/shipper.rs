@@ -7,14 +7,14 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use walseal_common::repository::{self, BaseId, ObjectName, ObjectReference, Repository, ResumeObject};
 use walseal_common::seal::{
-    Assembly, Draft, FrameSealer, Kind, MAX_PLAINTEXT, ObjectDigest, SealError, SealedObject, SealedRun,
+    Assembly, Draft, FrameSealer, Kind, MAX_PLAINTEXT, ObjectDigest, SealError, SealedObject, SealedRun, Workshop,
 };
 use walseal_common::store::PutOutcome;
 
 use super::error::BaseError;
 use super::intake::Ready;
 use super::known::{KnownObjects, PageCache};
-use super::packer::{Listed, PackedRun, RUN};
+use super::packer::{Listed, PLAINS, PackedRun, RUN};
 use super::pages::Page;
 use super::resume_pages::{ResumePage, ResumePart};
 use crate::keys::ArchiveKeys;
@@ -91,6 +91,7 @@ struct Berth {
     keys: Arc<ArchiveKeys>,
     cache: PageCache,
     level: i32,
+    workshop: Workshop,
     ciphertext: Memory,
     sealing: Arc<Semaphore>,
     putting: Arc<Semaphore>,
@@ -122,6 +123,7 @@ impl Shipper {
             keys,
             cache,
             level: effort.level,
+            workshop: Workshop::new(effort.sealers.max(1), (MAX_PLAINTEXT + BESIDE_FRAMES) as usize),
             ciphertext: Memory::new(effort.ciphertext.max(2 * (MAX_PLAINTEXT + BESIDE_FRAMES))),
             sealing: Arc::new(Semaphore::new(effort.sealers.max(1))),
             putting: Arc::new(Semaphore::new(effort.puts.max(1))),
@@ -160,12 +162,13 @@ impl Shipper {
         };
         let room = self.room(self.waiting.clone(), run.plain.len() as u64).await?;
         let (sealer, name, last) = (open.sealer.clone(), open.name.clone(), run.last);
-        let sealing = self.berth.sealing.clone();
+        let (sealing, workshop) = (self.berth.sealing.clone(), self.berth.workshop.clone());
         let sealed = tokio::spawn(async move {
             let core = sealing.acquire_owned().await.map_err(|_| ended("the count of sealers was closed"))?;
             let sealed = spawn_blocking(move || {
-                let sealed = sealer.run(run.first, run.frames(), run.last);
-                drop((run, room, core));
+                let sealed = workshop.seal(&sealer, run.first, run.frames(), run.last);
+                PLAINS.give(run.plain);
+                drop((room, core));
                 sealed
             });
             let sealed = sealed.await.map_err(|error| ended(&error.to_string()))?;
@@ -185,7 +188,7 @@ impl Shipper {
         let draft = self.berth.draft(Kind::Data, &name, run.frame_size);
         let opened = draft.open(&self.berth.keys.recipients, &self.berth.keys.writer);
         let (sealer, mut assembly) = opened.map_err(|source| BaseError::Seal { name: name.to_string(), source })?;
-        assembly.reserve((MAX_PLAINTEXT + BESIDE_FRAMES) as usize);
+        assembly.reserve_in(&self.berth.workshop);
         let (runs, arriving) = mpsc::unbounded_channel();
         self.running.spawn(self.berth.clone().assemble(name.clone(), assembly, arriving, room));
         Ok(Open { name, sealer, runs })
