@@ -3,6 +3,7 @@
 //! A [`Repository`] is one cluster's folder in a store, read with the eyes of somebody who trusts certain writers:
 //! an object whose signature does not verify is an error, never an answer.
 
+mod adoption;
 mod base;
 mod catalog;
 mod cover;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use adoption::{Adoption, Adoptions, Step};
 pub use base::{
     BaseId, BaseType, Extent, FileEntry, FrameDigest, FrameDigests, Label, ManifestEntry, ObjectReference, PathError,
     PathField, RelativePath, ResumePages,

@@ -26,6 +26,7 @@ mod schedule;
 mod service;
 mod slots;
 mod smoke;
+mod split;
 mod standby;
 mod start;
 mod state;

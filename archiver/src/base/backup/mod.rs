@@ -208,12 +208,12 @@ async fn source(client: &mut ReplicationClient, repository: &Repository) -> Resu
         let content = client.timeline_history(timeline).await?.ok_or(BaseError::NoHistory(timeline))?;
         TimelineHistory::parse(timeline, &content)?
     };
-    let timelines = history.entries.iter().map(|entry| entry.timeline).chain([timeline]);
-    let ancestry = timelines.filter_map(|one| history.ancestor(one)).map(|one| one.branch(repository.cluster()));
+    let adoptions = repository.adoptions().await?;
+    let way = adoptions.way(&history);
     Ok(Source {
         timeline,
-        branch: history.branch(repository.cluster()),
-        ancestry: ancestry.collect(),
+        branch: adoptions.branch_of(&history),
+        ancestry: way.into_iter().map(|step| step.branch).collect(),
         segment_size: client.segment_size().await?,
         postgres_version: client.server_version_num(),
     })
