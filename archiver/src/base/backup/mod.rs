@@ -193,6 +193,7 @@ async fn receive(
         // Links instead of a map: before PostgreSQL 16 a server that sends the map leaves out in-place tablespaces,
         // and a restore to other places would have to change the map, which the server's manifest covers (case 56).
         tablespace_map: false,
+        incremental: false,
     };
     let mut backup = client.base_backup(&command).await?;
     let same = |timeline| {
