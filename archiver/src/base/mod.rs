@@ -5,6 +5,7 @@
 //! | [`tar`] | a strict reader of the archives that PostgreSQL streams |
 //! | [`checksum`] | the checksum that the server's manifest has for each file, computed as the file passes |
 //! | [`server_manifest`] | PostgreSQL's `backup_manifest`, read and compared with what was received |
+//! | [`incremental`] | files of which the server sent changed blocks only |
 //! | [`packer`] | files into frames, frames into data objects |
 //! | [`pages`] | the list of files, page by page |
 //! | [`tablespaces`] | which there are, and where |
@@ -16,6 +17,7 @@
 pub mod backup;
 pub mod checksum;
 pub mod error;
+pub mod incremental;
 pub mod intake;
 pub mod packer;
 pub mod pages;
