@@ -222,7 +222,8 @@ impl Intake {
             self.received.note(path.clone(), packed.size, digest.finish())?;
         }
         let (size, extents, digests) = (packed.size, packed.extents, packed.digests);
-        let entry = FileEntry { path: PathField(path.clone()), mode, mtime, size, extents, digests };
+        let layers = Vec::new();
+        let entry = FileEntry { path: PathField(path.clone()), mode, mtime, size, extents, digests, layers };
         self.list(&ManifestEntry::File(entry), path, ready)
     }
 

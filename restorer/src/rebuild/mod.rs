@@ -12,7 +12,7 @@
 //! | [`owner`] | who the files will belong to, and what that user can read |
 //! | [`layout`], [`vacancy`], [`tablespaces`] | where everything goes; which folders are free to take |
 //! | [`space`] | what it needs on which file system |
-//! | [`skeleton`], [`window`], [`placing`] | folders and empty files; which frame goes where; writing them |
+//! | [`skeleton`], [`target_file`], [`window`], [`placing`] | folders and empty files; where a file's frames belong; which frame goes where; writing them |
 //! | [`configure`], [`recovery_command`], [`access_files`] | recovery settings |
 //! | [`plan_file`] | the plan beside the data directory |
 
@@ -29,6 +29,7 @@ mod skeleton;
 mod space;
 mod survey;
 mod tablespaces;
+mod target_file;
 mod vacancy;
 mod window;
 
@@ -132,8 +133,8 @@ async fn fill(source: Source<'_>, window: &Window, jobs: usize, progress: &Progr
         .map(|object| placing::place_object(source, window.clone(), object, progress))
         .buffer_unordered(jobs.max(1));
     placed.try_collect::<()>().await?;
-    for file in window.uneven_files() {
-        placing::place_in_order(source, window, file).await?;
+    for (file, layer) in window.uneven_layers() {
+        placing::place_in_order(source, file, layer).await?;
     }
     Ok(())
 }
