@@ -87,8 +87,10 @@ impl<'de> Deserialize<'de> for BaseId {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BaseType {
-    /// Read whole from the server.
+    /// Refers to no other.
     Full,
+    /// Refers to frames of others, which did not change since.
+    Incremental,
 }
 
 /// An object that a backup needs.
@@ -117,7 +119,7 @@ pub struct Label {
     /// Whether it stands alone.
     #[serde(rename = "type")]
     pub kind: BaseType,
-    /// The backup it refers to.
+    /// The backup it was compared with.
     pub parent: Option<BaseId>,
     /// The branch at its start and stop.
     pub branch: Branch,
@@ -147,6 +149,34 @@ pub struct Label {
     pub manifest: Vec<ObjectReference>,
     /// Every data object that is needed, own and others'.
     pub objects: Vec<ObjectReference>,
+    /// Bytes of the others' data objects.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub referenced_size: u64,
+    /// How many incremental backups there are since the last full one, this one included; 0 in a full one.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub depth: u32,
+    /// Whether the server sent only what had changed.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub native: bool,
+    /// What the next backup has to know of this one; without it none can be based on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<ResumePages>,
+}
+
+/// The pages with which the next backup of the same writer goes on. Only the archiver that wrote them opens them.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ResumePages {
+    /// The list of files and objects, in order.
+    pub list: Vec<ObjectReference>,
+    /// The server's manifest, in order.
+    pub server_manifest: Vec<ObjectReference>,
+}
+
+/// A member that may be missing may be null as well.
+fn null_is_default<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 /// A path in the data directory, relative, with `/` between parts. Bytes: PostgreSQL does not promise UTF-8.
@@ -303,6 +333,11 @@ impl FrameDigest {
         FrameDigest(half)
     }
 }
+
+/// The digests of a file's frames, as they stand in its line.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct FrameDigests(#[serde(with = "frame_digests")] pub Vec<FrameDigest>);
 
 /// A run of frames in one object: `[object, frame, count]`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]

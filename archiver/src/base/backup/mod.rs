@@ -148,6 +148,10 @@ pub async fn run(
         suspect,
         manifest: shipped.pages,
         objects: shipped.objects,
+        referenced_size: 0,
+        depth: 0,
+        native: false,
+        resume: None,
     };
     store_label(repository, options, &label).await?;
     Ok(label)
