@@ -13,6 +13,7 @@
 //! | [`layout`], [`vacancy`], [`tablespaces`] | where everything goes; which folders are free to take |
 //! | [`space`] | what it needs on which file system |
 //! | [`skeleton`], [`target_file`], [`window`], [`placing`] | folders and empty files; where a file's frames belong; which frame goes where; writing them |
+//! | [`server_manifest`] | the server's manifest, for files of changed blocks |
 //! | [`configure`], [`recovery_command`], [`access_files`] | recovery settings |
 //! | [`plan_file`] | the plan beside the data directory |
 
@@ -25,6 +26,7 @@ mod owner;
 mod placing;
 mod plan_file;
 mod recovery_command;
+mod server_manifest;
 mod skeleton;
 mod space;
 mod survey;
@@ -108,6 +110,8 @@ fn sync_folder(folder: &std::path::Path) -> Result<(), RebuildError> {
 /// one [`Window`] (I11). Every object is verified as a whole (size, digest, signatures) and every frame against the
 /// list of files before it is written; on return everything is durable.
 ///
+/// Of a backup of which the server sent changed blocks only, `backup_manifest` is made that of the files as they lie there.
+///
 /// Errors: an object that is not what the label refers to; a frame that is not what the list of files says; the disk.
 /// What was written until then stays, without `pg_control`.
 pub async fn rebuild(
@@ -121,6 +125,12 @@ pub async fn rebuild(
     while let Some(window) = windows.next(&mut skeleton).await? {
         fill(source, &window, jobs, progress).await?;
         window.finish(&layout.owner, jobs).await?;
+    }
+    if source.label.native {
+        let (label, layout) = (source.label.clone(), layout.clone());
+        let complete = move || server_manifest::complete(&layout.data, &label, &layout.owner, jobs);
+        let completed = tokio::task::spawn_blocking(complete).await;
+        completed.unwrap_or_else(|join| Err(RebuildError::Thread(join.to_string())))?;
     }
     let control = skeleton.control_file().ok_or_else(|| RebuildError::backup(source.label, "it has no pg_control"))?;
     skeleton.finish(&layout)?;

@@ -2,6 +2,7 @@
 
 mod layers;
 mod refusals;
+mod server_manifest;
 mod toy;
 
 use std::fs;
