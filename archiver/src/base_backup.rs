@@ -2,13 +2,14 @@
 
 use std::time::Instant;
 
+use walseal_common::config::{Config, ConfigError};
 use walseal_common::lsn::LsnRange;
 use walseal_common::postgres::{Conninfo, PostgresError};
 use walseal_common::repository::{Act, BaseId, FailureClass, Label, Ledger, Repository, RepositoryIdentity};
 use walseal_common::terminal::units;
 use walseal_common::timeline::Branch;
 
-use crate::base::{self, BackupOptions, BaseError, DurableWal, Stage, WaitDurable};
+use crate::base::{self, BackupMode, BackupOptions, BaseError, DurableWal, PageCache, Policy, Stage, WaitDurable};
 use crate::keys::ArchiveKeys;
 use crate::primary;
 use crate::stream::{ProgressWatch, StreamError};
@@ -47,22 +48,57 @@ impl TakeError {
     }
 }
 
-/// Takes a full base backup and returns its label, which is durable. `progress` follows the stream that brings the WAL. Its
+/// What the configuration says of base backups.
+#[derive(Clone, Debug)]
+pub struct BaseSettings {
+    /// When a full one is due.
+    pub policy: Policy,
+    /// Where copies are kept of what the next one has to know.
+    pub cache: PageCache,
+}
+
+impl BaseSettings {
+    /// Of a configuration.
+    ///
+    /// Errors: `cluster.state_dir` is not known.
+    pub fn of(config: &Config) -> Result<BaseSettings, ConfigError> {
+        let policy = Policy { full_every: config.base.full_every.value, max_depth: config.base.max_depth.value };
+        Ok(BaseSettings { policy, cache: PageCache::below(&config.need_state_dir()?) })
+    }
+}
+
+/// What is needed to take a base backup, beside a stream.
+#[derive(Clone, Copy)]
+pub struct Taking<'a> {
+    /// The server.
+    pub conninfo: &'a Conninfo,
+    /// Where it goes.
+    pub repository: &'a Repository,
+    /// What that is.
+    pub identity: &'a RepositoryIdentity,
+    /// Who it is sealed to, and who signs it.
+    pub keys: &'a ArchiveKeys,
+    /// What the configuration says.
+    pub settings: &'a BaseSettings,
+    /// Whether it is to be full or incremental.
+    pub mode: BackupMode,
+    /// Where its beginning and its end are recorded.
+    pub ledger: &'a Ledger,
+}
+
+/// Takes a base backup and returns its label, which is durable. `progress` follows the stream that brings the WAL. Its
 /// beginning and its end go to the ledger.
 ///
 /// Errors: as [`base::run`]; the server is not the repository's cluster.
 pub async fn take(
-    conninfo: &Conninfo,
-    repository: &Repository,
-    identity: &RepositoryIdentity,
-    keys: &ArchiveKeys,
+    taking: Taking<'_>,
     progress: ProgressWatch,
-    ledger: &Ledger,
     report: impl FnMut(String, Option<u64>, Option<u64>) + Send,
 ) -> Result<Label, TakeError> {
     let begun = Instant::now();
     let mut id = None;
-    let taken = take_with(conninfo, repository, identity, keys, progress, ledger, &mut id, report).await;
+    let ledger = taking.ledger;
+    let taken = take_with(taking, progress, &mut id, report).await;
     match &taken {
         Ok(label) => ledger.record(Act::BaseFinished {
             id: label.id.clone(),
@@ -79,20 +115,21 @@ pub async fn take(
     taken
 }
 
-#[allow(clippy::too_many_arguments, reason = "those of `take`, and what it hears of")]
 async fn take_with(
-    conninfo: &Conninfo,
-    repository: &Repository,
-    identity: &RepositoryIdentity,
-    keys: &ArchiveKeys,
+    taking: Taking<'_>,
     progress: ProgressWatch,
-    ledger: &Ledger,
     begun: &mut Option<BaseId>,
     mut report: impl FnMut(String, Option<u64>, Option<u64>) + Send,
 ) -> Result<Label, TakeError> {
+    let Taking { conninfo, repository, identity, keys, settings, mode, ledger } = taking;
     let mut client = primary::connect(conninfo, "walseal base backup").await?;
     crate::stream::identify(&mut client, repository, identity, conninfo.target_session_attrs()).await?;
-    let options = BackupOptions::by_hand(keys.clone());
+    let options = BackupOptions {
+        mode,
+        policy: settings.policy,
+        cache: settings.cache.clone(),
+        ..BackupOptions::by_hand(keys.clone())
+    };
     let wal = StreamedWal { repository: repository.clone(), identity: identity.clone(), progress };
     let mut tell = move |stage: Stage| {
         if let Stage::Checkpoint { id } = &stage {
@@ -109,6 +146,18 @@ async fn take_with(
 
 fn words(stage: &Stage) -> (String, Option<u64>, Option<u64>) {
     match stage {
+        Stage::Comparing { parent } => (format!("incremental: compared with {parent}"), None, None),
+        Stage::Full { why } => (format!("full: {why}"), None, None),
+        Stage::GoingOn { attempts } => {
+            let ids = attempts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            (format!("what interrupted backups had stored is not stored again: {ids}"), None, None)
+        }
+        Stage::ObjectsMissing { count } => {
+            let text = format!(
+                "{count} data objects of earlier backups are GONE from the repository; what they held is stored anew"
+            );
+            (text, None, None)
+        }
         Stage::Checkpoint { id } => (format!("{id}: the server makes a checkpoint"), None, None),
         Stage::Copying { done, total } => ("copying".to_owned(), Some(*done), *total),
         Stage::Storing => ("storing the last objects".to_owned(), None, None),

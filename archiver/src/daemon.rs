@@ -16,6 +16,7 @@ use walseal_common::telemetry::{self, AlertCommand, Alerts, Outlet};
 
 use crate::aftermath;
 use crate::archive::{Archive, ArchiveError, LAST_ENTRIES};
+use crate::base_backup::BaseSettings;
 use crate::cataloguer;
 use crate::desk::Desk;
 use crate::figures::{FigurePages, Figures};
@@ -122,12 +123,14 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
     .giving_up_at(limit.clone());
     let archivist =
         Archivist::new(repository.clone(), identity.clone(), archive.keys.clone(), Some(streamer.progress()))
-            .sharing(streamer.memory.clone());
+            .sharing(streamer.memory.clone())
+            .knowing(streamer.landed.clone());
     let desk = Arc::new(Desk {
         conninfo,
         repository,
         identity,
         keys: archive.keys.clone(),
+        base: BaseSettings::of(&config).map_err(OpenError::from)?,
         progress: streamer.progress(),
         backup: Mutex::new(()),
         taken: watch::Sender::new(0),

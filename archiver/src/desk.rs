@@ -13,7 +13,8 @@ use walseal_common::telemetry::{AlertKind, Alerts, OpenAlert, Severity};
 use walseal_common::terminal::units;
 
 use crate::aftermath::TakesBase;
-use crate::base_backup::{self, TakeError};
+use crate::base::BackupMode;
+use crate::base_backup::{self, BaseSettings, TakeError, Taking};
 use crate::drain::{self, DrainError};
 use crate::hook::{Archivist, PushError};
 use crate::keys::ArchiveKeys;
@@ -27,6 +28,7 @@ pub struct Desk {
     pub(crate) repository: Repository,
     pub(crate) identity: RepositoryIdentity,
     pub(crate) keys: Arc<ArchiveKeys>,
+    pub(crate) base: BaseSettings,
     pub(crate) progress: ProgressWatch,
     /// One backup at a time.
     pub(crate) backup: Mutex<()>,
@@ -58,7 +60,7 @@ impl Answers for Desk {
                 let told = Told { progress: self.progress.now(), alerts: self.alerts.standing() };
                 serde_json::to_value(told).map_err(|error| error.to_string())
             }
-            Request::Backup => self.backup(&reporter).await.map_err(|error| error.to_string()),
+            Request::Backup { mode } => self.backup(mode, &reporter).await.map_err(|error| error.to_string()),
             Request::Drain => self.drain(&reporter).await.map_err(|error| error.to_string()),
             Request::AwaitDurable { lsn, limit_ms } => {
                 self.await_durable(lsn, Duration::from_millis(limit_ms)).await.map(|()| serde_json::Value::Null)
@@ -126,24 +128,28 @@ impl Desk {
         Ok(serde_json::json!(drained))
     }
 
-    async fn backup(&self, reporter: &Reporter) -> Result<serde_json::Value, TakeError> {
+    async fn backup(&self, mode: BackupMode, reporter: &Reporter) -> Result<serde_json::Value, TakeError> {
         let say = reporter.clone();
-        let label = self.take(move |text, done, total| say.report(text, done, total)).await?;
+        let label = self.take(mode, move |text, done, total| say.report(text, done, total)).await?;
         serde_json::to_value(&label).map_err(|error| TakeError::Internal(error.to_string()))
     }
 
-    async fn take(&self, report: impl FnMut(String, Option<u64>, Option<u64>) + Send) -> Result<Label, TakeError> {
+    async fn take(
+        &self,
+        mode: BackupMode,
+        report: impl FnMut(String, Option<u64>, Option<u64>) + Send,
+    ) -> Result<Label, TakeError> {
         let _one = self.backup.try_lock().map_err(|_| TakeError::Busy)?;
-        let label = base_backup::take(
-            &self.conninfo,
-            &self.repository,
-            &self.identity,
-            &self.keys,
-            self.progress.clone(),
-            &self.ledger,
-            report,
-        )
-        .await?;
+        let taking = Taking {
+            conninfo: &self.conninfo,
+            repository: &self.repository,
+            identity: &self.identity,
+            keys: &self.keys,
+            settings: &self.base,
+            mode,
+            ledger: &self.ledger,
+        };
+        let label = base_backup::take(taking, self.progress.clone(), report).await?;
         tracing::info!(id = %label.id, start = %label.start, stop = %label.stop, "base backup taken");
         self.taken.send_modify(|taken| *taken += 1);
         Ok(label)
@@ -153,6 +159,6 @@ impl Desk {
 #[async_trait::async_trait]
 impl TakesBase for Desk {
     async fn take_base(&self) -> Result<Label, TakeError> {
-        self.take(|text, done, total| tracing::debug!(text, ?done, ?total, "base backup")).await
+        self.take(BackupMode::Auto, |text, done, total| tracing::debug!(text, ?done, ?total, "base backup")).await
     }
 }

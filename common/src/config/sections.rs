@@ -146,6 +146,8 @@ pub struct BaseConfig {
     pub jitter: Setting<Duration>,
     /// Take a full one when the last is older.
     pub full_every: Setting<Duration>,
+    /// Most incremental ones between two full ones.
+    pub max_depth: Setting<u32>,
     /// Bytes per second to read from the server; 0 is no limit.
     pub max_rate: Setting<u64>,
 }

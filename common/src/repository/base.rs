@@ -84,13 +84,24 @@ impl<'de> Deserialize<'de> for BaseId {
 }
 
 /// Whether a backup stands alone.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BaseType {
     /// Refers to no other.
+    #[default]
     Full,
     /// Refers to frames of others, which did not change since.
     Incremental,
+}
+
+impl BaseType {
+    /// The word in the label.
+    pub const fn word(self) -> &'static str {
+        match self {
+            BaseType::Full => "full",
+            BaseType::Incremental => "incremental",
+        }
+    }
 }
 
 /// An object that a backup needs.
@@ -164,7 +175,7 @@ pub struct Label {
 }
 
 /// The pages with which the next backup of the same writer goes on. Only the archiver that wrote them opens them.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct ResumePages {
     /// The list of files and objects, in order.
     pub list: Vec<ObjectReference>,

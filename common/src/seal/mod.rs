@@ -1,7 +1,7 @@
 //! The sealed object: keys, envelope, frames, signatures. No I/O. `docs/FORMAT.md` is normative.
 //!
 //! Writing: a [`Draft`] says what the object is, a [`Sealer`] takes its frames and ends in a [`SealedObject`];
-//! over several threads, a [`FrameSealer`] seals runs of frames and an [`Assembly`] puts them together.
+//! over several threads, a [`Workshop`] seals runs of frames with a [`FrameSealer`], and an [`Assembly`] puts them together.
 //! Reading: [`SignedHeader::read`] trusts a header after a small read; [`Envelope::read`] a whole object; an
 //! [`Opener`] turns frames back into plaintext.
 //!
@@ -19,6 +19,7 @@ mod opener;
 mod resume;
 mod sealer;
 mod trust;
+mod workshop;
 
 pub use compare::{CompareDigest, CompareHasher, CompareKey, CompareKeyId};
 pub use entropy::Entropy;
@@ -31,6 +32,7 @@ pub use opener::Opener;
 pub use resume::ResumeKey;
 pub use sealer::{Assembly, Draft, MAX_PLAINTEXT, ObjectDigest, SealedObject, Sealer};
 pub use trust::{Role, TrustedWriter, TrustedWriters};
+pub use workshop::Workshop;
 
 #[cfg(test)]
 mod tests;

@@ -75,6 +75,7 @@ proptest! {
     fn runs_sealed_in_any_order_make_the_same_object_as_one_frame_after_the_other(
         lengths in prop::collection::vec(0usize..=65_536, 1..40),
         cut in 1usize..8,
+        pooled: bool,
     ) {
         let fixture = fixture();
         let recipients = [fixture.identity.recipient().clone()];
@@ -89,12 +90,16 @@ proptest! {
 
         let (frames, mut assembly) =
             draft(Kind::Data, "x").open_with(&recipients, &fixture.writer, &mut Counting(1), created).expect("sealable");
+        let workshop = Workshop::new(1, 1 << 20);
+        if pooled {
+            assembly.reserve_in(&workshop);
+        }
         let starts: Vec<usize> = (0..plains.len()).step_by(cut).collect();
         // Sealed from the last to the first, put together in order.
         let mut runs: Vec<SealedRun> = starts.iter().rev().map(|start| {
             let end = (start + cut).min(plains.len());
             let run = plains[*start..end].iter().map(Vec::as_slice);
-            frames.run(*start as u64, run, end == plains.len()).expect("within bounds")
+            workshop.seal(&frames, *start as u64, run, end == plains.len()).expect("within bounds")
         }).collect();
         if runs.len() > 1 {
             prop_assert!(assembly.append(&runs[0]).is_err(), "the last run is not the first");
@@ -113,7 +118,7 @@ fn i7_an_object_without_its_last_frame_is_not_finished() {
     let fixture = fixture();
     let opened = draft(Kind::Data, "x").open(&[fixture.identity.recipient().clone()], &fixture.writer);
     let (frames, mut assembly) = opened.expect("sealable");
-    assembly.append(&frames.run(0, [&b"first"[..]], false).expect("small")).expect("in order");
+    assembly.append(&Workshop::new(1, 0).seal(&frames, 0, [&b"first"[..]], false).expect("small")).expect("in order");
     assert!(assembly.finish::<()>(None).is_err());
 }
 

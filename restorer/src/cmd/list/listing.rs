@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 use walseal_common::lsn::Lsn;
-use walseal_common::repository::{BaseId, ObjectName, WrittenFrontier};
+use walseal_common::repository::{BaseId, BaseType, ObjectName, WrittenFrontier};
 use walseal_common::terminal::{Align, Look, Table, printable, units};
 use walseal_common::time::PgTimestamp;
 use walseal_common::timeline::Branch;
@@ -48,6 +48,9 @@ pub(super) struct Listing {
 #[derive(Serialize)]
 pub(super) struct Base {
     pub(super) id: BaseId,
+    #[serde(rename = "type")]
+    kind: BaseType,
+    parent: Option<BaseId>,
     branch: Branch,
     start: Lsn,
     stop: Lsn,
@@ -56,6 +59,7 @@ pub(super) struct Base {
     postgres_version: u32,
     cluster_size: u64,
     stored_size: u64,
+    referenced_size: u64,
     tablespaces: u32,
     suspect: u64,
 }
@@ -145,6 +149,8 @@ impl Listing {
     ) -> Listing {
         let bases = inventory.bases.iter().map(|label| Base {
             id: label.id.clone(),
+            kind: label.kind,
+            parent: label.parent.clone(),
             branch: label.branch,
             start: label.start,
             stop: label.stop,
@@ -153,6 +159,7 @@ impl Listing {
             postgres_version: label.postgres_version,
             cluster_size: label.cluster_size,
             stored_size: label.stored_size,
+            referenced_size: label.referenced_size,
             tablespaces: label.tablespaces,
             suspect: label.suspect,
         });
@@ -248,7 +255,9 @@ impl Listing {
                 ("ended", Align::Left),
                 ("complete at", Align::Right),
                 ("files", Align::Right),
+                ("type", Align::Left),
                 ("stored", Align::Right),
+                ("referenced", Align::Right),
                 ("", Align::Left),
             ]);
             for base in &self.bases {
@@ -264,7 +273,9 @@ impl Listing {
                     PgTimestamp::from_jiff(base.stop_time).to_string(),
                     base.stop.to_string(),
                     units::size(base.cluster_size),
+                    base.kind.word().to_owned(),
                     units::size(base.stored_size),
+                    units::size(base.referenced_size),
                     remark,
                 ]);
             }

@@ -87,9 +87,9 @@ Hole without a record: 0/400000 to 0/500000 (1 MiB) on timeline 1. No gap was re
          once, or is on its way into it.
 Where the server, a standby or another archive still has it: walseal-archiver heal --gap 0/400000
 
-base backup                timeline  ended                   complete at   files  stored
-20261121T100000Z-00000007         1  2026-11-21 10:00:00+00     0/3000C8  40 MiB   8 MiB
-20261121T110000Z-00000007         1  2026-11-21 11:00:00+00     0/500AB0  40 MiB   8 MiB
+base backup                timeline  ended                   complete at   files  type  stored  referenced
+20261121T100000Z-00000007         1  2026-11-21 10:00:00+00     0/3000C8  40 MiB  full   8 MiB         0 B
+20261121T110000Z-00000007         1  2026-11-21 11:00:00+00     0/500AB0  40 MiB  full   8 MiB         0 B
 
 Named restore points are in the WAL itself. To open all of it (2 MiB) and list them: list --restore-points
 "
@@ -157,9 +157,9 @@ Hole without a record: 0/400000 to 0/500AD8 (1 MiB) on timeline 1. No gap was re
          once, or is on its way into it. Some of it is there and not usable, see below.
 Where the server, a standby or another archive still has it: walseal-archiver heal --gap 0/400000
 
-base backup                timeline  ended                   complete at   files  stored
-20261121T100000Z-00000007         1  2026-11-21 10:00:00+00     0/3000C8  40 MiB   8 MiB
-20261121T110000Z-00000007         1  2026-11-21 11:00:00+00     0/500AB0  40 MiB   8 MiB  in no window
+base backup                timeline  ended                   complete at   files  type  stored  referenced
+20261121T100000Z-00000007         1  2026-11-21 10:00:00+00     0/3000C8  40 MiB  full   8 MiB         0 B
+20261121T110000Z-00000007         1  2026-11-21 11:00:00+00     0/500AB0  40 MiB  full   8 MiB         0 B  in no window
 
 Named restore points are in the WAL itself. To open all of it (1 MiB) and list them: list --restore-points
 
