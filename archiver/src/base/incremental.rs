@@ -19,7 +19,7 @@ const FIXED: usize = 12;
 /// The bytes are not what the server sends of a file.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("its list of changed blocks is not as PostgreSQL writes it: {0}")]
-pub struct IncrementalError(String);
+pub struct IncrementalError(pub String);
 
 /// What such a file says beside the blocks themselves.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
