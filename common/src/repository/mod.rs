@@ -11,6 +11,7 @@ mod error;
 mod frontier;
 mod gap;
 mod identity;
+mod layer;
 mod lease;
 mod ledger;
 mod listing;
@@ -34,6 +35,7 @@ pub use error::RepositoryError;
 pub use frontier::{BranchFrontier, FrontierRecord, WrittenFrontier, furthest};
 pub use gap::{Gap, GapRecord, Leg, Stretch};
 pub use identity::RepositoryIdentity;
+pub use layer::{BlockRun, LAYER_BLOCK, Layer, Span, spans};
 pub use lease::{HeldLease, LeaseRecord};
 pub use ledger::{
     Act, Body, Chain, FailureClass, Finding, Head, Ledger, LedgerEntry, LedgerReading, LedgerSigner, NoRunId, RunId,

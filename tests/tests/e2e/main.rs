@@ -17,6 +17,7 @@ mod kill;
 mod ledger;
 mod messages;
 mod metrics;
+mod native;
 mod network;
 mod outage;
 mod patroni;
