@@ -145,6 +145,12 @@ pub struct Label {
     pub manifest: Vec<ObjectReference>,
     /// Every data object that is needed, own and others'.
     pub objects: Vec<ObjectReference>,
+    /// The pages that say which relation each file is, in order; none in labels of older versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<ObjectReference>,
+    /// The pages with configuration files that lie outside the data directory, in order; none where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub config: Vec<ObjectReference>,
 }
 
 /// A path in the data directory, relative, with `/` between parts. Bytes: PostgreSQL does not promise UTF-8.

@@ -3,6 +3,7 @@
 //! A [`Repository`] is one cluster's folder in a store, read with the eyes of somebody who trusts certain writers:
 //! an object whose signature does not verify is an error, never an answer.
 
+mod attachment;
 mod base;
 mod catalog;
 mod cover;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use attachment::{ConfigEntry, NameEntry};
 pub use base::{
     BaseId, BaseType, Extent, FileEntry, FrameDigest, Label, ManifestEntry, ObjectReference, PathError, PathField,
     RelativePath,

@@ -38,11 +38,15 @@ pub enum Kind {
     Ledger,
     /// What a writer at work relies on.
     Lease,
+    /// Which relation each file of a base backup is.
+    Names,
+    /// Configuration files beside those of a base backup.
+    Config,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 13] = [
+    pub const ALL: [Kind; 15] = [
         Kind::Identity,
         Kind::Wal,
         Kind::Partial,
@@ -56,6 +60,8 @@ impl Kind {
         Kind::Catalog,
         Kind::Ledger,
         Kind::Lease,
+        Kind::Names,
+        Kind::Config,
     ];
 
     /// The word in the header.
@@ -74,6 +80,8 @@ impl Kind {
             Kind::Catalog => "catalog",
             Kind::Ledger => "ledger",
             Kind::Lease => "lease",
+            Kind::Names => "names",
+            Kind::Config => "config",
         }
     }
 

@@ -267,6 +267,8 @@ impl SampleRepository {
             suspect: 0,
             manifest: Vec::new(),
             objects: Vec::new(),
+            names: Vec::new(),
+            config: Vec::new(),
         }
     }
 

@@ -49,6 +49,10 @@ pub struct BackupOptions {
     pub id: Option<BaseId>,
     /// Slows reading down while the server suffers.
     pub pace: Pace,
+    /// Pages that are stored already: which relation each file is.
+    pub names: Vec<ObjectReference>,
+    /// Likewise: configuration files outside the data directory.
+    pub config: Vec<ObjectReference>,
 }
 
 impl BackupOptions {
@@ -62,6 +66,8 @@ impl BackupOptions {
             effort: Effort::default(),
             id: None,
             pace: Pace::default(),
+            names: Vec::new(),
+            config: Vec::new(),
         }
     }
 }
@@ -156,6 +162,8 @@ pub async fn run(
         suspect,
         manifest: shipped.pages,
         objects: shipped.objects,
+        names: options.names.clone(),
+        config: options.config.clone(),
     };
     progress.report(Stage::Labelling);
     store_label(repository, options, &label).await?;
