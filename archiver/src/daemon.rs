@@ -130,14 +130,15 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
     .giving_up_at(limit.clone());
     let archivist =
         Archivist::new(repository.clone(), identity.clone(), archive.keys.clone(), Some(streamer.progress()))
-            .sharing(streamer.memory.clone());
+            .sharing(streamer.memory.clone())
+            .knowing(streamer.landed.clone());
     let desk = Arc::new(Desk {
         conninfo,
         repository,
         identity,
         keys: archive.keys.clone(),
         progress: streamer.progress(),
-        manner: Manner::new(&config),
+        manner: Manner::of(&config).map_err(OpenError::from)?,
         turns: Turns::default(),
         next: watch::Sender::new(None),
         taken: watch::Sender::new(0),

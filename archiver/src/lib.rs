@@ -12,6 +12,7 @@
 //! | [`hook`] | `archive_command`: header checks, look-ahead, standalone shipping |
 //! | [`heal`] | fills a gap from `pg_wal`, a standby, a folder |
 //! | [`shipment`] | a piece of WAL on its way into the repository |
+//! | [`landed`] | digests of segments that the stream has stored |
 //! | [`chunks`], [`memory`] | its bytes, freed as they are sealed; and the bound on all that is under way |
 //! | [`base`] | base backups; [`base_backup`] brings one together with the stream |
 //! | [`admission`] | what lets the archiver's role into the server |
@@ -49,6 +50,7 @@ pub mod heartbeat;
 pub mod hook;
 pub mod index;
 pub mod keys;
+pub mod landed;
 pub mod lock;
 pub mod lookout;
 pub mod memory;

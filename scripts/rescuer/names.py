@@ -24,6 +24,7 @@ _PATTERNS = [
         ("label", f"base/{_ID}/label"),
         ("manifest", f"base/{_ID}/manifest/(?P<number>[0-9]{{8}})"),
         ("data", f"base/{_ID}/data/(?P<number>[0-9]{{8}})"),
+        ("resume", f"base/{_ID}/resume/(?P<number>[0-9]{{8}})"),
         ("names", f"base/{_ID}/names/(?P<number>[0-9]{{8}})"),
         ("config", f"base/{_ID}/config/(?P<number>[0-9]{{8}})"),
         ("lease", "lease/[0-9a-f]{16}/(?P<number>[0-9]{8})"),

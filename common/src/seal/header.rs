@@ -28,6 +28,8 @@ pub enum Kind {
     Manifest,
     /// Frames of a base backup's files.
     Data,
+    /// What the next base backup has to know of one: its list of files, and the server's manifest.
+    Resume,
     /// WAL that is missing.
     Gap,
     /// Up to where WAL was durable at some time.
@@ -46,7 +48,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 15] = [
+    pub const ALL: [Kind; 16] = [
         Kind::Identity,
         Kind::Wal,
         Kind::Partial,
@@ -55,6 +57,7 @@ impl Kind {
         Kind::Label,
         Kind::Manifest,
         Kind::Data,
+        Kind::Resume,
         Kind::Gap,
         Kind::Frontier,
         Kind::Catalog,
@@ -75,6 +78,7 @@ impl Kind {
             Kind::Label => "label",
             Kind::Manifest => "manifest",
             Kind::Data => "data",
+            Kind::Resume => "resume",
             Kind::Gap => "gap",
             Kind::Frontier => "frontier",
             Kind::Catalog => "catalog",
