@@ -10,7 +10,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 use walseal_common::config::{Config, OpenError, StoreUse};
 use walseal_common::lsn::{Lsn, LsnRange};
-use walseal_common::repository::{BaseId, BaseType, Gap, Label, Repository, RepositoryError, RepositoryIdentity};
+use walseal_common::repository::{
+    Adoption, BaseId, BaseType, Gap, Label, Repository, RepositoryError, RepositoryIdentity,
+};
 use walseal_common::store::{ObjectStore, RetryPolicy, StoreErrorKind};
 use walseal_common::telemetry::OpenAlert;
 use walseal_common::terminal::{CheckExit, units};
@@ -61,6 +63,8 @@ pub struct Status {
     pub bases: Option<Vec<BaseStatus>>,
     /// WAL that was lost, as recorded; `None` when the repository could not be read.
     pub gaps: Option<Vec<GapStatus>>,
+    /// Where two servers wrote the same timeline, and which of them is the living one; `None` when the repository could not be read.
+    pub adoptions: Option<Vec<Adoption>>,
     /// Why something could not be read, in words.
     pub error: Option<String>,
 }
@@ -139,6 +143,7 @@ struct Holdings {
     branches: Vec<BranchStatus>,
     bases: Vec<BaseStatus>,
     gaps: Vec<GapStatus>,
+    adoptions: Vec<Adoption>,
 }
 
 /// The repository could not be read.
@@ -178,9 +183,11 @@ pub async fn gather(config: Config) -> Result<Status, OpenError> {
         Err(error) => (None, Some(error.to_string())),
     };
     let error = [unheard, unread].into_iter().flatten().collect::<Vec<_>>().join("; ");
-    let (cluster, branches, bases, gaps) = match holdings {
-        Some(holdings) => (holdings.cluster, Some(holdings.branches), Some(holdings.bases), Some(holdings.gaps)),
-        None => (None, None, None, None),
+    let (cluster, branches, bases, gaps, adoptions) = match holdings {
+        Some(Holdings { cluster, branches, bases, gaps, adoptions }) => {
+            (cluster, Some(branches), Some(bases), Some(gaps), Some(adoptions))
+        }
+        None => (None, None, None, None, None),
     };
     let error = Some(error).filter(|error| !error.is_empty());
     let loss = stream.as_ref().and_then(|stream: &Progress| stream.loss(Timestamp::now()));
@@ -198,6 +205,7 @@ pub async fn gather(config: Config) -> Result<Status, OpenError> {
         branches,
         bases,
         gaps,
+        adoptions,
         error,
     })
 }
@@ -230,7 +238,8 @@ async fn read(config: Config) -> Result<Holdings, Unread> {
         bases.push(BaseStatus::of(&repository.label(&id).await?));
     }
     let gaps = gaps(&repository, &identity).await?;
-    Ok(Holdings { cluster: Some(repository.cluster().to_string()), branches, bases, gaps })
+    let adoptions = repository.adoptions().await?.iter().map(|(_, adoption)| adoption.clone()).collect();
+    Ok(Holdings { cluster: Some(repository.cluster().to_string()), branches, bases, gaps, adoptions })
 }
 
 async fn gaps(repository: &Repository, identity: &RepositoryIdentity) -> Result<Vec<GapStatus>, RepositoryError> {

@@ -36,6 +36,8 @@ pub enum Kind {
     Frontier,
     /// An index page of segments.
     Catalog,
+    /// On which branch the WAL of a living server goes on.
+    Adopt,
     /// What happened.
     Ledger,
     /// What a writer at work relies on.
@@ -48,7 +50,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 16] = [
+    pub const ALL: [Kind; 17] = [
         Kind::Identity,
         Kind::Wal,
         Kind::Partial,
@@ -61,6 +63,7 @@ impl Kind {
         Kind::Gap,
         Kind::Frontier,
         Kind::Catalog,
+        Kind::Adopt,
         Kind::Ledger,
         Kind::Lease,
         Kind::Names,
@@ -82,6 +85,7 @@ impl Kind {
             Kind::Gap => "gap",
             Kind::Frontier => "frontier",
             Kind::Catalog => "catalog",
+            Kind::Adopt => "adopt",
             Kind::Ledger => "ledger",
             Kind::Lease => "lease",
             Kind::Names => "names",
@@ -91,7 +95,10 @@ impl Kind {
 
     /// Whether it has frames. What has none is read by everyone.
     pub const fn is_sealed(self) -> bool {
-        !matches!(self, Kind::Label | Kind::Gap | Kind::Frontier | Kind::Catalog | Kind::Ledger | Kind::Lease)
+        !matches!(
+            self,
+            Kind::Label | Kind::Gap | Kind::Frontier | Kind::Catalog | Kind::Adopt | Kind::Ledger | Kind::Lease
+        )
     }
 
     /// Whether its header says which WAL it holds.
