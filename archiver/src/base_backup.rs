@@ -9,15 +9,21 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use walseal_common::config::{Config, ConfigError};
 use walseal_common::lsn::LsnRange;
+use walseal_common::postgres::conninfo::Host;
 use walseal_common::postgres::{Conninfo, PostgresError, ReplicationClient};
-use walseal_common::repository::{Act, BaseId, FailureClass, Label, Ledger, Repository, RepositoryIdentity};
+use walseal_common::repository::{
+    Act, BaseId, FailureClass, Label, Ledger, ObjectReference, Repository, RepositoryIdentity,
+};
 use walseal_common::terminal::units;
 use walseal_common::timeline::Branch;
 
+use crate::base::attachment::Attachment;
 use crate::base::lease::Lease;
 use crate::base::pace::Probe;
-use crate::base::switch;
-use crate::base::{self, BackupMode, BackupOptions, BaseError, DurableWal, PageCache, Policy, Stage, WaitDurable};
+use crate::base::{
+    self, BackupMode, BackupOptions, BaseError, DurableWal, Effort, PageCache, Policy, Stage, WaitDurable,
+};
+use crate::base::{config_files, names, switch};
 use crate::keys::ArchiveKeys;
 use crate::primary;
 use crate::stream::{ProgressWatch, StreamError};
@@ -176,8 +182,23 @@ async fn take_with(
         connected = connecting => connected?,
         () = &mut stop => return Err(TakeError::Stopped),
     };
-    let mut lease = Lease::take(repository, &keys.writer, id.clone(), None, Vec::new()).await?;
+    // What it will refer to is not known yet, and any frame may be where it was stored first.
+    let all = vec!["base/".to_owned()];
+    let mut lease = Lease::take(repository, &keys.writer, id.clone(), None, all).await?;
+    let beside = tokio::select! {
+        beside = beside(means, client.host(), id) => beside,
+        () = &mut stop => Err(TakeError::Stopped),
+    };
+    let (names, config) = match beside {
+        Ok(beside) => beside,
+        Err(error) => {
+            lease.release().await;
+            return Err(error);
+        }
+    };
     let options = BackupOptions {
+        names,
+        config,
         checkpoint: occasion.checkpoint(),
         max_rate_kib: manner.max_rate_kib,
         id: Some(id.clone()),
@@ -253,6 +274,36 @@ async fn take_with(
         client.close().await;
     }
     taken
+}
+
+/// What the backup carries beside its files: the pages of names, and those of configuration files.
+///
+/// Errors: the repository's; what cannot be read is said in the pages.
+async fn beside(
+    means: &Means,
+    host: &Host,
+    id: &BaseId,
+) -> Result<(Vec<ObjectReference>, Vec<ObjectReference>), TakeError> {
+    let Means { conninfo, repository, keys, .. } = means;
+    let level = Effort::default().level;
+    let mut names = Attachment::names(repository, keys, id, level);
+    let unread = names::read(conninfo, host, &mut names).await?;
+    if unread > 0 {
+        tracing::info!(
+            databases = unread,
+            "the names of relations were not read everywhere; the backup says where and why, and is whole without"
+        );
+    }
+    let mut config = Attachment::config(repository, keys, id, level);
+    let (files, unread) = config_files::read(conninfo, host, &mut config).await?;
+    if unread > 0 {
+        tracing::info!(
+            files,
+            unread,
+            "configuration files outside the data directory were not all read; the backup says which and why, and is whole without"
+        );
+    }
+    Ok((names.finish().await?, config.finish().await?))
 }
 
 /// What tells how the server takes it; none where this role may only stream.

@@ -218,6 +218,8 @@ mod tests {
             referenced_size: 0,
             depth,
             native: false,
+            names: Vec::new(),
+            config: Vec::new(),
             resume: Some(ResumePages::default()),
         }
     }

@@ -14,14 +14,18 @@
 //! | [`decision`] | full or incremental, and why |
 //! | [`intake`] | all of the above: what arrives in, what is ready to be sealed out; no I/O |
 //! | [`shipper`] | sealing and storing, several objects at once, in bounded memory |
+//! | [`names`], [`config_files`] | which relation is which file; configuration outside the data directory |
+//! | [`attachment`] | both, sealed and stored page by page |
 //! | [`lease`] | what it relies on is not removed meanwhile |
 //! | [`pace`] | how fast a backup reads while the server suffers from it |
 //! | [`suspect`] | page checksums that failed |
 //! | [`switch`] | the primary is asked for WAL that a standby's backup waits for |
 //! | [`backup`] | a backup from beginning to end |
 
+pub mod attachment;
 pub mod backup;
 pub mod checksum;
+pub mod config_files;
 pub mod content;
 pub mod decision;
 pub mod error;
@@ -30,6 +34,7 @@ pub mod intake;
 pub mod known;
 pub mod layering;
 pub mod lease;
+pub mod names;
 pub mod pace;
 pub mod packer;
 pub mod pages;

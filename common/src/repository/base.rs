@@ -175,6 +175,12 @@ pub struct Label {
     /// What the next backup has to know of this one; without it none can be based on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume: Option<ResumePages>,
+    /// The pages that say which relation each file is, in order; none in labels of older versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<ObjectReference>,
+    /// The pages with configuration files that lie outside the data directory, in order; none where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub config: Vec<ObjectReference>,
 }
 
 /// The pages with which the next backup of the same writer goes on. Only the archiver that wrote them opens them.

@@ -4,6 +4,7 @@
 //! an object whose signature does not verify is an error, never an answer.
 
 mod adoption;
+mod attachment;
 mod base;
 mod catalog;
 mod cover;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use adoption::{Adoption, Adoptions, Step};
+pub use attachment::{ConfigEntry, NameEntry};
 pub use base::{
     BaseId, BaseType, Extent, FileEntry, FrameDigest, FrameDigests, Label, ManifestEntry, ObjectReference, PathError,
     PathField, RelativePath, ResumePages,

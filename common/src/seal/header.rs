@@ -42,11 +42,15 @@ pub enum Kind {
     Ledger,
     /// What a writer at work relies on.
     Lease,
+    /// Which relation each file of a base backup is.
+    Names,
+    /// Configuration files beside those of a base backup.
+    Config,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 15] = [
+    pub const ALL: [Kind; 17] = [
         Kind::Identity,
         Kind::Wal,
         Kind::Partial,
@@ -62,6 +66,8 @@ impl Kind {
         Kind::Adopt,
         Kind::Ledger,
         Kind::Lease,
+        Kind::Names,
+        Kind::Config,
     ];
 
     /// The word in the header.
@@ -82,6 +88,8 @@ impl Kind {
             Kind::Adopt => "adopt",
             Kind::Ledger => "ledger",
             Kind::Lease => "lease",
+            Kind::Names => "names",
+            Kind::Config => "config",
         }
     }
 

@@ -15,9 +15,11 @@
 //! | [`skeleton`], [`target_file`], [`window`], [`placing`] | folders and empty files; where a file's frames belong; which frame goes where; writing them |
 //! | [`server_manifest`] | the server's manifest, for files of changed blocks |
 //! | [`configure`], [`recovery_command`], [`access_files`] | recovery settings |
+//! | [`config_files`] | configuration files that lay elsewhere, beside the data directory |
 //! | [`plan_file`] | the plan beside the data directory |
 
 mod access_files;
+mod config_files;
 mod configure;
 mod error;
 mod layout;
@@ -43,6 +45,7 @@ use walseal_common::repository::{Label, ManifestEntry, Repository};
 use walseal_common::seal::Identity;
 use walseal_common::terminal::Progress;
 
+pub use config_files::ConfigFiles;
 pub use configure::{RecoveryConfig, configure};
 pub use error::RebuildError;
 pub use layout::{Destination, Layout};

@@ -271,6 +271,8 @@ impl SampleRepository {
             depth: 0,
             native: false,
             resume: None,
+            names: Vec::new(),
+            config: Vec::new(),
         }
     }
 

@@ -9,7 +9,7 @@ use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::postgres::replication::{
     BackupEvent, BaseBackup, BaseBackupOptions, Checkpoint, ManifestChecksums, ReplicationClient,
 };
-use walseal_common::repository::{BaseId, BaseType, Label, ObjectName, Repository};
+use walseal_common::repository::{BaseId, BaseType, Label, ObjectName, ObjectReference, Repository};
 use walseal_common::seal::{Draft, Kind};
 use walseal_common::timeline::{Branch, TimelineHistory, TimelineId};
 
@@ -62,6 +62,10 @@ pub struct BackupOptions {
     pub id: Option<BaseId>,
     /// Slows reading down while the server suffers.
     pub pace: Pace,
+    /// Pages that are stored already: which relation each file is.
+    pub names: Vec<ObjectReference>,
+    /// Likewise: configuration files outside the data directory.
+    pub config: Vec<ObjectReference>,
 }
 
 /// A page for each 16 full objects: six puts more in a hundred, and half a second's worth of work lost at the most.
@@ -82,6 +86,8 @@ impl BackupOptions {
             resume_every: RESUME_EVERY,
             id: None,
             pace: Pace::default(),
+            names: Vec::new(),
+            config: Vec::new(),
         }
     }
 }
@@ -198,6 +204,8 @@ pub async fn run(
         depth: parent.filter(|_| incremental).map_or(0, |parent| parent.depth.saturating_add(1)),
         native,
         resume: Some(shipped.resume),
+        names: options.names.clone(),
+        config: options.config.clone(),
     };
     progress.report(Stage::Labelling);
     store_label(repository, options, &label).await?;

@@ -20,6 +20,17 @@ fn text(name: &str) -> String {
     String::from_utf8(file(name)).expect("a key file is text")
 }
 
+/// Lines of pages, as section 6 of the format has them.
+const NAMES: &str = concat!(
+    "{\"type\":\"database\",\"oid\":5,\"name\":\"shop\",\"tablespace\":1663}\n",
+    "{\"type\":\"relation\",\"database\":5,\"oid\":16384,\"filenode\":16390,\"tablespace\":1663,\"schema\":\"public\",\"name\":\"orders\",\"kind\":\"r\"}\n",
+    "{\"type\":\"unread\",\"database\":\"closed\",\"why\":\"permission denied\"}\n",
+);
+const CONFIG: &str = concat!(
+    "{\"type\":\"file\",\"path\":\"/etc/postgresql/15/main/pg_hba.conf\",\"setting\":\"hba_file\",\"mode\":416,\"content\":\"bG9jYWwgYWxs\"}\n",
+    "{\"type\":\"unread\",\"path\":\"/etc/postgresql/15/main/pg_ident.conf\",\"setting\":\"ident_file\",\"why\":\"permission denied\"}\n",
+);
+
 struct Vector {
     file: &'static str,
     name: &'static str,
@@ -107,6 +118,24 @@ fn vectors() -> Vec<Vector> {
                 "highest_time": "2026-11-21T02:29:58.12Z", "written": "2026-11-21T02:30:00Z", "interval_seconds": 300,
                 "earlier": [{ "branch": "00000001-a2dd04c7", "frontier": "0/2000100" }],
             })),
+        },
+        Vector {
+            file: "names.object",
+            name: "base/20261121T023000Z-0000002a/names/00000000",
+            kind: Kind::Names,
+            plain: NAMES.as_bytes().to_vec(),
+            wal: None,
+            durable: None,
+            body: None,
+        },
+        Vector {
+            file: "config.object",
+            name: "base/20261121T023000Z-0000002a/config/00000000",
+            kind: Kind::Config,
+            plain: CONFIG.as_bytes().to_vec(),
+            wal: None,
+            durable: None,
+            body: None,
         },
         Vector {
             file: "lease.object",
