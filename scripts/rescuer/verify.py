@@ -2,7 +2,7 @@
 
 from blake3 import blake3
 
-from .base import Files, Label, check_reference, entry_mode, entry_path, manifest_entries
+from .base import Files, Label, Nowhere, check_reference, entry_mode, entry_path, manifest_entries
 from .errors import Damaged, Diverged, Failure
 from .names import branch_name, branch_timeline, lsn_text, parse_history, segment_start
 from .object import member
@@ -169,8 +169,7 @@ class Verification:
                 if kind == "file":
                     size += member(entry, "size", int, "entry")
                     try:
-                        for _ in files.content(entry):
-                            pass
+                        files.write(Nowhere(), entry)
                     except Damaged as error:
                         self.problem(f"base backup {label.id}, file {path!r}: {error}")
                 elif kind != "directory":

@@ -18,6 +18,13 @@ pub enum Stage {
         /// Why.
         why: String,
     },
+    /// It is incremental, and the server sends only what has changed.
+    Native,
+    /// It is incremental, and the server, which might do otherwise, sends everything.
+    NotNative {
+        /// Why.
+        why: String,
+    },
     /// Backups that were interrupted had stored frames, which are referred to.
     GoingOn {
         /// Which.
@@ -50,6 +57,8 @@ pub enum Stage {
         /// For how long it has been waited for.
         waited: Duration,
     },
+    /// All is there; the label is being written. From here on the backup may be visible.
+    Labelling,
     /// The server found page checksums that fail; the backup goes on and will be marked (case 31).
     ChecksumFailure {
         /// What the server says, in its language.

@@ -79,7 +79,15 @@ fn file(name: &str, object: u32, frames: u32) -> String {
     let digests = (0..frames).map(|frame| FrameDigest([frame as u8; 16])).collect();
     let extents = vec![Extent { object, frame: 3, count: frames }];
     let size = u64::from(frames) << 16;
-    line(&ResumeEntry::File(FileEntry { path: PathField(path(name)), mode: 0o600, mtime: 0, size, extents, digests }))
+    line(&ResumeEntry::File(FileEntry {
+        path: PathField(path(name)),
+        mode: 0o600,
+        mtime: 0,
+        size,
+        extents,
+        digests,
+        layers: vec![],
+    }))
 }
 
 async fn place(known: &mut Known, name: &str, frame: u32) -> Option<(u32, u32)> {
@@ -153,7 +161,15 @@ async fn an_object_that_is_hardly_alive_is_not_referred_to() {
         let extents = vec![Extent { object, frame: 0, count: 1 }];
         let digests = vec![FrameDigest([0; 16])];
         let path = PathField(path(name));
-        plain += &line(&ResumeEntry::File(FileEntry { path, mode: 0o600, mtime: 0, size, extents, digests }));
+        plain += &line(&ResumeEntry::File(FileEntry {
+            path,
+            mode: 0o600,
+            mtime: 0,
+            size,
+            extents,
+            digests,
+            layers: vec![],
+        }));
     }
     fixture.page(0, plain.as_bytes()).await;
     let mut known = fixture.known().await;
