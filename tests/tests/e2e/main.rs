@@ -14,6 +14,7 @@ mod gap;
 mod heal;
 mod heartbeat;
 mod hook;
+mod incremental;
 mod kill;
 mod ledger;
 mod messages;
