@@ -120,7 +120,7 @@ impl BaseStatus {
             stop_time: label.stop_time,
             cluster_size: label.cluster_size,
             stored_size: label.stored_size,
-            referenced_size: label.referenced_size,
+            referenced_size: label.referenced_size(),
             suspect: label.suspect,
         }
     }

@@ -91,9 +91,13 @@ class Verification:
 
     def _branches(self):
         wal = self.cluster.wal()
+        self.cluster.adoptions()
         for branch in self.cluster.branches():
             first = branch_name(self.cluster.identifier, branch_timeline(branch), [])
-            if branch != first and not self.cluster.path(f"history/{branch}").exists():
+            if (origin := self.cluster.origin(branch)) != branch:
+                if origin != first and not self.cluster.path(f"history/{origin}").exists():
+                    self.problem(f"history/{origin}: the object is missing, and WAL of its timeline was adopted to branch {branch}")
+            elif branch != first and not self.cluster.path(f"history/{branch}").exists():
                 self.problem(f"history/{branch}: the object is missing, and branch {branch} has other objects")
             if self.deep:
                 for begin in sorted(wal.get(branch, {})):

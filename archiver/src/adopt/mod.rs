@@ -28,7 +28,7 @@ use crate::keys::ArchiveKeys;
 use crate::memory::Memory;
 use crate::primary;
 use crate::shipment::ShipError;
-use crate::stream::{Cutter, ServerPosition, StreamError, WAL_MEMORY, identify, store_histories};
+use crate::stream::{Cutter, ServerPosition, StreamError, WAL_MEMORY, identify, read_slot, store_histories};
 use split::{Compared, Comparison, Split, wal};
 
 /// What the server shows in `pg_stat_activity`.
@@ -165,12 +165,7 @@ impl Adopter {
         let mut client = primary::connect(&self.conninfo, NAME).await?;
         let wanted = self.conninfo.target_session_attrs();
         let server = identify(&mut client, &self.repository, &self.identity, wanted).await.map_err(Box::new)?;
-        let slot = match client.read_slot(&self.slot).await {
-            Ok(state) => state.and_then(|state| state.restart),
-            // Before PostgreSQL 15; without it more is compared.
-            Err(PostgresError::Unsupported { .. }) => None,
-            Err(error) => return Err(error.into()),
-        };
+        let slot = read_slot(&mut client, &self.conninfo, &self.slot, NAME).await?.flatten();
         let host = client.host().clone();
         client.close().await;
         let source = ServerSource::primary(&self.conninfo, &self.repository, &self.identity).await?;

@@ -215,7 +215,6 @@ mod tests {
             suspect: 0,
             manifest: Vec::new(),
             objects: Vec::new(),
-            referenced_size: 0,
             depth,
             native: false,
             names: Vec::new(),

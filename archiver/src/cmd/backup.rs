@@ -115,7 +115,7 @@ fn kind(label: &Label) -> String {
 }
 
 fn referenced(label: &Label) -> String {
-    match label.referenced_size {
+    match label.referenced_size() {
         0 => String::new(),
         bytes => format!(", {} referenced", units::size(bytes)),
     }

@@ -143,6 +143,19 @@ pub enum StreamError {
         /// The living one's writer.
         writer: String,
     },
+    /// WAL of the branch was adopted to another while it was streamed (case 17).
+    #[error(
+        "{name} says since a moment ago that the living server of the timeline of branch {branch} is the one that {writer} archives; \
+         what this server sends is compared with that one's from now on"
+    )]
+    Left {
+        /// The adoption.
+        name: String,
+        /// The branch that was streamed.
+        branch: Branch,
+        /// The living one's writer.
+        writer: String,
+    },
     /// The WAL that should come next is gone from the server.
     #[error("the server no longer has the WAL from {0} on: it is lost for point-in-time recovery")]
     WalGone(Lsn),
@@ -248,6 +261,7 @@ impl StreamError {
             StreamError::Ship(_) | StreamError::Stalled(_) | StreamError::ShutdownWait { .. } => false,
             StreamError::WalGone(_) | StreamError::Task(_) | StreamError::History(_) => false,
             StreamError::Overlap(_) | StreamError::Conflict { .. } | StreamError::NotTheLiving { .. } => false,
+            StreamError::Left { .. } => false,
             StreamError::Silent(_) | StreamError::Stuck { .. } => false,
             StreamError::GivenUp(_) | StreamError::SlotHeld { .. } => false,
             StreamError::Unstored { ended, why } => ended.is_permanent() || why.is_permanent(),

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 use walseal_common::lsn::Lsn;
 use walseal_common::postgres::conninfo::TargetSessionAttrs;
 use walseal_common::postgres::replication::SlotCreated;
-use walseal_common::postgres::{Conninfo, PostgresError, ReplicationClient, SqlClient};
+use walseal_common::postgres::{Conninfo, PostgresError, ReplicationClient};
 use walseal_common::repository::{Act, Gap, Ledger, Leg, Repository, RepositoryIdentity};
 use walseal_common::seal::MAX_PLAINTEXT;
 use walseal_common::telemetry::{AlertKind, Alerts};
@@ -20,6 +20,7 @@ use super::remains::Remains;
 use super::resume::{self, Followed, Past, ServerPosition, StartPoint};
 use super::session::{Ended, Receiver, SessionEnd, Timing, asked_to_stop, asked_with};
 use super::ship::Shipping;
+use super::slot::read_slot;
 use super::{Cutter, Frontier, ProgressSender, ProgressWatch, StreamError};
 use crate::aftermath;
 use crate::index::Index;
@@ -170,7 +171,7 @@ impl Streamer {
         let mut complaints = Complaints::default();
         loop {
             let before = self.progress.watch().now().shipped_bytes;
-            let outcome = self.stream_within_limit(&mut stop, &mut past, &mut complaints).await;
+            let outcome = self.stream_until_left(&mut stop, &mut past, &mut complaints).await;
             self.progress.update(|progress| progress.connected = false);
             match outcome {
                 Ok(end @ (SessionEnd::Asked | SessionEnd::AskedWithRest(_))) => return Ok(end),
@@ -489,24 +490,7 @@ impl Streamer {
 
     /// `None`: no slot. `Some(None)`: one that keeps nothing.
     async fn read_slot(&self, client: &mut ReplicationClient) -> Result<Option<Option<Lsn>>, StreamError> {
-        match client.read_slot(&self.slot).await {
-            Ok(state) => Ok(state.map(|state| state.restart)),
-            Err(PostgresError::Unsupported { .. }) => {
-                let sql = SqlClient::connect_to(&self.conninfo, client.host(), &self.application_name).await?;
-                let row = sql
-                    .query_opt(
-                        "reading pg_replication_slots failed",
-                        "SELECT restart_lsn::text FROM pg_replication_slots WHERE slot_name = $1 AND slot_type = 'physical'",
-                        &[&self.slot],
-                    )
-                    .await?;
-                let Some(row) = row else { return Ok(None) };
-                let restart: Option<String> =
-                    row.try_get(0).map_err(|error| SqlClient::error("reading pg_replication_slots failed", &error))?;
-                Ok(Some(restart.and_then(|text| text.parse().ok())))
-            }
-            Err(error) => Err(error.into()),
-        }
+        Ok(read_slot(client, &self.conninfo, &self.slot, &self.application_name).await?)
     }
 }
 

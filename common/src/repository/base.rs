@@ -163,9 +163,6 @@ pub struct Label {
     pub manifest: Vec<ObjectReference>,
     /// Every data object that is needed, own and others'.
     pub objects: Vec<ObjectReference>,
-    /// Bytes of the others' data objects.
-    #[serde(default, deserialize_with = "null_is_default")]
-    pub referenced_size: u64,
     /// How many incremental backups there are since the last full one, this one included; 0 in a full one.
     #[serde(default, deserialize_with = "null_is_default")]
     pub depth: u32,
@@ -197,6 +194,14 @@ fn null_is_default<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + Defau
     deserializer: D,
 ) -> Result<T, D::Error> {
     Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+impl Label {
+    /// Bytes of the data objects of other backups that it needs.
+    pub fn referenced_size(&self) -> u64 {
+        let own = format!("base/{}/", self.id);
+        self.objects.iter().filter(|object| !object.name.starts_with(&own)).map(|object| object.size).sum()
+    }
 }
 
 /// A path in the data directory, relative, with `/` between parts. Bytes: PostgreSQL does not promise UTF-8.

@@ -54,7 +54,7 @@ impl Planner<'_> {
                 kind: base.kind,
                 parent: base.parent.clone(),
                 stored_size: base.stored_size,
-                referenced_size: base.referenced_size,
+                referenced_size: base.referenced_size(),
                 branch: base.branch,
                 start: base.start,
                 stop: base.stop,

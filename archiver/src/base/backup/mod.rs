@@ -200,7 +200,6 @@ pub async fn run(
         suspect,
         manifest: shipped.pages,
         objects: needed.objects,
-        referenced_size: needed.referenced_size,
         depth: parent.filter(|_| incremental).map_or(0, |parent| parent.depth.saturating_add(1)),
         native,
         resume: Some(shipped.resume),

@@ -90,7 +90,7 @@ impl Base {
             postgres_version: label.postgres_version,
             cluster_size: label.cluster_size,
             stored_size: label.stored_size,
-            referenced_size: label.referenced_size,
+            referenced_size: label.referenced_size(),
             tablespaces: label.tablespaces,
             suspect: label.suspect,
             proven: None,

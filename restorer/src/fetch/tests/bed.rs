@@ -158,7 +158,6 @@ fn plan(sample: &SampleRepository, wal: &SampleWal, path: Vec<PathStep>) -> Plan
             kind: walseal_common::repository::BaseType::Full,
             parent: None,
             stored_size: 0,
-            referenced_size: 0,
             branch: sample.branch(),
             start: wal.start,
             stop: wal.start.advance(100),
