@@ -34,7 +34,7 @@ impl BaseId {
         getrandom::fill(&mut random).map_err(|error| crate::seal::SealError::NoEntropy(error.to_string()))?;
         let now = Timestamp::now();
         let millisecond = now.subsec_millisecond().unsigned_abs();
-        Ok(BaseId::new(now, u32::from(millisecond) << 20 | u32::from_le_bytes(random) & 0xF_FFFF))
+        Ok(BaseId::new(now, (millisecond << 20) | (u32::from_le_bytes(random) & 0xF_FFFF)))
     }
 
     /// The text.

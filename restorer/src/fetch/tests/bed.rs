@@ -166,6 +166,7 @@ fn plan(sample: &SampleRepository, wal: &SampleWal, path: Vec<PathStep>) -> Plan
             postgres_version: 150_018,
             tablespaces: 0,
             suspect: 0,
+            referenced_size: 0,
         },
         passed_over: Vec::new(),
         path,
