@@ -23,8 +23,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use base::{
-    BaseId, BaseType, Extent, FileEntry, FrameDigest, FrameDigests, Label, ManifestEntry, ObjectReference, PathError,
-    PathField, RelativePath, ResumePages,
+    BaseId, BaseType, Extent, FileEntry, FrameDigest, Label, ManifestEntry, ObjectReference, PathError, PathField,
+    RelativePath, ResumePages,
 };
 pub use catalog::{CatalogEntry, CatalogPage};
 pub use cover::Cover;
@@ -32,7 +32,7 @@ pub use error::RepositoryError;
 pub use frontier::{BranchFrontier, FrontierRecord, WrittenFrontier, furthest};
 pub use gap::{Gap, GapRecord, Leg, Stretch};
 pub use identity::RepositoryIdentity;
-pub use layer::{BlockRun, LAYER_BLOCK, Layer, Span, spans};
+pub use layer::{BlockRun, LAYER_BLOCK, Layer, MOST_LAYERS, Span, spans};
 pub use ledger::{
     Act, Body, Chain, FailureClass, Finding, Head, Ledger, LedgerEntry, LedgerReading, LedgerSigner, NoRunId, RunId,
     TargetFact, obscured,
