@@ -10,7 +10,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 use walseal_common::config::{Config, OpenError, StoreUse};
 use walseal_common::lsn::{Lsn, LsnRange};
-use walseal_common::repository::{BaseId, BaseType, Gap, Label, Repository, RepositoryError, RepositoryIdentity};
+use walseal_common::repository::{
+    Adoption, BaseId, BaseType, Gap, Label, Repository, RepositoryError, RepositoryIdentity,
+};
 use walseal_common::store::{ObjectStore, RetryPolicy, StoreErrorKind};
 use walseal_common::telemetry::OpenAlert;
 use walseal_common::terminal::{CheckExit, units};
@@ -19,8 +21,10 @@ use walseal_common::timeline::Branch;
 
 use crate::archive::{Archive, ArchiveError};
 use crate::desk::Told;
+use crate::scheduler::NextBackup;
 use crate::socket::{self, Client, Request};
 use crate::stream::{Loss, Progress};
+use crate::turns::UnderWay;
 
 /// How long the store may take to show that it is there at all; also how long the daemon may take to answer.
 const GLANCE: Duration = Duration::from_secs(4);
@@ -44,6 +48,10 @@ pub struct Status {
     pub stream: Option<Progress>,
     /// What the daemon has alerted of and still stands; `None` when no daemon runs.
     pub alerts: Option<Vec<OpenAlert>>,
+    /// The base backup that the daemon is taking.
+    pub backup: Option<UnderWay>,
+    /// When the daemon takes the next one; `None` when no daemon runs, or it has no schedule.
+    pub next_backup: Option<NextBackup>,
     /// Seconds of committed work that would be lost if the primary died now ([`Progress::loss`]); `None` when no daemon runs, or
     /// it has not reached the server yet.
     pub rpo_seconds: Option<f64>,
@@ -55,6 +63,8 @@ pub struct Status {
     pub bases: Option<Vec<BaseStatus>>,
     /// WAL that was lost, as recorded; `None` when the repository could not be read.
     pub gaps: Option<Vec<GapStatus>>,
+    /// Where two servers wrote the same timeline, and which of them is the living one; `None` when the repository could not be read.
+    pub adoptions: Option<Vec<Adoption>>,
     /// Why something could not be read, in words.
     pub error: Option<String>,
 }
@@ -133,6 +143,7 @@ struct Holdings {
     branches: Vec<BranchStatus>,
     bases: Vec<BaseStatus>,
     gaps: Vec<GapStatus>,
+    adoptions: Vec<Adoption>,
 }
 
 /// The repository could not be read.
@@ -157,6 +168,8 @@ pub async fn gather(config: Config) -> Result<Status, OpenError> {
         Some((pid, Ok(told))) => (Some(pid), Some(told), None),
         Some((pid, Err(why))) => (Some(pid), None, Some(why)),
     };
+    let (backup, next_backup) =
+        told.as_ref().map(|told| (told.backup.clone(), told.next_backup.clone())).unwrap_or_default();
     let (stream, alerts) = told.map(|told| (told.progress, told.alerts)).unzip();
     let repository = config.need_repository()?.value.to_string();
     let (holdings, unread) = match read(config).await {
@@ -170,9 +183,11 @@ pub async fn gather(config: Config) -> Result<Status, OpenError> {
         Err(error) => (None, Some(error.to_string())),
     };
     let error = [unheard, unread].into_iter().flatten().collect::<Vec<_>>().join("; ");
-    let (cluster, branches, bases, gaps) = match holdings {
-        Some(holdings) => (holdings.cluster, Some(holdings.branches), Some(holdings.bases), Some(holdings.gaps)),
-        None => (None, None, None, None),
+    let (cluster, branches, bases, gaps, adoptions) = match holdings {
+        Some(Holdings { cluster, branches, bases, gaps, adoptions }) => {
+            (cluster, Some(branches), Some(bases), Some(gaps), Some(adoptions))
+        }
+        None => (None, None, None, None, None),
     };
     let error = Some(error).filter(|error| !error.is_empty());
     let loss = stream.as_ref().and_then(|stream: &Progress| stream.loss(Timestamp::now()));
@@ -183,11 +198,14 @@ pub async fn gather(config: Config) -> Result<Status, OpenError> {
         daemon_pid,
         stream,
         alerts,
+        backup,
+        next_backup,
         rpo_seconds,
         rpo_at_most,
         branches,
         bases,
         gaps,
+        adoptions,
         error,
     })
 }
@@ -220,7 +238,8 @@ async fn read(config: Config) -> Result<Holdings, Unread> {
         bases.push(BaseStatus::of(&repository.label(&id).await?));
     }
     let gaps = gaps(&repository, &identity).await?;
-    Ok(Holdings { cluster: Some(repository.cluster().to_string()), branches, bases, gaps })
+    let adoptions = repository.adoptions().await?.iter().map(|(_, adoption)| adoption.clone()).collect();
+    Ok(Holdings { cluster: Some(repository.cluster().to_string()), branches, bases, gaps, adoptions })
 }
 
 async fn gaps(repository: &Repository, identity: &RepositoryIdentity) -> Result<Vec<GapStatus>, RepositoryError> {

@@ -156,7 +156,7 @@ impl Bed {
 
     fn freight(&self, number: u64) -> Arc<Freight> {
         let segment = self.name(1, number);
-        let lineage = Lineage { branch: self.root(), history: None };
+        let lineage = Lineage { branch: self.root(), origin: self.root(), history: None };
         let path = self.pg_wal().join(segment.to_string());
         let name = walseal_common::segment::WalFileName::Segment(segment);
         Arc::new(Freight::open(&path, name, segment, SYSTEM, self.size, &lineage).expect("a whole segment"))

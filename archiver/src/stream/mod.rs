@@ -28,6 +28,6 @@ pub use error::StreamError;
 pub use frontier::Frontier;
 pub use limit::Limit;
 pub use progress::{Loss, Progress, ProgressSender, ProgressWatch, StreamEnded};
-pub use resume::{identify, store_histories};
+pub use resume::{Past, ServerPosition, StartPoint, identify, start_point, store_histories};
 pub use session::{SessionEnd, Timing};
 pub use streamer::{Streamer, WAL_MEMORY};

@@ -3,6 +3,7 @@
 //! A [`Repository`] is one cluster's folder in a store, read with the eyes of somebody who trusts certain writers:
 //! an object whose signature does not verify is an error, never an answer.
 
+mod adoption;
 mod base;
 mod catalog;
 mod cover;
@@ -11,6 +12,7 @@ mod frontier;
 mod gap;
 mod identity;
 mod layer;
+mod lease;
 mod ledger;
 mod listing;
 mod name;
@@ -22,6 +24,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use adoption::{Adoption, Adoptions, Step};
 pub use base::{
     BaseId, BaseType, Extent, FileEntry, FrameDigest, Label, ManifestEntry, ObjectReference, PathError, PathField,
     RelativePath, ResumePages,
@@ -33,6 +36,7 @@ pub use frontier::{BranchFrontier, FrontierRecord, WrittenFrontier, furthest};
 pub use gap::{Gap, GapRecord, Leg, Stretch};
 pub use identity::RepositoryIdentity;
 pub use layer::{BlockRun, LAYER_BLOCK, Layer, MOST_LAYERS, Span, spans};
+pub use lease::{HeldLease, LeaseRecord};
 pub use ledger::{
     Act, Body, Chain, FailureClass, Finding, Head, Ledger, LedgerEntry, LedgerReading, LedgerSigner, NoRunId, RunId,
     TargetFact, obscured,

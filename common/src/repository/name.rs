@@ -33,12 +33,16 @@ pub enum ObjectName {
     Resume(BaseId, u32),
     /// WAL that is missing on a branch from a position on.
     Gap(Branch, Lsn),
+    /// The adoption of that number by which WAL leaves a branch.
+    Adopt(Branch, u32),
     /// Up to where WAL was durable, as a writer said; the numbers count down, so that its newest is listed first.
     Frontier(Box<WriterPublic>, u64),
     /// The index page of a branch's segments, from the first to the last.
     Catalog(Branch, SegmentName, SegmentName),
     /// An entry of the ledger: whose, of which run, its number.
     Ledger(Box<WriterPublic>, RunId, u32),
+    /// What a writer at work relies on: whose, its number.
+    Lease(RunId, u32),
     /// Bytes that were refused because the name was taken by others: the name, and a random word.
     Conflict(Box<ObjectName>, String),
 }
@@ -76,9 +80,11 @@ impl fmt::Display for ObjectName {
             ObjectName::Data(id, number) => write!(f, "base/{id}/data/{number:08}"),
             ObjectName::Resume(id, number) => write!(f, "base/{id}/resume/{number:08}"),
             ObjectName::Gap(branch, from) => write!(f, "gap/{branch}/{:016X}", from.0),
+            ObjectName::Adopt(branch, number) => write!(f, "adopt/{branch}/{number:08}"),
             ObjectName::Frontier(writer, number) => write!(f, "frontier/{writer}/{number:010}"),
             ObjectName::Catalog(branch, first, last) => write!(f, "catalog/{branch}/{first}-{last}"),
             ObjectName::Ledger(writer, run, sequence) => write!(f, "ledger/{writer}/{run}/{sequence:08}"),
+            ObjectName::Lease(run, number) => write!(f, "lease/{run}/{number:08}"),
             ObjectName::Conflict(name, word) => write!(f, "conflict/{name}/{word}"),
         }
     }
@@ -143,7 +149,9 @@ impl FromStr for ObjectName {
                     let (first, last) = range.split_once('-')?;
                     ObjectName::Catalog(branch.parse().ok()?, first.parse().ok()?, last.parse().ok()?)
                 }
+                ["adopt", branch, count] => ObjectName::Adopt(branch.parse().ok()?, number(count, 8)?),
                 ["gap", branch, from] => ObjectName::Gap(branch.parse().ok()?, position(from)?),
+                ["lease", run, counted] => ObjectName::Lease(run.parse().ok()?, number(counted, 8)?),
                 ["ledger", writer, run, sequence] => {
                     let writer = writer.parse().ok().filter(|key: &WriterPublic| key.to_string() == *writer)?;
                     ObjectName::Ledger(Box::new(writer), run.parse().ok()?, number(sequence, 8)?)
@@ -175,9 +183,11 @@ mod tests {
             "base/20261121T023000Z-0000002a/data/00000012",
             "base/20261121T023000Z-0000002a/resume/00000003",
             "gap/00000001-a2dd04c7/0000000003000064",
+            "adopt/00000001-a2dd04c7/00000000",
             "frontier/WRITER/9999999999",
             "catalog/00000001-a2dd04c7/000000010000000000000001-000000010000000100000000",
             "ledger/walsealw1g8ly2vvytx8fp584s3tygn00jmass9kgv4fgqd8u4ru6wxa8q0lqn0mqg0/00112233aabbccdd/00000017",
+            "lease/00112233aabbccdd/00000003",
             "conflict/wal/00000001-a2dd04c7/000000010000000000000003/0011aabb",
         ] {
             let writer = crate::seal::WriterKey::generate().expect("random bytes").public().to_string();
@@ -199,9 +209,12 @@ mod tests {
             "base/x/label",
             "base/20261121T023000Z-0000002a/label/x",
             "base/20261121T023000Z-0000002a/resume",
+            "adopt/00000001-a2dd04c7/0",
             "frontier/walsealw1x/9999999999",
             "catalog/00000001-a2dd04c7/000000010000000000000001",
             "ledger/walsealw1/00112233aabbccdd/00000017",
+            "lease/00112233AABBCCDD/00000003",
+            "lease/00112233aabbccdd/3",
             "conflict/conflict/identity/a/b",
             "notes.txt",
         ] {

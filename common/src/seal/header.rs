@@ -36,13 +36,17 @@ pub enum Kind {
     Frontier,
     /// An index page of segments.
     Catalog,
+    /// On which branch the WAL of a living server goes on.
+    Adopt,
     /// What happened.
     Ledger,
+    /// What a writer at work relies on.
+    Lease,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 13] = [
+    pub const ALL: [Kind; 15] = [
         Kind::Identity,
         Kind::Wal,
         Kind::Partial,
@@ -55,7 +59,9 @@ impl Kind {
         Kind::Gap,
         Kind::Frontier,
         Kind::Catalog,
+        Kind::Adopt,
         Kind::Ledger,
+        Kind::Lease,
     ];
 
     /// The word in the header.
@@ -73,13 +79,18 @@ impl Kind {
             Kind::Gap => "gap",
             Kind::Frontier => "frontier",
             Kind::Catalog => "catalog",
+            Kind::Adopt => "adopt",
             Kind::Ledger => "ledger",
+            Kind::Lease => "lease",
         }
     }
 
     /// Whether it has frames. What has none is read by everyone.
     pub const fn is_sealed(self) -> bool {
-        !matches!(self, Kind::Label | Kind::Gap | Kind::Frontier | Kind::Catalog | Kind::Ledger)
+        !matches!(
+            self,
+            Kind::Label | Kind::Gap | Kind::Frontier | Kind::Catalog | Kind::Adopt | Kind::Ledger | Kind::Lease
+        )
     }
 
     /// Whether its header says which WAL it holds.

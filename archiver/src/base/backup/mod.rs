@@ -18,6 +18,7 @@ use super::decision::{BackupMode, Policy};
 use super::error::BaseError;
 use super::intake::{Intake, TakenIn};
 use super::known::{KnownFrames, PageCache};
+use super::pace::Pace;
 use super::progress::{Progress, Stage};
 use super::shipper::{Effort, Shipper, put};
 use super::suspect::Suspect;
@@ -57,6 +58,10 @@ pub struct BackupOptions {
     pub cache: PageCache,
     /// Bytes that are stored between two pages with which another attempt can go on.
     pub resume_every: u64,
+    /// The backup's name, where it is known before; else it is drawn.
+    pub id: Option<BaseId>,
+    /// Slows reading down while the server suffers.
+    pub pace: Pace,
 }
 
 /// A page for each 16 full objects: six puts more in a hundred, and half a second's worth of work lost at the most.
@@ -75,6 +80,8 @@ impl BackupOptions {
             policy: Policy::default(),
             cache: PageCache::default(),
             resume_every: RESUME_EVERY,
+            id: None,
+            pace: Pace::default(),
         }
     }
 }
@@ -146,7 +153,8 @@ pub async fn run(
     let start_time = Timestamp::now();
     let mut before = earlier::Earlier::look(repository, options, &source, progress).await?;
     let native = Native::prepare(client, repository, &source, &before).await?;
-    let id = BaseId::generate().map_err(|source| BaseError::Seal { name: "base".to_owned(), source })?;
+    let drawn = || BaseId::generate().map_err(|source| BaseError::Seal { name: "base".to_owned(), source });
+    let id = options.id.clone().map_or_else(drawn, Ok)?;
     progress.report(Stage::Checkpoint { id: id.clone() });
 
     let (objects, cache) = (before.known.objects.clone(), options.cache.clone());
@@ -191,6 +199,7 @@ pub async fn run(
         native,
         resume: Some(shipped.resume),
     };
+    progress.report(Stage::Labelling);
     store_label(repository, options, &label).await?;
     options.cache.keep_only(&label.id);
     Ok(label)
@@ -210,12 +219,12 @@ async fn source(client: &mut ReplicationClient, repository: &Repository) -> Resu
         let content = client.timeline_history(timeline).await?.ok_or(BaseError::NoHistory(timeline))?;
         TimelineHistory::parse(timeline, &content)?
     };
-    let timelines = history.entries.iter().map(|entry| entry.timeline).chain([timeline]);
-    let ancestry = timelines.filter_map(|one| history.ancestor(one)).map(|one| one.branch(repository.cluster()));
+    let adoptions = repository.adoptions().await?;
+    let way = adoptions.way(&history);
     Ok(Source {
         timeline,
-        branch: history.branch(repository.cluster()),
-        ancestry: ancestry.collect(),
+        branch: adoptions.branch_of(&history),
+        ancestry: way.into_iter().map(|step| step.branch).collect(),
         segment_size: client.segment_size().await?,
         postgres_version: client.server_version_num(),
     })
@@ -296,6 +305,7 @@ async fn take(
                 Vec::new()
             }
             BackupEvent::Data(bytes) => {
+                options.pace.keep().await;
                 done += bytes.len() as u64;
                 if done - reported >= REPORT_BYTES {
                     reported = done;
