@@ -359,11 +359,6 @@ impl FrameDigest {
     }
 }
 
-/// The digests of a file's frames, as they stand in its line.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct FrameDigests(#[serde(with = "frame_digests")] pub Vec<FrameDigest>);
-
 /// A run of frames in one object: `[object, frame, count]`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(from = "(u32, u32, u32)", into = "(u32, u32, u32)")]

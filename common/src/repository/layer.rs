@@ -12,8 +12,8 @@ use super::base::{Extent, FileEntry, FrameDigest, RelativePath, frame_digests};
 /// Bytes of a block: PostgreSQL's BLCKSZ, the only one for which there are layers.
 pub const LAYER_BLOCK: u64 = 8192;
 
-/// The most layers of a file; more are refused. Backups are made whole again long before.
-const MOST_LAYERS: usize = 1_000;
+/// The most layers of a file; more are refused. Files are read whole again long before.
+pub const MOST_LAYERS: usize = 1_000;
 
 /// What one backup read of a file.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -28,8 +28,8 @@ use bytes::Bytes;
 pub use adoption::{Adoption, Adoptions, Step};
 pub use attachment::{ConfigEntry, NameEntry};
 pub use base::{
-    BaseId, BaseType, Extent, FileEntry, FrameDigest, FrameDigests, Label, ManifestEntry, ObjectReference, PathError,
-    PathField, RelativePath, ResumePages,
+    BaseId, BaseType, Extent, FileEntry, FrameDigest, Label, ManifestEntry, ObjectReference, PathError, PathField,
+    RelativePath, ResumePages,
 };
 pub use catalog::{CatalogEntry, CatalogPage};
 pub use cover::Cover;
@@ -37,7 +37,7 @@ pub use error::RepositoryError;
 pub use frontier::{BranchFrontier, FrontierRecord, WrittenFrontier, furthest};
 pub use gap::{Gap, GapRecord, Leg, Stretch};
 pub use identity::RepositoryIdentity;
-pub use layer::{BlockRun, LAYER_BLOCK, Layer, Span, spans};
+pub use layer::{BlockRun, LAYER_BLOCK, Layer, MOST_LAYERS, Span, spans};
 pub use lease::{HeldLease, LeaseRecord};
 pub use ledger::{
     Act, Body, Chain, FailureClass, Finding, Head, Ledger, LedgerEntry, LedgerReading, LedgerSigner, NoRunId, RunId,

@@ -130,6 +130,7 @@ pub async fn rebuild(
         window.finish(&layout.owner, jobs).await?;
     }
     if source.label.native {
+        progress.message("backup_manifest is made that of the restored files");
         let (label, layout) = (source.label.clone(), layout.clone());
         let complete = move || server_manifest::complete(&layout.data, &label, &layout.owner, jobs);
         let completed = tokio::task::spawn_blocking(complete).await;

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use walseal_common::postgres::replication::ReplicationClient;
-use walseal_common::repository::{Label, Repository};
+use walseal_common::repository::{Label, MOST_LAYERS, Repository};
+use walseal_common::terminal::units;
 
 use super::Source;
 use super::earlier::Earlier;
@@ -14,6 +15,10 @@ const VERSION_17: u32 = 170_000;
 
 /// What the server says when it can't: the WAL summaries since the parent are not all there, it was promoted since.
 pub const NOT_POSSIBLE: &str = "55000";
+
+/// With a line of a file that has so many bytes changed blocks are not asked for: a page holds lines of 15 MiB, and each backup
+/// of changed blocks makes one of a file of 1 GiB longer by at most 1.2 MiB.
+const LONG_LINE: usize = 8 << 20;
 
 /// Whether the server is asked for changed blocks only.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,6 +53,11 @@ impl Native {
         if let Some(why) = unfit(client, source, parent).await? {
             return Ok(Native::because(why));
         }
+        let longest = earlier.known.files.longest_layered();
+        if longest > LONG_LINE {
+            let size = units::size(longest as u64);
+            return Ok(Native::because(format!("the line of a file in the list of {} has grown to {size}", parent.id)));
+        }
         let Some(wanted) = earlier.known.files.parent_objects() else {
             return Ok(Native::because(format!("the list of frames of {} names an object in two ways", parent.id)));
         };
@@ -65,6 +75,9 @@ async fn unfit(client: &mut ReplicationClient, source: &Source, parent: &Label) 
     let id = &parent.id;
     if parent.branch != source.branch {
         return Ok(Some(format!("the server has gone on to a new timeline since {id}")));
+    }
+    if parent.depth as usize + 2 > MOST_LAYERS {
+        return Ok(Some(format!("{} incremental ones have followed the last full one", parent.depth)));
     }
     if parent.resume.as_ref().is_none_or(|resume| resume.server_manifest.is_empty()) {
         return Ok(Some(format!("{id} has no copy of the server's manifest")));

@@ -53,6 +53,8 @@ pub struct KnownFrames {
     lists: Vec<Vec<Option<u32>>>,
     /// Whether the first list is that of the parent.
     has_parent: bool,
+    /// Bytes of the longest line of a file of several layers.
+    longest_layered: usize,
     at_hand: VecDeque<(u32, Arc<Vec<u8>>)>,
     /// Whether it was said that a page cannot be read again.
     said: bool,
@@ -120,7 +122,17 @@ async fn attempts(
 impl KnownFrames {
     fn new(reader: PageReader, objects: Arc<KnownObjects>) -> KnownFrames {
         let (index, pages, lists, at_hand) = (Index::default(), Vec::new(), Vec::new(), VecDeque::new());
-        KnownFrames { reader, objects, index, pages, lists, has_parent: false, at_hand, said: false }
+        KnownFrames {
+            reader,
+            objects,
+            index,
+            pages,
+            lists,
+            has_parent: false,
+            longest_layered: 0,
+            at_hand,
+            said: false,
+        }
     }
 
     /// Reads the pages of a list in order. One that is not `whole` ends where a page is not as it must be.
@@ -187,6 +199,9 @@ impl KnownFrames {
                     alive.push(0);
                 }
                 Line::File(file) => {
+                    if file.is_layered() {
+                        self.longest_layered = self.longest_layered.max(text.len());
+                    }
                     for (extents, size) in file.layers() {
                         count_alive(extents, size, alive)?;
                     }
@@ -238,6 +253,11 @@ impl KnownFrames {
     /// The objects that the parent's list names; `None` where there is no parent, or one of them can't be referred to.
     pub fn parent_objects(&self) -> Option<BTreeSet<u32>> {
         self.has_parent.then(|| self.lists.first())??.iter().copied().collect()
+    }
+
+    /// Bytes of the longest line of a file of several layers, which changes make longer.
+    pub fn longest_layered(&self) -> usize {
+        self.longest_layered
     }
 
     async fn file(&mut self, place: Place, path: &RelativePath) -> Option<KnownFile> {

@@ -32,6 +32,11 @@ struct ListedLayer {
 }
 
 impl ListedFile {
+    /// Whether it consists of more than one layer.
+    pub fn is_layered(&self) -> bool {
+        self.layers.as_ref().is_some_and(|layers| layers.len() > 1)
+    }
+
     /// Its frames, and bytes of their plaintext, layer by layer.
     pub fn layers(&self) -> impl Iterator<Item = (&[Extent], u64)> {
         let layers = self.layers.iter().flatten().map(|layer| {
