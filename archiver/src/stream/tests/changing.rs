@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use walseal_common::lsn::Lsn;
-use walseal_common::repository::{Adoption, ObjectName};
+use walseal_common::repository::ObjectName;
 use walseal_common::seal::WriterKey;
 use walseal_common::segment::SegmentName;
 use walseal_common::store::fault::{Call, Effect};
@@ -157,40 +157,6 @@ fn case_17_a_name_taken_by_other_bytes_stops_the_frontier_and_keeps_both() -> Re
     let now = conflicts(&live)?;
     ensure!((1..=2).contains(&kept) && now == kept, "these bytes were kept {kept} times, and then {now} times");
     stream.stop()?;
-    Ok(())
-}
-
-#[test]
-fn case_17_a_stream_notices_that_another_server_was_named_the_living_one() -> Result<()> {
-    let live = Live::start(cluster())?;
-    let stream = live.stream()?;
-    live.fill(1)?;
-    live.settle()?;
-    // The other server's WAL from this segment on, and the word of somebody.
-    let size = live.identity.segment_size;
-    let (branch, from) = (live.branch(), size.align_down(live.slot()?));
-    let writer = live.keys.writer.public().to_string();
-    let root = super::toy::root();
-    let (number, to) = block_on(live.repository.adoptions())?.next_of(&root, branch, from, &writer);
-    let theirs = super::toy::Server { seed: 3, size };
-    let piece = theirs.piece(&live.keys, to, crate::shipment::PieceKind::Tail, from, from.advance(1000));
-    block_on(piece.ship(&live.repository, &live.keys, &crate::memory::Room::elsewhere()))?;
-    let (found, apart) = (jiff::Timestamp::now(), Vec::new());
-    let adoption = Adoption { branch, from, to, writer, found, apart };
-    block_on(live.repository.put_adoption(number, &adoption, &live.keys.writer))?;
-    let words = stream.troubled_by("other bytes")?;
-    ensure!(words.contains(&format!("tail/{to}/")), "what is on the new branch is named: {words}");
-    let before = live.slot()?;
-    let puts = live.store.calls(Call::Put);
-    live.fill(3)?;
-    eventually("another attempt", PATIENCE, || Ok((live.store.calls(Call::Put) > puts).then_some(())))?;
-    stream.stop()?;
-    assert_eq!(live.slot()?, before, "nothing more is confirmed");
-    let on_new = |folder: &str| -> Result<usize> {
-        let prefix = format!("{}/{folder}/{to}/", live.repository.cluster());
-        Ok(block_on(live.repository.store().list(&prefix, None, 100))?.len())
-    };
-    assert_eq!((on_new("tail")?, on_new("wal")?), (1, 0), "nothing is stored beside the other one's");
     Ok(())
 }
 
