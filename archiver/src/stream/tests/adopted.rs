@@ -3,7 +3,6 @@
 use anyhow::{Result, ensure};
 use walseal_common::lsn::Lsn;
 use walseal_common::repository::Adoption;
-use walseal_common::store::ObjectStore;
 use walseal_common::store::fault::Call;
 use walseal_common::timeline::Branch;
 use walseal_tests::cluster::Cluster;
