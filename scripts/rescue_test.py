@@ -280,6 +280,39 @@ class Bases(Repository):
         self.assertIn("0 problems", self.run_rescue("verify"))
         self.assertIn("0/300028 - 0/300384", self.run_rescue("list", identity=False))
 
+    def test_a_file_of_layers_is_made_of_the_newest_blocks_and_zeros(self):
+        block = lambda seed, count=1: wal_bytes(seed, 8192 * count)
+        old, new = block(20, 20), block(21, 9)
+        # Cut to nine blocks and grown to sixteen: what was there beyond the ninth does not come back.
+        layers = [
+            (None, len(old) + 100, old + bytes(100)),
+            ([[1, 2], [4, 5]], 9 * 8192, new[: 7 * 8192]),
+            ([[8, 1], [14, 1]], 16 * 8192, new[7 * 8192 :]),
+            ([], 15 * 8192, b""),
+        ]
+        part = lambda data, first, count=1: data[8192 * first : 8192 * (first + count)]
+        content = part(old, 0) + part(new, 0, 2) + part(old, 3) + part(new, 2, 4) + part(new, 7) + bytes(5 * 8192) + part(new, 8)
+        self.tree["base/1/1260"] = content
+        self.tree["backup_manifest"] = b"of what changed"
+        more = {"native": True}
+        self.put(layers={"base/1/1260": layers}, body=more)
+        self.assertIn("0 problems", self.run_rescue("verify"))
+        said = self.run_rescue("restore", "latest", self.target)
+        self.assertEqual(self.restored("base/1/1260"), content)
+        self.assertFalse((self.target / "backup_manifest").exists())
+        self.assertIn("backup_manifest", said)
+        for what, broken in [
+            ("another length", layers[:3]),
+            ("out of order", [layers[0], ([[4, 1], [1, 1]], 15 * 8192, new[:16384])]),
+            ("out of order", [layers[0], ([[15, 1]], 15 * 8192, new[:8192])]),
+            ("frames hold", [layers[0], ([[1, 2]], 15 * 8192, new[:8192])]),
+            ("frames hold", [layers[0], ([[1, 1]], 15 * 8192, new[:16384])]),
+            ("oldest layer has blocks", [([[0, 15]], 15 * 8192, content)]),
+        ]:
+            with self.subTest(what=what):
+                self.put(layers={"base/1/1260": broken}, body=more)
+                self.assertIn(what if what != "another length" else "newest layer has", self.run_rescue("verify", status=1))
+
     def test_a_tablespace_goes_where_it_is_told_and_postgresql_is_told_too(self):
         new = self.folder / "new-tablespace"
         self.run_rescue("restore", BASE, self.target, "--tablespace", f"{self.place}={new}", "--wal-into", self.folder / "wal")

@@ -1,17 +1,33 @@
 //! Taking a base backup while the WAL streams: the two halves of a restore, brought together.
 
-use std::time::Instant;
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+use walseal_common::config::{Config, ConfigError};
 use walseal_common::lsn::LsnRange;
-use walseal_common::postgres::{Conninfo, PostgresError};
-use walseal_common::repository::{Act, BaseId, FailureClass, Label, Ledger, Repository, RepositoryIdentity};
+use walseal_common::postgres::conninfo::Host;
+use walseal_common::postgres::{Conninfo, PostgresError, ReplicationClient};
+use walseal_common::repository::{
+    Act, BaseId, FailureClass, Label, Ledger, ObjectReference, Repository, RepositoryIdentity,
+};
 use walseal_common::terminal::units;
 use walseal_common::timeline::Branch;
 
-use crate::base::{self, BackupOptions, BaseError, DurableWal, Stage, WaitDurable};
+use crate::base::attachment::Attachment;
+use crate::base::lease::Lease;
+use crate::base::pace::Probe;
+use crate::base::{
+    self, BackupMode, BackupOptions, BaseError, DurableWal, Effort, PageCache, Policy, Stage, WaitDurable,
+};
+use crate::base::{config_files, names, switch};
 use crate::keys::ArchiveKeys;
 use crate::primary;
 use crate::stream::{ProgressWatch, StreamError};
+use crate::turns::{Occasion, UnderWay};
 
 /// A backup could not be taken. Nothing of it is visible.
 #[derive(Debug, thiserror::Error)]
@@ -25,9 +41,12 @@ pub enum TakeError {
     /// It is another server.
     #[error(transparent)]
     Stream(#[from] StreamError),
-    /// Another one is under way.
-    #[error("a base backup is already under way; wait for it to end")]
-    Busy,
+    /// Another one is under way, or none may begin any more.
+    #[error("{}", .0.as_ref().map_or_else(|| "the daemon is about to end".to_owned(), |now| format!("a base backup is already under way ({now}); wait for it to end")))]
+    Busy(Option<Box<UnderWay>>),
+    /// Somebody asked for that.
+    #[error("the base backup was asked to stop; nothing of it is visible")]
+    Stopped,
     /// A result that could not be passed on.
     #[error("{0}")]
     Internal(String),
@@ -42,29 +61,93 @@ impl TakeError {
             }
             TakeError::Base(BaseError::Repository(_)) => FailureClass::Repository,
             TakeError::Base(BaseError::Wal { .. }) => FailureClass::Wal,
-            TakeError::Base(_) | TakeError::Busy | TakeError::Internal(_) => FailureClass::Other,
+            TakeError::Stopped => FailureClass::Stopped,
+            TakeError::Base(_) | TakeError::Busy(_) | TakeError::Internal(_) => FailureClass::Other,
         }
     }
 }
 
-/// Takes a full base backup and returns its label, which is durable. `progress` follows the stream that brings the WAL. Its
-/// beginning and its end go to the ledger.
+/// How long a server may take to hear that a backup was stopped.
+const CANCEL: Duration = Duration::from_secs(5);
+
+/// How base backups are taken, by configuration.
+#[derive(Clone, Debug)]
+pub struct Manner {
+    /// `base.max_rate`, in KiB per second.
+    pub max_rate_kib: Option<u32>,
+    /// `base.backoff`.
+    pub backoff: bool,
+    /// When a full one is due.
+    pub policy: Policy,
+    /// Where copies are kept of what the next one has to know.
+    pub cache: PageCache,
+}
+
+impl Manner {
+    /// As the configuration says.
+    ///
+    /// Errors: `cluster.state_dir` is not known.
+    pub fn of(config: &Config) -> Result<Manner, ConfigError> {
+        let kib = u32::try_from(config.base.max_rate.value >> 10).unwrap_or(u32::MAX);
+        Ok(Manner {
+            max_rate_kib: Some(kib).filter(|kib| *kib > 0),
+            backoff: config.base.backoff.value,
+            policy: Policy { full_every: config.base.full_every.value, max_depth: config.base.max_depth.value },
+            cache: PageCache::below(&config.need_state_dir()?),
+        })
+    }
+}
+
+/// What a backup is taken with.
+#[derive(Clone, Debug)]
+pub struct Means {
+    /// The server.
+    pub conninfo: Conninfo,
+    /// Where it goes.
+    pub repository: Repository,
+    /// What the repository is.
+    pub identity: RepositoryIdentity,
+    /// To whom it is sealed, and who signs it.
+    pub keys: Arc<ArchiveKeys>,
+    /// The stream that brings the WAL.
+    pub progress: ProgressWatch,
+    /// Where it is recorded.
+    pub ledger: Ledger,
+    /// How.
+    pub manner: Manner,
+}
+
+/// How far a backup is.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The backup.
+    pub id: BaseId,
+    /// What is being done, for a person.
+    pub text: String,
+    /// Bytes copied, where bytes are counted.
+    pub done: Option<u64>,
+    /// Bytes expected.
+    pub total: Option<u64>,
+}
+
+/// Takes a base backup and returns its label, which is durable. Its beginning and its end go to the ledger.
 ///
-/// Errors: as [`base::run`]; the server is not the repository's cluster.
+/// When `stop` comes first, the server is told to end it, and nothing of it is visible.
+///
+/// Errors: as [`base::run`]; the server is not the repository's cluster; it was stopped.
 pub async fn take(
-    conninfo: &Conninfo,
-    repository: &Repository,
-    identity: &RepositoryIdentity,
-    keys: &ArchiveKeys,
-    progress: ProgressWatch,
-    ledger: &Ledger,
-    report: impl FnMut(String, Option<u64>, Option<u64>) + Send,
+    means: &Means,
+    occasion: Occasion,
+    mode: BackupMode,
+    report: impl FnMut(Report) + Send,
+    stop: impl Future<Output = ()> + Send,
 ) -> Result<Label, TakeError> {
     let begun = Instant::now();
-    let mut id = None;
-    let taken = take_with(conninfo, repository, identity, keys, progress, ledger, &mut id, report).await;
+    let id = BaseId::generate().map_err(|error| TakeError::Internal(error.to_string()))?;
+    let mut started = false;
+    let taken = take_with(means, (occasion, mode), &id, &mut started, report, stop).await;
     match &taken {
-        Ok(label) => ledger.record(Act::BaseFinished {
+        Ok(label) => means.ledger.record(Act::BaseFinished {
             id: label.id.clone(),
             branch: label.branch,
             start: label.start,
@@ -74,43 +157,185 @@ pub async fn take(
             suspect: label.suspect,
             seconds: begun.elapsed().as_secs_f64(),
         }),
-        Err(error) => ledger.record(Act::BaseFailed { id, class: error.class() }),
+        Err(error) => means.ledger.record(Act::BaseFailed { id: started.then_some(id), class: error.class() }),
     }
     taken
 }
 
-#[allow(clippy::too_many_arguments, reason = "those of `take`, and what it hears of")]
 async fn take_with(
-    conninfo: &Conninfo,
-    repository: &Repository,
-    identity: &RepositoryIdentity,
-    keys: &ArchiveKeys,
-    progress: ProgressWatch,
-    ledger: &Ledger,
-    begun: &mut Option<BaseId>,
-    mut report: impl FnMut(String, Option<u64>, Option<u64>) + Send,
+    means: &Means,
+    (occasion, mode): (Occasion, BackupMode),
+    id: &BaseId,
+    started: &mut bool,
+    mut report: impl FnMut(Report) + Send,
+    stop: impl Future<Output = ()> + Send,
 ) -> Result<Label, TakeError> {
-    let mut client = primary::connect(conninfo, "walseal base backup").await?;
-    crate::stream::identify(&mut client, repository, identity, conninfo.target_session_attrs()).await?;
-    let options = BackupOptions::by_hand(keys.clone());
-    let wal = StreamedWal { repository: repository.clone(), identity: identity.clone(), progress };
-    let mut tell = move |stage: Stage| {
+    let Means { conninfo, repository, identity, keys, progress, ledger, manner } = means;
+    let mut stop = pin!(stop);
+    let connecting = async {
+        let mut client = primary::connect(conninfo, "walseal base backup").await?;
+        crate::stream::identify(&mut client, repository, identity, conninfo.target_session_attrs()).await?;
+        let probe = if manner.backoff { probe(conninfo, &client).await } else { None };
+        Ok::<_, TakeError>((client, probe))
+    };
+    let (mut client, probe) = tokio::select! {
+        connected = connecting => connected?,
+        () = &mut stop => return Err(TakeError::Stopped),
+    };
+    // What it will refer to is not known yet, and any frame may be where it was stored first.
+    let all = vec!["base/".to_owned()];
+    let mut lease = Lease::take(repository, &keys.writer, id.clone(), None, all).await?;
+    let beside = tokio::select! {
+        beside = beside(means, client.host(), id) => beside,
+        () = &mut stop => Err(TakeError::Stopped),
+    };
+    let (names, config) = match beside {
+        Ok(beside) => beside,
+        Err(error) => {
+            lease.release().await;
+            return Err(error);
+        }
+    };
+    let options = BackupOptions {
+        names,
+        config,
+        checkpoint: occasion.checkpoint(),
+        max_rate_kib: manner.max_rate_kib,
+        id: Some(id.clone()),
+        mode,
+        policy: manner.policy,
+        cache: manner.cache.clone(),
+        ..BackupOptions::by_hand(keys.as_ref().clone())
+    };
+    let pace = options.pace.clone();
+    let probing = async {
+        match probe {
+            Some(probe) => probe.keep(&pace).await,
+            None => std::future::pending().await,
+        }
+    };
+    let wal = StreamedWal { repository: repository.clone(), identity: identity.clone(), progress: progress.clone() };
+    let labelling = AtomicBool::new(false);
+    let (waits, waiting) = watch::channel(Duration::ZERO);
+    // What came of asking the primary.
+    let asked = OnceLock::new();
+    let mut tell = |stage: Stage| {
+        labelling.store(stage == Stage::Labelling, Ordering::Relaxed);
+        if let Stage::WaitingForWal { waited, .. } = &stage {
+            waits.send_replace(*waited);
+        }
         if let Stage::Checkpoint { id } = &stage {
-            *begun = Some(id.clone());
+            *started = true;
             ledger.record(Act::BaseStarted { id: id.clone() });
         }
-        let (text, done, total) = words(&stage);
-        report(text, done, total);
+        let (mut text, done, total) = words(&stage);
+        if let (Stage::WaitingForWal { .. }, Some(asked)) = (&stage, asked.get()) {
+            text = format!("{text}; {asked}");
+        }
+        report(Report { id: id.clone(), text, done, total });
     };
-    let label = base::run(&mut client, repository, &options, &mut tell, &wal).await?;
-    client.close().await;
-    Ok(label)
+    let standby = (client.parameter("in_hot_standby") == Some("on")).then(|| client.host().clone());
+    let asking = async {
+        if let Some(standby) = standby
+            && waiting.clone().wait_for(|waited| *waited >= switch::POLITE).await.is_ok()
+        {
+            let said = switch::ask(conninfo, &standby).await;
+            tracing::info!("the base backup of the standby {standby} waits for its WAL: {said}");
+            // Once, and nobody else sets it.
+            let _ = asked.set(said);
+        }
+        std::future::pending::<Infallible>().await
+    };
+    let canceller = client.canceller(conninfo);
+    let stopped = async {
+        stop.await;
+        if labelling.load(Ordering::Relaxed) {
+            // Too late: nobody could say whether it is visible.
+            std::future::pending().await
+        }
+    };
+    let taken = tokio::select! {
+        label = base::run(&mut client, repository, &options, &mut tell, &wal) => label.map_err(TakeError::from),
+        lapsed = lease.keep() => Err(lapsed.into()),
+        never = probing => match never {},
+        never = asking => match never {},
+        () = stopped => {
+            // A server that makes its checkpoint does not see that the connection is gone.
+            match tokio::time::timeout(CANCEL, canceller.cancel()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "the server could not be told to end the base backup; it will see that nobody reads it"),
+                Err(_) => tracing::warn!("the server did not hear in time that the base backup was stopped; it will see that nobody reads it"),
+            }
+            Err(TakeError::Stopped)
+        }
+    };
+    lease.release().await;
+    if taken.is_ok() {
+        client.close().await;
+    }
+    taken
+}
+
+/// What the backup carries beside its files: the pages of names, and those of configuration files.
+///
+/// Errors: the repository's; what cannot be read is said in the pages.
+async fn beside(
+    means: &Means,
+    host: &Host,
+    id: &BaseId,
+) -> Result<(Vec<ObjectReference>, Vec<ObjectReference>), TakeError> {
+    let Means { conninfo, repository, keys, .. } = means;
+    let level = Effort::default().level;
+    let mut names = Attachment::names(repository, keys, id, level);
+    let unread = names::read(conninfo, host, &mut names).await?;
+    if unread > 0 {
+        tracing::info!(
+            databases = unread,
+            "the names of relations were not read everywhere; the backup says where and why, and is whole without"
+        );
+    }
+    let mut config = Attachment::config(repository, keys, id, level);
+    let (files, unread) = config_files::read(conninfo, host, &mut config).await?;
+    if unread > 0 {
+        tracing::info!(
+            files,
+            unread,
+            "configuration files outside the data directory were not all read; the backup says which and why, and is whole without"
+        );
+    }
+    Ok((names.finish().await?, config.finish().await?))
+}
+
+/// What tells how the server takes it; none where this role may only stream.
+async fn probe(conninfo: &Conninfo, client: &ReplicationClient) -> Option<Probe> {
+    match Probe::before(conninfo, client.host()).await {
+        Ok(probe) => Some(probe),
+        Err(error) => {
+            tracing::info!(%error, "the server is not asked how it takes the base backup, which does not slow down when it suffers");
+            None
+        }
+    }
 }
 
 fn words(stage: &Stage) -> (String, Option<u64>, Option<u64>) {
     match stage {
+        Stage::Comparing { parent } => (format!("incremental: compared with {parent}"), None, None),
+        Stage::Full { why } => (format!("full: {why}"), None, None),
+        Stage::Native => ("incremental: the server sends changed blocks only".to_owned(), None, None),
+        Stage::NotNative { why } => (format!("incremental: the server sends everything, because {why}"), None, None),
+        Stage::GoingOn { attempts } => {
+            let ids = attempts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            (format!("what interrupted backups had stored is not stored again: {ids}"), None, None)
+        }
+        Stage::ObjectsMissing { count } => {
+            let text = format!(
+                "{count} data objects of earlier backups are GONE from the repository; what they held is stored anew"
+            );
+            (text, None, None)
+        }
         Stage::Checkpoint { id } => (format!("{id}: the server makes a checkpoint"), None, None),
         Stage::Copying { done, total } => ("copying".to_owned(), Some(*done), *total),
+        Stage::Labelling => ("writing the label".to_owned(), None, None),
         Stage::Storing => ("storing the last objects".to_owned(), None, None),
         Stage::WaitingForWal { through, waited } => {
             let text =

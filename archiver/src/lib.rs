@@ -3,6 +3,7 @@
 //! | room | holds |
 //! | --- | --- |
 //! | [`cmd`] | the verbs: thin |
+//! | [`scheduler`], [`turns`] | base backups on schedule, and one at a time |
 //! | [`daemon`], [`desk`] | owns the tasks, and shuts them down in order; does what is asked over the socket |
 //! | [`doctor`] | every precondition, with its fix |
 //! | [`socket`] | how the other verbs and the hook talk to the daemon |
@@ -12,6 +13,7 @@
 //! | [`heal`] | fills a gap from `pg_wal`, a standby, a folder |
 //! | [`adopt`] | names the living one of two servers that wrote the same timeline |
 //! | [`shipment`] | a piece of WAL on its way into the repository |
+//! | [`landed`] | digests of segments that the stream has stored |
 //! | [`chunks`], [`memory`] | its bytes, freed as they are sealed; and the bound on all that is under way |
 //! | [`base`] | base backups; [`base_backup`] brings one together with the stream |
 //! | [`admission`] | what lets the archiver's role into the server |
@@ -50,11 +52,14 @@ pub mod heartbeat;
 pub mod hook;
 pub mod index;
 pub mod keys;
+pub mod landed;
 pub mod lock;
 pub mod lookout;
 pub mod memory;
 pub mod primary;
+pub mod scheduler;
 pub mod shipment;
 pub mod socket;
 pub mod status;
 pub mod stream;
+pub mod turns;

@@ -10,7 +10,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 use walseal_common::config::{Config, OpenError, StoreUse};
 use walseal_common::lsn::{Lsn, LsnRange};
-use walseal_common::repository::{Adoption, BaseId, Gap, Label, Repository, RepositoryError, RepositoryIdentity};
+use walseal_common::repository::{
+    Adoption, BaseId, BaseType, Gap, Label, Repository, RepositoryError, RepositoryIdentity,
+};
 use walseal_common::store::{ObjectStore, RetryPolicy, StoreErrorKind};
 use walseal_common::telemetry::OpenAlert;
 use walseal_common::terminal::{CheckExit, units};
@@ -19,8 +21,10 @@ use walseal_common::timeline::Branch;
 
 use crate::archive::{Archive, ArchiveError};
 use crate::desk::Told;
+use crate::scheduler::NextBackup;
 use crate::socket::{self, Client, Request};
 use crate::stream::{Loss, Progress};
+use crate::turns::UnderWay;
 
 /// How long the store may take to show that it is there at all; also how long the daemon may take to answer.
 const GLANCE: Duration = Duration::from_secs(4);
@@ -44,6 +48,10 @@ pub struct Status {
     pub stream: Option<Progress>,
     /// What the daemon has alerted of and still stands; `None` when no daemon runs.
     pub alerts: Option<Vec<OpenAlert>>,
+    /// The base backup that the daemon is taking.
+    pub backup: Option<UnderWay>,
+    /// When the daemon takes the next one; `None` when no daemon runs, or it has no schedule.
+    pub next_backup: Option<NextBackup>,
     /// Seconds of committed work that would be lost if the primary died now ([`Progress::loss`]); `None` when no daemon runs, or
     /// it has not reached the server yet.
     pub rpo_seconds: Option<f64>,
@@ -77,6 +85,11 @@ pub struct BranchStatus {
 pub struct BaseStatus {
     /// Its id.
     pub id: BaseId,
+    /// Whether it refers to others.
+    #[serde(rename = "type")]
+    pub kind: BaseType,
+    /// What it was compared with.
+    pub parent: Option<BaseId>,
     /// The branch that it was taken on.
     pub branch: Branch,
     /// Where it began.
@@ -89,6 +102,8 @@ pub struct BaseStatus {
     pub cluster_size: u64,
     /// Bytes that it added to the repository.
     pub stored_size: u64,
+    /// Bytes of earlier backups' objects that it needs as well.
+    pub referenced_size: u64,
     /// Page checksum failures that the server reported.
     pub suspect: u64,
 }
@@ -97,12 +112,15 @@ impl BaseStatus {
     fn of(label: &Label) -> BaseStatus {
         BaseStatus {
             id: label.id.clone(),
+            kind: label.kind,
+            parent: label.parent.clone(),
             branch: label.branch,
             start: label.start,
             stop: label.stop,
             stop_time: label.stop_time,
             cluster_size: label.cluster_size,
             stored_size: label.stored_size,
+            referenced_size: label.referenced_size(),
             suspect: label.suspect,
         }
     }
@@ -150,6 +168,8 @@ pub async fn gather(config: Config) -> Result<Status, OpenError> {
         Some((pid, Ok(told))) => (Some(pid), Some(told), None),
         Some((pid, Err(why))) => (Some(pid), None, Some(why)),
     };
+    let (backup, next_backup) =
+        told.as_ref().map(|told| (told.backup.clone(), told.next_backup.clone())).unwrap_or_default();
     let (stream, alerts) = told.map(|told| (told.progress, told.alerts)).unzip();
     let repository = config.need_repository()?.value.to_string();
     let (holdings, unread) = match read(config).await {
@@ -178,6 +198,8 @@ pub async fn gather(config: Config) -> Result<Status, OpenError> {
         daemon_pid,
         stream,
         alerts,
+        backup,
+        next_backup,
         rpo_seconds,
         rpo_at_most,
         branches,

@@ -32,7 +32,7 @@ class Archiver:
         self.environment = {"PATH": "/usr/bin:/bin", **store.environment}
         self.daemon_environment = dict(pair.split("=", 1) for pair in arguments.env)
         writer, identity = f"{self.folder}/writer.key", f"{self.folder}/identity.key"
-        self.run("walseal-archiver", "keygen", "--output", writer, configured=False)
+        public = self.run("walseal-archiver", "keygen", "--output", writer, configured=False).split()[-1]
         recipient = self.run("walseal-restorer", "keygen", "--output", identity, configured=False).split()[-1]
         self.config = place.file(f"{name}/walseal.toml", f"""
 [cluster]
@@ -41,10 +41,20 @@ conninfo = "{cluster.conninfo}"
 state_dir = "{self.folder}/state"
 [repository]
 url = "{store.url(name)}"
+[base]
+schedule = "off"
 [keys]
 recipients = ["{recipient}"]
 writer_key_file = "{writer}"
 {settings}
+""")
+        # What a restore host has.
+        self.restorer_config = place.file(f"{name}/restorer.toml", f"""
+[repository]
+url = "{store.url(name)}"
+[keys]
+identity_files = ["{identity}"]
+trusted_writers = ["{public}"]
 """)
         self.daemon, self.log = None, None
         place.at_end(self.kill)
@@ -90,12 +100,16 @@ writer_key_file = "{writer}"
     def wait_confirmed(self, lsn, patience=1800):
         self.wait(lambda: self.confirmed() >= lsn, patience, "the WAL is not durable")
 
-    def backup(self):
+    def backup(self, *options):
         """Starts a base backup through the daemon. A process to wait for."""
-        command = [self.programs["walseal-archiver"], "--config", self.config, "backup"]
+        command = [self.programs["walseal-archiver"], "--config", self.config, "backup", *options]
         return self.place.start(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.environment
         )
+
+    def restore(self, folder):
+        """The command that rebuilds the cluster there, at its latest state."""
+        return [self.programs["walseal-restorer"], "--config", self.restorer_config, "restore", "--to", "latest", "--target-dir", folder]
 
     def hook(self):
         """The archive_command."""

@@ -87,6 +87,11 @@ autovacuum = off
     def number(self, text):
         return int(self.sql(text))
 
+    def synced(self, whether):
+        """Whether the server waits for its disk from now on."""
+        self.sql(f"alter system set fsync = {'on' if whether else 'off'}")
+        self.sql("select pg_reload_conf()")
+
     def session(self):
         """A psql that is fed line by line."""
         command = [f"{self.pg_bin}/psql", "-XAtq", "-F", "\t", "-v", "ON_ERROR_STOP=1", "-d", self.conninfo]

@@ -1,4 +1,4 @@
-"""Other tools' archive_command, each set up as its documentation says, with encryption."""
+"""Other tools, each set up as its documentation says, with encryption: archive_command and base backups."""
 import os
 import secrets
 import shutil
@@ -6,13 +6,14 @@ import subprocess
 import time
 
 from .scratch import Failed, end_process, say
-from .store import ROOT
+from .store import ROOT, S3
 
 
 class Peer:
-    """One repository of one tool. `command` has %p and %f, as archive_command does."""
+    """One repository of one tool. `command` has %p and %f, as archive_command does; `backup` takes a full base
+    backup, `restore(folder)` is the command that rebuilds it there."""
 
-    name, command, environment = "", "", {}
+    name, command, backup, environment = "", "", [], {}
 
     def end(self):
         """Ends what it started."""
@@ -78,18 +79,24 @@ pg1-database=postgres
         self.tool = f"pgbackrest --config={config} --stanza=bench"
         place.call(["/bin/sh", "-c", f"{self.tool} stanza-create"], env=self.environment)
         self.command = f"{self.tool} archive-push %p"
+        # WAL is no part of what is compared; the server has none archived.
+        self.backup = [*self.tool.split(), "backup", "--type=full", "--no-archive-check", "--start-fast"]
+
+    def restore(self, folder):
+        return [*self.tool.split(), "restore", f"--pg1-path={folder}"]
 
 
 class WalRus(Peer):
     """Zstandard, libsodium, two threads; by its daemon or without it."""
 
-    def __init__(self, place, store, program, daemon, number):
+    def __init__(self, place, cluster, store, program, daemon, number):
         self.name = "WAL-RUS, daemon" if daemon else "WAL-RUS"
         folder = place.folder(f"walrus-{number}")
         key = place.file(f"walrus-{number}/key", secrets.token_hex(32))
         self.environment = {
             "PATH": "/usr/bin:/bin", "HOME": folder, "WALG_COMPRESSION_METHOD": "zstd", "WALG_LIBSODIUM_KEY_PATH": key,
             "WALG_LIBSODIUM_KEY_TRANSFORM": "hex", "WALG_THREADS": "2",
+            "PGHOST": cluster.sockets, "PGPORT": str(cluster.port), "PGUSER": "postgres", "PGDATABASE": "postgres",
         }
         if store.name == "s3":
             settings = store.settings
@@ -106,6 +113,7 @@ class WalRus(Peer):
             shutil.copy2(program, copy)
             os.chmod(copy, 0o755)
         self.process, self.command = None, f"{copy} wal-push %p"
+        self.backup = [copy, "backup-push", "--full", "--fast", cluster.path]
         if daemon:
             socket = f"{folder}/socket"
             self.process = place.start([copy, "daemon", "--socket", socket], env=self.environment, stdout=subprocess.DEVNULL,
@@ -118,10 +126,42 @@ class WalRus(Peer):
                 time.sleep(0.02)
             self.command = f"{copy} daemon-client --socket {socket} wal-push %p"
 
+    def restore(self, folder):
+        return [self.backup[0], "backup-fetch", folder, "LATEST"]
+
     def end(self):
         if self.process is not None:
             end_process(self.process)
             self.process = None
+
+
+class Peers:
+    """Those that were chosen, each with a repository of its own for each run."""
+
+    def __init__(self, place, cluster, chosen):
+        self.place, self.cluster, self.chosen = place, cluster, [name for name in chosen.split(",") if name not in ("cp", "none")]
+        self.number, self.secure = 0, None
+        for name in self.chosen:
+            if name not in ("pgbackrest", "walrus"):
+                raise Failed(f"there is no peer {name}; there are pgbackrest, walrus and none")
+
+    def ways(self, store):
+        """For each way in which a tool is measured, what makes one."""
+        for name in self.chosen:
+            if name == "walrus":
+                program = walrus()
+                yield lambda: WalRus(self.place, self.cluster, store, program, False, self.next())
+                continue
+            if store.name == "s3":
+                # It speaks TLS only.
+                self.secure = self.secure or S3(self.place, tls=True)
+            at = self.secure if store.name == "s3" else store
+            for level in (3, 1):
+                yield lambda level=level: PgBackRest(self.place, self.cluster, at, level, self.next())
+
+    def next(self):
+        self.number += 1
+        return self.number
 
 
 def walrus():

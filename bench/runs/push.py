@@ -94,7 +94,7 @@ def ways(peer, place, cluster):
         return [lambda store, number, level=level: peers.PgBackRest(place, cluster, store, level, number) for level in (3, 1)]
     if peer == "walrus":
         program = peers.walrus()
-        return [lambda store, number, daemon=daemon: peers.WalRus(place, store, program, daemon, number)
+        return [lambda store, number, daemon=daemon: peers.WalRus(place, cluster, store, program, daemon, number)
                 for daemon in (False, True)]
     if peer == "none":
         return []

@@ -9,7 +9,7 @@ from parts.scratch import end_process
 from parts.store import stores
 
 LIMIT = 2.0
-LOADS = ("pgbench", "COPY", "VACUUM FULL", "burst")
+LOADS = ("pgbench", "COPY", "VACUUM FULL", "burst, fsync", "burst")
 
 
 def run(place, arguments, figures):
@@ -81,7 +81,8 @@ def again(cluster, archiver):
 
 
 def start(place, cluster, load):
-    if load == "burst":
+    cluster.synced(load == "burst, fsync")
+    if load.startswith("burst"):
         process = cluster.burst("rows", 8e9)
     elif load != "pgbench":
         statement = f"copy grown from '{cluster.chunk('rows')}'" if load == "COPY" else "vacuum full grown"

@@ -50,12 +50,27 @@ impl Spares {
 
     /// An empty buffer, given back when it, and all that was frozen of it, is dropped.
     pub fn take(&self) -> Spare {
+        Spare { bytes: self.take_vec(), home: self.clone() }
+    }
+
+    /// An empty buffer, for whoever calls [`Spares::give`] when it is done with it.
+    pub fn take_vec(&self) -> Vec<u8> {
         let spare = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        Spare { bytes: spare.unwrap_or_else(|| buffer(self.size)), home: self.clone() }
+        spare.unwrap_or_else(|| buffer(self.size))
+    }
+
+    /// Takes a buffer of this size back, whatever is in it.
+    pub fn give(&self, mut bytes: Vec<u8>) {
+        bytes.clear();
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        if free.len() < self.most {
+            free.push(bytes);
+        }
     }
 }
 
 /// A buffer out of [`Spares`].
+#[must_use = "dropped, it goes back at once"]
 pub struct Spare {
     bytes: Vec<u8>,
     home: Spares,
@@ -68,6 +83,16 @@ impl fmt::Debug for Spare {
 }
 
 impl Spare {
+    /// A buffer that goes back to the system.
+    pub fn alone(bytes: Vec<u8>) -> Spare {
+        Spare { bytes, home: Spares::new(0, 0) }
+    }
+
+    /// The buffer itself.
+    pub fn vec(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
     /// Adds bytes at the end.
     pub fn extend(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
@@ -87,12 +112,7 @@ impl AsRef<[u8]> for Spare {
 
 impl Drop for Spare {
     fn drop(&mut self) {
-        let mut bytes = std::mem::take(&mut self.bytes);
-        bytes.clear();
-        let mut free = self.home.free.lock().unwrap_or_else(PoisonError::into_inner);
-        if free.len() < self.home.most {
-            free.push(bytes);
-        }
+        self.home.give(std::mem::take(&mut self.bytes));
     }
 }
 

@@ -6,6 +6,7 @@ use walseal_common::repository::{RelativePath, RepositoryError};
 use walseal_common::seal::SealError;
 use walseal_common::timeline::{HistoryError, SystemIdentifier, TimelineId};
 
+use super::incremental::IncrementalError;
 use super::pages::PageError;
 use super::server_manifest::ManifestError;
 use super::tar::TarError;
@@ -49,6 +50,20 @@ pub enum BaseError {
         /// What is wrong.
         source: TarError,
     },
+    /// A file of changed blocks is not as it must be.
+    #[error("{path}: {source}; try again")]
+    ChangedBlocks {
+        /// The file, as it was sent.
+        path: RelativePath,
+        /// What is wrong.
+        source: IncrementalError,
+    },
+    /// Changed blocks of a file that the parent does not have.
+    #[error(
+        "the server sent only the changed blocks of {0}, and its line in the list of frames of the backup before cannot be \
+         found; take a full one with: walseal-archiver backup --full"
+    )]
+    NothingBefore(RelativePath),
     /// The server's manifest is not as it must be, or disagrees with what was received.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
@@ -102,6 +117,17 @@ pub enum BaseError {
     /// An object's name is taken by other bytes.
     #[error("{0} is already there with other bytes, although its name is random; nothing was changed, try again")]
     Taken(String),
+    /// Objects that the backup refers to went away while it was made.
+    #[error(
+        "{count} data objects of earlier backups were removed from the repository while this one was made, the first of them \
+         {first}; take another one, which stores what they held"
+    )]
+    Vanished {
+        /// How many.
+        count: usize,
+        /// One of them.
+        first: String,
+    },
     /// WAL through the stop position did not become durable.
     #[error("the base backup is stored, but WAL through {stop} is not: {source}; without it the backup has no use")]
     Wal {
@@ -110,6 +136,11 @@ pub enum BaseError {
         /// Why the WAL is not there.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// What it relies on may have been removed.
+    #[error(
+        "its lease could not be renewed for too long, so that what it relies on may have been removed; take another one"
+    )]
+    Lapsed,
     /// A task of this program ended in a way it must not.
     #[error("a task of the backup ended unexpectedly ({0}); this is a bug")]
     Task(String),
@@ -131,10 +162,14 @@ impl BaseError {
             | BaseError::Listing { .. } => true,
             BaseError::TimelineChanged { .. }
             | BaseError::Tar { .. }
+            | BaseError::ChangedBlocks { .. }
+            | BaseError::NothingBefore(_)
             | BaseError::OtherManifest(_)
             | BaseError::Missing(_)
             | BaseError::Order(_)
             | BaseError::Taken(_)
+            | BaseError::Vanished { .. }
+            | BaseError::Lapsed
             | BaseError::Wal { .. }
             | BaseError::Task(_) => false,
         }

@@ -1,12 +1,17 @@
-//! What arrives of a backup, taken apart. No I/O: bytes in, data objects and pages out.
+//! What arrives of a backup, taken apart. No I/O but to ask what is known of a file: bytes in, data objects and pages out.
 
 use bytes::Bytes;
 use walseal_common::repository::{FileEntry, ManifestEntry, PathField, RelativePath};
 
 use super::checksum::{ChecksumAlgorithm, FileDigest};
+use super::content::Content;
 use super::error::BaseError;
-use super::packer::{PackedRun, Packer};
-use super::pages::{Page, Pages};
+use super::incremental::IncrementalError;
+use super::known::KnownFiles;
+use super::layering::layered;
+use super::packer::{Listed, PackedRun, Packer};
+use super::pages::{self, Page, Pages};
+use super::resume_pages::{ResumePage, ResumePages};
 use super::server_manifest::{ManifestReader, ReceivedFiles, ServerManifest};
 use super::tablespaces::Tablespaces;
 use super::tar::{EntryKind, TarEvent, TarHeader, TarReader};
@@ -18,6 +23,8 @@ pub enum Ready {
     Run(PackedRun),
     /// A page of the list of files.
     Page(Page),
+    /// A page for the next backup.
+    Resume(ResumePage),
 }
 
 impl Ready {
@@ -26,6 +33,7 @@ impl Ready {
         match self {
             Ready::Run(run) => run.plain.len() as u64,
             Ready::Page(page) => page.plain.len() as u64,
+            Ready::Resume(page) => page.plain.len() as u64,
         }
     }
 }
@@ -35,6 +43,8 @@ impl Ready {
 pub struct TakenIn {
     /// The last frames and the last pages.
     pub last: Vec<Ready>,
+    /// The data objects that the list of files refers to, in order.
+    pub listed: Vec<Listed>,
     /// The server's manifest, which agrees with what was received.
     pub manifest: ServerManifest,
     /// Bytes of all files.
@@ -56,7 +66,17 @@ struct OpenFile {
     path: RelativePath,
     mode: u32,
     mtime: i64,
+    /// Bytes that came, and their digest.
+    size: u64,
     digest: FileDigest,
+    /// What of it is stored.
+    content: Content,
+}
+
+impl OpenFile {
+    fn malformed(&self, source: IncrementalError) -> BaseError {
+        BaseError::ChangedBlocks { path: self.path.clone(), source }
+    }
 }
 
 /// Takes a backup apart as it arrives: every entry of every archive is listed, none is skipped.
@@ -67,17 +87,25 @@ pub struct Intake {
     packer: Packer,
     full: Vec<PackedRun>,
     pages: Pages,
+    resume: ResumePages,
+    /// A resume page is passed on when this many bytes had to be stored since the last one.
+    resume_every: u64,
+    /// What had been stored by then.
+    resumed: u64,
     tablespaces: Tablespaces,
     received: ReceivedFiles,
     cluster_size: u64,
     /// Mode and time of `backup_label`, which `backup_manifest` gets as well: it does not come in an archive.
     label: Option<(u32, i64)>,
     control_seen: bool,
+    /// Whether only blocks come that have changed since the parent.
+    native: bool,
 }
 
 impl Intake {
-    /// Before the first archive. The server was asked for checksums of this `algorithm`.
-    pub fn new(tablespaces: Tablespaces, algorithm: ChecksumAlgorithm) -> Intake {
+    /// Before the first archive. The server was asked for checksums of this `algorithm`. Of what was stored, the next attempt
+    /// knows all but the last `resume_every` bytes and the file that was being read.
+    pub fn new(tablespaces: Tablespaces, algorithm: ChecksumAlgorithm, resume_every: u64) -> Intake {
         Intake {
             algorithm,
             archive: None,
@@ -85,12 +113,21 @@ impl Intake {
             packer: Packer::default(),
             full: Vec::new(),
             pages: Pages::default(),
+            resume: ResumePages::default(),
+            resume_every,
+            resumed: 0,
             tablespaces,
             received: ReceivedFiles::default(),
             cluster_size: 0,
             label: None,
             control_seen: false,
+            native: false,
         }
+    }
+
+    /// The server was asked for changed blocks only.
+    pub fn native(self) -> Intake {
+        Intake { native: true, ..self }
     }
 
     /// An archive begins; the one before has ended. `tablespace` is none for the data directory.
@@ -102,21 +139,26 @@ impl Intake {
         Ok(())
     }
 
-    /// The next bytes of the archive.
+    /// The next bytes of the archive. Frames of its files that `known` has are referred to.
     ///
     /// Errors: they are not as they must be.
-    pub fn data(&mut self, bytes: Bytes) -> Result<Vec<Ready>, BaseError> {
+    pub async fn data(&mut self, bytes: Bytes, known: &mut dyn KnownFiles) -> Result<Vec<Ready>, BaseError> {
         let mut archive = self.archive.take().ok_or(BaseError::Order("data outside of any archive"))?;
         let events =
             archive.reader.push(bytes).map_err(|source| BaseError::Tar { archive: archive.name.clone(), source })?;
         let mut ready = Vec::new();
         for event in events {
             match event {
-                TarEvent::Entry(header) => archive.file = self.entry(archive.tablespace, header, &mut ready)?,
+                TarEvent::Entry(header) => {
+                    archive.file = self.entry(archive.tablespace, header, known, &mut ready).await?;
+                }
                 TarEvent::Data(bytes) => {
                     if let Some(file) = &mut archive.file {
+                        file.size += bytes.len() as u64;
                         file.digest.update(&bytes);
-                        self.packer.add(&bytes, &mut self.full);
+                        let stored = file.content.take(&bytes);
+                        let stored = stored.map_err(|source| file.malformed(source))?;
+                        self.packer.add(stored, &mut self.full);
                     }
                 }
                 TarEvent::EntryEnd => {
@@ -135,7 +177,7 @@ impl Intake {
     /// The server's manifest begins; all archives have ended.
     ///
     /// Errors: the last archive is cut off, a file is missing without which nothing works.
-    pub fn manifest_start(&mut self) -> Result<(), BaseError> {
+    pub fn manifest_start(&mut self) -> Result<Vec<Ready>, BaseError> {
         self.archive_end()?;
         if self.label.is_none() {
             return Err(BaseError::Missing("backup_label"));
@@ -143,9 +185,11 @@ impl Intake {
         if !self.control_seen {
             return Err(BaseError::Missing("global/pg_control"));
         }
-        self.packer.begin(None, &mut self.full);
+        let mut ready = Vec::new();
+        self.cut_resume(&mut ready);
+        self.packer.begin(None, Vec::new(), &mut self.full);
         self.manifest = Some(ManifestReader::new());
-        Ok(())
+        Ok(ready)
     }
 
     /// The next bytes of the manifest, which is a file of the backup like others.
@@ -155,7 +199,8 @@ impl Intake {
         let reader = self.manifest.as_mut().ok_or(BaseError::Order("a manifest where none should be"))?;
         reader.push(bytes, &mut |file| self.received.strike(file))?;
         self.packer.add(bytes, &mut self.full);
-        Ok(self.full.drain(..).map(Ready::Run).collect())
+        let page = self.resume.manifest(bytes).map(Ready::Resume);
+        Ok(self.full.drain(..).map(Ready::Run).chain(page).collect())
     }
 
     /// Everything has arrived.
@@ -169,21 +214,23 @@ impl Intake {
         let path = RelativePath::new(b"backup_manifest").map_err(|_| BaseError::Missing("backup_manifest"))?;
         let mut last = Vec::new();
         let digest = FileDigest::new(ChecksumAlgorithm::None);
-        self.file_end(OpenFile { path, mode, mtime, digest }, false, &mut last)?;
-        self.packer.finish(&mut self.full);
+        self.file_end(OpenFile { path, mode, mtime, size: 0, digest, content: Content::Whole }, false, &mut last)?;
+        let listed = self.packer.finish(&mut self.full);
         last.extend(self.full.drain(..).map(Ready::Run));
+        last.extend(self.resume.finish().map(Ready::Resume));
         let spaces = self.tablespaces.entries();
         let pages = self.pages.finish(&spaces).map_err(|error| BaseError::Task(error.to_string()))?;
         last.extend(pages.into_iter().map(Ready::Page));
         let (cluster_size, tablespaces) = (self.cluster_size, self.tablespaces.count());
-        Ok(TakenIn { last, manifest, cluster_size, tablespaces })
+        Ok(TakenIn { last, listed, manifest, cluster_size, tablespaces })
     }
 
     /// Notes an entry, and opens it when it is a file.
-    fn entry(
+    async fn entry(
         &mut self,
         tablespace: Option<u32>,
         header: TarHeader,
+        known: &mut dyn KnownFiles,
         ready: &mut Vec<Ready>,
     ) -> Result<Option<OpenFile>, BaseError> {
         let TarHeader { path, mode, mtime, kind } = header;
@@ -198,8 +245,14 @@ impl Intake {
                     b"global/pg_control" => self.control_seen = true,
                     _ => {}
                 }
-                self.packer.begin(Some(size), &mut self.full);
-                Ok(Some(OpenFile { path, mode, mtime, digest: FileDigest::new(self.algorithm) }))
+                let content = self.content(&path, size, known).await?;
+                let before = match &content {
+                    Content::Whole if size > 0 => known.find(&path).await,
+                    _ => Vec::new(),
+                };
+                self.packer.begin(Some(size), before, &mut self.full);
+                let digest = FileDigest::new(self.algorithm);
+                Ok(Some(OpenFile { path, mode, mtime, size: 0, digest, content }))
             }
             EntryKind::Directory => {
                 if tablespace.is_none() {
@@ -213,23 +266,74 @@ impl Intake {
         }
     }
 
-    /// Notes a file that is whole.
-    fn file_end(&mut self, file: OpenFile, compare: bool, ready: &mut Vec<Ready>) -> Result<(), BaseError> {
-        let OpenFile { path, mode, mtime, digest } = file;
-        let packed = self.packer.end(&mut self.full);
-        self.cluster_size += packed.size;
-        if compare {
-            self.received.note(path.clone(), packed.size, digest.finish())?;
+    /// What of a file is stored.
+    async fn content(&self, path: &RelativePath, size: u64, known: &mut dyn KnownFiles) -> Result<Content, BaseError> {
+        if !self.native {
+            return Ok(Content::Whole);
         }
-        let (size, extents, digests) = (packed.size, packed.extents, packed.digests);
-        let entry = FileEntry { path: PathField(path.clone()), mode, mtime, size, extents, digests };
-        self.list(&ManifestEntry::File(entry), path, ready)
+        let before = match path.changed_blocks_of() {
+            None => None,
+            Some(real) => Some(known.line(&real).await.ok_or_else(|| BaseError::NothingBefore(real))?),
+        };
+        Ok(Content::of(path, size, before))
     }
 
-    fn list(&mut self, entry: &ManifestEntry, path: RelativePath, ready: &mut Vec<Ready>) -> Result<(), BaseError> {
-        let page = self.pages.add(entry).map_err(|source| BaseError::Listing { path, source })?;
-        ready.extend(page.map(Ready::Page));
+    /// Notes a file that is whole.
+    fn file_end(&mut self, file: OpenFile, compare: bool, ready: &mut Vec<Ready>) -> Result<(), BaseError> {
+        let OpenFile { path, mode, mtime, size, digest, mut content } = file;
+        self.packer.add(&content.rest(), &mut self.full);
+        let packed = self.packer.end(&mut self.full);
+        if compare {
+            self.received.note(path.clone(), size, digest.finish())?;
+        }
+        let entry = match content {
+            Content::Changed { reader, before } => {
+                let changed = reader.finish();
+                let changed = changed.map_err(|source| BaseError::ChangedBlocks { path: path.clone(), source })?;
+                layered(*before, changed, packed, mode, mtime, &mut |object| self.packer.known(object))
+            }
+            Content::Whole | Content::Label(_) => {
+                let (size, extents, digests) = (packed.size, packed.extents, packed.digests);
+                let layers = Vec::new();
+                FileEntry { path: PathField(path.clone()), mode, mtime, size, extents, digests, layers }
+            }
+        };
+        self.cluster_size += entry.size;
+        let line = self.list(&ManifestEntry::File(entry), path, ready)?;
+        // The server's manifest itself comes last, and no other one is like it.
+        if compare {
+            if !self.resume.has_room(&line) {
+                self.cut_resume(ready);
+            }
+            self.resume.add(&line);
+            if self.packer.fresh() - self.resumed >= self.resume_every {
+                self.cut_resume(ready);
+            }
+        }
         Ok(())
+    }
+
+    /// Notes an entry in the list of files, and returns its line.
+    fn list(
+        &mut self,
+        entry: &ManifestEntry,
+        path: RelativePath,
+        ready: &mut Vec<Ready>,
+    ) -> Result<Vec<u8>, BaseError> {
+        let line = pages::line(entry);
+        let listed = line.and_then(|line| self.pages.add(&line).map(|page| (line, page)));
+        let (line, page) = listed.map_err(|source| BaseError::Listing { path, source })?;
+        ready.extend(page.map(Ready::Page));
+        Ok(line)
+    }
+
+    /// Ends the resume page that is open, and with it the data object: a page is worth something once all objects that it names
+    /// are stored, and must not wait for one that fills up slowly.
+    fn cut_resume(&mut self, ready: &mut Vec<Ready>) {
+        self.packer.cut(&mut self.full);
+        ready.extend(self.full.drain(..).map(Ready::Run));
+        ready.extend(self.resume.cut(self.packer.listed()).into_iter().map(Ready::Resume));
+        self.resumed = self.packer.fresh();
     }
 
     fn archive_end(&mut self) -> Result<(), BaseError> {
@@ -248,6 +352,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::path::Path;
 
+    use futures_util::FutureExt;
     use walseal_tests::cluster::Cluster;
 
     use super::*;
@@ -275,11 +380,12 @@ mod tests {
 
     /// Takes archives and manifest in as if they came from the server, in pieces of `piece` bytes.
     fn take_in(files: &BTreeMap<String, Bytes>, piece: usize) -> Result<TakenIn, BaseError> {
-        let mut intake = Intake::new(Tablespaces::new([]), ChecksumAlgorithm::Sha256);
+        let mut intake = Intake::new(Tablespaces::new([]), ChecksumAlgorithm::Sha256, 1 << 20);
         for (name, content) in files.iter().filter(|(name, _)| name.ends_with(".tar")) {
             intake.archive_start(name.clone(), name.strip_suffix(".tar").and_then(|oid| oid.parse().ok()))?;
             for at in (0..content.len()).step_by(piece) {
-                intake.data(content.slice(at..content.len().min(at + piece)))?;
+                let bytes = content.slice(at..content.len().min(at + piece));
+                intake.data(bytes, &mut ()).now_or_never().expect("nobody has to be asked")?;
             }
         }
         intake.manifest_start()?;

@@ -8,6 +8,33 @@ use walseal_common::repository::BaseId;
 /// Where a backup stands.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Stage {
+    /// It is incremental: what the backup before has is read.
+    Comparing {
+        /// The backup that is compared with.
+        parent: BaseId,
+    },
+    /// It is full.
+    Full {
+        /// Why.
+        why: String,
+    },
+    /// It is incremental, and the server sends only what has changed.
+    Native,
+    /// It is incremental, and the server, which might do otherwise, sends everything.
+    NotNative {
+        /// Why.
+        why: String,
+    },
+    /// Backups that were interrupted had stored frames, which are referred to.
+    GoingOn {
+        /// Which.
+        attempts: Vec<BaseId>,
+    },
+    /// Objects that earlier backups need are not in the repository any more: their frames are stored anew.
+    ObjectsMissing {
+        /// How many.
+        count: usize,
+    },
     /// The server makes its checkpoint; nothing is sent before that.
     Checkpoint {
         /// The backup's id.
@@ -30,6 +57,8 @@ pub enum Stage {
         /// For how long it has been waited for.
         waited: Duration,
     },
+    /// All is there; the label is being written. From here on the backup may be visible.
+    Labelling,
     /// The server found page checksums that fail; the backup goes on and will be marked (case 31).
     ChecksumFailure {
         /// What the server says, in its language.

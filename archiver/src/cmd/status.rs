@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use walseal_common::config::Config;
 use walseal_common::show;
 use walseal_common::terminal::{Align, CheckExit, Failure, Look, Schema, Table, to_json, units};
+use walseal_common::time::PgTimestamp;
 
 use crate::status::{self, BaseStatus, BranchStatus, GapStatus, Status, ago};
 use crate::stream::Progress;
@@ -88,6 +89,13 @@ fn print(status: &Status, now: Timestamp) {
             ago(now, gap.found)
         );
     }
+    if let Some(backup) = &status.backup {
+        show!("backup      under way: {backup}");
+    }
+    if let Some(next) = &status.next_backup {
+        let when = if next.at > now { ago(now, next.at) } else { "now".to_owned() };
+        show!("next base   {when}, at {} (\"{}\", {})", time_argument(next.at), next.schedule, next.timezone);
+    }
     for adoption in status.adoptions.iter().flatten() {
         show!(
             "split       {} was left for {} at {}, where the WAL of the living server lies; named {}: {}",
@@ -101,6 +109,10 @@ fn print(status: &Status, now: Timestamp) {
     if let Some(bases) = &status.bases {
         print_bases(bases, now);
     }
+}
+
+fn time_argument(moment: Timestamp) -> String {
+    units::time_argument(PgTimestamp::from_jiff(moment))
 }
 
 fn print_frontier(stream: &Progress) {
@@ -135,7 +147,9 @@ fn print_bases(bases: &[BaseStatus], now: Timestamp) {
         ("consistent from", Align::Left),
         ("taken", Align::Left),
         ("cluster", Align::Right),
+        ("type", Align::Left),
         ("stored", Align::Right),
+        ("referenced", Align::Right),
         ("", Align::Left),
     ]);
     for base in bases {
@@ -144,7 +158,9 @@ fn print_bases(bases: &[BaseStatus], now: Timestamp) {
             base.stop.to_string(),
             ago(now, base.stop_time),
             units::size(base.cluster_size),
+            base.kind.word().to_owned(),
             units::size(base.stored_size),
+            units::size(base.referenced_size),
             if base.suspect > 0 { "SUSPECT".to_owned() } else { String::new() },
         ]);
     }

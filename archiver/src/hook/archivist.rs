@@ -20,6 +20,7 @@ use super::lineage::{Lineage, read_history};
 use super::verified::Verified;
 use super::{PushError, Pushed};
 use crate::keys::ArchiveKeys;
+use crate::landed::Landed;
 use crate::memory::{BESIDE_FRAMES, Memory, Room};
 use crate::shipment::Piece;
 use crate::stream::{Cutter, ProgressWatch, WAL_MEMORY, store_histories};
@@ -39,6 +40,8 @@ pub struct Archivist {
     pub(super) keys: Arc<ArchiveKeys>,
     /// The stream of the same process, when there is one.
     pub(super) stream: Option<ProgressWatch>,
+    /// What that stream has made durable.
+    pub(super) landed: Landed,
     /// For parts of segments, shared with the stream (I11).
     memory: Memory,
     /// Files that are being shipped, so that the same one is never shipped twice at once.
@@ -82,6 +85,7 @@ impl Archivist {
             identity,
             keys,
             stream,
+            landed: Landed::default(),
             memory: Memory::new(WAL_MEMORY),
             berths: Mutex::default(),
             verified: Verified::default(),
@@ -94,6 +98,12 @@ impl Archivist {
     #[must_use]
     pub fn sharing(self, memory: Memory) -> Archivist {
         Archivist { memory, ..self }
+    }
+
+    /// What the stream of this process makes durable stands in `landed`.
+    #[must_use]
+    pub fn knowing(self, landed: Landed) -> Archivist {
+        Archivist { landed, ..self }
     }
 
     /// Makes the file `path` durable. When this returns, it is, with exactly these bytes (I1); equal bytes that were there

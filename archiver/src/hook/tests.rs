@@ -20,6 +20,7 @@ use super::freight::Freight;
 use super::lineage::Lineage;
 use super::*;
 use crate::keys::ArchiveKeys;
+use crate::landed::Landed;
 use crate::shipment::{Piece, PieceKind, ShipError};
 use crate::stream::{Cutter, ProgressSender};
 
@@ -178,6 +179,25 @@ async fn case_21_a_segment_that_comes_again_is_success_and_is_not_sent_again() {
     assert_eq!(bed.archivist(None).push(&path).await.expect("there, for another process"), Pushed::AlreadyThere);
     assert_eq!(bed.store.calls(Call::Put), puts, "it was sent again");
     assert_eq!(bed.objects(), [format!("wal/{}/{}", bed.root(), bed.name(1, 3))]);
+}
+
+#[tokio::test]
+async fn i1_what_the_stream_has_brought_is_compared_without_a_look_at_the_repository() {
+    let bed = Bed::new(1);
+    let (same, other) = (bed.segment(1, 3), bed.segment(1, 4));
+    let landed = Landed::default();
+    for number in [3, 5] {
+        let mut hasher = bed.keys.writer.compare().hasher();
+        hasher.update(&bed.bytes(1, number));
+        // Segment 4 is said to have other bytes: the repository decides then.
+        landed.note(bed.root(), SegmentNumber(number.min(4)), hasher.digest());
+    }
+    let archivist = Arc::into_inner(bed.archivist(None)).expect("ours alone").knowing(landed);
+    assert_eq!(archivist.push(&same).await.expect("there"), Pushed::AlreadyThere);
+    let calls = [Call::Get, Call::GetRange, Call::List, Call::Put].map(|call| bed.store.calls(call));
+    assert_eq!(calls, [0; 4], "the repository was asked");
+    assert_eq!(archivist.push(&other).await.expect("stored"), Pushed::Shipped);
+    assert_eq!(bed.objects(), [format!("wal/{}/{}", bed.root(), bed.name(1, 4))]);
 }
 
 #[tokio::test]

@@ -68,8 +68,7 @@ impl Archivist {
         let alone = self.berth(&segment.to_string()).await;
         let ahead = matches!(errand, Errand::Ahead);
         // Whoever is asked again and again compares ahead.
-        let (key, compare) = (self.keys.writer.compare(), !ahead || self.stream.is_some());
-        let known = Stored::find(&self.repository, key, whole.lineage.branch, &whole.freight, compare).await?;
+        let known = self.find_stored(&whole, !ahead || self.stream.is_some()).await?;
         match known {
             Stored::Same => {
                 if ahead {
@@ -94,6 +93,18 @@ impl Archivist {
                 self.push_left(whole).await
             }
         }
+    }
+
+    /// Looks for the segment, first among what the stream has brought; with `compare`, reads the file where something is there.
+    async fn find_stored(&self, whole: &Whole, compare: bool) -> Result<Stored, PushError> {
+        let (key, branch) = (self.keys.writer.compare(), whole.lineage.branch);
+        if let Some(digest) = self.landed.digest(branch, whole.freight.number()) {
+            let (freight, key, size) = (whole.freight.clone(), key.clone(), self.identity.segment_size.bytes());
+            if blocking(move || freight.digest(&key, size)).await? == digest {
+                return Ok(Stored::Same);
+            }
+        }
+        Stored::find(&self.repository, key, branch, &whole.freight, compare).await
     }
 
     /// The segment is durable with the bytes of this file.

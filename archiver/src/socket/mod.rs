@@ -12,6 +12,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use walseal_common::lsn::Lsn;
 
+use crate::base::BackupMode;
+
 pub use client::{Client, ClientError};
 pub use server::{Answers, Reporter, SocketError, serve};
 
@@ -42,7 +44,11 @@ pub enum Request {
     /// How is the stream?
     Status,
     /// Take a base backup now, and report on it.
-    Backup,
+    Backup {
+        /// Whether it is to be full or incremental.
+        #[serde(default)]
+        mode: BackupMode,
+    },
     /// Answer when everything that the server has written by now is durable.
     Drain,
     /// Answer when the contiguous durable WAL reaches this position.
@@ -57,6 +63,14 @@ pub enum Request {
         /// The file, absolute.
         path: PathBuf,
     },
+}
+
+/// What a client says while its request is being done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Aside {
+    /// Stop it. A client that just goes away has not said so, and what it asked for goes on.
+    Stop,
 }
 
 /// What the daemon answers: any number of reports, then one of the others.

@@ -15,12 +15,15 @@ fn branch() -> Branch {
 fn base(suspect: u64) -> BaseStatus {
     BaseStatus {
         id: "20261121T023000Z-9f3a01bc".parse().expect("an id"),
+        kind: BaseType::Full,
+        parent: None,
         branch: branch(),
         start: Lsn(0x200_0028),
         stop: Lsn(0x200_0138),
         stop_time: at(-3600),
         cluster_size: 30 << 20,
         stored_size: 4 << 20,
+        referenced_size: 0,
         suspect,
     }
 }
@@ -47,6 +50,8 @@ fn status(stream: Option<Progress>, bases: Option<Vec<BaseStatus>>, error: Optio
         cluster: bases.is_some().then(|| "7".to_owned()),
         daemon_pid: stream.is_some().then_some(4711),
         alerts: stream.is_some().then(Vec::new),
+        backup: None,
+        next_backup: None,
         rpo_seconds: stream.as_ref().and_then(|stream| stream.loss(at(0))).map(|loss| loss.time.as_secs_f64()),
         rpo_at_most: false,
         stream,

@@ -15,6 +15,7 @@ use super::session::Feed;
 use super::{Cutter, Frontier, OverlapDiffers, ProgressSender, StreamError};
 use crate::index::Index;
 use crate::keys::ArchiveKeys;
+use crate::landed::Landed;
 use crate::memory::Memory;
 use crate::shipment::{Piece, PieceKind};
 
@@ -31,6 +32,8 @@ pub(super) struct Shipping {
     /// Nothing beyond it was confirmed before this stream: the slot's position, and what was durable.
     pub(super) confirmed: Lsn,
     pub(super) index: Arc<dyn Index>,
+    /// Remembers whole segments.
+    pub(super) landed: Landed,
     pub(super) ship_interval: Duration,
     pub(super) put_limit: Duration,
     /// For pieces on their way into the repository.
@@ -133,14 +136,15 @@ impl Shipping {
                 }
             };
             let (repository, keys) = (self.repository.clone(), self.keys.clone());
-            let (frontier, progress, index) = (self.frontier.clone(), self.progress.clone(), self.index.clone());
+            let (frontier, progress) = (self.frontier.clone(), self.progress.clone());
+            let (index, landed) = (self.index.clone(), self.landed.clone());
             let (limit, confirmed) = (self.put_limit, self.confirmed);
             flights.spawn(async move {
                 // As late as can be: what is confirmed from here on, the object cannot know.
                 let end = frontier.lock().unwrap_or_else(PoisonError::into_inner).end();
                 let piece = Piece { durable: Some(end.max(confirmed)), ..piece };
                 let (name, range, branch, kind) = (piece.name(), piece.range(), piece.branch, piece.kind);
-                let (segment, highest) = (piece.segment_size, piece.transactions.highest);
+                let (size, highest, digest) = (piece.segment_size, piece.transactions.highest, piece.digest_end);
                 let put = timeout(limit, piece.ship(&repository, &keys, &room)).await;
                 let put = put.map_err(|_| StreamError::Stuck { range, limit })?;
                 let put = put.map_err(|error| StreamError::of_shipping(error, &keys.writer.public()))?;
@@ -149,8 +153,9 @@ impl Shipping {
                     // The bytes of a .partial are durable as tails already.
                     confirm(range, highest, &frontier, &progress);
                 }
-                if kind == PieceKind::Whole && range.end.bytes_since(range.start) == segment.bytes() {
+                if kind == PieceKind::Whole && range.end.bytes_since(range.start) == size.bytes() {
                     index.record(branch, range);
+                    landed.note(branch, size.number(range.start), digest);
                 }
                 Ok(())
             });

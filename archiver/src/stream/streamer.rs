@@ -25,6 +25,7 @@ use super::{Cutter, Frontier, ProgressSender, ProgressWatch, StreamError};
 use crate::aftermath;
 use crate::index::Index;
 use crate::keys::ArchiveKeys;
+use crate::landed::Landed;
 use crate::memory::{BESIDE_FRAMES, Memory};
 use crate::primary;
 
@@ -53,6 +54,8 @@ pub struct Streamer {
     pub alerts: Alerts,
     /// Where it is recorded.
     pub ledger: Ledger,
+    /// What it has made durable.
+    pub landed: Landed,
     pub(super) progress: ProgressSender,
     /// What the slot may keep; `None` without a limit.
     pub(super) limit: Option<Limit>,
@@ -103,6 +106,7 @@ impl Streamer {
             memory,
             alerts,
             ledger,
+            landed: Landed::default(),
             progress,
             limit: None,
             remains: Remains::default(),
@@ -443,6 +447,7 @@ impl Streamer {
             resumed: point.frontier,
             confirmed: point.frontier.max(slot.unwrap_or_default()),
             index: self.index.clone(),
+            landed: self.landed.clone(),
             ship_interval: self.timing.ship_interval,
             put_limit: self.timing.put_limit,
             memory: self.memory.clone(),

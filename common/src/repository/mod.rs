@@ -4,6 +4,7 @@
 //! an object whose signature does not verify is an error, never an answer.
 
 mod adoption;
+mod attachment;
 mod base;
 mod catalog;
 mod cover;
@@ -11,9 +12,12 @@ mod error;
 mod frontier;
 mod gap;
 mod identity;
+mod layer;
+mod lease;
 mod ledger;
 mod listing;
 mod name;
+mod resume;
 mod surplus;
 mod wal;
 
@@ -22,9 +26,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use adoption::{Adoption, Adoptions, Step};
+pub use attachment::{ConfigEntry, NameEntry};
 pub use base::{
     BaseId, BaseType, Extent, FileEntry, FrameDigest, Label, ManifestEntry, ObjectReference, PathError, PathField,
-    RelativePath,
+    RelativePath, ResumePages,
 };
 pub use catalog::{CatalogEntry, CatalogPage};
 pub use cover::Cover;
@@ -32,12 +37,15 @@ pub use error::RepositoryError;
 pub use frontier::{BranchFrontier, FrontierRecord, WrittenFrontier, furthest};
 pub use gap::{Gap, GapRecord, Leg, Stretch};
 pub use identity::RepositoryIdentity;
+pub use layer::{BlockRun, LAYER_BLOCK, Layer, MOST_LAYERS, Span, spans};
+pub use lease::{HeldLease, LeaseRecord};
 pub use ledger::{
     Act, Body, Chain, FailureClass, Finding, Head, Ledger, LedgerEntry, LedgerReading, LedgerSigner, NoRunId, RunId,
     TargetFact, obscured,
 };
 pub use listing::WalListing;
 pub use name::{ObjectName, UnknownName};
+pub use resume::{ResumeEntry, ResumeObject};
 pub use surplus::{Beyond, Surplus};
 pub use wal::WalPut;
 
@@ -183,10 +191,16 @@ impl Repository {
 
     /// The label of a base backup, verified.
     pub async fn label(&self, id: &BaseId) -> Result<Label, RepositoryError> {
+        Ok(self.signed_label(id).await?.0)
+    }
+
+    /// The label of a base backup, verified, and who wrote it: `walsealw1…`.
+    pub async fn signed_label(&self, id: &BaseId) -> Result<(Label, String), RepositoryError> {
         let name = ObjectName::Label(id.clone());
-        let label: Label = self.read(&name).await?.trailer.body().map_err(|source| self.refused(&name, source))?;
+        let envelope = self.read(&name).await?;
+        let label: Label = envelope.trailer.body().map_err(|source| self.refused(&name, source))?;
         if label.id == *id {
-            Ok(label)
+            Ok((label, envelope.header().writer.clone()))
         } else {
             let (found, expected) = (label.id.to_string(), id.to_string());
             Err(self.refused(&name, SealError::WrongName { found, expected }))
@@ -218,6 +232,16 @@ impl Repository {
 
     /// Reads an object that a label refers to and checks that it is the very same.
     pub async fn read_reference(&self, reference: &ObjectReference) -> Result<Envelope, RepositoryError> {
+        let bytes = self.reference_bytes(reference).await?;
+        let name = reference.name.parse().map_err(|error: UnknownName| RepositoryError::Object {
+            name: reference.name.clone(),
+            source: SealError::Structure(error.to_string()),
+        })?;
+        self.verify(&name, bytes)
+    }
+
+    /// The bytes of an object that a label refers to, which have its size and digest.
+    pub async fn reference_bytes(&self, reference: &ObjectReference) -> Result<Bytes, RepositoryError> {
         let refuse = |source| RepositoryError::Object { name: reference.name.clone(), source };
         let unknown = |error: UnknownName| refuse(SealError::Structure(error.to_string()));
         let name: ObjectName = reference.name.parse().map_err(unknown)?;
@@ -227,7 +251,7 @@ impl Repository {
             self.verify(&name, bytes)?.verify_frames().map_err(refuse)?;
             return Err(refuse(SealError::Structure("it is not the object that the label refers to".to_owned())));
         }
-        self.verify(&name, bytes)
+        Ok(bytes)
     }
 
     /// One page of what lies below `prefix`, beginning after `after`, keys relative to the cluster's folder. An empty page

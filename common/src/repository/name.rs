@@ -29,6 +29,12 @@ pub enum ObjectName {
     Manifest(BaseId, u32),
     /// Frames of its files.
     Data(BaseId, u32),
+    /// What the next base backup has to know of it.
+    Resume(BaseId, u32),
+    /// A page of which relation each file is.
+    Names(BaseId, u32),
+    /// A page of its configuration files that lie elsewhere.
+    Config(BaseId, u32),
     /// WAL that is missing on a branch from a position on.
     Gap(Branch, Lsn),
     /// The adoption of that number by which WAL leaves a branch.
@@ -39,6 +45,8 @@ pub enum ObjectName {
     Catalog(Branch, SegmentName, SegmentName),
     /// An entry of the ledger: whose, of which run, its number.
     Ledger(Box<WriterPublic>, RunId, u32),
+    /// What a writer at work relies on: whose, its number.
+    Lease(RunId, u32),
     /// Bytes that were refused because the name was taken by others: the name, and a random word.
     Conflict(Box<ObjectName>, String),
 }
@@ -74,11 +82,15 @@ impl fmt::Display for ObjectName {
             ObjectName::Label(id) => write!(f, "base/{id}/label"),
             ObjectName::Manifest(id, page) => write!(f, "base/{id}/manifest/{page:08}"),
             ObjectName::Data(id, number) => write!(f, "base/{id}/data/{number:08}"),
+            ObjectName::Resume(id, number) => write!(f, "base/{id}/resume/{number:08}"),
+            ObjectName::Names(id, page) => write!(f, "base/{id}/names/{page:08}"),
+            ObjectName::Config(id, page) => write!(f, "base/{id}/config/{page:08}"),
             ObjectName::Gap(branch, from) => write!(f, "gap/{branch}/{:016X}", from.0),
             ObjectName::Adopt(branch, number) => write!(f, "adopt/{branch}/{number:08}"),
             ObjectName::Frontier(writer, number) => write!(f, "frontier/{writer}/{number:010}"),
             ObjectName::Catalog(branch, first, last) => write!(f, "catalog/{branch}/{first}-{last}"),
             ObjectName::Ledger(writer, run, sequence) => write!(f, "ledger/{writer}/{run}/{sequence:08}"),
+            ObjectName::Lease(run, number) => write!(f, "lease/{run}/{number:08}"),
             ObjectName::Conflict(name, word) => write!(f, "conflict/{name}/{word}"),
         }
     }
@@ -132,6 +144,9 @@ impl FromStr for ObjectName {
                 ["base", id, "label"] => ObjectName::Label(id.parse().ok()?),
                 ["base", id, "manifest", page] => ObjectName::Manifest(id.parse().ok()?, number(page, 8)?),
                 ["base", id, "data", data] => ObjectName::Data(id.parse().ok()?, number(data, 8)?),
+                ["base", id, "resume", page] => ObjectName::Resume(id.parse().ok()?, number(page, 8)?),
+                ["base", id, "names", page] => ObjectName::Names(id.parse().ok()?, number(page, 8)?),
+                ["base", id, "config", page] => ObjectName::Config(id.parse().ok()?, number(page, 8)?),
                 ["frontier", writer, counted] => {
                     let key: WriterPublic = writer.parse().ok()?;
                     // Bech32m may be written in capitals; a name is written one way.
@@ -144,6 +159,7 @@ impl FromStr for ObjectName {
                 }
                 ["adopt", branch, count] => ObjectName::Adopt(branch.parse().ok()?, number(count, 8)?),
                 ["gap", branch, from] => ObjectName::Gap(branch.parse().ok()?, position(from)?),
+                ["lease", run, counted] => ObjectName::Lease(run.parse().ok()?, number(counted, 8)?),
                 ["ledger", writer, run, sequence] => {
                     let writer = writer.parse().ok().filter(|key: &WriterPublic| key.to_string() == *writer)?;
                     ObjectName::Ledger(Box::new(writer), run.parse().ok()?, number(sequence, 8)?)
@@ -173,11 +189,15 @@ mod tests {
             "base/20261121T023000Z-0000002a/label",
             "base/20261121T023000Z-0000002a/manifest/00000000",
             "base/20261121T023000Z-0000002a/data/00000012",
+            "base/20261121T023000Z-0000002a/resume/00000003",
+            "base/20261121T023000Z-0000002a/names/00000000",
+            "base/20261121T023000Z-0000002a/config/00000001",
             "gap/00000001-a2dd04c7/0000000003000064",
             "adopt/00000001-a2dd04c7/00000000",
             "frontier/WRITER/9999999999",
             "catalog/00000001-a2dd04c7/000000010000000000000001-000000010000000100000000",
             "ledger/walsealw1g8ly2vvytx8fp584s3tygn00jmass9kgv4fgqd8u4ru6wxa8q0lqn0mqg0/00112233aabbccdd/00000017",
+            "lease/00112233aabbccdd/00000003",
             "conflict/wal/00000001-a2dd04c7/000000010000000000000003/0011aabb",
         ] {
             let writer = crate::seal::WriterKey::generate().expect("random bytes").public().to_string();
@@ -198,10 +218,13 @@ mod tests {
             "tail/00000001-a2dd04c7/000000010000000000000003/0000000003000064-0000000003000064",
             "base/x/label",
             "base/20261121T023000Z-0000002a/label/x",
+            "base/20261121T023000Z-0000002a/resume",
             "adopt/00000001-a2dd04c7/0",
             "frontier/walsealw1x/9999999999",
             "catalog/00000001-a2dd04c7/000000010000000000000001",
             "ledger/walsealw1/00112233aabbccdd/00000017",
+            "lease/00112233AABBCCDD/00000003",
+            "lease/00112233aabbccdd/3",
             "conflict/conflict/identity/a/b",
             "notes.txt",
         ] {

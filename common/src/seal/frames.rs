@@ -8,7 +8,7 @@ use chacha20poly1305::aead::{AeadInOut, KeyInit};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 
 use super::SealError;
-use crate::buffer::{buffer, space};
+use crate::buffer::{Spare, space};
 
 /// Bytes that an encrypted frame has beside its ciphertext: its length, a checksum, and the tag.
 const BESIDE: usize = 24;
@@ -41,7 +41,7 @@ pub(super) struct Held {
 /// Frames that follow one another, sealed.
 pub struct SealedRun {
     pub(super) first: u64,
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: Spare,
     /// Their rows of the trailer's table.
     pub(super) table: Vec<u8>,
     pub(super) plain: u64,
@@ -57,12 +57,9 @@ impl SealedRun {
 
 impl fmt::Debug for SealedRun {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SealedRun({} frames from {}, {} bytes)", self.count(), self.first, self.bytes.len())
+        write!(f, "SealedRun({} frames from {}, {} bytes)", self.count(), self.first, self.bytes.as_ref().len())
     }
 }
-
-/// Bytes that a run may well have: enough for a buffer that is never moved while it grows.
-const RUN_HINT: usize = 1 << 20;
 
 /// Bytes of a frame's row in the trailer.
 const TABLE_ROW: usize = 24;
@@ -84,25 +81,28 @@ impl FrameSealer {
         self.frame_size
     }
 
-    /// Seals the frames with these plaintexts as number `first`, `first` + 1, and so on. `last` says that the object ends
-    /// with them.
-    ///
-    /// Errors: more bytes in one than [`FrameSealer::frame_size`].
-    pub fn run<'a>(
+    /// zstd's level.
+    pub(super) fn level(&self) -> i32 {
+        self.level
+    }
+
+    /// Seals the frames with these plaintexts into `bytes`, as number `first`, `first` + 1, and so on. `last` says that the
+    /// object ends with them.
+    pub(super) fn run<'a>(
         &self,
-        first: u64,
+        compressor: &mut zstd::bulk::Compressor<'_>,
+        held: &mut Held,
+        bytes: Spare,
+        (first, last): (u64, bool),
         plains: impl IntoIterator<Item = &'a [u8]>,
-        last: bool,
     ) -> Result<SealedRun, SealError> {
-        let mut compressor = self.compressor()?;
-        let mut run = SealedRun { first, bytes: buffer(RUN_HINT), table: Vec::new(), plain: 0, last };
-        let mut held = Held::default();
+        let mut run = SealedRun { first, bytes, table: Vec::new(), plain: 0, last };
         let mut number = first;
         let mut plains = plains.into_iter().peekable();
         while let Some(plain) = plains.next() {
-            self.compress(&mut compressor, plain, &mut held)?;
+            self.compress(compressor, plain, held)?;
             let last = last && plains.peek().is_none();
-            self.encrypt(number, last, &held.compressed, plain.len() as u32, &mut run.bytes, &mut run.table)?;
+            self.encrypt(number, last, &held.compressed, plain.len() as u32, run.bytes.vec(), &mut run.table)?;
             run.plain += plain.len() as u64;
             number += 1;
         }

@@ -28,6 +28,8 @@ pub enum Kind {
     Manifest,
     /// Frames of a base backup's files.
     Data,
+    /// What the next base backup has to know of one: its list of files, and the server's manifest.
+    Resume,
     /// WAL that is missing.
     Gap,
     /// Up to where WAL was durable at some time.
@@ -38,11 +40,17 @@ pub enum Kind {
     Adopt,
     /// What happened.
     Ledger,
+    /// What a writer at work relies on.
+    Lease,
+    /// Which relation each file of a base backup is.
+    Names,
+    /// Configuration files beside those of a base backup.
+    Config,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 13] = [
+    pub const ALL: [Kind; 17] = [
         Kind::Identity,
         Kind::Wal,
         Kind::Partial,
@@ -51,11 +59,15 @@ impl Kind {
         Kind::Label,
         Kind::Manifest,
         Kind::Data,
+        Kind::Resume,
         Kind::Gap,
         Kind::Frontier,
         Kind::Catalog,
         Kind::Adopt,
         Kind::Ledger,
+        Kind::Lease,
+        Kind::Names,
+        Kind::Config,
     ];
 
     /// The word in the header.
@@ -69,17 +81,24 @@ impl Kind {
             Kind::Label => "label",
             Kind::Manifest => "manifest",
             Kind::Data => "data",
+            Kind::Resume => "resume",
             Kind::Gap => "gap",
             Kind::Frontier => "frontier",
             Kind::Catalog => "catalog",
             Kind::Adopt => "adopt",
             Kind::Ledger => "ledger",
+            Kind::Lease => "lease",
+            Kind::Names => "names",
+            Kind::Config => "config",
         }
     }
 
     /// Whether it has frames. What has none is read by everyone.
     pub const fn is_sealed(self) -> bool {
-        !matches!(self, Kind::Label | Kind::Gap | Kind::Frontier | Kind::Catalog | Kind::Adopt | Kind::Ledger)
+        !matches!(
+            self,
+            Kind::Label | Kind::Gap | Kind::Frontier | Kind::Catalog | Kind::Adopt | Kind::Ledger | Kind::Lease
+        )
     }
 
     /// Whether its header says which WAL it holds.

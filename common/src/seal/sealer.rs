@@ -18,7 +18,9 @@ use super::entropy::{Drawn, System};
 use super::envelope::{FOOTER_MAGIC, MAGIC, VERSION, header_message, trailer_message};
 use super::frames::{FrameSealer, Held, SealedRun};
 use super::header::FRAME_SIZES;
+use super::workshop::Workshop;
 use super::{Entropy, Header, Kind, Recipient, RecipientStanza, SealError, Sealing, WalSection, WriterKey};
+use crate::buffer::Spare;
 use crate::timeline::SystemIdentifier;
 
 /// Most bytes of plaintext in one object: memory in flight is bounded by it, whatever the segment size (I11).
@@ -129,6 +131,7 @@ impl Draft {
         let ((buffer, name), header_digest) = begin(self, Some(sealed), writer, created)?;
         let frames = FrameSealer::new(&data_key, nonce, header_digest, frame_size, level);
         let writer = writer.clone();
+        let buffer = Spare::alone(buffer);
         let assembly =
             Assembly { name, buffer, header_digest, table: Vec::new(), frames: 0, plain_size: 0, ended: false, writer };
         Ok((frames, assembly))
@@ -147,7 +150,14 @@ impl Draft {
         created: Timestamp,
     ) -> Result<SealedObject, SealError> {
         let ((buffer, name), digest) = begin(self, None, writer, created)?;
-        finish(name, buffer, &digest, writer, &TrailerOut { frames: None, plain_size: None, body: Some(body) }, 0)
+        finish(
+            name,
+            Spare::alone(buffer),
+            &digest,
+            writer,
+            &TrailerOut { frames: None, plain_size: None, body: Some(body) },
+            0,
+        )
     }
 }
 
@@ -215,7 +225,7 @@ fn begin(draft: Draft, sealed: Option<Sealing>, writer: &WriterKey, created: Tim
 
 fn finish<B: Serialize>(
     name: String,
-    mut buffer: Vec<u8>,
+    mut object: Spare,
     header_digest: &[u8; 32],
     writer: &WriterKey,
     trailer: &TrailerOut<'_, B>,
@@ -230,20 +240,21 @@ fn finish<B: Serialize>(
     let mut checksum = crc32fast::Hasher::new();
     checksum.update(&json);
     checksum.update(&signature);
+    let buffer = object.vec();
     buffer.reserve_exact(json.len() + 80);
     buffer.extend_from_slice(&json);
     buffer.extend_from_slice(&signature);
     buffer.extend_from_slice(&length.to_le_bytes());
     buffer.extend_from_slice(&checksum.finalize().to_le_bytes());
     buffer.extend_from_slice(FOOTER_MAGIC);
-    let bytes = Bytes::from(buffer);
+    let bytes = object.freeze();
     Ok(SealedObject { name, digest: ObjectDigest::of(&bytes), bytes, plain_size })
 }
 
 /// An object that is being put together from runs of sealed frames, in order.
 pub struct Assembly {
     name: String,
-    buffer: Vec<u8>,
+    buffer: Spare,
     header_digest: [u8; 32],
     table: Vec<u8>,
     frames: u64,
@@ -263,7 +274,14 @@ impl Assembly {
     /// Sets address space aside for so many bytes of ciphertext, so that they are not moved while they grow. Pages that are
     /// never written cost no memory.
     pub fn reserve(&mut self, bytes: usize) {
-        self.buffer.reserve_exact(crate::buffer::space(bytes));
+        self.buffer.vec().reserve_exact(crate::buffer::space(bytes));
+    }
+
+    /// As [`Assembly::reserve`], with a buffer of the workshop, to which it goes back once the object is gone.
+    pub fn reserve_in(&mut self, workshop: &Workshop) {
+        let mut buffer = workshop.object();
+        buffer.extend(self.buffer.as_ref());
+        self.buffer = buffer;
     }
 
     /// Adds the run that follows.
@@ -278,7 +296,7 @@ impl Assembly {
         if plain_size > MAX_PLAINTEXT {
             return Err(SealError::TooLarge(format!("{plain_size} bytes of plaintext")));
         }
-        self.buffer.extend_from_slice(&run.bytes);
+        self.buffer.extend(run.bytes.as_ref());
         self.table.extend_from_slice(&run.table);
         self.frames += run.count();
         self.plain_size = plain_size;
@@ -347,7 +365,7 @@ impl Sealer {
 
     /// Bytes of the object so far, with the frame that waits for the next one.
     pub fn stored_size(&self) -> u64 {
-        (self.assembly.buffer.len() + self.held.compressed.len()) as u64
+        (self.assembly.buffer.as_ref().len() + self.held.compressed.len()) as u64
     }
 
     /// Ends the object. One without any frame gets an empty one.
@@ -367,7 +385,7 @@ impl Sealer {
     fn encrypt_held(&mut self, last: bool) -> Result<(), SealError> {
         let Some(plain) = self.held.plain.take() else { return Ok(()) };
         let Assembly { buffer, table, frames, plain_size, ended, .. } = &mut self.assembly;
-        self.frames.encrypt(*frames, last, &self.held.compressed, plain, buffer, table)?;
+        self.frames.encrypt(*frames, last, &self.held.compressed, plain, buffer.vec(), table)?;
         *frames += 1;
         *plain_size += u64::from(plain);
         *ended = last;

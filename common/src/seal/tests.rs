@@ -75,6 +75,7 @@ proptest! {
     fn runs_sealed_in_any_order_make_the_same_object_as_one_frame_after_the_other(
         lengths in prop::collection::vec(0usize..=65_536, 1..40),
         cut in 1usize..8,
+        pooled: bool,
     ) {
         let fixture = fixture();
         let recipients = [fixture.identity.recipient().clone()];
@@ -89,12 +90,16 @@ proptest! {
 
         let (frames, mut assembly) =
             draft(Kind::Data, "x").open_with(&recipients, &fixture.writer, &mut Counting(1), created).expect("sealable");
+        let workshop = Workshop::new(1, 1 << 20);
+        if pooled {
+            assembly.reserve_in(&workshop);
+        }
         let starts: Vec<usize> = (0..plains.len()).step_by(cut).collect();
         // Sealed from the last to the first, put together in order.
         let mut runs: Vec<SealedRun> = starts.iter().rev().map(|start| {
             let end = (start + cut).min(plains.len());
             let run = plains[*start..end].iter().map(Vec::as_slice);
-            frames.run(*start as u64, run, end == plains.len()).expect("within bounds")
+            workshop.seal(&frames, *start as u64, run, end == plains.len()).expect("within bounds")
         }).collect();
         if runs.len() > 1 {
             prop_assert!(assembly.append(&runs[0]).is_err(), "the last run is not the first");
@@ -113,7 +118,7 @@ fn i7_an_object_without_its_last_frame_is_not_finished() {
     let fixture = fixture();
     let opened = draft(Kind::Data, "x").open(&[fixture.identity.recipient().clone()], &fixture.writer);
     let (frames, mut assembly) = opened.expect("sealable");
-    assembly.append(&frames.run(0, [&b"first"[..]], false).expect("small")).expect("in order");
+    assembly.append(&Workshop::new(1, 0).seal(&frames, 0, [&b"first"[..]], false).expect("small")).expect("in order");
     assert!(assembly.finish::<()>(None).is_err());
 }
 
@@ -123,6 +128,35 @@ fn i9_no_text_of_the_plaintext_is_in_the_object() {
     let needle = b"a customer's name that nobody may read";
     let bytes = sealed(&fixture, "x", &needle.repeat(3000));
     assert!(!bytes.windows(12).any(|window| window == &needle[..12]));
+}
+
+#[test]
+fn i9_a_writer_key_opens_nothing_but_its_own_lists() {
+    let fixture = fixture();
+    let resume = fixture.writer.resume().expect("any seed makes one");
+    let name = "base/20261121T023000Z-0000002a/resume/00000000";
+    let seal = |kind, writer: &WriterKey| {
+        let recipients = [resume.recipient().clone(), fixture.identity.recipient().clone()];
+        let mut sealer = draft(kind, name).seal(&recipients, writer).expect("sealable");
+        sealer.frames_of(b"a list").expect("within bounds");
+        sealer.finish().expect("sealable").bytes
+    };
+    let open = |bytes| resume.open(&Envelope::read(bytes, &fixture.trust, SYSTEM, name).expect("whole"));
+    assert_eq!(open(seal(Kind::Resume, &fixture.writer)).as_deref(), Ok(&b"a list"[..]));
+    for kind in Kind::ALL.into_iter().filter(|kind| kind.is_sealed() && !kind.is_wal() && *kind != Kind::Resume) {
+        // Even where somebody sealed it to this key as well.
+        assert_eq!(open(seal(kind, &fixture.writer)), Err(SealError::NotForArchivers(kind.word())));
+        let refused = resume.seal(draft(kind, name), &fixture.writer).map(|_| ());
+        assert_eq!(refused, Err(SealError::NotForArchivers(kind.word())));
+    }
+    // Another writer's identity is another one, and the restorer's opens none of these.
+    let other = fixture.writer.generate_sibling().expect("random bytes").resume().expect("any seed makes one");
+    assert_ne!(other.recipient(), resume.recipient());
+    let mut own = resume.seal(draft(Kind::Resume, name), &fixture.writer).expect("sealable");
+    own.frame(b"a list").expect("within bounds");
+    let own = Envelope::read(own.finish().expect("sealable").bytes, &fixture.trust, SYSTEM, name).expect("whole");
+    assert!(matches!(other.open(&own), Err(SealError::WrongIdentity(_))));
+    assert!(own.read_all(std::slice::from_ref(&fixture.identity)).is_err());
 }
 
 #[test]

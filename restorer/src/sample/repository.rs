@@ -267,6 +267,11 @@ impl SampleRepository {
             suspect: 0,
             manifest: Vec::new(),
             objects: Vec::new(),
+            depth: 0,
+            native: false,
+            resume: None,
+            names: Vec::new(),
+            config: Vec::new(),
         }
     }
 

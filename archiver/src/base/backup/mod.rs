@@ -7,20 +7,26 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::postgres::replication::{
-    BackupEvent, BaseBackupOptions, Checkpoint, ManifestChecksums, ReplicationClient,
+    BackupEvent, BaseBackup, BaseBackupOptions, Checkpoint, ManifestChecksums, ReplicationClient,
 };
 use walseal_common::repository::{BaseId, BaseType, Label, ObjectName, ObjectReference, Repository};
 use walseal_common::seal::{Draft, Kind};
 use walseal_common::timeline::{Branch, TimelineHistory, TimelineId};
 
 use super::checksum::ChecksumAlgorithm;
+use super::decision::{BackupMode, Policy};
 use super::error::BaseError;
 use super::intake::{Intake, TakenIn};
+use super::known::{KnownFrames, PageCache};
+use super::pace::Pace;
 use super::progress::{Progress, Stage};
 use super::shipper::{Effort, Shipper, put};
 use super::suspect::Suspect;
 use super::tablespaces::Tablespaces;
 use crate::keys::ArchiveKeys;
+
+use native::Native;
+use needed::Needed;
 
 /// How often a backup says what it waits for.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
@@ -44,7 +50,26 @@ pub struct BackupOptions {
     pub keys: Arc<ArchiveKeys>,
     /// How much is under way at once.
     pub effort: Effort,
+    /// Whether it is to be full or incremental.
+    pub mode: BackupMode,
+    /// When a full one is due.
+    pub policy: Policy,
+    /// Where copies are kept of what the next one has to know.
+    pub cache: PageCache,
+    /// Bytes that are stored between two pages with which another attempt can go on.
+    pub resume_every: u64,
+    /// The backup's name, where it is known before; else it is drawn.
+    pub id: Option<BaseId>,
+    /// Slows reading down while the server suffers.
+    pub pace: Pace,
+    /// Pages that are stored already: which relation each file is.
+    pub names: Vec<ObjectReference>,
+    /// Likewise: configuration files outside the data directory.
+    pub config: Vec<ObjectReference>,
 }
+
+/// A page for each 16 full objects: six puts more in a hundred, and half a second's worth of work lost at the most.
+const RESUME_EVERY: u64 = 256 << 20;
 
 impl BackupOptions {
     /// A backup that somebody waits for: the checkpoint is made at once.
@@ -55,6 +80,14 @@ impl BackupOptions {
             max_rate_kib: None,
             keys: Arc::new(keys),
             effort: Effort::default(),
+            mode: BackupMode::Auto,
+            policy: Policy::default(),
+            cache: PageCache::default(),
+            resume_every: RESUME_EVERY,
+            id: None,
+            pace: Pace::default(),
+            names: Vec::new(),
+            config: Vec::new(),
         }
     }
 }
@@ -85,6 +118,8 @@ pub struct DurableWal {
 struct Source {
     timeline: TimelineId,
     branch: Branch,
+    /// The branch, and those that it comes from.
+    ancestry: Vec<Branch>,
     segment_size: walseal_common::segment::SegmentSize,
     postgres_version: u32,
 }
@@ -95,9 +130,17 @@ struct Received {
     stop: Lsn,
     taken: TakenIn,
     suspect: u64,
+    native: bool,
 }
 
-/// Takes a full base backup over `client`, stores it in `repository`, and writes its label last (I7).
+/// Where what comes goes to.
+struct Sink<'a> {
+    shipper: &'a mut Shipper,
+    known: &'a mut KnownFrames,
+    progress: &'a mut dyn Progress,
+}
+
+/// Takes a base backup over `client`, full or incremental as `options` and the repository have it, stores it in `repository`, and writes its label last (I7).
 ///
 /// The slot must hold WAL before this is called (case 15), and somebody must be streaming it: after the files the backup
 /// waits for `wal` through its stop position. `progress` is told how far it is.
@@ -114,13 +157,19 @@ pub async fn run(
 ) -> Result<Label, BaseError> {
     let source = source(client, repository).await?;
     let start_time = Timestamp::now();
-    let id = BaseId::generate().map_err(|source| BaseError::Seal { name: "base".to_owned(), source })?;
+    let mut before = earlier::Earlier::look(repository, options, &source, progress).await?;
+    let native = Native::prepare(client, repository, &source, &before).await?;
+    let drawn = || BaseId::generate().map_err(|source| BaseError::Seal { name: "base".to_owned(), source });
+    let id = options.id.clone().map_or_else(drawn, Ok)?;
     progress.report(Stage::Checkpoint { id: id.clone() });
 
-    let mut shipper = Shipper::new(repository.clone(), id.clone(), options.keys.clone(), options.effort);
-    let received = receive(client, &source, options, &mut shipper, progress).await?;
+    let (objects, cache) = (before.known.objects.clone(), options.cache.clone());
+    let mut shipper =
+        Shipper::new(repository.clone(), id.clone(), options.keys.clone(), options.effort, objects.clone(), cache);
+    let mut sink = Sink { shipper: &mut shipper, known: &mut before.known.files, progress };
+    let received = receive(client, &source, options, native, &mut sink).await?;
     progress.report(Stage::Storing);
-    let Received { start, stop, mut taken, suspect } = received;
+    let Received { start, stop, mut taken, suspect, native } = received;
     for ready in taken.last.drain(..) {
         shipper.ship(ready).await?;
     }
@@ -129,11 +178,14 @@ pub async fn run(
     check_manifest(repository, &source, start, stop, &taken)?;
     let durable = wait_for_wal(&source, start, stop, progress, wal).await?;
 
-    let size = |list: &[ObjectReference]| list.iter().map(|object| object.size).sum();
+    let needed = Needed::of(&taken.listed, &shipped.objects, &objects)?;
+    needed.check(repository, &objects).await?;
+    let incremental = needed.refers_to_backups(&objects, &before.known.attempts);
+    let parent = before.parent.as_ref();
     let label = Label {
         id,
-        kind: BaseType::Full,
-        parent: None,
+        kind: if incremental { BaseType::Incremental } else { BaseType::Full },
+        parent: parent.map(|parent| parent.id.clone()),
         branch: source.branch,
         start,
         stop,
@@ -143,13 +195,20 @@ pub async fn run(
         postgres_version: source.postgres_version,
         segment_size: source.segment_size,
         cluster_size: taken.cluster_size,
-        stored_size: size(&shipped.objects),
+        stored_size: shipped.objects.iter().map(|object| object.size).sum(),
         tablespaces: taken.tablespaces,
         suspect,
         manifest: shipped.pages,
-        objects: shipped.objects,
+        objects: needed.objects,
+        depth: parent.filter(|_| incremental).map_or(0, |parent| parent.depth.saturating_add(1)),
+        native,
+        resume: Some(shipped.resume),
+        names: options.names.clone(),
+        config: options.config.clone(),
     };
+    progress.report(Stage::Labelling);
     store_label(repository, options, &label).await?;
+    options.cache.keep_only(&label.id);
     Ok(label)
 }
 
@@ -167,23 +226,26 @@ async fn source(client: &mut ReplicationClient, repository: &Repository) -> Resu
         let content = client.timeline_history(timeline).await?.ok_or(BaseError::NoHistory(timeline))?;
         TimelineHistory::parse(timeline, &content)?
     };
+    let adoptions = repository.adoptions().await?;
+    let way = adoptions.way(&history);
     Ok(Source {
         timeline,
-        branch: repository.adoptions().await?.branch_of(&history),
+        branch: adoptions.branch_of(&history),
+        ancestry: way.into_iter().map(|step| step.branch).collect(),
         segment_size: client.segment_size().await?,
         postgres_version: client.server_version_num(),
     })
 }
 
-/// Runs BASE_BACKUP and ships what arrives.
+/// Runs BASE_BACKUP and ships what arrives. A server that can't send changed blocks only after all sends everything (case 34).
 async fn receive(
     client: &mut ReplicationClient,
     source: &Source,
     options: &BackupOptions,
-    shipper: &mut Shipper,
-    progress: &mut dyn Progress,
+    native: Native,
+    sink: &mut Sink<'_>,
 ) -> Result<Received, BaseError> {
-    let command = BaseBackupOptions {
+    let mut command = BaseBackupOptions {
         label: options.label.clone(),
         checkpoint: options.checkpoint,
         progress: true,
@@ -193,8 +255,37 @@ async fn receive(
         // Links instead of a map: before PostgreSQL 16 a server that sends the map leaves out in-place tablespaces,
         // and a restore to other places would have to change the map, which the server's manifest covers (case 56).
         tablespace_map: false,
+        incremental: native == Native::Asked,
     };
-    let mut backup = client.base_backup(&command).await?;
+    let mut why_not = if let Native::No { why } = native { why } else { None };
+    if command.incremental {
+        match client.base_backup(&command).await {
+            Ok(backup) => {
+                sink.progress.report(Stage::Native);
+                return take(backup, source, options, true, sink).await;
+            }
+            Err(error) if error.sqlstate() == Some(native::NOT_POSSIBLE) => {
+                why_not = Some(error.server().map_or_else(|| error.to_string(), |said| said.message.clone()));
+                command.incremental = false;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if let Some(why) = why_not {
+        sink.progress.report(Stage::NotNative { why });
+    }
+    take(client.base_backup(&command).await?, source, options, false, sink).await
+}
+
+/// Ships what arrives.
+async fn take(
+    mut backup: BaseBackup<'_>,
+    source: &Source,
+    options: &BackupOptions,
+    native: bool,
+    sink: &mut Sink<'_>,
+) -> Result<Received, BaseError> {
+    let Sink { shipper, known, progress } = sink;
     let same = |timeline| {
         let from = source.timeline;
         if timeline == from { Ok(()) } else { Err(BaseError::TimelineChanged { from, to: timeline }) }
@@ -209,7 +300,8 @@ async fn receive(
     let spaces = Tablespaces::new(listed.iter().filter_map(|t| t.place.as_ref().map(|(oid, at)| (*oid, at.as_str()))));
     let total: Option<u64> = listed.iter().map(|tablespace| tablespace.size_kib.map(|kib| kib << 10)).sum();
 
-    let mut intake = Intake::new(spaces, ChecksumAlgorithm::Crc32c);
+    let intake = Intake::new(spaces, ChecksumAlgorithm::Crc32c, options.resume_every);
+    let mut intake = if native { intake.native() } else { intake };
     let mut suspect = Suspect::default();
     let (mut done, mut reported) = (0, 0);
     progress.report(Stage::Copying { done, total });
@@ -220,17 +312,15 @@ async fn receive(
                 Vec::new()
             }
             BackupEvent::Data(bytes) => {
+                options.pace.keep().await;
                 done += bytes.len() as u64;
                 if done - reported >= REPORT_BYTES {
                     reported = done;
                     progress.report(Stage::Copying { done, total });
                 }
-                intake.data(bytes)?
+                intake.data(bytes, *known).await?
             }
-            BackupEvent::ManifestStart => {
-                intake.manifest_start()?;
-                Vec::new()
-            }
+            BackupEvent::ManifestStart => intake.manifest_start()?,
             BackupEvent::ManifestData(bytes) => intake.manifest_data(&bytes)?,
             BackupEvent::Progress(_) => Vec::new(),
             BackupEvent::Notice(notice) => {
@@ -242,7 +332,7 @@ async fn receive(
             BackupEvent::End { stop, timeline } => {
                 same(timeline)?;
                 progress.report(Stage::Copying { done, total });
-                return Ok(Received { start, stop, taken: intake.finish()?, suspect: suspect.count() });
+                return Ok(Received { start, stop, taken: intake.finish()?, suspect: suspect.count(), native });
             }
         };
         for ready in ready {
@@ -308,12 +398,20 @@ async fn store_label(repository: &Repository, options: &BackupOptions, label: &L
     put(repository, &name, &object).await
 }
 
+mod earlier;
+mod native;
+mod needed;
+
 #[cfg(test)]
 mod bed;
+#[cfg(test)]
+mod changed_blocks;
 #[cfg(test)]
 mod clusters;
 #[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod incremental;
 #[cfg(test)]
 mod rebuilt;
 #[cfg(test)]

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use walseal_common::segment::{SegmentName, SegmentNumber};
 use walseal_common::store::StoreErrorKind;
 use walseal_common::store::fault::{Call, Effect};
 
-use super::live::{Live, cluster};
+use super::live::{Live, Running, cluster};
 use crate::stream::SessionEnd;
 
 const FULL: Effect = Effect::FailBefore(StoreErrorKind::Full);
@@ -57,4 +58,28 @@ fn a_stop_between_two_attempts_says_in_bytes_what_the_slot_still_holds() -> Resu
     let flushed = live.settle()?;
     ensure!(stream.stop()? == SessionEnd::Asked, "all is durable");
     live.holds(live.branch(), flushed)
+}
+
+#[test]
+fn the_stream_remembers_the_digests_of_the_segments_that_it_stored() -> Result<()> {
+    let live = Live::start(cluster())?;
+    let streamer = live.streamer()?;
+    let landed = streamer.landed.clone();
+    let stream = Running::start(streamer)?;
+    live.settle()?;
+    let size = live.identity.segment_size;
+    let begun = size.number(live.cluster.flush_lsn()?);
+    live.fill(3)?;
+    let ended = size.number(live.settle()?);
+    ensure!(stream.stop()? == SessionEnd::Asked, "all is durable");
+    let digest = |number| landed.digest(live.branch(), number);
+    let whole = (begun.0..ended.0).map(SegmentNumber).collect::<Vec<_>>();
+    ensure!(whole.len() >= 3 && digest(ended).is_none(), "the last segment is not whole: {whole:?}");
+    for number in whole {
+        let name = SegmentName::new(live.branch().timeline, number, size).to_string();
+        let mut hasher = live.keys.writer.compare().hasher();
+        hasher.update(&std::fs::read(live.cluster.data().join("pg_wal").join(&name))?);
+        ensure!(digest(number) == Some(hasher.digest()), "{name} is remembered with another digest");
+    }
+    Ok(())
 }

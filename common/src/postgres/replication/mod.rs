@@ -3,6 +3,7 @@
 
 mod backup;
 mod backup_options;
+mod manifest_upload;
 mod slot;
 mod stream;
 
@@ -12,15 +13,19 @@ use crate::timeline::{SystemIdentifier, TimelineId};
 
 pub use backup::{BackupEvent, BaseBackup, Tablespace};
 pub use backup_options::{BaseBackupOptions, Checkpoint, ManifestChecksums};
+pub use manifest_upload::ManifestUpload;
 pub use slot::{SlotCreated, SlotState};
 pub use stream::{StreamEvent, WalStream};
 
+use super::cancel::Canceller;
 use super::conninfo::{Conninfo, Host};
 use super::error::{Notice, PostgresError};
 use super::session::{Purpose, ResultSet, Session};
 
 /// First version with parenthesised options, READ_REPLICATION_SLOT and one COPY for a whole base backup.
 pub(super) const VERSION_15: u32 = 150_000;
+/// First version with UPLOAD_MANIFEST and incremental base backups.
+pub(super) const VERSION_17: u32 = 170_000;
 
 /// What IDENTIFY_SYSTEM answers.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -68,6 +73,11 @@ impl ReplicationClient {
     /// The host that answered.
     pub fn host(&self) -> &Host {
         self.session.host()
+    }
+
+    /// What stops a command of this connection while it runs; `conninfo` is the one it was made with.
+    pub fn canceller(&self, conninfo: &Conninfo) -> Canceller {
+        Canceller { conninfo: conninfo.clone(), host: self.host().clone(), key: self.session.key().clone() }
     }
 
     /// The server's version as its `server_version_num`: 150018 for 15.18.
@@ -153,6 +163,14 @@ impl ReplicationClient {
         timeline: TimelineId,
     ) -> Result<WalStream<'_>, PostgresError> {
         WalStream::start(&mut self.session, slot, start, timeline).await
+    }
+
+    /// UPLOAD_MANIFEST: begins to send the manifest of the backup that an incremental one will be compared with, as the
+    /// server sent it then. It holds for this connection, until another one is sent.
+    ///
+    /// Errors: [`PostgresError::Unsupported`] before PostgreSQL 17.
+    pub async fn upload_manifest(&mut self) -> Result<ManifestUpload<'_>, PostgresError> {
+        ManifestUpload::start(&mut self.session).await
     }
 
     /// BASE_BACKUP: starts a base backup and returns when the server has made its checkpoint and sends.
