@@ -9,7 +9,7 @@ use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::postgres::replication::{
     BackupEvent, BaseBackup, BaseBackupOptions, Checkpoint, ManifestChecksums, ReplicationClient,
 };
-use walseal_common::repository::{BaseId, BaseType, Label, ObjectName, ObjectReference, Repository};
+use walseal_common::repository::{BaseId, BaseType, Label, ObjectName, ObjectReference, Repository, Step};
 use walseal_common::seal::{Draft, Kind};
 use walseal_common::timeline::{Branch, TimelineHistory, TimelineId};
 
@@ -119,7 +119,7 @@ struct Source {
     timeline: TimelineId,
     branch: Branch,
     /// The branch, and those that it comes from.
-    ancestry: Vec<Branch>,
+    ancestry: Vec<Step>,
     segment_size: walseal_common::segment::SegmentSize,
     postgres_version: u32,
 }
@@ -231,7 +231,7 @@ async fn source(client: &mut ReplicationClient, repository: &Repository) -> Resu
     Ok(Source {
         timeline,
         branch: adoptions.branch_of(&history),
-        ancestry: way.into_iter().map(|step| step.branch).collect(),
+        ancestry: way,
         segment_size: client.segment_size().await?,
         postgres_version: client.server_version_num(),
     })
