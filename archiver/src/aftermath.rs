@@ -10,14 +10,15 @@ use walseal_common::terminal::units;
 
 use crate::base_backup::TakeError;
 use crate::stream::ProgressWatch;
+use crate::turns::Occasion;
 
 /// Takes base backups.
 #[async_trait::async_trait]
 pub trait TakesBase: Send + Sync + 'static {
-    /// Takes one now.
+    /// Takes one now, without anybody waiting for it.
     ///
     /// Errors: see [`TakeError`]; nothing of it is visible then.
-    async fn take_base(&self) -> Result<Label, TakeError>;
+    async fn take_base(&self, occasion: Occasion) -> Result<Label, TakeError>;
 }
 
 /// First and longest pause after an attempt that failed.
@@ -92,7 +93,7 @@ pub async fn mend(
                     from = %gap.from, to = %gap.to, branch = %gap.branch,
                     "no base backup was taken since this gap, and what follows it cannot be restored without: taking one now"
                 );
-                taker.take_base().await.map(|_| over(known)).err().map(|error| error.to_string())
+                taker.take_base(Occasion::Gap).await.map(|_| over(known)).err().map(|error| error.to_string())
             }
             Err(error) => Some(error.to_string()),
         };

@@ -7,15 +7,17 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use walseal_common::config::{Config, OpenError};
 use walseal_common::postgres::conninfo::system_user;
 use walseal_common::repository::{Act, Repository};
+use walseal_common::schedule::{Schedule, UnknownZone};
 use walseal_common::telemetry::{self, AlertCommand, Alerts, Outlet};
 
 use crate::aftermath;
 use crate::archive::{Archive, ArchiveError, LAST_ENTRIES};
+use crate::base_backup::Manner;
 use crate::cataloguer;
 use crate::desk::Desk;
 use crate::figures::{FigurePages, Figures};
@@ -25,8 +27,10 @@ use crate::hook::Archivist;
 use crate::index::{Index, MemoryIndex, SledIndex};
 use crate::lock::{LockError, StateLock};
 use crate::lookout::Lookout;
+use crate::scheduler::{NamedZone, Scheduler};
 use crate::socket::{self, SocketError};
 use crate::stream::{Limit, ProgressWatch, SessionEnd, StreamError, Streamer, Timing};
+use crate::turns::Turns;
 
 /// The daemon could not start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +69,9 @@ pub enum DaemonError {
         /// Why.
         source: std::io::Error,
     },
+    /// The schedule's time zone.
+    #[error("base.timezone: {0}")]
+    Zone(#[from] UnknownZone),
     /// The stream ended for good.
     #[error(transparent)]
     Stream(#[from] StreamError),
@@ -96,6 +103,7 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
     let config = archive.config.clone();
     let conninfo = config.open_conninfo()?;
     let slot = config.need_slot().map_err(OpenError::from)?;
+    let zone = config.base.timezone.as_ref().map(|name| NamedZone::of(&name.value)).transpose()?;
     let state_dir = config.need_state_dir().map_err(OpenError::from)?;
     make_private(&state_dir)?;
     // Before the index and the socket are touched, and before the store, which may keep this waiting.
@@ -130,7 +138,9 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
         identity,
         keys: archive.keys.clone(),
         progress: streamer.progress(),
-        backup: Mutex::new(()),
+        manner: Manner::new(&config),
+        turns: Turns::default(),
+        next: watch::Sender::new(None),
         taken: watch::Sender::new(0),
         archivist: Arc::new(archivist),
         ahead: Arc::default(),
@@ -149,16 +159,24 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
         slot,
     )
     .limiting(limit);
-    let beside = beside(&config, &desk, &streamer, lookout, listener);
+    let mut beside = beside(&config, &desk, &streamer, lookout, listener);
+    if let Some(schedule) = &config.base.schedule.value {
+        beside.spawn(scheduler(schedule.clone(), zone, &config, &desk).keep());
+    }
     let (stop, stopped) = watch::channel(false);
     let streaming = tokio::spawn(async move { streamer.run(stopped).await });
     notify(&[sd_notify::NotifyState::Ready]);
-    let outcome = supervise(streaming, serving, &stop).await;
+    let outcome = supervise(streaming, serving, &stop, &desk.turns).await;
+    // Who asked twice waits for nothing.
+    let patience = |limit| if matches!(outcome, Err(DaemonError::Aborted)) { Duration::ZERO } else { limit };
+    // So that the server and the ledger hear of it.
+    desk.turns.close();
+    if tokio::time::timeout(patience(LAST_BACKUP), desk.turns.free()).await.is_err() {
+        tracing::debug!("a base backup was broken off");
+    }
     // Nothing of it leaves anything half done: a backup without a label does not exist (I7).
     drop(beside);
     ledger.record(ended(&outcome, &desk.progress));
-    // Who asked twice waits for nothing.
-    let patience = |limit| if matches!(outcome, Err(DaemonError::Aborted)) { Duration::ZERO } else { limit };
     let alerts_told = async {
         if let Some(command) = &command {
             command.finish(patience(LAST_ALERTS)).await;
@@ -224,6 +242,26 @@ fn ended(outcome: &Result<SessionEnd, DaemonError>, last: &ProgressWatch) -> Act
     Act::DaemonStopped { bytes_left, asked: outcome.is_ok() || matches!(outcome, Err(DaemonError::Aborted)) }
 }
 
+/// The base backups of `schedule`.
+fn scheduler(schedule: Schedule, zone: Option<NamedZone>, config: &Config, desk: &Arc<Desk>) -> Scheduler {
+    Scheduler {
+        schedule,
+        zone,
+        jitter: config.base.jitter.value,
+        conninfo: desk.conninfo.clone(),
+        repository: desk.repository.clone(),
+        progress: desk.progress.clone(),
+        turns: desk.turns.clone(),
+        taken: desk.taken.subscribe(),
+        taker: desk.clone(),
+        alerts: desk.alerts.clone(),
+        next: desk.next.clone(),
+    }
+}
+
+/// How long the end of the daemon may wait for a base backup to be stopped.
+const LAST_BACKUP: Duration = Duration::from_secs(8);
+
 /// How long the end of the daemon may wait for alerts to be told.
 const LAST_ALERTS: Duration = Duration::from_secs(5);
 
@@ -249,6 +287,7 @@ async fn supervise(
     mut streaming: tokio::task::JoinHandle<Result<SessionEnd, StreamError>>,
     mut serving: tokio::task::JoinHandle<std::io::Error>,
     stop: &watch::Sender<bool>,
+    turns: &Turns,
 ) -> Result<SessionEnd, DaemonError> {
     let handler = |kind| signal(kind).map_err(|error| DaemonError::Task(error.to_string()));
     let mut terminate = handler(SignalKind::terminate())?;
@@ -274,6 +313,7 @@ async fn supervise(
         asked = true;
         tracing::info!("{signalled}: shipping what is left, then stopping; a second signal stops at once");
         notify(&[sd_notify::NotifyState::Stopping]);
+        turns.close();
         stop.send_replace(true);
     }
 }

@@ -13,13 +13,15 @@ use walseal_common::telemetry::{AlertKind, Alerts, OpenAlert, Severity};
 use walseal_common::terminal::units;
 
 use crate::aftermath::TakesBase;
-use crate::base_backup::{self, TakeError};
+use crate::base_backup::{self, Manner, Means, Report, TakeError};
 use crate::drain::{self, DrainError};
 use crate::hook::{Archivist, PushError};
 use crate::keys::ArchiveKeys;
+use crate::scheduler::NextBackup;
 use crate::shipment::ShipError;
 use crate::socket::{Answers, Reporter, Request};
 use crate::stream::{Progress, ProgressWatch};
+use crate::turns::{Occasion, Turns, UnderWay};
 
 /// Answers the other verbs.
 pub struct Desk {
@@ -28,8 +30,12 @@ pub struct Desk {
     pub(crate) identity: RepositoryIdentity,
     pub(crate) keys: Arc<ArchiveKeys>,
     pub(crate) progress: ProgressWatch,
-    /// One backup at a time.
-    pub(crate) backup: Mutex<()>,
+    /// How base backups are taken.
+    pub(crate) manner: Manner,
+    /// One of them at a time.
+    pub(crate) turns: Turns,
+    /// When the next one is due.
+    pub(crate) next: watch::Sender<Option<NextBackup>>,
     /// How many there were.
     pub(crate) taken: watch::Sender<u64>,
     pub(crate) archivist: Arc<Archivist>,
@@ -48,6 +54,12 @@ pub struct Told {
     /// What stands.
     #[serde(default)]
     pub alerts: Vec<OpenAlert>,
+    /// The base backup that is being taken.
+    #[serde(default)]
+    pub backup: Option<UnderWay>,
+    /// When the next one is due; `None` without a schedule, and before the server was asked for its time zone.
+    #[serde(default)]
+    pub next_backup: Option<NextBackup>,
 }
 
 #[async_trait::async_trait]
@@ -55,7 +67,12 @@ impl Answers for Desk {
     async fn answer(&self, request: Request, reporter: Reporter) -> Result<serde_json::Value, String> {
         match request {
             Request::Status => {
-                let told = Told { progress: self.progress.now(), alerts: self.alerts.standing() };
+                let told = Told {
+                    progress: self.progress.now(),
+                    alerts: self.alerts.standing(),
+                    backup: self.turns.now(),
+                    next_backup: self.next.borrow().clone(),
+                };
                 serde_json::to_value(told).map_err(|error| error.to_string())
             }
             Request::Backup => self.backup(&reporter).await.map_err(|error| error.to_string()),
@@ -127,23 +144,43 @@ impl Desk {
     }
 
     async fn backup(&self, reporter: &Reporter) -> Result<serde_json::Value, TakeError> {
-        let say = reporter.clone();
-        let label = self.take(move |text, done, total| say.report(text, done, total)).await?;
-        serde_json::to_value(&label).map_err(|error| TakeError::Internal(error.to_string()))
+        let say = |report: Report| reporter.report(report.text, report.done, report.total);
+        let taken = self.take(Occasion::ByHand, say, reporter.stopped()).await;
+        if let Err(error) = &taken
+            && reporter.is_gone()
+        {
+            tracing::warn!(%error, "the base backup failed, and whoever asked for it is gone");
+        }
+        serde_json::to_value(&taken?).map_err(|error| TakeError::Internal(error.to_string()))
     }
 
-    async fn take(&self, report: impl FnMut(String, Option<u64>, Option<u64>) + Send) -> Result<Label, TakeError> {
-        let _one = self.backup.try_lock().map_err(|_| TakeError::Busy)?;
-        let label = base_backup::take(
-            &self.conninfo,
-            &self.repository,
-            &self.identity,
-            &self.keys,
-            self.progress.clone(),
-            &self.ledger,
-            report,
-        )
-        .await?;
+    async fn take(
+        &self,
+        occasion: Occasion,
+        mut report: impl FnMut(Report) + Send,
+        stop: impl Future<Output = ()> + Send,
+    ) -> Result<Label, TakeError> {
+        let turn = self.turns.begin(occasion).map_err(TakeError::Busy)?;
+        let means = Means {
+            conninfo: self.conninfo.clone(),
+            repository: self.repository.clone(),
+            identity: self.identity.clone(),
+            keys: self.keys.clone(),
+            progress: self.progress.clone(),
+            ledger: self.ledger.clone(),
+            manner: self.manner.clone(),
+        };
+        let stop = async {
+            tokio::select! {
+                () = stop => {}
+                () = turn.stopped() => {}
+            }
+        };
+        let say = |told: Report| {
+            turn.report(&told);
+            report(told);
+        };
+        let label = base_backup::take(&means, occasion, say, stop).await?;
         tracing::info!(id = %label.id, start = %label.start, stop = %label.stop, "base backup taken");
         self.taken.send_modify(|taken| *taken += 1);
         Ok(label)
@@ -152,7 +189,9 @@ impl Desk {
 
 #[async_trait::async_trait]
 impl TakesBase for Desk {
-    async fn take_base(&self) -> Result<Label, TakeError> {
-        self.take(|text, done, total| tracing::debug!(text, ?done, ?total, "base backup")).await
+    async fn take_base(&self, occasion: Occasion) -> Result<Label, TakeError> {
+        let say =
+            |report: Report| tracing::debug!(id = %report.id, text = report.text, done = report.done, "base backup");
+        self.take(occasion, say, std::future::pending()).await
     }
 }

@@ -3,6 +3,7 @@
 //! | room | holds |
 //! | --- | --- |
 //! | [`cmd`] | the verbs: thin |
+//! | [`scheduler`], [`turns`] | base backups on schedule, and one at a time |
 //! | [`daemon`], [`desk`] | owns the tasks, and shuts them down in order; does what is asked over the socket |
 //! | [`doctor`] | every precondition, with its fix |
 //! | [`socket`] | how the other verbs and the hook talk to the daemon |
@@ -54,7 +55,9 @@ pub mod lock;
 pub mod lookout;
 pub mod memory;
 pub mod primary;
+pub mod scheduler;
 pub mod shipment;
 pub mod socket;
 pub mod status;
 pub mod stream;
+pub mod turns;

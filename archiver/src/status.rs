@@ -19,8 +19,10 @@ use walseal_common::timeline::Branch;
 
 use crate::archive::{Archive, ArchiveError};
 use crate::desk::Told;
+use crate::scheduler::NextBackup;
 use crate::socket::{self, Client, Request};
 use crate::stream::{Loss, Progress};
+use crate::turns::UnderWay;
 
 /// How long the store may take to show that it is there at all; also how long the daemon may take to answer.
 const GLANCE: Duration = Duration::from_secs(4);
@@ -44,6 +46,10 @@ pub struct Status {
     pub stream: Option<Progress>,
     /// What the daemon has alerted of and still stands; `None` when no daemon runs.
     pub alerts: Option<Vec<OpenAlert>>,
+    /// The base backup that the daemon is taking.
+    pub backup: Option<UnderWay>,
+    /// When the daemon takes the next one; `None` when no daemon runs, or it has no schedule.
+    pub next_backup: Option<NextBackup>,
     /// Seconds of committed work that would be lost if the primary died now ([`Progress::loss`]); `None` when no daemon runs, or
     /// it has not reached the server yet.
     pub rpo_seconds: Option<f64>,
@@ -147,6 +153,8 @@ pub async fn gather(config: Config) -> Result<Status, OpenError> {
         Some((pid, Ok(told))) => (Some(pid), Some(told), None),
         Some((pid, Err(why))) => (Some(pid), None, Some(why)),
     };
+    let (backup, next_backup) =
+        told.as_ref().map(|told| (told.backup.clone(), told.next_backup.clone())).unwrap_or_default();
     let (stream, alerts) = told.map(|told| (told.progress, told.alerts)).unzip();
     let repository = config.need_repository()?.value.to_string();
     let (holdings, unread) = match read(config).await {
@@ -173,6 +181,8 @@ pub async fn gather(config: Config) -> Result<Status, OpenError> {
         daemon_pid,
         stream,
         alerts,
+        backup,
+        next_backup,
         rpo_seconds,
         rpo_at_most,
         branches,

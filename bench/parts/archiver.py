@@ -41,6 +41,8 @@ conninfo = "{cluster.conninfo}"
 state_dir = "{self.folder}/state"
 [repository]
 url = "{store.url(name)}"
+[base]
+schedule = "off"
 [keys]
 recipients = ["{recipient}"]
 writer_key_file = "{writer}"

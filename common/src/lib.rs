@@ -5,6 +5,7 @@
 //! | room | holds |
 //! | --- | --- |
 //! | [`lsn`], [`timeline`], [`segment`], [`time`] | newtypes; no I/O |
+//! | [`schedule`] | times as cron writes them, in a time zone; no I/O beyond the host's list of time zones |
 //! | [`buffer`] | large buffers that go back to the system at once; no I/O |
 //! | [`secret`] | text that must not be seen |
 //! | [`wal`] | reading WAL bytes: pages, records, what a segment contains; no I/O |
@@ -33,6 +34,7 @@ pub mod config;
 pub mod lsn;
 pub mod postgres;
 pub mod repository;
+pub mod schedule;
 pub mod seal;
 pub mod secret;
 pub mod segment;

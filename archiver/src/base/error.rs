@@ -110,6 +110,11 @@ pub enum BaseError {
         /// Why the WAL is not there.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// What it relies on may have been removed.
+    #[error(
+        "its lease could not be renewed for too long, so that what it relies on may have been removed; take another one"
+    )]
+    Lapsed,
     /// A task of this program ended in a way it must not.
     #[error("a task of the backup ended unexpectedly ({0}); this is a bug")]
     Task(String),
@@ -135,6 +140,7 @@ impl BaseError {
             | BaseError::Missing(_)
             | BaseError::Order(_)
             | BaseError::Taken(_)
+            | BaseError::Lapsed
             | BaseError::Wal { .. }
             | BaseError::Task(_) => false,
         }

@@ -10,19 +10,25 @@
 //! | [`tablespaces`] | which there are, and where |
 //! | [`intake`] | all of the above: what arrives in, what is ready to be sealed out; no I/O |
 //! | [`shipper`] | sealing and storing, several objects at once, in bounded memory |
+//! | [`lease`] | what it relies on is not removed meanwhile |
+//! | [`pace`] | how fast a backup reads while the server suffers from it |
 //! | [`suspect`] | page checksums that failed |
+//! | [`switch`] | the primary is asked for WAL that a standby's backup waits for |
 //! | [`backup`] | a backup from beginning to end |
 
 pub mod backup;
 pub mod checksum;
 pub mod error;
 pub mod intake;
+pub mod lease;
+pub mod pace;
 pub mod packer;
 pub mod pages;
 pub mod progress;
 pub mod server_manifest;
 pub mod shipper;
 pub mod suspect;
+pub mod switch;
 pub mod tablespaces;
 pub mod tar;
 

@@ -30,6 +30,8 @@ pub enum Stage {
         /// For how long it has been waited for.
         waited: Duration,
     },
+    /// All is there; the label is being written. From here on the backup may be visible.
+    Labelling,
     /// The server found page checksums that fail; the backup goes on and will be marked (case 31).
     ChecksumFailure {
         /// What the server says, in its language.

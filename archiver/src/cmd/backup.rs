@@ -1,15 +1,17 @@
 //! `backup`: a base backup now, through the daemon when it runs.
 
 use std::time::Duration;
-use walseal_common::show;
 
+use tokio::signal::unix::{SignalKind, signal};
 use walseal_common::repository::Label;
+use walseal_common::show;
 use walseal_common::terminal::{Failure, Progress, units};
 
 use crate::alone::{Alone, while_streaming};
 use crate::archive::Archive;
-use crate::base_backup;
+use crate::base_backup::{self, Manner, Means, Report};
 use crate::socket::{self, Client, Request};
+use crate::turns::Occasion;
 
 /// What `backup` is told.
 #[derive(clap::Args, Debug)]
@@ -57,18 +59,36 @@ async fn take(
 ) -> Result<Label, Failure> {
     let state_dir = archive.config.need_state_dir()?;
     if let Some(daemon) = Client::connect(&socket::path(&state_dir)).await {
-        let result =
-            daemon.ask(&Request::Backup, report).await.map_err(|error| Failure::new("take a base backup", error))?;
+        let result = daemon
+            .ask_until(&Request::Backup, report, stop_asked())
+            .await
+            .map_err(|error| Failure::new("take a base backup", error))?;
         return serde_json::from_value(result).map_err(|error| Failure::new("read the daemon's answer", error));
     }
     // Without a daemon the backup brings its own WAL, on the same slot.
     while_streaming(&archive, |alone| async {
         let Alone { conninfo, repository, identity, progress, ledger } = alone;
-        let say = move |text: String, done, total| report(&text, done, total);
-        Ok(base_backup::take(&conninfo, &repository, &identity, &archive.keys, progress, &ledger, say).await?)
+        let (keys, manner) = (archive.keys.clone(), Manner::new(&archive.config));
+        let means = Means { conninfo, repository, identity, keys, progress, ledger, manner };
+        let say = move |told: Report| report(&told.text, told.done, told.total);
+        Ok(base_backup::take(&means, Occasion::ByHand, say, stop_asked()).await?)
     })
     .await
     .map_err(|error| Failure::new("take a base backup", error))
+}
+
+/// Returns when a person, or a service manager, asks to stop.
+async fn stop_asked() {
+    let handlers = signal(SignalKind::interrupt()).and_then(|one| Ok((one, signal(SignalKind::terminate())?)));
+    let Ok((mut interrupt, mut terminate)) = handlers else {
+        // Then a signal ends this process, as it does by default.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    eprintln!("stopping the base backup");
 }
 
 fn show(label: &Label, took: Duration) {

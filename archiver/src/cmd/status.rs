@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use walseal_common::config::Config;
 use walseal_common::show;
 use walseal_common::terminal::{Align, CheckExit, Failure, Look, Schema, Table, to_json, units};
+use walseal_common::time::PgTimestamp;
 
 use crate::status::{self, BaseStatus, BranchStatus, GapStatus, Status, ago};
 use crate::stream::Progress;
@@ -88,9 +89,20 @@ fn print(status: &Status, now: Timestamp) {
             ago(now, gap.found)
         );
     }
+    if let Some(backup) = &status.backup {
+        show!("backup      under way: {backup}");
+    }
+    if let Some(next) = &status.next_backup {
+        let when = if next.at > now { ago(now, next.at) } else { "now".to_owned() };
+        show!("next base   {when}, at {} (\"{}\", {})", time_argument(next.at), next.schedule, next.timezone);
+    }
     if let Some(bases) = &status.bases {
         print_bases(bases, now);
     }
+}
+
+fn time_argument(moment: Timestamp) -> String {
+    units::time_argument(PgTimestamp::from_jiff(moment))
 }
 
 fn print_frontier(stream: &Progress) {

@@ -1,13 +1,15 @@
 //! The side of the other verbs and of the hook.
 
+use std::convert::Infallible;
 use std::io;
 use std::path::Path;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
 
-use super::{Answer, GREETING_LIMIT, Greeting, LONGEST_LINE, Request};
+use super::{Answer, Aside, GREETING_LIMIT, Greeting, LONGEST_LINE, Request};
 
 /// Talking to the daemon failed after it had greeted.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +40,8 @@ pub enum ClientError {
 /// A connection to a daemon that has greeted.
 #[derive(Debug)]
 pub struct Client {
-    stream: BufReader<UnixStream>,
+    read: BufReader<OwnedReadHalf>,
+    write: OwnedWriteHalf,
     pid: u32,
 }
 
@@ -47,10 +50,11 @@ impl Client {
     /// time.
     pub async fn connect(socket: &Path) -> Option<Client> {
         let greeted = async {
-            let mut stream = BufReader::new(UnixStream::connect(socket).await.ok()?);
-            let line = line(&mut stream).await.ok()?;
+            let (read, write) = UnixStream::connect(socket).await.ok()?.into_split();
+            let mut read = BufReader::new(read);
+            let line = line(&mut read).await.ok()?;
             let greeting: Greeting = serde_json::from_str(&line).ok()?;
-            (greeting.walseal == "walseal").then_some(Client { stream, pid: greeting.pid })
+            (greeting.walseal == "walseal").then_some(Client { read, write, pid: greeting.pid })
         };
         timeout(GREETING_LIMIT, greeted).await.ok().flatten()
     }
@@ -64,30 +68,61 @@ impl Client {
     ///
     /// Errors: the daemon failed to do it, or went away.
     pub async fn ask(
+        self,
+        request: &Request,
+        report: impl FnMut(&str, Option<u64>, Option<u64>),
+    ) -> Result<serde_json::Value, ClientError> {
+        self.ask_until(request, report, std::future::pending()).await
+    }
+
+    /// As [`Client::ask`]; when `stop` comes, the daemon is asked to stop it, and its answer is waited for.
+    ///
+    /// Errors: as there.
+    pub async fn ask_until(
         mut self,
         request: &Request,
         mut report: impl FnMut(&str, Option<u64>, Option<u64>),
+        stop: impl Future<Output = ()>,
     ) -> Result<serde_json::Value, ClientError> {
         let pid = self.pid;
         let broken = |source| ClientError::Broken { pid, source };
-        let mut asked = serde_json::to_vec(request).map_err(|error| broken(error.into()))?;
-        asked.push(b'\n');
-        self.stream.get_mut().write_all(&asked).await.map_err(broken)?;
-        loop {
-            let line = line(&mut self.stream).await.map_err(broken)?;
-            let answer: Answer =
-                serde_json::from_str(&line).map_err(|error| ClientError::Answer { pid, why: error.to_string() })?;
-            match answer {
-                Answer::Report { text, done, total } => report(&text, done, total),
-                Answer::Done { result } => return Ok(result),
-                Answer::Failed { why } => return Err(ClientError::Failed(why)),
+        self.write.write_all(&message(request).map_err(broken)?).await.map_err(broken)?;
+        let answered = async {
+            loop {
+                let line = line(&mut self.read).await.map_err(broken)?;
+                let answer: Answer =
+                    serde_json::from_str(&line).map_err(|error| ClientError::Answer { pid, why: error.to_string() })?;
+                match answer {
+                    Answer::Report { text, done, total } => report(&text, done, total),
+                    Answer::Done { result } => return Ok(result),
+                    Answer::Failed { why } => return Err(ClientError::Failed(why)),
+                }
             }
+        };
+        let stopping = async {
+            stop.await;
+            self.write.write_all(&message(&Aside::Stop).map_err(broken)?).await.map_err(broken)?;
+            std::future::pending::<Result<Infallible, ClientError>>().await
+        };
+        tokio::select! {
+            result = answered => result,
+            failed = stopping => match failed {
+                Err(error) => Err(error),
+                Ok(never) => match never {},
+            },
         }
     }
 }
 
+/// One line to send.
+pub(super) fn message(message: &impl serde::Serialize) -> io::Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec(message)?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
 /// One line, bounded.
-pub(super) async fn line(stream: &mut BufReader<UnixStream>) -> io::Result<String> {
+pub(super) async fn line(stream: &mut (impl AsyncBufRead + Unpin)) -> io::Result<String> {
     let mut line = String::new();
     let read = stream.take(LONGEST_LINE).read_line(&mut line).await?;
     if read == 0 || !line.ends_with('\n') {

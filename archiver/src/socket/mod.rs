@@ -59,6 +59,14 @@ pub enum Request {
     },
 }
 
+/// What a client says while its request is being done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Aside {
+    /// Stop it. A client that just goes away has not said so, and what it asked for goes on.
+    Stop,
+}
+
 /// What the daemon answers: any number of reports, then one of the others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "kebab-case")]

@@ -1,5 +1,6 @@
 //! The daemon's side.
 
+use std::convert::Infallible;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -7,11 +8,11 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
-use super::client::line;
-use super::{Answer, Client, GREETING_LIMIT, Greeting, Request};
+use super::client::{line, message};
+use super::{Answer, Aside, Client, GREETING_LIMIT, Greeting, Request};
 
 /// The socket could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -36,20 +37,30 @@ pub enum SocketError {
 
 /// Tells a client how far its request is. Cheap, never blocks; what nobody reads is dropped.
 #[derive(Clone, Debug)]
-pub struct Reporter(mpsc::Sender<Answer>);
+pub struct Reporter {
+    reports: mpsc::Sender<Answer>,
+    stopped: watch::Receiver<bool>,
+}
 
 impl Reporter {
     /// Passes a report on, unless the client is too slow to take it.
     pub fn report(&self, text: String, done: Option<u64>, total: Option<u64>) {
         // A report that finds the channel full is overtaken by the next one anyway.
-        if self.0.try_send(Answer::Report { text, done, total }).is_err() {
+        if self.reports.try_send(Answer::Report { text, done, total }).is_err() {
             tracing::trace!("a report was dropped");
         }
     }
 
-    /// Whether the client is still there.
+    /// Returns when the client asks to stop what it asked for. One that goes away without a word does not ask for that.
+    pub async fn stopped(&self) {
+        if self.stopped.clone().wait_for(|stopped| *stopped).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// Whether the client is gone.
     pub fn is_gone(&self) -> bool {
-        self.0.is_closed()
+        self.reports.is_closed()
     }
 }
 
@@ -102,31 +113,44 @@ async fn bind(path: &Path) -> Result<UnixListener, SocketError> {
 }
 
 async fn converse(stream: UnixStream, answers: Arc<dyn Answers>) -> io::Result<()> {
-    let mut stream = BufReader::new(stream);
+    let (read, mut write) = stream.into_split();
+    let mut read = BufReader::new(read);
     let greeting = Greeting { walseal: "walseal".to_owned(), pid: std::process::id() };
-    send(&mut stream, &greeting).await?;
-    let asked = timeout(GREETING_LIMIT, line(&mut stream)).await??;
+    write.write_all(&message(&greeting)?).await?;
+    let asked = timeout(GREETING_LIMIT, line(&mut read)).await??;
     let request: Request = match serde_json::from_str(&asked) {
         Ok(request) => request,
         Err(error) => {
-            return send(&mut stream, &Answer::Failed { why: format!("the request is not understood: {error}") }).await;
+            let why = format!("the request is not understood: {error}");
+            return write.write_all(&message(&Answer::Failed { why })?).await;
         }
     };
     let (reports, mut reported) = mpsc::channel(16);
-    let work = tokio::spawn(async move { answers.answer(request, Reporter(reports)).await });
-    while let Some(report) = reported.recv().await {
-        send(&mut stream, &report).await?;
-    }
-    let answer = match work.await {
-        Ok(Ok(result)) => Answer::Done { result },
-        Ok(Err(why)) => Answer::Failed { why },
-        Err(error) => Answer::Failed { why: format!("the daemon's task ended early: {error}") },
+    let (stop, stopped) = watch::channel(false);
+    let work = tokio::spawn(async move { answers.answer(request, Reporter { reports, stopped }).await });
+    let listening = async {
+        while let Ok(line) = line(&mut read).await {
+            match serde_json::from_str(&line) {
+                Ok(Aside::Stop) => drop(stop.send_replace(true)),
+                Err(error) => tracing::debug!(%error, "what a client said is not understood"),
+            }
+        }
+        // It went away without a word, or says nothing more; what it asked for goes on.
+        std::future::pending::<Infallible>().await
     };
-    send(&mut stream, &answer).await
-}
-
-async fn send(stream: &mut BufReader<UnixStream>, message: &impl serde::Serialize) -> io::Result<()> {
-    let mut bytes = serde_json::to_vec(message)?;
-    bytes.push(b'\n');
-    stream.get_mut().write_all(&bytes).await
+    let telling = async {
+        while let Some(report) = reported.recv().await {
+            write.write_all(&message(&report)?).await?;
+        }
+        let answer = match work.await {
+            Ok(Ok(result)) => Answer::Done { result },
+            Ok(Err(why)) => Answer::Failed { why },
+            Err(error) => Answer::Failed { why: format!("the daemon's task ended early: {error}") },
+        };
+        write.write_all(&message(&answer)?).await
+    };
+    tokio::select! {
+        told = telling => told,
+        never = listening => match never {},
+    }
 }

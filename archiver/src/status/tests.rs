@@ -47,6 +47,8 @@ fn status(stream: Option<Progress>, bases: Option<Vec<BaseStatus>>, error: Optio
         cluster: bases.is_some().then(|| "7".to_owned()),
         daemon_pid: stream.is_some().then_some(4711),
         alerts: stream.is_some().then(Vec::new),
+        backup: None,
+        next_backup: None,
         rpo_seconds: stream.as_ref().and_then(|stream| stream.loss(at(0))).map(|loss| loss.time.as_secs_f64()),
         rpo_at_most: false,
         stream,

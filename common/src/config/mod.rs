@@ -198,9 +198,7 @@ impl Config {
             );
             return Err(ConfigError::Invalid { key: "extra_repository", origin: entry.origin.clone(), wrong });
         }
-        for path in ["base.timezone", "drill.timezone"] {
-            read.optional(path, reader::text)?;
-        }
+        read.optional("drill.timezone", reader::text)?;
         for path in ["wal.canary", "drill.make_base"] {
             read.or_default(path, reader::boolean)?;
         }
@@ -248,11 +246,12 @@ impl Config {
                 give_up_at: read.optional("wal.give_up_at", special::limit)?,
             },
             base: BaseConfig {
-                schedule: read.optional("base.schedule", reader::text)?,
+                schedule: read.or_default("base.schedule", special::schedule)?,
                 timezone: read.optional("base.timezone", reader::text)?,
                 jitter: read.or_default("base.jitter", reader::duration)?,
                 full_every: read.or_default("base.full_every", reader::duration)?,
-                max_rate: read.or_default("base.max_rate", reader::size)?,
+                max_rate: read.or_default("base.max_rate", special::max_rate)?,
+                backoff: read.or_default("base.backoff", reader::boolean)?,
             },
             retention: RetentionConfig {
                 window: read.or_default("retention.window", reader::duration)?,

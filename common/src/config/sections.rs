@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::location::RepositoryUrl;
 use super::origin::Setting;
+use crate::schedule::Schedule;
 use crate::secret::Secret;
 
 /// `[cluster]`: the server that is backed up.
@@ -138,16 +139,18 @@ pub struct WalConfig {
 /// `[base]`: base backups.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BaseConfig {
-    /// When, as cron writes it; not yet checked.
-    pub schedule: Option<Setting<String>>,
-    /// Time zone of the schedule, else the server's; not yet checked.
+    /// When; `None` for never.
+    pub schedule: Setting<Option<Schedule>>,
+    /// Time zone of the schedule, by its name, else the server's. Looked up by the daemon only: other hosts may not know it.
     pub timezone: Option<Setting<String>>,
     /// Start later by a random time up to this.
     pub jitter: Setting<Duration>,
     /// Take a full one when the last is older.
     pub full_every: Setting<Duration>,
-    /// Bytes per second to read from the server; 0 is no limit.
+    /// Bytes per second to read from the server, 32 KiB to 1 GiB; 0 is no limit.
     pub max_rate: Setting<u64>,
+    /// Whether a backup reads more slowly while the server suffers.
+    pub backoff: Setting<bool>,
 }
 
 /// `[retention]`: what is kept.

@@ -10,6 +10,7 @@ use super::origin::Origin;
 use super::reader::{duration, text};
 use super::sections::Checksums;
 use super::value::{self, Wrong};
+use crate::schedule::Schedule;
 
 pub(super) fn cluster_name(raw: &Raw, origin: &Origin) -> Result<String, Wrong> {
     let name = text(raw, origin)?;
@@ -66,6 +67,32 @@ pub(super) fn checksums(raw: &Raw, origin: &Origin) -> Result<Checksums, Wrong> 
         "when_required" => Ok(Checksums::WhenRequired),
         "when_supported" => Ok(Checksums::WhenSupported),
         other => Err(Wrong::new(format!("is {other:?}"), "write \"when_required\" or \"when_supported\"")),
+    }
+}
+
+/// Five fields of cron; nothing, or `off`, for never.
+pub(super) fn schedule(raw: &Raw, origin: &Origin) -> Result<Option<Schedule>, Wrong> {
+    match raw {
+        Raw::Word(text) | Raw::Text(text) if matches!(text.trim(), "" | "off") => Ok(None),
+        other => {
+            let parsed = text(other, origin)?.parse();
+            parsed.map(Some).map_err(|error: crate::schedule::ScheduleError| {
+                Wrong::new(format!("cannot be used: {}", error.problem), error.fix)
+            })
+        }
+    }
+}
+
+/// Bytes per second that PostgreSQL's `MAX_RATE` takes; 0 for no limit.
+pub(super) fn max_rate(raw: &Raw, origin: &Origin) -> Result<u64, Wrong> {
+    const RANGE: RangeInclusive<u64> = (32 << 10)..=(1 << 30);
+    match super::reader::size(raw, origin)? {
+        0 => Ok(0),
+        bytes if RANGE.contains(&bytes) => Ok(bytes),
+        _ => Err(Wrong::new(
+            "is a rate that PostgreSQL does not take",
+            "write one from \"32KiB\" to \"1GiB\" a second, or \"0\" for no limit",
+        )),
     }
 }
 

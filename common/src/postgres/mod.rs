@@ -7,6 +7,7 @@
 //! | `wire`, `auth`, `session` | messages, authentication, a session that is ready for commands |
 //! | [`replication`] | the replication commands: slots, histories, the WAL stream, base backups |
 //! | [`sql`] | ordinary connections |
+//! | `cancel` | stopping what a session does |
 //! | [`programs`] | the server's own programs on this machine |
 //!
 //! Every connection, for SQL or replication, is made by the same code, so hosts, TLS, passwords and errors
@@ -25,6 +26,7 @@
 //! ```
 
 mod auth;
+mod cancel;
 pub mod conninfo;
 mod error;
 pub mod programs;
@@ -42,6 +44,7 @@ mod test_cluster;
 #[cfg(test)]
 mod tests;
 
+pub use cancel::Canceller;
 pub use conninfo::{Conninfo, ConninfoError, Host};
 pub use error::{Attempt, Notice, PostgresError, ServerError};
 pub use replication::ReplicationClient;

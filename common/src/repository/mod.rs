@@ -10,6 +10,7 @@ mod error;
 mod frontier;
 mod gap;
 mod identity;
+mod lease;
 mod ledger;
 mod listing;
 mod name;
@@ -30,6 +31,7 @@ pub use error::RepositoryError;
 pub use frontier::{BranchFrontier, FrontierRecord, WrittenFrontier, furthest};
 pub use gap::{Gap, GapRecord, Leg, Stretch};
 pub use identity::RepositoryIdentity;
+pub use lease::{HeldLease, LeaseRecord};
 pub use ledger::{
     Act, Body, Chain, FailureClass, Finding, Head, Ledger, LedgerEntry, LedgerReading, LedgerSigner, NoRunId, RunId,
     TargetFact, obscured,

@@ -36,11 +36,13 @@ pub enum Kind {
     Catalog,
     /// What happened.
     Ledger,
+    /// What a writer at work relies on.
+    Lease,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 12] = [
+    pub const ALL: [Kind; 13] = [
         Kind::Identity,
         Kind::Wal,
         Kind::Partial,
@@ -53,6 +55,7 @@ impl Kind {
         Kind::Frontier,
         Kind::Catalog,
         Kind::Ledger,
+        Kind::Lease,
     ];
 
     /// The word in the header.
@@ -70,12 +73,13 @@ impl Kind {
             Kind::Frontier => "frontier",
             Kind::Catalog => "catalog",
             Kind::Ledger => "ledger",
+            Kind::Lease => "lease",
         }
     }
 
     /// Whether it has frames. What has none is read by everyone.
     pub const fn is_sealed(self) -> bool {
-        !matches!(self, Kind::Label | Kind::Gap | Kind::Frontier | Kind::Catalog | Kind::Ledger)
+        !matches!(self, Kind::Label | Kind::Gap | Kind::Frontier | Kind::Catalog | Kind::Ledger | Kind::Lease)
     }
 
     /// Whether its header says which WAL it holds.

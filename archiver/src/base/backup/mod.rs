@@ -16,6 +16,7 @@ use walseal_common::timeline::{Branch, TimelineHistory, TimelineId};
 use super::checksum::ChecksumAlgorithm;
 use super::error::BaseError;
 use super::intake::{Intake, TakenIn};
+use super::pace::Pace;
 use super::progress::{Progress, Stage};
 use super::shipper::{Effort, Shipper, put};
 use super::suspect::Suspect;
@@ -44,6 +45,10 @@ pub struct BackupOptions {
     pub keys: Arc<ArchiveKeys>,
     /// How much is under way at once.
     pub effort: Effort,
+    /// The backup's name, where it is known before; else it is drawn.
+    pub id: Option<BaseId>,
+    /// Slows reading down while the server suffers.
+    pub pace: Pace,
 }
 
 impl BackupOptions {
@@ -55,6 +60,8 @@ impl BackupOptions {
             max_rate_kib: None,
             keys: Arc::new(keys),
             effort: Effort::default(),
+            id: None,
+            pace: Pace::default(),
         }
     }
 }
@@ -114,7 +121,8 @@ pub async fn run(
 ) -> Result<Label, BaseError> {
     let source = source(client, repository).await?;
     let start_time = Timestamp::now();
-    let id = BaseId::generate().map_err(|source| BaseError::Seal { name: "base".to_owned(), source })?;
+    let drawn = || BaseId::generate().map_err(|source| BaseError::Seal { name: "base".to_owned(), source });
+    let id = options.id.clone().map_or_else(drawn, Ok)?;
     progress.report(Stage::Checkpoint { id: id.clone() });
 
     let mut shipper = Shipper::new(repository.clone(), id.clone(), options.keys.clone(), options.effort);
@@ -149,6 +157,7 @@ pub async fn run(
         manifest: shipped.pages,
         objects: shipped.objects,
     };
+    progress.report(Stage::Labelling);
     store_label(repository, options, &label).await?;
     Ok(label)
 }
@@ -220,6 +229,7 @@ async fn receive(
                 Vec::new()
             }
             BackupEvent::Data(bytes) => {
+                options.pace.keep().await;
                 done += bytes.len() as u64;
                 if done - reported >= REPORT_BYTES {
                     reported = done;

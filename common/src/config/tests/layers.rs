@@ -26,7 +26,7 @@ fn the_example_is_read_whole() {
     assert_eq!(config.drill.checks[0].expect, "t");
     assert!(config.repository.s3.uses_path_style());
     assert_eq!(config.repository.s3.uses_checksums(), Checksums::WhenRequired);
-    assert_snapshot!(config.warnings().join("\n"), @"this version does not act on base.schedule, drill.schedule, drill.checks, snapshot");
+    assert_snapshot!(config.warnings().join("\n"), @"this version does not act on drill.schedule, drill.checks, snapshot");
 }
 
 #[test]
@@ -42,6 +42,7 @@ fn nothing_at_all_is_a_configuration_with_every_default() {
     assert!(*config.wal.enabled && !config.wal.enabled.is_set());
     assert_eq!(*config.fetch.retry, Duration::from_secs(300));
     assert_eq!(*config.base.max_rate, 0);
+    assert_eq!(config.base.schedule.as_ref().map(ToString::to_string).as_deref(), Some("0 2 * * *"));
 }
 
 #[test]
@@ -97,6 +98,7 @@ fn every_key_that_fits_a_variable_can_be_set_by_one() {
             _ if key.path == "repository.url" => "file:///x",
             _ if key.path == "repository.s3.endpoint" => "http://127.0.0.1:8333/",
             _ if key.path == "http.listen" => "9187",
+            _ if key.path == "base.schedule" => "@weekly",
             _ => "one",
         };
         let config = from_environment(&[(&key.variable(), value)]);

@@ -145,3 +145,23 @@ fn a_problem_and_its_fix_make_up_the_whole_text() {
         assert!(error.is_permanent());
     }
 }
+
+#[test]
+fn schedules_are_read_or_switched_off_and_bad_ones_say_what_to_write() {
+    let base = |line: &str| Config::from_toml(&format!("[base]\n{line}")).expect(line).base;
+    assert_eq!(
+        base("schedule = \"30 1 * * sun\"").schedule.value.map(|it| it.to_string()).as_deref(),
+        Some("30 1 * * sun")
+    );
+    assert_eq!(base("schedule = \"off\"").schedule.value, None);
+    assert_eq!(base("schedule = \"\"").schedule.value, None);
+    assert_snapshot!(complaint("[base]\nschedule = \"0 25 * * *\""), @r#"base.schedule (from /walseal.toml:2) cannot be used: "25" is no hour; it goes from 0 to 23"#);
+}
+
+#[test]
+fn a_rate_that_the_server_would_refuse_is_refused_with_the_range() {
+    let rate = |text: &str| Config::from_toml(&format!("[base]\nmax_rate = {text:?}")).expect(text).base.max_rate.value;
+    assert_eq!((rate("0"), rate("32KiB"), rate("50MB/s"), rate("1GiB")), (0, 32_768, 50_000_000, 1 << 30));
+    assert_snapshot!(complaint("[base]\nmax_rate = \"31KiB\""), @r#"base.max_rate (from /walseal.toml:2) is a rate that PostgreSQL does not take; write one from "32KiB" to "1GiB" a second, or "0" for no limit"#);
+    assert!(complaint("[base]\nmax_rate = \"2GB\"").contains("1GiB"));
+}

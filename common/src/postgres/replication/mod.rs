@@ -15,6 +15,7 @@ pub use backup_options::{BaseBackupOptions, Checkpoint, ManifestChecksums};
 pub use slot::{SlotCreated, SlotState};
 pub use stream::{StreamEvent, WalStream};
 
+use super::cancel::Canceller;
 use super::conninfo::{Conninfo, Host};
 use super::error::{Notice, PostgresError};
 use super::session::{Purpose, ResultSet, Session};
@@ -68,6 +69,11 @@ impl ReplicationClient {
     /// The host that answered.
     pub fn host(&self) -> &Host {
         self.session.host()
+    }
+
+    /// What stops a command of this connection while it runs; `conninfo` is the one it was made with.
+    pub fn canceller(&self, conninfo: &Conninfo) -> Canceller {
+        Canceller { conninfo: conninfo.clone(), host: self.host().clone(), key: self.session.key().clone() }
     }
 
     /// The server's version as its `server_version_num`: 150018 for 15.18.

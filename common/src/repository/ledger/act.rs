@@ -189,6 +189,8 @@ pub enum FailureClass {
     Machine,
     /// Recovery did not end where it should.
     Recovery,
+    /// Nothing: it was asked to stop.
+    Stopped,
     /// Anything else.
     Other,
 }

@@ -100,6 +100,19 @@ fn vectors() -> Vec<Vector> {
             })),
         },
         Vector {
+            file: "lease.object",
+            name: "lease/00112233aabbccdd/00000002",
+            kind: Kind::Lease,
+            plain: Vec::new(),
+            wal: None,
+            durable: None,
+            body: Some(serde_json::json!({
+                "base": "20261121T023000Z-0000002a", "parent": "20261120T023000Z-00000029",
+                "objects": ["base/20261114T023000Z-00000007/data/"], "written": "2026-11-21T02:30:00Z", "interval_seconds": 300,
+                "released": false,
+            })),
+        },
+        Vector {
             file: "ledger.object",
             name: "ledger/walsealw1g8ly2vvytx8fp584s3tygn00jmass9kgv4fgqd8u4ru6wxa8q0lqn0mqg0/00112233aabbccdd/00000000",
             kind: Kind::Ledger,

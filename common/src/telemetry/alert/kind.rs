@@ -63,6 +63,10 @@ kinds! {
     SynchronousUnasked = "synchronous-unasked",
     /// The server keeps much WAL for us (case 26). Subject: the slot.
     Backlog = "backlog",
+    /// A base backup that nobody waits for failed, and is tried again. No subject.
+    BackupFailed = "backup-failed",
+    /// The schedule's base backup is missing. No subject.
+    BackupOverdue = "backup-overdue",
 }
 
 impl fmt::Display for AlertKind {

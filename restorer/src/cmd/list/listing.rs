@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 use walseal_common::lsn::Lsn;
-use walseal_common::repository::{BaseId, ObjectName, WrittenFrontier};
+use walseal_common::repository::{BaseId, BaseType, Label, ObjectName, WrittenFrontier};
 use walseal_common::terminal::{Align, Look, Table, printable, units};
 use walseal_common::time::PgTimestamp;
 use walseal_common::timeline::Branch;
@@ -48,16 +48,68 @@ pub(super) struct Listing {
 #[derive(Serialize)]
 pub(super) struct Base {
     pub(super) id: BaseId,
+    /// Whether it refers to others.
+    #[serde(rename = "type")]
+    kind: BaseType,
+    /// The one that it refers to.
+    parent: Option<BaseId>,
     branch: Branch,
     start: Lsn,
     stop: Lsn,
     start_time: Timestamp,
     stop_time: Timestamp,
+    /// From its start to its stop.
+    seconds: f64,
     postgres_version: u32,
+    /// Bytes of all files.
     cluster_size: u64,
+    /// Bytes of the data objects that it stored itself.
     stored_size: u64,
+    /// Bytes of data objects of others that it needs.
+    referenced_size: u64,
     tablespaces: u32,
     suspect: u64,
+    /// Whether a drill passed; null before one has run.
+    proven: Option<bool>,
+}
+
+impl Base {
+    fn of(label: &Label) -> Base {
+        let own = format!("base/{}/", label.id);
+        let others = label.objects.iter().filter(|object| !object.name.starts_with(&own));
+        Base {
+            id: label.id.clone(),
+            kind: label.kind,
+            parent: label.parent.clone(),
+            branch: label.branch,
+            start: label.start,
+            stop: label.stop,
+            start_time: label.start_time,
+            stop_time: label.stop_time,
+            seconds: label.stop_time.duration_since(label.start_time).as_secs_f64(),
+            postgres_version: label.postgres_version,
+            cluster_size: label.cluster_size,
+            stored_size: label.stored_size,
+            referenced_size: others.map(|object| object.size).sum(),
+            tablespaces: label.tablespaces,
+            suspect: label.suspect,
+            proven: None,
+        }
+    }
+
+    /// The word in the label.
+    fn kind_word(&self) -> String {
+        serde_json::to_value(self.kind).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
+    }
+
+    fn version(&self) -> String {
+        format!("{}.{}", self.postgres_version / 10_000, self.postgres_version % 10_000)
+    }
+
+    /// How long it took. A clock that was set back meanwhile shows as nothing.
+    fn took(&self) -> Duration {
+        Duration::try_from(self.stop_time.duration_since(self.start_time)).unwrap_or_default()
+    }
 }
 
 /// How fresh a repository is, by the newest signed word of any writer; nobody else has to be asked.
@@ -143,19 +195,7 @@ impl Listing {
         windows: Vec<Window>,
         restore_points: Option<Vec<RestorePoint>>,
     ) -> Listing {
-        let bases = inventory.bases.iter().map(|label| Base {
-            id: label.id.clone(),
-            branch: label.branch,
-            start: label.start,
-            stop: label.stop,
-            start_time: label.start_time,
-            stop_time: label.stop_time,
-            postgres_version: label.postgres_version,
-            cluster_size: label.cluster_size,
-            stored_size: label.stored_size,
-            tablespaces: label.tablespaces,
-            suspect: label.suspect,
-        });
+        let bases = inventory.bases.iter().map(Base::of);
         let unusable = inventory.unusable.iter().map(|base| Unusable { id: base.id.clone(), why: base.why.clone() });
         let damaged = inventory.branches.values().flat_map(|facts| {
             facts.damaged.iter().map(|(held, damage)| Damaged {
@@ -244,11 +284,17 @@ impl Listing {
         if !self.bases.is_empty() {
             let mut table = Table::new([
                 ("base backup", Align::Left),
+                ("type", Align::Left),
                 ("timeline", Align::Right),
+                ("WAL from", Align::Right),
                 ("ended", Align::Left),
                 ("complete at", Align::Right),
+                ("took", Align::Right),
+                ("version", Align::Right),
                 ("files", Align::Right),
                 ("stored", Align::Right),
+                ("referenced", Align::Right),
+                ("proven", Align::Left),
                 ("", Align::Left),
             ]);
             for base in &self.bases {
@@ -260,11 +306,22 @@ impl Listing {
                 };
                 table.row([
                     base.id.to_string(),
+                    base.kind_word(),
                     base.branch.timeline.number().to_string(),
+                    base.start.to_string(),
                     PgTimestamp::from_jiff(base.stop_time).to_string(),
                     base.stop.to_string(),
+                    units::duration(base.took()),
+                    base.version(),
                     units::size(base.cluster_size),
                     units::size(base.stored_size),
+                    units::size(base.referenced_size),
+                    match base.proven {
+                        None => "no drill yet",
+                        Some(true) => "yes",
+                        Some(false) => "NO",
+                    }
+                    .to_owned(),
                     remark,
                 ]);
             }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use walseal_common::config::Config;
 use walseal_common::lsn::{Lsn, LsnRange};
-use walseal_common::repository::{BaseId, ObjectName};
+use walseal_common::repository::{BaseId, Label, ObjectName, ObjectReference};
+use walseal_common::seal::ObjectDigest;
 
 use super::*;
 use crate::plan::Hole;
@@ -87,13 +88,40 @@ Hole without a record: 0/400000 to 0/500000 (1 MiB) on timeline 1. No gap was re
          once, or is on its way into it.
 Where the server, a standby or another archive still has it: walseal-archiver heal --gap 0/400000
 
-base backup                timeline  ended                   complete at   files  stored
-20261121T100000Z-00000007         1  2026-11-21 10:00:00+00     0/3000C8  40 MiB   8 MiB
-20261121T110000Z-00000007         1  2026-11-21 11:00:00+00     0/500AB0  40 MiB   8 MiB
+base backup                type  timeline  WAL from  ended                   complete at  took  version   files  stored  referenced  proven
+20261121T100000Z-00000007  full         1  0/300028  2026-11-21 10:00:00+00     0/3000C8  0 ms    15.18  40 MiB   8 MiB         0 B  no drill yet
+20261121T110000Z-00000007  full         1  0/500A10  2026-11-21 11:00:00+00     0/500AB0  0 ms    15.18  40 MiB   8 MiB         0 B  no drill yet
 
 Named restore points are in the WAL itself. To open all of it (2 MiB) and list them: list --restore-points
 "
     );
+}
+
+#[tokio::test]
+async fn a_base_backup_says_how_long_it_took_and_what_it_needs_of_others() {
+    let sample = sample().await;
+    let others = sample.label(sample.branch(), Lsn(0x50_0028), Lsn(0x50_0AB0), "2026-11-21T11:30:00Z", None);
+    let object = |name: String, size| ObjectReference { name, size, digest: ObjectDigest::of(b"") };
+    let label = Label {
+        stop_time: "2026-11-21T11:33:20Z".parse().expect("a time"),
+        parent: Some("20261121T110000Z-00000007".parse().expect("an id")),
+        objects: vec![
+            object(format!("base/{}/data/00000000", others.id), 100),
+            object("base/20261121T110000Z-00000007/data/00000003".to_owned(), 3 << 20),
+            object("base/20261121T100000Z-00000007/data/00000001".to_owned(), 1 << 20),
+        ],
+        ..others
+    };
+    sample.put_label_as_is(&label).await;
+    let listed = listing(&sample).await;
+    let text = listed.render(Look::Plain, now());
+    let row = text.lines().find(|line| line.starts_with("20261121T113000Z")).expect("a row");
+    assert!(row.contains(" 3 min 20 s ") && row.contains(" 8 MiB       4 MiB  no drill yet"), "{row}");
+    let json = serde_json::to_value(&listed).expect("JSON");
+    let base = &json["bases"][2];
+    assert_eq!((&base["type"], &base["parent"]), (&"full".into(), &"20261121T110000Z-00000007".into()));
+    assert_eq!((&base["seconds"], &base["referenced_size"]), (&200.0.into(), &(4 << 20).into()));
+    assert_eq!(base["proven"], serde_json::Value::Null);
 }
 
 #[tokio::test]
@@ -157,9 +185,9 @@ Hole without a record: 0/400000 to 0/500AD8 (1 MiB) on timeline 1. No gap was re
          once, or is on its way into it. Some of it is there and not usable, see below.
 Where the server, a standby or another archive still has it: walseal-archiver heal --gap 0/400000
 
-base backup                timeline  ended                   complete at   files  stored
-20261121T100000Z-00000007         1  2026-11-21 10:00:00+00     0/3000C8  40 MiB   8 MiB
-20261121T110000Z-00000007         1  2026-11-21 11:00:00+00     0/500AB0  40 MiB   8 MiB  in no window
+base backup                type  timeline  WAL from  ended                   complete at  took  version   files  stored  referenced  proven
+20261121T100000Z-00000007  full         1  0/300028  2026-11-21 10:00:00+00     0/3000C8  0 ms    15.18  40 MiB   8 MiB         0 B  no drill yet
+20261121T110000Z-00000007  full         1  0/500A10  2026-11-21 11:00:00+00     0/500AB0  0 ms    15.18  40 MiB   8 MiB         0 B  no drill yet  in no window
 
 Named restore points are in the WAL itself. To open all of it (1 MiB) and list them: list --restore-points
 

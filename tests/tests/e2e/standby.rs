@@ -1,0 +1,93 @@
+//! WAL and base backups of a standby, by choice.
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use walseal_common::lsn::Lsn;
+use walseal_tests::cluster::Cluster;
+use walseal_tests::deadline::{PATIENCE, eventually};
+use walseal_tests::oracle;
+use walseal_tests::site::{Daemon, Site, Store};
+
+use crate::restored;
+
+/// A primary with a table, and its standby, which the site archives; the primary is another host of the connection string.
+fn archived_standby(major: u16) -> Result<(Cluster, Site)> {
+    let cluster = Cluster::builder().major(major).segment_mib(1).setting("wal_keep_size", "1GB");
+    let mut site = Site::new(cluster, Store::Directory)?;
+    site.cluster.sql("create table kept as select generate_series(1, 1000) as id")?;
+    let standby = site.standby("standby", &site.cluster, &[("hot_standby_feedback", "on")])?;
+    let primary = std::mem::replace(&mut site.cluster, standby);
+    let rest = primary.conninfo().replace(&format!("host={}", primary.sockets().display()), "");
+    let (first, second) = (site.cluster.sockets().display(), primary.sockets().display());
+    let conninfo = format!("host={first},{second} {rest} target_session_attrs=standby");
+    site.archiver.set_text("cluster.conninfo", &conninfo);
+    site.archiver.write_config()?;
+    Ok((primary, site))
+}
+
+/// Waits until everything that the primary has written is in the repository.
+fn durable(site: &Site, primary: &Cluster, daemon: &mut Daemon) -> Result<()> {
+    let flushed = primary.flush_lsn()?;
+    daemon.until(&format!("{flushed} to be durable"), PATIENCE, || {
+        let status = site.archiver.run(&["status", "--json"])?.json()?;
+        let frontier: Lsn = status["stream"]["frontier"].as_str().context("a frontier")?.parse()?;
+        Ok((frontier >= flushed).then_some(()))
+    })
+}
+
+fn a_quiet_primarys_standby_is_backed_up(major: u16) -> Result<()> {
+    let (primary, site) = archived_standby(major)?;
+    let mut daemon = site.archive()?;
+    // Nobody writes on the primary while it goes on.
+    let taken = site.archiver.run_long(&["backup"])?.success()?;
+    ensure!(taken.stdout.contains("Base backup "), "{taken}");
+    primary.sql("insert into kept select generate_series(1001, 2000)")?;
+    durable(&site, &primary, &mut daemon)?;
+    let latest = restored::restore(&site, "latest", "latest")?;
+    assert_eq!(latest.value("select count(*) from kept")?, "2000");
+    oracle::amcheck(&latest)
+}
+
+#[test]
+fn case_33_a_standby_of_postgresql_15_is_backed_up_while_its_primary_is_quiet() -> Result<()> {
+    a_quiet_primarys_standby_is_backed_up(15)
+}
+
+#[test]
+fn case_33_a_standby_of_postgresql_17_is_backed_up_while_its_primary_is_quiet() -> Result<()> {
+    a_quiet_primarys_standby_is_backed_up(17)
+}
+
+#[test]
+fn case_33_a_backup_that_waits_for_wal_says_so_and_asks_the_primary_once_to_switch() -> Result<()> {
+    let (primary, site) = archived_standby(15)?;
+    let mut daemon = site.archive()?;
+    durable(&site, &primary, &mut daemon)?;
+    // The standby's WAL does not come: the process that sends it is held.
+    let sender = "select pid from pg_stat_replication where application_name = 'walseal_orders'";
+    let sender: i32 = site.cluster.value(sender)?.parse()?;
+    let sender = Pid::from_raw(sender).context("a process id is positive")?;
+    kill_process(sender, Signal::STOP)?;
+    primary.sql("insert into kept select generate_series(1001, 2000)")?;
+    primary.sql("checkpoint")?;
+    let written = primary.flush_lsn()?;
+    let replayed = format!("select pg_last_wal_replay_lsn() >= '{written}'");
+    eventually("the standby to have it", PATIENCE, || Ok((site.cluster.value(&replayed)? == "t").then_some(())))?;
+    site.cluster.sql("checkpoint")?;
+    let before = primary.value("select pg_walfile_name(pg_current_wal_insert_lsn())")?;
+    let client = site.archiver.call(&["backup"]).spawn()?;
+    daemon.says("asked the primary ", PATIENCE)?;
+    let backup = &site.archiver.run(&["status", "--json"])?.json()?["backup"];
+    let stage = backup["stage"].as_str().context("a stage")?;
+    ensure!(stage.contains("waiting for WAL through ") && stage.contains(" so far; asked the primary "), "{backup}");
+    let after = primary.value("select pg_walfile_name(pg_current_wal_insert_lsn())")?;
+    ensure!(after > before, "no switch: {before}, {after}");
+    kill_process(sender, Signal::CONT)?;
+    client.wait(PATIENCE)?.success()?;
+    ensure!(daemon.log().matches("asked the primary ").count() == 1, "{}", daemon.log());
+    durable(&site, &primary, &mut daemon)?;
+    let latest = restored::restore(&site, "latest", "latest")?;
+    assert_eq!(latest.value("select count(*) from kept")?, "2000");
+    Ok(())
+}
