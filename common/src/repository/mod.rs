@@ -6,6 +6,7 @@
 mod base;
 mod catalog;
 mod cover;
+mod drills;
 mod error;
 mod frontier;
 mod gap;
@@ -27,14 +28,15 @@ pub use base::{
 };
 pub use catalog::{CatalogEntry, CatalogPage};
 pub use cover::Cover;
+pub use drills::{Drill, Proof};
 pub use error::RepositoryError;
 pub use frontier::{BranchFrontier, FrontierRecord, WrittenFrontier, furthest};
 pub use gap::{Gap, GapRecord, Leg, Stretch};
 pub use identity::RepositoryIdentity;
 pub use lease::{HeldLease, LeaseRecord};
 pub use ledger::{
-    Act, Body, Chain, FailureClass, Finding, Head, Ledger, LedgerEntry, LedgerReading, LedgerSigner, NoRunId, RunId,
-    TargetFact, obscured,
+    Act, Body, Chain, DrillFacts, EvidenceFact, FailureClass, Finding, Head, Ledger, LedgerEntry, LedgerReading,
+    LedgerSigner, NoRunId, RunId, TargetFact, obscured,
 };
 pub use listing::WalListing;
 pub use name::{ObjectName, UnknownName};

@@ -36,13 +36,15 @@ pub enum Kind {
     Catalog,
     /// What happened.
     Ledger,
+    /// What a drill found.
+    Evidence,
     /// What a writer at work relies on.
     Lease,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 13] = [
+    pub const ALL: [Kind; 14] = [
         Kind::Identity,
         Kind::Wal,
         Kind::Partial,
@@ -56,6 +58,7 @@ impl Kind {
         Kind::Catalog,
         Kind::Ledger,
         Kind::Lease,
+        Kind::Evidence,
     ];
 
     /// The word in the header.
@@ -73,6 +76,7 @@ impl Kind {
             Kind::Frontier => "frontier",
             Kind::Catalog => "catalog",
             Kind::Ledger => "ledger",
+            Kind::Evidence => "evidence",
             Kind::Lease => "lease",
         }
     }

@@ -101,7 +101,7 @@ fn allows(role: Role, kind: Kind) -> bool {
         Kind::Wal | Kind::Partial | Kind::Tail | Kind::History => role == Role::Wal,
         Kind::Gap | Kind::Frontier | Kind::Catalog => role == Role::Wal,
         Kind::Label | Kind::Manifest | Kind::Data | Kind::Lease => role == Role::Base,
-        Kind::Ledger => true,
+        Kind::Ledger | Kind::Evidence => true,
         Kind::Identity => role == Role::Wal || role == Role::Base,
     }
 }
