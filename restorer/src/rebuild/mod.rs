@@ -40,7 +40,7 @@ use walseal_common::repository::{Label, ManifestEntry, Repository};
 use walseal_common::seal::Identity;
 use walseal_common::terminal::Progress;
 
-pub use configure::{RecoveryConfig, configure};
+pub use configure::{RecoveryConfig, configure, strip_inherited};
 pub use error::RebuildError;
 pub use layout::{Destination, Layout};
 pub use order::{Order, Restored};
