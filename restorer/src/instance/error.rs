@@ -86,7 +86,8 @@ impl InstanceError {
         }
     }
 
-    pub(super) fn io(operation: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> InstanceError {
+    /// For `map_err`.
+    pub(crate) fn io(operation: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> InstanceError {
         let path = path.to_owned();
         move |source| InstanceError::Io { operation, path, source }
     }

@@ -14,7 +14,7 @@ use super::{InstanceError, Programs};
 use crate::rebuild::Restored;
 
 /// Libraries whose workers act on the world outside by themselves: jobs, requests, replication.
-const ACTING: [&str; 7] = ["pg_cron", "pg_net", "pg_partman_bgw", "pglogical", "spock", "bdr", "wal2mongo"];
+const ACTING: [&str; 6] = ["pg_cron", "pg_net", "pg_partman_bgw", "pglogical", "spock", "bdr"];
 
 /// What becomes of the cluster's `shared_preload_libraries`.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
