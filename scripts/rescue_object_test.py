@@ -1,6 +1,7 @@
 """Tests of reading single objects, keys and names. Run as rescue_test.py says."""
 
 import dataclasses
+import json
 import os
 import re
 import sys
@@ -240,7 +241,8 @@ class Vectors(unittest.TestCase):
         writer = next(line for line in lines if line.startswith(WRITER_SECRET))
         self.compare = decode_key(next(line for line in lines if line.startswith(COMPARE_SECRET)), COMPARE_SECRET)
         self.writers = Writers([encode_key(WRITER, sodium.crypto_sign_seed_keypair(decode_key(writer, WRITER_SECRET))[0])])
-        self.identities = read_identities(self.FOLDER / "identity.key")
+        resume = blake3(decode_key(writer, WRITER_SECRET), derive_key_context="walseal 2026-11 resume identity").digest()
+        self.identities = [*read_identities(self.FOLDER / "identity.key"), Identity(resume)]
 
     def objects(self):
         """File and object name, as the table in the folder's README pairs them; every file must be in the table."""
@@ -272,6 +274,12 @@ class Vectors(unittest.TestCase):
         self.assertEqual(
             self.read("label.object", names["label.object"])[0].body, {"id": "20261121T023000Z-0000002a", "type": "full"}
         )
+        lines = b"".join(self.read("resume.object", names["resume.object"])[1]).splitlines()
+        found, file = (json.loads(line) for line in lines)
+        data = (self.FOLDER / "data.object").read_bytes()
+        told = (found["type"], found["name"], found["size"], found["digest"], found["plain_size"])
+        self.assertEqual(told, ("object", names["data.object"], len(data), blake3(data).hexdigest(), 150000))
+        self.assertEqual((file["type"], file["path"], file["extents"]), ("file", "base/1/1259", [[0, 0, 3]]))
         entry = self.read("ledger.object", names["ledger.object"])[0].body
         self.assertEqual((entry["act"], entry["sequence"], entry["heads"]), ("daemon-started", 0, []))
 

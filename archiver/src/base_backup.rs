@@ -7,17 +7,23 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use walseal_common::config::Config;
+use walseal_common::config::{Config, ConfigError};
 use walseal_common::lsn::LsnRange;
+use walseal_common::postgres::conninfo::Host;
 use walseal_common::postgres::{Conninfo, PostgresError, ReplicationClient};
-use walseal_common::repository::{Act, BaseId, FailureClass, Label, Ledger, Repository, RepositoryIdentity};
+use walseal_common::repository::{
+    Act, BaseId, FailureClass, Label, Ledger, ObjectReference, Repository, RepositoryIdentity,
+};
 use walseal_common::terminal::units;
 use walseal_common::timeline::Branch;
 
+use crate::base::attachment::Attachment;
 use crate::base::lease::Lease;
 use crate::base::pace::Probe;
-use crate::base::switch;
-use crate::base::{self, BackupOptions, BaseError, DurableWal, Stage, WaitDurable};
+use crate::base::{
+    self, BackupMode, BackupOptions, BaseError, DurableWal, Effort, PageCache, Policy, Stage, WaitDurable,
+};
+use crate::base::{config_files, names, switch};
 use crate::keys::ArchiveKeys;
 use crate::primary;
 use crate::stream::{ProgressWatch, StreamError};
@@ -71,13 +77,24 @@ pub struct Manner {
     pub max_rate_kib: Option<u32>,
     /// `base.backoff`.
     pub backoff: bool,
+    /// When a full one is due.
+    pub policy: Policy,
+    /// Where copies are kept of what the next one has to know.
+    pub cache: PageCache,
 }
 
 impl Manner {
     /// As the configuration says.
-    pub fn new(config: &Config) -> Manner {
+    ///
+    /// Errors: `cluster.state_dir` is not known.
+    pub fn of(config: &Config) -> Result<Manner, ConfigError> {
         let kib = u32::try_from(config.base.max_rate.value >> 10).unwrap_or(u32::MAX);
-        Manner { max_rate_kib: Some(kib).filter(|kib| *kib > 0), backoff: config.base.backoff.value }
+        Ok(Manner {
+            max_rate_kib: Some(kib).filter(|kib| *kib > 0),
+            backoff: config.base.backoff.value,
+            policy: Policy { full_every: config.base.full_every.value, max_depth: config.base.max_depth.value },
+            cache: PageCache::below(&config.need_state_dir()?),
+        })
     }
 }
 
@@ -113,7 +130,7 @@ pub struct Report {
     pub total: Option<u64>,
 }
 
-/// Takes a full base backup and returns its label, which is durable. Its beginning and its end go to the ledger.
+/// Takes a base backup and returns its label, which is durable. Its beginning and its end go to the ledger.
 ///
 /// When `stop` comes first, the server is told to end it, and nothing of it is visible.
 ///
@@ -121,13 +138,14 @@ pub struct Report {
 pub async fn take(
     means: &Means,
     occasion: Occasion,
+    mode: BackupMode,
     report: impl FnMut(Report) + Send,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<Label, TakeError> {
     let begun = Instant::now();
     let id = BaseId::generate().map_err(|error| TakeError::Internal(error.to_string()))?;
     let mut started = false;
-    let taken = take_with(means, occasion, &id, &mut started, report, stop).await;
+    let taken = take_with(means, (occasion, mode), &id, &mut started, report, stop).await;
     match &taken {
         Ok(label) => means.ledger.record(Act::BaseFinished {
             id: label.id.clone(),
@@ -146,7 +164,7 @@ pub async fn take(
 
 async fn take_with(
     means: &Means,
-    occasion: Occasion,
+    (occasion, mode): (Occasion, BackupMode),
     id: &BaseId,
     started: &mut bool,
     mut report: impl FnMut(Report) + Send,
@@ -164,11 +182,29 @@ async fn take_with(
         connected = connecting => connected?,
         () = &mut stop => return Err(TakeError::Stopped),
     };
-    let mut lease = Lease::take(repository, &keys.writer, id.clone(), None, Vec::new()).await?;
+    // What it will refer to is not known yet, and any frame may be where it was stored first.
+    let all = vec!["base/".to_owned()];
+    let mut lease = Lease::take(repository, &keys.writer, id.clone(), None, all).await?;
+    let beside = tokio::select! {
+        beside = beside(means, client.host(), id) => beside,
+        () = &mut stop => Err(TakeError::Stopped),
+    };
+    let (names, config) = match beside {
+        Ok(beside) => beside,
+        Err(error) => {
+            lease.release().await;
+            return Err(error);
+        }
+    };
     let options = BackupOptions {
+        names,
+        config,
         checkpoint: occasion.checkpoint(),
         max_rate_kib: manner.max_rate_kib,
         id: Some(id.clone()),
+        mode,
+        policy: manner.policy,
+        cache: manner.cache.clone(),
         ..BackupOptions::by_hand(keys.as_ref().clone())
     };
     let pace = options.pace.clone();
@@ -240,6 +276,36 @@ async fn take_with(
     taken
 }
 
+/// What the backup carries beside its files: the pages of names, and those of configuration files.
+///
+/// Errors: the repository's; what cannot be read is said in the pages.
+async fn beside(
+    means: &Means,
+    host: &Host,
+    id: &BaseId,
+) -> Result<(Vec<ObjectReference>, Vec<ObjectReference>), TakeError> {
+    let Means { conninfo, repository, keys, .. } = means;
+    let level = Effort::default().level;
+    let mut names = Attachment::names(repository, keys, id, level);
+    let unread = names::read(conninfo, host, &mut names).await?;
+    if unread > 0 {
+        tracing::info!(
+            databases = unread,
+            "the names of relations were not read everywhere; the backup says where and why, and is whole without"
+        );
+    }
+    let mut config = Attachment::config(repository, keys, id, level);
+    let (files, unread) = config_files::read(conninfo, host, &mut config).await?;
+    if unread > 0 {
+        tracing::info!(
+            files,
+            unread,
+            "configuration files outside the data directory were not all read; the backup says which and why, and is whole without"
+        );
+    }
+    Ok((names.finish().await?, config.finish().await?))
+}
+
 /// What tells how the server takes it; none where this role may only stream.
 async fn probe(conninfo: &Conninfo, client: &ReplicationClient) -> Option<Probe> {
     match Probe::before(conninfo, client.host()).await {
@@ -253,6 +319,18 @@ async fn probe(conninfo: &Conninfo, client: &ReplicationClient) -> Option<Probe>
 
 fn words(stage: &Stage) -> (String, Option<u64>, Option<u64>) {
     match stage {
+        Stage::Comparing { parent } => (format!("incremental: compared with {parent}"), None, None),
+        Stage::Full { why } => (format!("full: {why}"), None, None),
+        Stage::GoingOn { attempts } => {
+            let ids = attempts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            (format!("what interrupted backups had stored is not stored again: {ids}"), None, None)
+        }
+        Stage::ObjectsMissing { count } => {
+            let text = format!(
+                "{count} data objects of earlier backups are GONE from the repository; what they held is stored anew"
+            );
+            (text, None, None)
+        }
         Stage::Checkpoint { id } => (format!("{id}: the server makes a checkpoint"), None, None),
         Stage::Copying { done, total } => ("copying".to_owned(), Some(*done), *total),
         Stage::Labelling => ("writing the label".to_owned(), None, None),

@@ -138,7 +138,7 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
         identity,
         keys: archive.keys.clone(),
         progress: streamer.progress(),
-        manner: Manner::new(&config),
+        manner: Manner::of(&config).map_err(OpenError::from)?,
         turns: Turns::default(),
         next: watch::Sender::new(None),
         taken: watch::Sender::new(0),

@@ -13,6 +13,7 @@ use walseal_common::telemetry::{AlertKind, Alerts, OpenAlert, Severity};
 use walseal_common::terminal::units;
 
 use crate::aftermath::TakesBase;
+use crate::base::BackupMode;
 use crate::base_backup::{self, Manner, Means, Report, TakeError};
 use crate::drain::{self, DrainError};
 use crate::hook::{Archivist, PushError};
@@ -75,7 +76,7 @@ impl Answers for Desk {
                 };
                 serde_json::to_value(told).map_err(|error| error.to_string())
             }
-            Request::Backup => self.backup(&reporter).await.map_err(|error| error.to_string()),
+            Request::Backup { mode } => self.backup(mode, &reporter).await.map_err(|error| error.to_string()),
             Request::Drain => self.drain(&reporter).await.map_err(|error| error.to_string()),
             Request::AwaitDurable { lsn, limit_ms } => {
                 self.await_durable(lsn, Duration::from_millis(limit_ms)).await.map(|()| serde_json::Value::Null)
@@ -143,9 +144,9 @@ impl Desk {
         Ok(serde_json::json!(drained))
     }
 
-    async fn backup(&self, reporter: &Reporter) -> Result<serde_json::Value, TakeError> {
+    async fn backup(&self, mode: BackupMode, reporter: &Reporter) -> Result<serde_json::Value, TakeError> {
         let say = |report: Report| reporter.report(report.text, report.done, report.total);
-        let taken = self.take(Occasion::ByHand, say, reporter.stopped()).await;
+        let taken = self.take(Occasion::ByHand, mode, say, reporter.stopped()).await;
         if let Err(error) = &taken
             && reporter.is_gone()
         {
@@ -157,6 +158,7 @@ impl Desk {
     async fn take(
         &self,
         occasion: Occasion,
+        mode: BackupMode,
         mut report: impl FnMut(Report) + Send,
         stop: impl Future<Output = ()> + Send,
     ) -> Result<Label, TakeError> {
@@ -180,7 +182,7 @@ impl Desk {
             turn.report(&told);
             report(told);
         };
-        let label = base_backup::take(&means, occasion, say, stop).await?;
+        let label = base_backup::take(&means, occasion, mode, say, stop).await?;
         tracing::info!(id = %label.id, start = %label.start, stop = %label.stop, "base backup taken");
         self.taken.send_modify(|taken| *taken += 1);
         Ok(label)
@@ -192,6 +194,6 @@ impl TakesBase for Desk {
     async fn take_base(&self, occasion: Occasion) -> Result<Label, TakeError> {
         let say =
             |report: Report| tracing::debug!(id = %report.id, text = report.text, done = report.done, "base backup");
-        self.take(occasion, say, std::future::pending()).await
+        self.take(occasion, BackupMode::Auto, say, std::future::pending()).await
     }
 }

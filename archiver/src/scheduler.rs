@@ -195,7 +195,7 @@ impl Scheduler {
                         due.saturating_add(SignedDuration::try_from(by).unwrap_or(SignedDuration::ZERO)).unwrap_or(due);
                     self.tell(zone, at);
                     if now < at {
-                        self.nap_until(at, now).await;
+                        self.wait_until(at).await;
                         continue;
                     }
                     Occasion::Schedule

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use walseal_common::config::{Config, OpenError, StoreUse};
 use walseal_common::lsn::{Lsn, LsnRange};
-use walseal_common::repository::{BaseId, Gap, Label, Repository, RepositoryError, RepositoryIdentity};
+use walseal_common::repository::{BaseId, BaseType, Gap, Label, Repository, RepositoryError, RepositoryIdentity};
 use walseal_common::store::{ObjectStore, RetryPolicy, StoreErrorKind};
 use walseal_common::telemetry::OpenAlert;
 use walseal_common::terminal::{CheckExit, units};
@@ -81,6 +81,11 @@ pub struct BranchStatus {
 pub struct BaseStatus {
     /// Its id.
     pub id: BaseId,
+    /// Whether it refers to others.
+    #[serde(rename = "type")]
+    pub kind: BaseType,
+    /// What it was compared with.
+    pub parent: Option<BaseId>,
     /// The branch that it was taken on.
     pub branch: Branch,
     /// Where it began.
@@ -93,6 +98,8 @@ pub struct BaseStatus {
     pub cluster_size: u64,
     /// Bytes that it added to the repository.
     pub stored_size: u64,
+    /// Bytes of earlier backups' objects that it needs as well.
+    pub referenced_size: u64,
     /// Page checksum failures that the server reported.
     pub suspect: u64,
 }
@@ -101,12 +108,15 @@ impl BaseStatus {
     fn of(label: &Label) -> BaseStatus {
         BaseStatus {
             id: label.id.clone(),
+            kind: label.kind,
+            parent: label.parent.clone(),
             branch: label.branch,
             start: label.start,
             stop: label.stop,
             stop_time: label.stop_time,
             cluster_size: label.cluster_size,
             stored_size: label.stored_size,
+            referenced_size: label.referenced_size,
             suspect: label.suspect,
         }
     }

@@ -27,7 +27,7 @@ class Label:
             self.id = member(body, "id", str, "label")
             if self.id != base_id:
                 raise Damaged(f"its body says that it is the label of {self.id}")
-            if member(body, "type", str, "label") != "full":
+            if member(body, "type", str, "label") not in ("full", "incremental"):
                 raise Damaged(f"its type {body['type']!r} is not known: a newer walseal is needed")
             self.branch = member(body, "branch", str, "label")
             self.start, self.stop = (parse_lsn(member(body, key, str, "label")) for key in ("start", "stop"))

@@ -24,10 +24,13 @@ _PATTERNS = [
         ("label", f"base/{_ID}/label"),
         ("manifest", f"base/{_ID}/manifest/(?P<number>[0-9]{{8}})"),
         ("data", f"base/{_ID}/data/(?P<number>[0-9]{{8}})"),
+        ("resume", f"base/{_ID}/resume/(?P<number>[0-9]{{8}})"),
+        ("names", f"base/{_ID}/names/(?P<number>[0-9]{{8}})"),
+        ("config", f"base/{_ID}/config/(?P<number>[0-9]{{8}})"),
+        ("lease", "lease/[0-9a-f]{16}/(?P<number>[0-9]{8})"),
         ("catalog", f"catalog/{_BRANCH}/{_SEGMENT}-(?P<until>[0-9A-F]{{24}})"),
         ("frontier", "frontier/(?P<writer>walsealw1[02-9ac-hj-np-z]+)/(?P<count>[0-9]{10})"),
         ("ledger", "ledger/(?P<writer>walsealw1[a-z0-9]+)/[0-9a-f]{16}/(?P<number>[0-9]{8})"),
-        ("lease", "lease/[0-9a-f]{16}/(?P<number>[0-9]{8})"),
         ("evidence", "evidence/(?P<writer>walsealw1[a-z0-9]+)/[0-9a-f]{16}/(?P<number>[0-9]{8})"),
     )
 ]

@@ -102,6 +102,17 @@ pub enum BaseError {
     /// An object's name is taken by other bytes.
     #[error("{0} is already there with other bytes, although its name is random; nothing was changed, try again")]
     Taken(String),
+    /// Objects that the backup refers to went away while it was made.
+    #[error(
+        "{count} data objects of earlier backups were removed from the repository while this one was made, the first of them \
+         {first}; take another one, which stores what they held"
+    )]
+    Vanished {
+        /// How many.
+        count: usize,
+        /// One of them.
+        first: String,
+    },
     /// WAL through the stop position did not become durable.
     #[error("the base backup is stored, but WAL through {stop} is not: {source}; without it the backup has no use")]
     Wal {
@@ -140,6 +151,7 @@ impl BaseError {
             | BaseError::Missing(_)
             | BaseError::Order(_)
             | BaseError::Taken(_)
+            | BaseError::Vanished { .. }
             | BaseError::Lapsed
             | BaseError::Wal { .. }
             | BaseError::Task(_) => false,

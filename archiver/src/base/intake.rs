@@ -1,12 +1,14 @@
-//! What arrives of a backup, taken apart. No I/O: bytes in, data objects and pages out.
+//! What arrives of a backup, taken apart. No I/O but to ask what is known of a file: bytes in, data objects and pages out.
 
 use bytes::Bytes;
 use walseal_common::repository::{FileEntry, ManifestEntry, PathField, RelativePath};
 
 use super::checksum::{ChecksumAlgorithm, FileDigest};
 use super::error::BaseError;
-use super::packer::{PackedRun, Packer};
-use super::pages::{Page, Pages};
+use super::known::KnownFiles;
+use super::packer::{Listed, PackedRun, Packer};
+use super::pages::{self, Page, Pages};
+use super::resume_pages::{ResumePage, ResumePages};
 use super::server_manifest::{ManifestReader, ReceivedFiles, ServerManifest};
 use super::tablespaces::Tablespaces;
 use super::tar::{EntryKind, TarEvent, TarHeader, TarReader};
@@ -18,6 +20,8 @@ pub enum Ready {
     Run(PackedRun),
     /// A page of the list of files.
     Page(Page),
+    /// A page for the next backup.
+    Resume(ResumePage),
 }
 
 impl Ready {
@@ -26,6 +30,7 @@ impl Ready {
         match self {
             Ready::Run(run) => run.plain.len() as u64,
             Ready::Page(page) => page.plain.len() as u64,
+            Ready::Resume(page) => page.plain.len() as u64,
         }
     }
 }
@@ -35,6 +40,8 @@ impl Ready {
 pub struct TakenIn {
     /// The last frames and the last pages.
     pub last: Vec<Ready>,
+    /// The data objects that the list of files refers to, in order.
+    pub listed: Vec<Listed>,
     /// The server's manifest, which agrees with what was received.
     pub manifest: ServerManifest,
     /// Bytes of all files.
@@ -67,6 +74,11 @@ pub struct Intake {
     packer: Packer,
     full: Vec<PackedRun>,
     pages: Pages,
+    resume: ResumePages,
+    /// A resume page is passed on when this many bytes had to be stored since the last one.
+    resume_every: u64,
+    /// What had been stored by then.
+    resumed: u64,
     tablespaces: Tablespaces,
     received: ReceivedFiles,
     cluster_size: u64,
@@ -76,8 +88,9 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// Before the first archive. The server was asked for checksums of this `algorithm`.
-    pub fn new(tablespaces: Tablespaces, algorithm: ChecksumAlgorithm) -> Intake {
+    /// Before the first archive. The server was asked for checksums of this `algorithm`. Of what was stored, the next attempt
+    /// knows all but the last `resume_every` bytes and the file that was being read.
+    pub fn new(tablespaces: Tablespaces, algorithm: ChecksumAlgorithm, resume_every: u64) -> Intake {
         Intake {
             algorithm,
             archive: None,
@@ -85,6 +98,9 @@ impl Intake {
             packer: Packer::default(),
             full: Vec::new(),
             pages: Pages::default(),
+            resume: ResumePages::default(),
+            resume_every,
+            resumed: 0,
             tablespaces,
             received: ReceivedFiles::default(),
             cluster_size: 0,
@@ -102,17 +118,19 @@ impl Intake {
         Ok(())
     }
 
-    /// The next bytes of the archive.
+    /// The next bytes of the archive. Frames of its files that `known` has are referred to.
     ///
     /// Errors: they are not as they must be.
-    pub fn data(&mut self, bytes: Bytes) -> Result<Vec<Ready>, BaseError> {
+    pub async fn data(&mut self, bytes: Bytes, known: &mut dyn KnownFiles) -> Result<Vec<Ready>, BaseError> {
         let mut archive = self.archive.take().ok_or(BaseError::Order("data outside of any archive"))?;
         let events =
             archive.reader.push(bytes).map_err(|source| BaseError::Tar { archive: archive.name.clone(), source })?;
         let mut ready = Vec::new();
         for event in events {
             match event {
-                TarEvent::Entry(header) => archive.file = self.entry(archive.tablespace, header, &mut ready)?,
+                TarEvent::Entry(header) => {
+                    archive.file = self.entry(archive.tablespace, header, known, &mut ready).await?;
+                }
                 TarEvent::Data(bytes) => {
                     if let Some(file) = &mut archive.file {
                         file.digest.update(&bytes);
@@ -135,7 +153,7 @@ impl Intake {
     /// The server's manifest begins; all archives have ended.
     ///
     /// Errors: the last archive is cut off, a file is missing without which nothing works.
-    pub fn manifest_start(&mut self) -> Result<(), BaseError> {
+    pub fn manifest_start(&mut self) -> Result<Vec<Ready>, BaseError> {
         self.archive_end()?;
         if self.label.is_none() {
             return Err(BaseError::Missing("backup_label"));
@@ -143,9 +161,11 @@ impl Intake {
         if !self.control_seen {
             return Err(BaseError::Missing("global/pg_control"));
         }
-        self.packer.begin(None, &mut self.full);
+        let mut ready = Vec::new();
+        self.cut_resume(&mut ready);
+        self.packer.begin(None, Vec::new(), &mut self.full);
         self.manifest = Some(ManifestReader::new());
-        Ok(())
+        Ok(ready)
     }
 
     /// The next bytes of the manifest, which is a file of the backup like others.
@@ -155,7 +175,8 @@ impl Intake {
         let reader = self.manifest.as_mut().ok_or(BaseError::Order("a manifest where none should be"))?;
         reader.push(bytes, &mut |file| self.received.strike(file))?;
         self.packer.add(bytes, &mut self.full);
-        Ok(self.full.drain(..).map(Ready::Run).collect())
+        let page = self.resume.manifest(bytes).map(Ready::Resume);
+        Ok(self.full.drain(..).map(Ready::Run).chain(page).collect())
     }
 
     /// Everything has arrived.
@@ -170,20 +191,22 @@ impl Intake {
         let mut last = Vec::new();
         let digest = FileDigest::new(ChecksumAlgorithm::None);
         self.file_end(OpenFile { path, mode, mtime, digest }, false, &mut last)?;
-        self.packer.finish(&mut self.full);
+        let listed = self.packer.finish(&mut self.full);
         last.extend(self.full.drain(..).map(Ready::Run));
+        last.extend(self.resume.finish().map(Ready::Resume));
         let spaces = self.tablespaces.entries();
         let pages = self.pages.finish(&spaces).map_err(|error| BaseError::Task(error.to_string()))?;
         last.extend(pages.into_iter().map(Ready::Page));
         let (cluster_size, tablespaces) = (self.cluster_size, self.tablespaces.count());
-        Ok(TakenIn { last, manifest, cluster_size, tablespaces })
+        Ok(TakenIn { last, listed, manifest, cluster_size, tablespaces })
     }
 
     /// Notes an entry, and opens it when it is a file.
-    fn entry(
+    async fn entry(
         &mut self,
         tablespace: Option<u32>,
         header: TarHeader,
+        known: &mut dyn KnownFiles,
         ready: &mut Vec<Ready>,
     ) -> Result<Option<OpenFile>, BaseError> {
         let TarHeader { path, mode, mtime, kind } = header;
@@ -198,7 +221,8 @@ impl Intake {
                     b"global/pg_control" => self.control_seen = true,
                     _ => {}
                 }
-                self.packer.begin(Some(size), &mut self.full);
+                let before = if size == 0 { Vec::new() } else { known.find(&path).await };
+                self.packer.begin(Some(size), before, &mut self.full);
                 Ok(Some(OpenFile { path, mode, mtime, digest: FileDigest::new(self.algorithm) }))
             }
             EntryKind::Directory => {
@@ -223,13 +247,41 @@ impl Intake {
         }
         let (size, extents, digests) = (packed.size, packed.extents, packed.digests);
         let entry = FileEntry { path: PathField(path.clone()), mode, mtime, size, extents, digests };
-        self.list(&ManifestEntry::File(entry), path, ready)
+        let line = self.list(&ManifestEntry::File(entry), path, ready)?;
+        // The server's manifest itself comes last, and no other one is like it.
+        if compare {
+            if !self.resume.has_room(&line) {
+                self.cut_resume(ready);
+            }
+            self.resume.add(&line);
+            if self.packer.fresh() - self.resumed >= self.resume_every {
+                self.cut_resume(ready);
+            }
+        }
+        Ok(())
     }
 
-    fn list(&mut self, entry: &ManifestEntry, path: RelativePath, ready: &mut Vec<Ready>) -> Result<(), BaseError> {
-        let page = self.pages.add(entry).map_err(|source| BaseError::Listing { path, source })?;
+    /// Notes an entry in the list of files, and returns its line.
+    fn list(
+        &mut self,
+        entry: &ManifestEntry,
+        path: RelativePath,
+        ready: &mut Vec<Ready>,
+    ) -> Result<Vec<u8>, BaseError> {
+        let line = pages::line(entry);
+        let listed = line.and_then(|line| self.pages.add(&line).map(|page| (line, page)));
+        let (line, page) = listed.map_err(|source| BaseError::Listing { path, source })?;
         ready.extend(page.map(Ready::Page));
-        Ok(())
+        Ok(line)
+    }
+
+    /// Ends the resume page that is open, and with it the data object: a page is worth something once all objects that it names
+    /// are stored, and must not wait for one that fills up slowly.
+    fn cut_resume(&mut self, ready: &mut Vec<Ready>) {
+        self.packer.cut(&mut self.full);
+        ready.extend(self.full.drain(..).map(Ready::Run));
+        ready.extend(self.resume.cut(self.packer.listed()).into_iter().map(Ready::Resume));
+        self.resumed = self.packer.fresh();
     }
 
     fn archive_end(&mut self) -> Result<(), BaseError> {
@@ -248,6 +300,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::path::Path;
 
+    use futures_util::FutureExt;
     use walseal_tests::cluster::Cluster;
 
     use super::*;
@@ -275,11 +328,12 @@ mod tests {
 
     /// Takes archives and manifest in as if they came from the server, in pieces of `piece` bytes.
     fn take_in(files: &BTreeMap<String, Bytes>, piece: usize) -> Result<TakenIn, BaseError> {
-        let mut intake = Intake::new(Tablespaces::new([]), ChecksumAlgorithm::Sha256);
+        let mut intake = Intake::new(Tablespaces::new([]), ChecksumAlgorithm::Sha256, 1 << 20);
         for (name, content) in files.iter().filter(|(name, _)| name.ends_with(".tar")) {
             intake.archive_start(name.clone(), name.strip_suffix(".tar").and_then(|oid| oid.parse().ok()))?;
             for at in (0..content.len()).step_by(piece) {
-                intake.data(content.slice(at..content.len().min(at + piece)))?;
+                let bytes = content.slice(at..content.len().min(at + piece));
+                intake.data(bytes, &mut ()).now_or_never().expect("nobody has to be asked")?;
             }
         }
         intake.manifest_start()?;

@@ -1,10 +1,13 @@
 //! Files into frames, frames into runs, runs into data objects.
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use walseal_common::buffer::Spares;
 use walseal_common::repository::{Extent, FrameDigest};
 use walseal_common::seal::MAX_PLAINTEXT;
+
+use super::known::KnownFile;
 
 /// Plaintext in a frame, in bytes.
 const FRAME: usize = 64 << 10;
@@ -69,8 +72,19 @@ pub struct PackedFile {
     pub digests: Vec<FrameDigest>,
 }
 
-/// Cuts files into frames and packs those into objects of at most [`MAX_PLAINTEXT`] bytes, in the order of arrival.
-/// A frame holds bytes of one file only. Holds two runs at most (I11).
+/// A data object that the list of files refers to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Listed {
+    /// This backup's own, by its number.
+    Own(u32),
+    /// One that was stored before, by its number in [`super::known::KnownObjects`].
+    Known(u32),
+}
+
+/// Cuts files into frames and packs those that were not stored before into objects of at most [`MAX_PLAINTEXT`] bytes, in the
+/// order of arrival. A frame holds bytes of one file only. Holds two runs at most (I11).
+///
+/// Extents refer to objects by their place in [`Packer::listed`], in the order in which they are first referred to.
 #[derive(Debug, Default)]
 pub struct Packer {
     /// Plaintext of the object's frames that are closed, in bytes.
@@ -83,14 +97,26 @@ pub struct Packer {
     open: usize,
     frame_size: usize,
     file: PackedFile,
+    /// What was stored of the file before, the best first.
+    known: Vec<KnownFile>,
+    listed: Vec<Listed>,
+    /// Places of known objects in it.
+    places: HashMap<u32, u32>,
+    /// Place of the object that is being filled, once a frame is in it.
+    own: Option<u32>,
+    /// Bytes of frames that had to be stored.
+    fresh: u64,
 }
 
 impl Packer {
-    /// Begins a file of `size` bytes; `None` where that is not known. What that completes is appended to `full`. It is a bug
-    /// to begin one before the last ended.
-    pub fn begin(&mut self, size: Option<u64>, full: &mut Vec<PackedRun>) {
+    /// Begins a file of `size` bytes; `None` where that is not known. Frames that are in `known` are referred to. What that
+    /// completes is appended to `full`. It is a bug to begin one before the last ended.
+    pub fn begin(&mut self, size: Option<u64>, known: Vec<KnownFile>, full: &mut Vec<PackedRun>) {
         debug_assert!(self.open == 0 && self.file == PackedFile::default(), "the last file has not ended");
         self.frame_size = if size.is_some_and(|size| size >= LARGE_FILE) { LARGE_FRAME } else { FRAME };
+        self.known = known;
+        // Cut in another way, frames of the same number are not the same part of the file.
+        self.known.retain(|file| file.frame_size().is_none_or(|size| size == self.frame_size as u64));
         if self.frame_size > self.run.frame_size as usize && self.run.end() > 0 {
             // The header of the object that is open promises smaller frames.
             self.end_object(full);
@@ -119,6 +145,24 @@ impl Packer {
         }
     }
 
+    /// The objects that extents refer to so far, in order.
+    pub fn listed(&self) -> &[Listed] {
+        &self.listed
+    }
+
+    /// Bytes of frames so far that were not stored before.
+    pub fn fresh(&self) -> u64 {
+        self.fresh
+    }
+
+    /// Ends the object that is being filled, between two files.
+    pub fn cut(&mut self, full: &mut Vec<PackedRun>) {
+        debug_assert!(self.open == 0, "the last file has not ended");
+        if self.run.end() > 0 {
+            self.end_object(full);
+        }
+    }
+
     /// Ends the file.
     pub fn end(&mut self, full: &mut Vec<PackedRun>) -> PackedFile {
         if self.open > 0 {
@@ -127,11 +171,10 @@ impl Packer {
         std::mem::take(&mut self.file)
     }
 
-    /// The last runs, after the last file.
-    pub fn finish(mut self, full: &mut Vec<PackedRun>) {
-        if self.run.end() > 0 {
-            self.end_object(full);
-        }
+    /// The last runs, after the last file, and the objects that extents refer to.
+    pub fn finish(mut self, full: &mut Vec<PackedRun>) -> Vec<Listed> {
+        self.cut(full);
+        self.listed
     }
 
     fn empty_run(&self, object: u32) -> PackedRun {
@@ -140,6 +183,24 @@ impl Packer {
 
     fn close_frame(&mut self, full: &mut Vec<PackedRun>) {
         let length = std::mem::take(&mut self.open);
+        let frame = self.run.plain.get(self.run.plain.len() - length..).unwrap_or_default();
+        let digest = FrameDigest::of(frame);
+        let index = self.file.digests.len();
+        self.file.digests.push(digest);
+        if let Some((object, number)) = self.known.iter_mut().find_map(|file| file.place(index, digest)) {
+            self.run.plain.truncate(self.run.plain.len() - length);
+            let place = match self.places.get(&object) {
+                Some(place) => *place,
+                None => {
+                    let place = self.list(Listed::Known(object));
+                    self.places.insert(object, place);
+                    place
+                }
+            };
+            self.refer(place, number);
+            return;
+        }
+        self.fresh += length as u64;
         if self.plain + length as u64 > MAX_PLAINTEXT || self.run.end() == MAX_FRAMES {
             let mut next = PLAINS.take_vec();
             let closed = self.run.plain.len() - length;
@@ -148,15 +209,27 @@ impl Packer {
             self.end_object(full);
             self.run.plain = next;
         }
-        let frame = self.run.plain.get(self.run.plain.len() - length..).unwrap_or_default();
-        self.file.digests.push(FrameDigest::of(frame));
-        let (object, number) = (self.run.object, self.run.end() as u32);
-        match self.file.extents.last_mut() {
-            Some(extent) if extent.object == object => extent.count += 1,
-            _ => self.file.extents.push(Extent { object, frame: number, count: 1 }),
-        }
+        let place = match self.own {
+            Some(place) => place,
+            None => self.list(Listed::Own(self.run.object)),
+        };
+        self.own = Some(place);
+        self.refer(place, self.run.end() as u32);
         self.plain += length as u64;
         self.run.lengths.push(length as u32);
+    }
+
+    fn list(&mut self, object: Listed) -> u32 {
+        self.listed.push(object);
+        self.listed.len() as u32 - 1
+    }
+
+    /// The file's next frame is frame `number` of the object at `place`.
+    fn refer(&mut self, place: u32, number: u32) {
+        match self.file.extents.last_mut() {
+            Some(extent) if extent.object == place && extent.frame + extent.count == number => extent.count += 1,
+            _ => self.file.extents.push(Extent { object: place, frame: number, count: 1 }),
+        }
     }
 
     /// Passes on what the object has left, and begins another one.
@@ -165,6 +238,7 @@ impl Packer {
         let run = std::mem::replace(&mut self.run, next);
         let held = self.held.take();
         self.plain = 0;
+        self.own = None;
         if run.lengths.is_empty() {
             full.extend(held.map(|held| PackedRun { last: true, ..held }));
         } else {
@@ -175,130 +249,4 @@ impl Packer {
 }
 
 #[cfg(test)]
-#[allow(clippy::expect_used)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// The frames of an object, put together from its runs.
-    #[derive(Debug, PartialEq, Eq, Default)]
-    struct Object {
-        frame_size: u32,
-        frames: Vec<Vec<u8>>,
-        ended: bool,
-    }
-
-    fn objects(runs: &[PackedRun]) -> Vec<Object> {
-        let mut objects: Vec<Object> = Vec::new();
-        for run in runs {
-            if run.object as usize == objects.len() {
-                objects.push(Object { frame_size: run.frame_size, ..Object::default() });
-            }
-            let count = objects.len();
-            let object = objects.last_mut().expect("there is one");
-            assert_eq!(run.object as usize + 1, count, "objects come one after the other");
-            assert_eq!(run.first, object.frames.len() as u64, "runs come one after the other");
-            assert_eq!((run.frame_size, object.ended), (object.frame_size, false));
-            assert!(run.plain.len() < RUN + run.frame_size as usize && !run.lengths.is_empty());
-            assert_eq!(run.lengths.iter().map(|length| *length as usize).sum::<usize>(), run.plain.len());
-            object.frames.extend(run.frames().map(<[u8]>::to_vec));
-            object.ended = run.last;
-        }
-        for object in &objects {
-            assert!(object.ended && object.frames.iter().map(Vec::len).sum::<usize>() as u64 <= MAX_PLAINTEXT);
-            assert!(object.frames.iter().all(|frame| frame.len() <= object.frame_size as usize));
-        }
-        objects
-    }
-
-    /// Packs files that arrive in pieces of `piece` bytes.
-    fn pack(files: &[Vec<u8>], piece: usize) -> (Vec<PackedFile>, Vec<Object>) {
-        let (mut packer, mut full) = (Packer::default(), Vec::new());
-        let packed = files
-            .iter()
-            .map(|file| {
-                packer.begin(Some(file.len() as u64), &mut full);
-                file.chunks(piece).for_each(|bytes| packer.add(bytes, &mut full));
-                packer.end(&mut full)
-            })
-            .collect();
-        packer.finish(&mut full);
-        (packed, objects(&full))
-    }
-
-    /// The file as a reader puts it together.
-    fn unpack(file: &PackedFile, objects: &[Object]) -> Vec<u8> {
-        let frames: Vec<&Vec<u8>> = file
-            .extents
-            .iter()
-            .flat_map(|e| &objects[e.object as usize].frames[e.frame as usize..(e.frame + e.count) as usize])
-            .collect();
-        assert_eq!(file.digests, frames.iter().map(|frame| FrameDigest::of(frame)).collect::<Vec<_>>());
-        frames.into_iter().flatten().copied().collect()
-    }
-
-    fn content(size: usize, seed: usize) -> Vec<u8> {
-        (0..size).map(|n| (n / 3 + n * seed) as u8).collect()
-    }
-
-    #[test]
-    fn a_file_larger_than_an_object_is_spread_over_several() {
-        let files = [content(100, 1), content((40 << 20) + 1, 2), vec![], content(FRAME, 3)];
-        let (packed, objects) = pack(&files, 32 << 10);
-        assert_eq!(objects.len(), 3);
-        assert!(objects.iter().all(|object| object.frame_size as usize == FRAME));
-        assert_eq!(packed[1].extents.len(), 3);
-        assert_eq!(packed[2], PackedFile::default());
-        for (file, whole) in packed.iter().zip(&files) {
-            assert_eq!(&unpack(file, &objects), whole);
-            assert_eq!(file.size, whole.len() as u64);
-        }
-    }
-
-    #[test]
-    fn tiny_files_do_not_make_endless_trailers() {
-        let files: Vec<Vec<u8>> = (0..MAX_FRAMES as usize + 1).map(|n| vec![n as u8]).collect();
-        let (packed, objects) = pack(&files, 1);
-        assert_eq!(objects.iter().map(|object| object.frames.len()).collect::<Vec<_>>(), [MAX_FRAMES as usize, 1]);
-        assert!(packed.iter().zip(&files).all(|(file, whole)| &unpack(file, &objects) == whole));
-    }
-
-    #[test]
-    fn large_files_have_large_frames_in_objects_that_say_so() {
-        let (mut packer, mut full) = (Packer::default(), Vec::new());
-        packer.begin(Some(10), &mut full);
-        packer.add(b"0123456789", &mut full);
-        packer.end(&mut full);
-        packer.begin(Some(LARGE_FILE), &mut full);
-        packer.add(&content(17 << 20, 1), &mut full);
-        let file = packer.end(&mut full);
-        packer.begin(Some(10), &mut full);
-        packer.add(b"9876543210", &mut full);
-        packer.end(&mut full);
-        packer.finish(&mut full);
-        let objects = objects(&full);
-        assert_eq!(file.digests.len(), 17);
-        assert_eq!(objects.iter().map(|object| object.frames.len()).collect::<Vec<_>>(), [1, 16, 2]);
-        assert_eq!(
-            objects.iter().map(|object| object.frame_size).collect::<Vec<_>>(),
-            [FRAME as u32, LARGE_FRAME as u32, LARGE_FRAME as u32]
-        );
-        assert_eq!(unpack(&file, &objects), content(17 << 20, 1));
-    }
-
-    proptest! {
-        #[test]
-        fn whatever_is_packed_comes_out(
-            sizes in prop::collection::vec(prop_oneof![0usize..20, 60_000usize..200_000], 0..6),
-            piece in 1usize..100_000,
-        ) {
-            let files: Vec<Vec<u8>> = sizes.iter().enumerate().map(|(n, size)| content(*size, n)).collect();
-            let (packed, objects) = pack(&files, piece.max(500));
-            for (file, whole) in packed.iter().zip(&files) {
-                prop_assert_eq!(&unpack(file, &objects), whole);
-            }
-            prop_assert_eq!(pack(&files, 1 << 20), (packed, objects), "pieces matter");
-        }
-    }
-}
+mod tests;

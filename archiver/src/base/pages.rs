@@ -45,11 +45,10 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// Adds an entry, and returns the page that it did not fit into any more.
+    /// Adds the line of an entry, and returns the page that it did not fit into any more.
     ///
     /// Errors: the entry alone is too large for a page.
-    pub fn add(&mut self, entry: &ManifestEntry) -> Result<Option<Page>, PageError> {
-        let line = line(entry)?;
+    pub fn add(&mut self, line: &[u8]) -> Result<Option<Page>, PageError> {
         if line.len() > LONGEST_LINE {
             return Err(PageError::TooLarge(line.len()));
         }
@@ -65,7 +64,7 @@ impl Pages {
         } else {
             None
         };
-        self.open.extend_from_slice(&line);
+        self.open.extend_from_slice(line);
         Ok(full)
     }
 
@@ -89,7 +88,9 @@ impl Pages {
 }
 
 /// The entry as a line.
-fn line(entry: &ManifestEntry) -> Result<Vec<u8>, PageError> {
+///
+/// Errors: it has no form as JSON.
+pub fn line(entry: &ManifestEntry) -> Result<Vec<u8>, PageError> {
     let mut line = serde_json::to_vec(entry)?;
     line.push(b'\n');
     Ok(line)
@@ -111,7 +112,8 @@ mod tests {
     /// Pages in order of their numbers, as entries.
     fn collect(entries: &[ManifestEntry], tablespaces: &[ManifestEntry]) -> Vec<Vec<ManifestEntry>> {
         let mut pages = Pages::default();
-        let mut found: Vec<Page> = entries.iter().filter_map(|entry| pages.add(entry).expect("fits")).collect();
+        let mut found: Vec<Page> =
+            entries.iter().filter_map(|entry| pages.add(&line(entry).expect("JSON")).expect("fits")).collect();
         found.extend(pages.finish(tablespaces).expect("fits"));
         found.sort_by_key(|page| page.number);
         assert!(found.iter().enumerate().all(|(n, page)| page.number as usize == n));
@@ -138,7 +140,8 @@ mod tests {
     #[test]
     fn a_file_with_more_frames_than_a_page_can_list_is_refused() {
         let mut pages = Pages::default();
-        assert!(pages.add(&file("fits", 730_000)).is_ok());
-        assert!(pages.add(&file("too large", 750_000)).is_err());
+        let line = |name, frames| line(&file(name, frames)).expect("JSON");
+        assert!(pages.add(&line("fits", 730_000)).is_ok());
+        assert!(pages.add(&line("too large", 750_000)).is_err());
     }
 }

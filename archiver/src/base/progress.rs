@@ -8,6 +8,26 @@ use walseal_common::repository::BaseId;
 /// Where a backup stands.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Stage {
+    /// It is incremental: what the backup before has is read.
+    Comparing {
+        /// The backup that is compared with.
+        parent: BaseId,
+    },
+    /// It is full.
+    Full {
+        /// Why.
+        why: String,
+    },
+    /// Backups that were interrupted had stored frames, which are referred to.
+    GoingOn {
+        /// Which.
+        attempts: Vec<BaseId>,
+    },
+    /// Objects that earlier backups need are not in the repository any more: their frames are stored anew.
+    ObjectsMissing {
+        /// How many.
+        count: usize,
+    },
     /// The server makes its checkpoint; nothing is sent before that.
     Checkpoint {
         /// The backup's id.

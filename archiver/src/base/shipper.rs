@@ -1,11 +1,11 @@
 //! Sealing objects and storing them, several at once, in bounded memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
-use walseal_common::repository::{BaseId, ObjectName, ObjectReference, Repository};
+use walseal_common::repository::{self, BaseId, ObjectName, ObjectReference, Repository, ResumeObject};
 use walseal_common::seal::{
     Assembly, Draft, FrameSealer, Kind, MAX_PLAINTEXT, ObjectDigest, SealError, SealedObject, SealedRun, Workshop,
 };
@@ -13,13 +13,18 @@ use walseal_common::store::PutOutcome;
 
 use super::error::BaseError;
 use super::intake::Ready;
-use super::packer::{PLAINS, PackedRun, RUN};
+use super::known::{KnownObjects, PageCache};
+use super::packer::{Listed, PLAINS, PackedRun, RUN};
 use super::pages::Page;
+use super::resume_pages::{ResumePage, ResumePart};
 use crate::keys::ArchiveKeys;
 use crate::memory::{BESIDE_FRAMES, Memory, Room};
 
 /// Plaintext in a frame of a page, in bytes.
 const PAGE_FRAME: usize = 1 << 20;
+
+/// Most resume pages that wait for their objects, or to be sealed and stored.
+const RESUME_PAGES: usize = 3;
 
 /// How much is under way at once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,8 +51,8 @@ impl Default for Effort {
     }
 }
 
-/// Which object it was, and how it is referred to.
-type Stored = (ObjectName, ObjectReference);
+/// Which object it was, how it is referred to, and bytes of its plaintext.
+type Stored = (ObjectName, ResumeObject);
 
 /// A run that is being sealed.
 type Sealing = JoinHandle<Result<SealedRun, BaseError>>;
@@ -69,7 +74,14 @@ pub struct Shipper {
     berth: Berth,
     open: Option<Open>,
     running: JoinSet<Result<Stored, BaseError>>,
-    stored: BTreeMap<ObjectName, ObjectReference>,
+    stored: BTreeMap<ObjectName, ResumeObject>,
+    known: Arc<KnownObjects>,
+    /// Resume pages whose objects are not all stored yet.
+    pending: VecDeque<ResumePage>,
+    /// Resume pages that are being sealed and stored.
+    resuming: usize,
+    /// What each resume page is part of, by number.
+    parts: Vec<ResumePart>,
 }
 
 /// What the tasks of a shipper share.
@@ -77,6 +89,7 @@ pub struct Shipper {
 struct Berth {
     repository: Repository,
     keys: Arc<ArchiveKeys>,
+    cache: PageCache,
     level: i32,
     workshop: Workshop,
     ciphertext: Memory,
@@ -91,14 +104,24 @@ pub struct Shipped {
     pub objects: Vec<ObjectReference>,
     /// The pages of the list of files.
     pub pages: Vec<ObjectReference>,
+    /// The pages for the next backup.
+    pub resume: repository::ResumePages,
 }
 
 impl Shipper {
-    /// A shipper for the backup `id`.
-    pub fn new(repository: Repository, id: BaseId, keys: Arc<ArchiveKeys>, effort: Effort) -> Shipper {
+    /// A shipper for the backup `id`, whose pages refer to `known` objects. `cache` gets copies of the pages for the next one.
+    pub fn new(
+        repository: Repository,
+        id: BaseId,
+        keys: Arc<ArchiveKeys>,
+        effort: Effort,
+        known: Arc<KnownObjects>,
+        cache: PageCache,
+    ) -> Shipper {
         let berth = Berth {
             repository,
             keys,
+            cache,
             level: effort.level,
             workshop: Workshop::new(effort.sealers.max(1), (MAX_PLAINTEXT + BESIDE_FRAMES) as usize),
             ciphertext: Memory::new(effort.ciphertext.max(2 * (MAX_PLAINTEXT + BESIDE_FRAMES))),
@@ -112,6 +135,10 @@ impl Shipper {
             open: None,
             running: JoinSet::new(),
             stored: BTreeMap::new(),
+            known,
+            pending: VecDeque::new(),
+            resuming: 0,
+            parts: Vec::new(),
         }
     }
 
@@ -124,6 +151,7 @@ impl Shipper {
         match ready {
             Ready::Run(run) => self.ship_run(run).await,
             Ready::Page(page) => self.ship_page(page).await,
+            Ready::Resume(page) => self.ship_resume(page).await,
         }
     }
 
@@ -190,6 +218,37 @@ impl Shipper {
         Ok(())
     }
 
+    /// Takes a page whose objects have all been passed on.
+    async fn ship_resume(&mut self, page: ResumePage) -> Result<(), BaseError> {
+        while self.pending.len() + self.resuming >= RESUME_PAGES {
+            let Some(ended) = self.running.join_next().await else { break };
+            self.collect(ended)?;
+        }
+        self.parts.push(page.part);
+        self.pending.push_back(page);
+        self.launch()
+    }
+
+    /// Seals and stores the resume pages whose objects are all durable, and no other: whoever finds one may refer to all that
+    /// it names.
+    fn launch(&mut self) -> Result<(), BaseError> {
+        for page in std::mem::take(&mut self.pending) {
+            let object = |listed: &Listed| match listed {
+                Listed::Own(number) => self.stored.get(&ObjectName::Data(self.id.clone(), *number)).cloned(),
+                Listed::Known(number) => self.known.get(*number).map(|known| known.listed.clone()),
+            };
+            let Some(objects) = page.objects.iter().map(object).collect::<Option<Vec<_>>>() else {
+                self.pending.push_back(page);
+                continue;
+            };
+            let name = ObjectName::Resume(self.id.clone(), page.number);
+            let plain = page.with_objects(&objects).map_err(|error| ended(&error.to_string()))?;
+            self.resuming += 1;
+            self.running.spawn(self.berth.clone().store_resume(name, plain));
+        }
+        Ok(())
+    }
+
     /// Waits for memory.
     async fn room(&mut self, memory: Memory, bytes: u64) -> Result<Room, BaseError> {
         loop {
@@ -208,10 +267,22 @@ impl Shipper {
         while let Some(ended) = self.running.join_next().await {
             self.collect(ended)?;
         }
-        let (data, pages): (Vec<_>, Vec<_>) =
-            self.stored.into_iter().partition(|(name, _)| matches!(name, ObjectName::Data(..)));
-        let references = |list: Vec<Stored>| list.into_iter().map(|(_, reference)| reference).collect();
-        Ok(Shipped { objects: references(data), pages: references(pages) })
+        if let Some(page) = self.pending.front() {
+            return Err(ended(&format!("resume page {} waits for an object that never came", page.number)));
+        }
+        let mut shipped =
+            Shipped { objects: Vec::new(), pages: Vec::new(), resume: repository::ResumePages::default() };
+        for (name, ResumeObject { reference, .. }) in self.stored {
+            match name {
+                ObjectName::Data(..) => shipped.objects.push(reference),
+                ObjectName::Resume(_, number) => match self.parts.get(number as usize) {
+                    Some(ResumePart::ServerManifest) => shipped.resume.server_manifest.push(reference),
+                    _ => shipped.resume.list.push(reference),
+                },
+                _ => shipped.pages.push(reference),
+            }
+        }
+        Ok(shipped)
     }
 
     fn collect_ended(&mut self) -> Result<(), BaseError> {
@@ -222,9 +293,11 @@ impl Shipper {
     }
 
     fn collect(&mut self, outcome: Result<Result<Stored, BaseError>, tokio::task::JoinError>) -> Result<(), BaseError> {
-        let (name, reference) = outcome.map_err(|error| ended(&error.to_string()))??;
-        self.stored.insert(name, reference);
-        Ok(())
+        let (name, object) = outcome.map_err(|error| ended(&error.to_string()))??;
+        let (is_data, is_resume) = (matches!(name, ObjectName::Data(..)), matches!(name, ObjectName::Resume(..)));
+        self.stored.insert(name, object);
+        self.resuming -= usize::from(is_resume);
+        if is_data && !self.pending.is_empty() { self.launch() } else { Ok(()) }
     }
 }
 
@@ -253,13 +326,37 @@ impl Berth {
         self.store(name, object, room).await
     }
 
+    async fn store_resume(self, name: ObjectName, plain: Vec<u8>) -> Result<Stored, BaseError> {
+        let size = plain.len() as u64;
+        let room = self.ciphertext.room((size + BESIDE_FRAMES).min(MAX_PLAINTEXT + BESIDE_FRAMES)).await;
+        let core = self.sealing.clone().acquire_owned().await;
+        let core = core.map_err(|_| ended("the count of sealers was closed"))?;
+        let (draft, keys) = (self.draft(Kind::Resume, &name, PAGE_FRAME as u32), self.keys.clone());
+        let sealed = spawn_blocking(move || {
+            let mut sealer = keys.writer.resume()?.seal(draft, &keys.writer)?;
+            sealer.frames_of(&plain)?;
+            drop((plain, core));
+            sealer.finish()
+        });
+        let sealed = sealed.await.map_err(|error| ended(&error.to_string()))?;
+        let object = sealed.map_err(|source| BaseError::Seal { name: name.to_string(), source })?;
+        let (cache, bytes) = (self.cache.clone(), object.bytes.clone());
+        let stored = self.store(name, object, room).await?;
+        if let ObjectName::Resume(id, number) = stored.0.clone() {
+            // What cannot be kept is in the repository; only a bug ends the task.
+            let kept = spawn_blocking(move || cache.put(&id, number, &bytes)).await;
+            kept.map_err(|error| ended(&error.to_string()))?;
+        }
+        Ok(stored)
+    }
+
     async fn store(self, name: ObjectName, object: SealedObject, room: Room) -> Result<Stored, BaseError> {
         room.shrink_to(object.bytes.len() as u64);
         let slot = self.putting.clone().acquire_owned().await.map_err(|_| ended("the count of puts was closed"))?;
         put(&self.repository, &name, &object).await?;
-        let reference = ObjectReference::from(&object);
+        let stored = ResumeObject { reference: ObjectReference::from(&object), plain_size: Some(object.plain_size) };
         drop((slot, object, room));
-        Ok((name, reference))
+        Ok((name, stored))
     }
 }
 

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use walseal_common::repository::Label;
+use walseal_common::repository::{BaseType, Label};
 use walseal_common::show;
 use walseal_common::terminal::{Failure, Progress, units};
 
 use crate::alone::{Alone, while_streaming};
 use crate::archive::Archive;
+use crate::base::BackupMode;
 use crate::base_backup::{self, Manner, Means, Report};
 use crate::socket::{self, Client, Request};
 use crate::turns::Occasion;
@@ -16,14 +17,26 @@ use crate::turns::Occasion;
 /// What `backup` is told.
 #[derive(clap::Args, Debug)]
 pub struct Arguments {
-    /// Read the whole cluster (this is what happens without it, too)
+    /// Store all frames, whatever earlier backups hold
     #[arg(long)]
     full: bool,
+    /// Refer to what has not changed since the last backup, even where a full one is due (base.full_every)
+    #[arg(long, conflicts_with = "full")]
+    incremental: bool,
+}
+
+impl Arguments {
+    fn mode(&self) -> BackupMode {
+        match (self.full, self.incremental) {
+            (true, _) => BackupMode::Full,
+            (_, true) => BackupMode::Incremental,
+            _ => BackupMode::Auto,
+        }
+    }
 }
 
 /// Takes the backup and says what it took.
 pub async fn run(arguments: &Arguments, archive: Archive) -> Result<(), Failure> {
-    tracing::debug!(full = arguments.full, "every backup is full");
     let progress = Progress::new("base backup", None);
     let mut before = 0;
     let shown = progress.clone();
@@ -40,7 +53,7 @@ pub async fn run(arguments: &Arguments, archive: Archive) -> Result<(), Failure>
         }
     };
     let started = std::time::Instant::now();
-    match take(archive, report).await {
+    match take(archive, arguments.mode(), report).await {
         Ok(label) => {
             progress.finish(&format!("{} is complete", label.id));
             show(&label, started.elapsed());
@@ -55,23 +68,25 @@ pub async fn run(arguments: &Arguments, archive: Archive) -> Result<(), Failure>
 
 async fn take(
     archive: Archive,
+    mode: BackupMode,
     mut report: impl FnMut(&str, Option<u64>, Option<u64>) + Send,
 ) -> Result<Label, Failure> {
     let state_dir = archive.config.need_state_dir()?;
     if let Some(daemon) = Client::connect(&socket::path(&state_dir)).await {
         let result = daemon
-            .ask_until(&Request::Backup, report, stop_asked())
+            .ask_until(&Request::Backup { mode }, report, stop_asked())
             .await
             .map_err(|error| Failure::new("take a base backup", error))?;
         return serde_json::from_value(result).map_err(|error| Failure::new("read the daemon's answer", error));
     }
+    let manner = Manner::of(&archive.config)?;
     // Without a daemon the backup brings its own WAL, on the same slot.
     while_streaming(&archive, |alone| async {
         let Alone { conninfo, repository, identity, progress, ledger } = alone;
-        let (keys, manner) = (archive.keys.clone(), Manner::new(&archive.config));
+        let keys = archive.keys.clone();
         let means = Means { conninfo, repository, identity, keys, progress, ledger, manner };
         let say = move |told: Report| report(&told.text, told.done, told.total);
-        Ok(base_backup::take(&means, Occasion::ByHand, say, stop_asked()).await?)
+        Ok(base_backup::take(&means, Occasion::ByHand, mode, say, stop_asked()).await?)
     })
     .await
     .map_err(|error| Failure::new("take a base backup", error))
@@ -91,13 +106,30 @@ async fn stop_asked() {
     eprintln!("stopping the base backup");
 }
 
+/// Full, or incremental and to what.
+fn kind(label: &Label) -> String {
+    match (label.kind, &label.parent) {
+        (BaseType::Incremental, Some(parent)) => format!("incremental to {parent}"),
+        (kind, _) => kind.word().to_owned(),
+    }
+}
+
+fn referenced(label: &Label) -> String {
+    match label.referenced_size {
+        0 => String::new(),
+        bytes => format!(", {} referenced", units::size(bytes)),
+    }
+}
+
 fn show(label: &Label, took: Duration) {
     show!(
-        "Base backup {}: {} of cluster in {} ({} stored), start {}, consistent from {} on.",
+        "Base backup {} ({}): {} of cluster in {} ({} stored{}), start {}, consistent from {} on.",
         label.id,
+        kind(label),
         units::size(label.cluster_size),
         units::duration(took),
         units::size(label.stored_size),
+        referenced(label),
         label.start,
         label.stop,
     );

@@ -38,7 +38,7 @@ enum Verb {
     Keygen(keygen::Arguments),
     /// Check server, store and keys; make the repository and the replication slot
     Init,
-    /// The daemon: stream WAL until told to stop
+    /// The daemon: stream WAL and take base backups on schedule, until told to stop
     Run,
     /// Take a base backup now
     Backup(backup::Arguments),

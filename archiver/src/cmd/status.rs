@@ -137,7 +137,9 @@ fn print_bases(bases: &[BaseStatus], now: Timestamp) {
         ("consistent from", Align::Left),
         ("taken", Align::Left),
         ("cluster", Align::Right),
+        ("type", Align::Left),
         ("stored", Align::Right),
+        ("referenced", Align::Right),
         ("", Align::Left),
     ]);
     for base in bases {
@@ -146,7 +148,9 @@ fn print_bases(bases: &[BaseStatus], now: Timestamp) {
             base.stop.to_string(),
             ago(now, base.stop_time),
             units::size(base.cluster_size),
+            base.kind.word().to_owned(),
             units::size(base.stored_size),
+            units::size(base.referenced_size),
             if base.suspect > 0 { "SUSPECT".to_owned() } else { String::new() },
         ]);
     }

@@ -12,6 +12,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use walseal_common::lsn::Lsn;
 
+use crate::base::BackupMode;
+
 pub use client::{Client, ClientError};
 pub use server::{Answers, Reporter, SocketError, serve};
 
@@ -42,7 +44,11 @@ pub enum Request {
     /// How is the stream?
     Status,
     /// Take a base backup now, and report on it.
-    Backup,
+    Backup {
+        /// Whether it is to be full or incremental.
+        #[serde(default)]
+        mode: BackupMode,
+    },
     /// Answer when everything that the server has written by now is durable.
     Drain,
     /// Answer when the contiguous durable WAL reaches this position.

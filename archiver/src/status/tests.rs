@@ -15,12 +15,15 @@ fn branch() -> Branch {
 fn base(suspect: u64) -> BaseStatus {
     BaseStatus {
         id: "20261121T023000Z-9f3a01bc".parse().expect("an id"),
+        kind: BaseType::Full,
+        parent: None,
         branch: branch(),
         start: Lsn(0x200_0028),
         stop: Lsn(0x200_0138),
         stop_time: at(-3600),
         cluster_size: 30 << 20,
         stored_size: 4 << 20,
+        referenced_size: 0,
         suspect,
     }
 }

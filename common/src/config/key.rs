@@ -250,7 +250,13 @@ pub const KEYS: &[Key] = &[
     ),
     key("base.timezone", Text, Derived("the server's"), "time zone of the schedule, by its IANA name"),
     key("base.jitter", Duration, Value("0s"), "start later by a random time up to this"),
-    later("base.full_every", Duration, Value("7d"), "take a full base backup when the last one is older"),
+    key("base.full_every", Duration, Value("7d"), "take a full base backup when the last one is older"),
+    key(
+        "base.max_depth",
+        Number,
+        Value("30"),
+        "most incremental base backups between two full ones; 0 makes every one full",
+    ),
     key(
         "base.max_rate",
         Size,

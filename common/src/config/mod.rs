@@ -250,6 +250,7 @@ impl Config {
                 timezone: read.optional("base.timezone", reader::text)?,
                 jitter: read.or_default("base.jitter", reader::duration)?,
                 full_every: read.or_default("base.full_every", reader::duration)?,
+                max_depth: read.or_default("base.max_depth", reader::number)?,
                 max_rate: read.or_default("base.max_rate", special::max_rate)?,
                 backoff: read.or_default("base.backoff", reader::boolean)?,
             },

@@ -147,6 +147,8 @@ pub struct BaseConfig {
     pub jitter: Setting<Duration>,
     /// Take a full one when the last is older.
     pub full_every: Setting<Duration>,
+    /// Most incremental ones between two full ones.
+    pub max_depth: Setting<u32>,
     /// Bytes per second to read from the server, 32 KiB to 1 GiB; 0 is no limit.
     pub max_rate: Setting<u64>,
     /// Whether a backup reads more slowly while the server suffers.

@@ -82,11 +82,24 @@ impl<'de> Deserialize<'de> for BaseId {
 }
 
 /// Whether a backup stands alone.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BaseType {
-    /// Read whole from the server.
+    /// Refers to no other.
+    #[default]
     Full,
+    /// Refers to frames of others, which did not change since.
+    Incremental,
+}
+
+impl BaseType {
+    /// The word in the label.
+    pub const fn word(self) -> &'static str {
+        match self {
+            BaseType::Full => "full",
+            BaseType::Incremental => "incremental",
+        }
+    }
 }
 
 /// An object that a backup needs.
@@ -115,7 +128,7 @@ pub struct Label {
     /// Whether it stands alone.
     #[serde(rename = "type")]
     pub kind: BaseType,
-    /// The backup it refers to.
+    /// The backup it was compared with.
     pub parent: Option<BaseId>,
     /// The branch at its start and stop.
     pub branch: Branch,
@@ -145,6 +158,40 @@ pub struct Label {
     pub manifest: Vec<ObjectReference>,
     /// Every data object that is needed, own and others'.
     pub objects: Vec<ObjectReference>,
+    /// Bytes of the others' data objects.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub referenced_size: u64,
+    /// How many incremental backups there are since the last full one, this one included; 0 in a full one.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub depth: u32,
+    /// Whether the server sent only what had changed.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub native: bool,
+    /// What the next backup has to know of this one; without it none can be based on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<ResumePages>,
+    /// The pages that say which relation each file is, in order; none in labels of older versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<ObjectReference>,
+    /// The pages with configuration files that lie outside the data directory, in order; none where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub config: Vec<ObjectReference>,
+}
+
+/// The pages with which the next backup of the same writer goes on. Only the archiver that wrote them opens them.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ResumePages {
+    /// The list of files and objects, in order.
+    pub list: Vec<ObjectReference>,
+    /// The server's manifest, in order.
+    pub server_manifest: Vec<ObjectReference>,
+}
+
+/// A member that may be missing may be null as well.
+fn null_is_default<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 /// A path in the data directory, relative, with `/` between parts. Bytes: PostgreSQL does not promise UTF-8.
@@ -253,6 +300,11 @@ impl FrameDigest {
         FrameDigest(half)
     }
 }
+
+/// The digests of a file's frames, as they stand in its line.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct FrameDigests(#[serde(with = "frame_digests")] pub Vec<FrameDigest>);
 
 /// A run of frames in one object: `[object, frame, count]`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -418,6 +418,59 @@ impl Repository {
         Ok(ids)
     }
 
+    /// Ids below `base/` after `after` that have no label: attempts that were interrupted, or are under way. Oldest first.
+    pub async fn unlabelled_bases(&self, after: Option<&BaseId>) -> Result<Vec<BaseId>, RepositoryError> {
+        let mut ids = Vec::new();
+        let mut after: Option<String> = after.map(|id| format!("base/{id}0"));
+        loop {
+            let page = self.list_page("base/", after.as_deref(), 1).await?;
+            let Some(first) = page.first() else { break };
+            let folder = first.key.get("base/".len()..).unwrap_or_default().split('/').next().unwrap_or_default();
+            if let Ok(id) = folder.parse::<BaseId>() {
+                let label = ObjectName::Label(id.clone()).to_string();
+                let found = self.list_page(&label, None, 1).await?;
+                if !found.iter().any(|meta| meta.key == label) {
+                    ids.push(id);
+                }
+            }
+            after = Some(format!("base/{folder}0"));
+        }
+        Ok(ids)
+    }
+
+    /// How many resume pages a base backup has without one missing, from page 0 on.
+    pub async fn resume_pages(&self, id: &BaseId) -> Result<u32, RepositoryError> {
+        let prefix = format!("base/{id}/resume/");
+        let (mut count, mut after) = (0, None);
+        loop {
+            let page = self.list_page(&prefix, after.as_deref(), LARGEST_PAGE).await?;
+            let Some(last) = page.last() else { return Ok(count) };
+            for meta in &page {
+                if meta.key != ObjectName::Resume(id.clone(), count).to_string() {
+                    return Ok(count);
+                }
+                count += 1;
+            }
+            after = Some(last.key.clone());
+        }
+    }
+
+    /// Calls `each` with the name and size of every data object of a base backup that is there, in order.
+    pub async fn for_each_data_object(
+        &self,
+        id: &BaseId,
+        mut each: impl FnMut(&str, u64) + Send,
+    ) -> Result<(), RepositoryError> {
+        let prefix = format!("base/{id}/data/");
+        let mut after: Option<String> = None;
+        loop {
+            let page = self.list_page(&prefix, after.as_deref(), LARGEST_PAGE).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            page.iter().for_each(|meta| each(&meta.key, meta.size));
+            after = Some(last.key.clone());
+        }
+    }
+
     /// Calls `each` for every name below `prefix` that this format knows, in order.
     async fn for_each_name(
         &self,

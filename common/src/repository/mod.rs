@@ -3,6 +3,7 @@
 //! A [`Repository`] is one cluster's folder in a store, read with the eyes of somebody who trusts certain writers:
 //! an object whose signature does not verify is an error, never an answer.
 
+mod attachment;
 mod base;
 mod catalog;
 mod cover;
@@ -15,6 +16,7 @@ mod lease;
 mod ledger;
 mod listing;
 mod name;
+mod resume;
 mod surplus;
 mod wal;
 
@@ -22,9 +24,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use attachment::{ConfigEntry, NameEntry};
 pub use base::{
-    BaseId, BaseType, Extent, FileEntry, FrameDigest, Label, ManifestEntry, ObjectReference, PathError, PathField,
-    RelativePath,
+    BaseId, BaseType, Extent, FileEntry, FrameDigest, FrameDigests, Label, ManifestEntry, ObjectReference, PathError,
+    PathField, RelativePath, ResumePages,
 };
 pub use catalog::{CatalogEntry, CatalogPage};
 pub use cover::Cover;
@@ -40,6 +43,7 @@ pub use ledger::{
 };
 pub use listing::WalListing;
 pub use name::{ObjectName, UnknownName};
+pub use resume::{ResumeEntry, ResumeObject};
 pub use surplus::{Beyond, Surplus};
 pub use wal::WalPut;
 
@@ -185,10 +189,16 @@ impl Repository {
 
     /// The label of a base backup, verified.
     pub async fn label(&self, id: &BaseId) -> Result<Label, RepositoryError> {
+        Ok(self.signed_label(id).await?.0)
+    }
+
+    /// The label of a base backup, verified, and who wrote it: `walsealw1…`.
+    pub async fn signed_label(&self, id: &BaseId) -> Result<(Label, String), RepositoryError> {
         let name = ObjectName::Label(id.clone());
-        let label: Label = self.read(&name).await?.trailer.body().map_err(|source| self.refused(&name, source))?;
+        let envelope = self.read(&name).await?;
+        let label: Label = envelope.trailer.body().map_err(|source| self.refused(&name, source))?;
         if label.id == *id {
-            Ok(label)
+            Ok((label, envelope.header().writer.clone()))
         } else {
             let (found, expected) = (label.id.to_string(), id.to_string());
             Err(self.refused(&name, SealError::WrongName { found, expected }))
@@ -220,6 +230,16 @@ impl Repository {
 
     /// Reads an object that a label refers to and checks that it is the very same.
     pub async fn read_reference(&self, reference: &ObjectReference) -> Result<Envelope, RepositoryError> {
+        let bytes = self.reference_bytes(reference).await?;
+        let name = reference.name.parse().map_err(|error: UnknownName| RepositoryError::Object {
+            name: reference.name.clone(),
+            source: SealError::Structure(error.to_string()),
+        })?;
+        self.verify(&name, bytes)
+    }
+
+    /// The bytes of an object that a label refers to, which have its size and digest.
+    pub async fn reference_bytes(&self, reference: &ObjectReference) -> Result<Bytes, RepositoryError> {
         let refuse = |source| RepositoryError::Object { name: reference.name.clone(), source };
         let unknown = |error: UnknownName| refuse(SealError::Structure(error.to_string()));
         let name: ObjectName = reference.name.parse().map_err(unknown)?;
@@ -229,7 +249,7 @@ impl Repository {
             self.verify(&name, bytes)?.verify_frames().map_err(refuse)?;
             return Err(refuse(SealError::Structure("it is not the object that the label refers to".to_owned())));
         }
-        self.verify(&name, bytes)
+        Ok(bytes)
     }
 
     /// One page of what lies below `prefix`, beginning after `after`, keys relative to the cluster's folder. An empty page

@@ -29,6 +29,12 @@ pub enum ObjectName {
     Manifest(BaseId, u32),
     /// Frames of its files.
     Data(BaseId, u32),
+    /// What the next base backup has to know of it.
+    Resume(BaseId, u32),
+    /// A page of which relation each file is.
+    Names(BaseId, u32),
+    /// A page of its configuration files that lie elsewhere.
+    Config(BaseId, u32),
     /// WAL that is missing on a branch from a position on.
     Gap(Branch, Lsn),
     /// Up to where WAL was durable, as a writer said; the numbers count down, so that its newest is listed first.
@@ -76,6 +82,9 @@ impl fmt::Display for ObjectName {
             ObjectName::Label(id) => write!(f, "base/{id}/label"),
             ObjectName::Manifest(id, page) => write!(f, "base/{id}/manifest/{page:08}"),
             ObjectName::Data(id, number) => write!(f, "base/{id}/data/{number:08}"),
+            ObjectName::Resume(id, number) => write!(f, "base/{id}/resume/{number:08}"),
+            ObjectName::Names(id, page) => write!(f, "base/{id}/names/{page:08}"),
+            ObjectName::Config(id, page) => write!(f, "base/{id}/config/{page:08}"),
             ObjectName::Gap(branch, from) => write!(f, "gap/{branch}/{:016X}", from.0),
             ObjectName::Frontier(writer, number) => write!(f, "frontier/{writer}/{number:010}"),
             ObjectName::Catalog(branch, first, last) => write!(f, "catalog/{branch}/{first}-{last}"),
@@ -135,6 +144,9 @@ impl FromStr for ObjectName {
                 ["base", id, "label"] => ObjectName::Label(id.parse().ok()?),
                 ["base", id, "manifest", page] => ObjectName::Manifest(id.parse().ok()?, number(page, 8)?),
                 ["base", id, "data", data] => ObjectName::Data(id.parse().ok()?, number(data, 8)?),
+                ["base", id, "resume", page] => ObjectName::Resume(id.parse().ok()?, number(page, 8)?),
+                ["base", id, "names", page] => ObjectName::Names(id.parse().ok()?, number(page, 8)?),
+                ["base", id, "config", page] => ObjectName::Config(id.parse().ok()?, number(page, 8)?),
                 ["frontier", writer, counted] => {
                     let key: WriterPublic = writer.parse().ok()?;
                     // Bech32m may be written in capitals; a name is written one way.
@@ -180,6 +192,9 @@ mod tests {
             "base/20261121T023000Z-0000002a/label",
             "base/20261121T023000Z-0000002a/manifest/00000000",
             "base/20261121T023000Z-0000002a/data/00000012",
+            "base/20261121T023000Z-0000002a/resume/00000003",
+            "base/20261121T023000Z-0000002a/names/00000000",
+            "base/20261121T023000Z-0000002a/config/00000001",
             "gap/00000001-a2dd04c7/0000000003000064",
             "frontier/WRITER/9999999999",
             "catalog/00000001-a2dd04c7/000000010000000000000001-000000010000000100000000",
@@ -206,6 +221,7 @@ mod tests {
             "tail/00000001-a2dd04c7/000000010000000000000003/0000000003000064-0000000003000064",
             "base/x/label",
             "base/20261121T023000Z-0000002a/label/x",
+            "base/20261121T023000Z-0000002a/resume",
             "frontier/walsealw1x/9999999999",
             "catalog/00000001-a2dd04c7/000000010000000000000001",
             "ledger/walsealw1/00112233aabbccdd/00000017",

@@ -80,6 +80,11 @@ pub enum SealError {
     /// The object has no frames to open.
     #[error("objects of kind \"{0}\" hold nothing sealed")]
     NothingSealed(&'static str),
+    /// An archiver was asked to open something else than its own lists (I9).
+    #[error(
+        "objects of kind \"{0}\" are not for archivers to open; they open nothing but their own of kind \"resume\""
+    )]
+    NotForArchivers(&'static str),
     /// More plaintext than one object or frame may hold.
     #[error("{0} is more than one object may hold")]
     TooLarge(String),
@@ -106,6 +111,7 @@ impl SealError {
             SealError::UntrustedWriter(_)
                 | SealError::WrongRole { .. }
                 | SealError::WrongIdentity(_)
+                | SealError::NotForArchivers(_)
                 | SealError::NoEntropy(_)
                 | SealError::Sealing(_)
         )

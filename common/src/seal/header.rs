@@ -28,6 +28,8 @@ pub enum Kind {
     Manifest,
     /// Frames of a base backup's files.
     Data,
+    /// What the next base backup has to know of one: its list of files, and the server's manifest.
+    Resume,
     /// WAL that is missing.
     Gap,
     /// Up to where WAL was durable at some time.
@@ -40,11 +42,15 @@ pub enum Kind {
     Evidence,
     /// What a writer at work relies on.
     Lease,
+    /// Which relation each file of a base backup is.
+    Names,
+    /// Configuration files beside those of a base backup.
+    Config,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 14] = [
+    pub const ALL: [Kind; 17] = [
         Kind::Identity,
         Kind::Wal,
         Kind::Partial,
@@ -53,12 +59,15 @@ impl Kind {
         Kind::Label,
         Kind::Manifest,
         Kind::Data,
+        Kind::Resume,
         Kind::Gap,
         Kind::Frontier,
         Kind::Catalog,
         Kind::Ledger,
         Kind::Lease,
         Kind::Evidence,
+        Kind::Names,
+        Kind::Config,
     ];
 
     /// The word in the header.
@@ -72,12 +81,15 @@ impl Kind {
             Kind::Label => "label",
             Kind::Manifest => "manifest",
             Kind::Data => "data",
+            Kind::Resume => "resume",
             Kind::Gap => "gap",
             Kind::Frontier => "frontier",
             Kind::Catalog => "catalog",
             Kind::Ledger => "ledger",
             Kind::Evidence => "evidence",
             Kind::Lease => "lease",
+            Kind::Names => "names",
+            Kind::Config => "config",
         }
     }
 

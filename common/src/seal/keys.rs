@@ -12,7 +12,7 @@ use hpke::{Deserializable, Kem, Serializable};
 use zeroize::Zeroizing;
 
 use super::compare::CompareKey;
-use super::{Entropy, SealError};
+use super::{Entropy, ResumeKey, SealError};
 
 const RECIPIENT: &str = "walseal";
 const IDENTITY: &str = "walseal-secret-identity";
@@ -165,7 +165,7 @@ impl Identity {
         Identity::from_secret(&secret).ok_or_else(|| SealError::Sealing("an unusable identity was drawn".to_owned()))
     }
 
-    fn from_secret(secret: &[u8; 32]) -> Option<Identity> {
+    pub(super) fn from_secret(secret: &[u8; 32]) -> Option<Identity> {
         let key = <X25519HkdfSha256 as Kem>::PrivateKey::from_bytes(secret).ok()?;
         let recipient = Recipient { key: X25519HkdfSha256::sk_to_pk(&key) };
         Some(Identity { key, recipient })
@@ -287,6 +287,14 @@ impl WriterKey {
     /// The compare key.
     pub fn compare(&self) -> &CompareKey {
         &self.compare
+    }
+
+    /// The key of the lists that this writer keeps for its own next base backup.
+    ///
+    /// Errors: there are none, short of a seed that makes no X25519 key; every 32 bytes do.
+    pub fn resume(&self) -> Result<ResumeKey, SealError> {
+        let unusable = || SealError::Sealing("the writer key makes no resume identity".to_owned());
+        ResumeKey::derive(&self.signing).ok_or_else(unusable)
     }
 
     pub(super) fn sign(&self, message: &[u8]) -> [u8; 64] {

@@ -5,7 +5,8 @@
 //! Reading: [`SignedHeader::read`] trusts a header after a small read; [`Envelope::read`] a whole object; an
 //! [`Opener`] turns frames back into plaintext.
 //!
-//! The writing half never needs a secret of the reading half (I9): a [`Recipient`] is public.
+//! The writing half never needs a secret of the reading half (I9): a [`Recipient`] is public. What it opens of its own, lists
+//! without content, it opens with a [`ResumeKey`], which refuses every other kind.
 
 mod compare;
 mod entropy;
@@ -15,6 +16,7 @@ mod frames;
 mod header;
 mod keys;
 mod opener;
+mod resume;
 mod sealer;
 mod trust;
 mod workshop;
@@ -27,6 +29,7 @@ pub use frames::{FrameSealer, SealedRun};
 pub use header::{Header, Kind, RecipientStanza, Sealing, Transactions, WalSection};
 pub use keys::{Identity, KeyError, Recipient, RecipientId, WriterKey, WriterPublic};
 pub use opener::Opener;
+pub use resume::ResumeKey;
 pub use sealer::{Assembly, Draft, MAX_PLAINTEXT, ObjectDigest, SealedObject, Sealer};
 pub use trust::{Role, TrustedWriter, TrustedWriters};
 pub use workshop::Workshop;

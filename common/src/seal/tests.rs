@@ -131,6 +131,35 @@ fn i9_no_text_of_the_plaintext_is_in_the_object() {
 }
 
 #[test]
+fn i9_a_writer_key_opens_nothing_but_its_own_lists() {
+    let fixture = fixture();
+    let resume = fixture.writer.resume().expect("any seed makes one");
+    let name = "base/20261121T023000Z-0000002a/resume/00000000";
+    let seal = |kind, writer: &WriterKey| {
+        let recipients = [resume.recipient().clone(), fixture.identity.recipient().clone()];
+        let mut sealer = draft(kind, name).seal(&recipients, writer).expect("sealable");
+        sealer.frames_of(b"a list").expect("within bounds");
+        sealer.finish().expect("sealable").bytes
+    };
+    let open = |bytes| resume.open(&Envelope::read(bytes, &fixture.trust, SYSTEM, name).expect("whole"));
+    assert_eq!(open(seal(Kind::Resume, &fixture.writer)).as_deref(), Ok(&b"a list"[..]));
+    for kind in Kind::ALL.into_iter().filter(|kind| kind.is_sealed() && !kind.is_wal() && *kind != Kind::Resume) {
+        // Even where somebody sealed it to this key as well.
+        assert_eq!(open(seal(kind, &fixture.writer)), Err(SealError::NotForArchivers(kind.word())));
+        let refused = resume.seal(draft(kind, name), &fixture.writer).map(|_| ());
+        assert_eq!(refused, Err(SealError::NotForArchivers(kind.word())));
+    }
+    // Another writer's identity is another one, and the restorer's opens none of these.
+    let other = fixture.writer.generate_sibling().expect("random bytes").resume().expect("any seed makes one");
+    assert_ne!(other.recipient(), resume.recipient());
+    let mut own = resume.seal(draft(Kind::Resume, name), &fixture.writer).expect("sealable");
+    own.frame(b"a list").expect("within bounds");
+    let own = Envelope::read(own.finish().expect("sealable").bytes, &fixture.trust, SYSTEM, name).expect("whole");
+    assert!(matches!(other.open(&own), Err(SealError::WrongIdentity(_))));
+    assert!(own.read_all(std::slice::from_ref(&fixture.identity)).is_err());
+}
+
+#[test]
 fn every_single_bit_flip_is_refused() {
     let fixture = fixture();
     let plain = plaintext(3 * (64 << 10) / 2);

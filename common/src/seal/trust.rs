@@ -100,7 +100,8 @@ fn allows(role: Role, kind: Kind) -> bool {
     match kind {
         Kind::Wal | Kind::Partial | Kind::Tail | Kind::History => role == Role::Wal,
         Kind::Gap | Kind::Frontier | Kind::Catalog => role == Role::Wal,
-        Kind::Label | Kind::Manifest | Kind::Data | Kind::Lease => role == Role::Base,
+        Kind::Label | Kind::Manifest | Kind::Data | Kind::Resume | Kind::Lease => role == Role::Base,
+        Kind::Names | Kind::Config => role == Role::Base,
         Kind::Ledger | Kind::Evidence => true,
         Kind::Identity => role == Role::Wal || role == Role::Base,
     }

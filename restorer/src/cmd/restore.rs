@@ -68,6 +68,8 @@ struct Report<'a> {
     bytes: u64,
     plan: &'a Plan,
     archiving: &'static str,
+    /// Configuration files that lay outside the data directory, where they are now.
+    config_files: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     landing: Option<&'a Landing>,
     next: String,
@@ -178,6 +180,7 @@ fn show(
         target_dir: restored.layout.data.display().to_string(),
         bytes: restored.bytes,
         plan,
+        config_files: restored.config_files.files.iter().map(|(_, path)| path.display().to_string()).collect(),
         archiving: if arguments.keep_archiving { "kept" } else { "off" },
         landing,
         next,

@@ -109,8 +109,30 @@ pub fn next_steps(
     });
     let pg_ctl = programs.map_or_else(|| "pg_ctl".to_owned(), |programs| programs.pg_ctl.display().to_string());
     let run_as = if owner.is_other { format!("runuser -u {} -- ", owner.name) } else { String::new() };
+    let brought = &restored.config_files;
+    if !brought.files.is_empty() {
+        lines.push(format!(
+            "{} configuration file(s) that lay outside the data directory are in {}, by their old paths: look at them before you use \
+             them.",
+            brought.files.len(),
+            brought.folder.display()
+        ));
+    }
+    for missing in &brought.missing {
+        lines.push(format!("A configuration file that lay outside the data directory is not there: {missing}."));
+    }
     let configuration = if restored.has_configuration {
         String::new()
+    } else if let Some(file) = brought.of("config_file") {
+        let named = |setting| {
+            let file = brought.of(setting)?;
+            Some(format!(" -c {setting}={}", file.display()))
+        };
+        let others = ["hba_file", "ident_file"].into_iter().filter_map(named).collect::<String>();
+        lines.push(format!(
+            "The backup has no postgresql.conf in {data}; the one that it brought along is named below."
+        ));
+        format!(" -o \"-c config_file={} -c data_directory={data}{others}\"", file.display())
     } else {
         lines.push(format!(
             "The backup has no postgresql.conf: the cluster keeps it elsewhere (Debian: /etc/postgresql/{major}/main). Put one \

@@ -30,7 +30,7 @@ pub struct Preload {
 }
 
 impl Preload {
-    /// Asks the restored configuration. One that lies elsewhere (Debian) is not there to be asked, but for `ALTER SYSTEM`'s part.
+    /// Asks the restored configuration, also one that lay outside the data directory (Debian), where the backup brought it.
     ///
     /// Errors: the program cannot be started.
     pub fn of(programs: &Programs, restored: &Restored) -> Result<Preload, InstanceError> {
@@ -38,7 +38,10 @@ impl Preload {
         let mut call = command(&programs.postgres, owner, data);
         call.arg("-D").arg(data).args(["-C", "shared_preload_libraries"]).stdin(Stdio::null());
         if !restored.has_configuration {
-            call.args(["-c", "config_file=/dev/null"]);
+            let beside = restored.config_files.of("config_file").unwrap_or(Path::new("/dev/null"));
+            // Such a file says where the data directory was.
+            call.arg("-c").arg(format!("config_file={}", beside.display()));
+            call.arg("-c").arg(format!("data_directory={}", data.display()));
         }
         let output = call.output().map_err(InstanceError::io("run", &programs.postgres))?;
         if !output.status.success() {

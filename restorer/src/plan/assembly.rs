@@ -57,6 +57,10 @@ impl Planner<'_> {
             request: self.request.clone(),
             base: PlannedBase {
                 id: base.id.clone(),
+                kind: base.kind,
+                parent: base.parent.clone(),
+                stored_size: base.stored_size,
+                referenced_size: base.referenced_size,
                 branch: base.branch,
                 start: base.start,
                 stop: base.stop,

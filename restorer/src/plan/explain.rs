@@ -1,5 +1,6 @@
 //! A plan in words.
 
+use walseal_common::repository::BaseType;
 use walseal_common::terminal::{printable, units};
 use walseal_common::wal::TransactionOutcome;
 
@@ -74,7 +75,11 @@ impl Plan {
             1 => ", one tablespace".to_owned(),
             more => format!(", {more} tablespaces"),
         };
-        format!("{}, PostgreSQL {major}.{minor}{tablespaces}, complete at {}", self.base.id, self.base.stop)
+        let kind = match self.base.kind {
+            BaseType::Full => "full",
+            BaseType::Incremental => "incremental",
+        };
+        format!("{}, {kind}, PostgreSQL {major}.{minor}{tablespaces}, complete at {}", self.base.id, self.base.stop)
     }
 
     fn wal_words(&self) -> String {

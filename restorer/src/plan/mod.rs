@@ -27,7 +27,7 @@ pub mod windows;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use walseal_common::lsn::Lsn;
-use walseal_common::repository::BaseId;
+use walseal_common::repository::{BaseId, BaseType};
 use walseal_common::segment::SegmentSize;
 use walseal_common::terminal::Schema;
 use walseal_common::time::PgTimestamp;
@@ -141,6 +141,18 @@ impl Plan {
 pub struct PlannedBase {
     /// Its id; the label has the rest.
     pub id: BaseId,
+    /// Whether it refers to others; nothing but the label is needed to restore either.
+    #[serde(rename = "type", default)]
+    pub kind: BaseType,
+    /// What it was compared with.
+    #[serde(default)]
+    pub parent: Option<BaseId>,
+    /// Bytes of its own data objects.
+    #[serde(default)]
+    pub stored_size: u64,
+    /// Bytes of earlier backups' that it needs as well.
+    #[serde(default)]
+    pub referenced_size: u64,
     /// The branch it was made on.
     pub branch: Branch,
     /// Where replay begins.

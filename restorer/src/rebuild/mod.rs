@@ -14,9 +14,11 @@
 //! | [`space`] | what it needs on which file system |
 //! | [`skeleton`], [`window`], [`placing`] | folders and empty files; which frame goes where; writing them |
 //! | [`configure`], [`recovery_command`], [`access_files`] | recovery settings |
+//! | [`config_files`] | configuration files that lay elsewhere, beside the data directory |
 //! | [`plan_file`] | the plan beside the data directory |
 
 mod access_files;
+mod config_files;
 mod configure;
 mod error;
 mod layout;
@@ -40,6 +42,7 @@ use walseal_common::repository::{Label, ManifestEntry, Repository};
 use walseal_common::seal::Identity;
 use walseal_common::terminal::Progress;
 
+pub use config_files::ConfigFiles;
 pub use configure::{RecoveryConfig, configure, strip_inherited};
 pub use error::RebuildError;
 pub use layout::{Destination, Layout};

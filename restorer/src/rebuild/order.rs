@@ -7,9 +7,10 @@ use walseal_common::repository::{ObjectName, Repository};
 use walseal_common::seal::Identity;
 use walseal_common::terminal::Progress;
 
+use super::config_files::put_beside;
 use super::{
-    Access, Destination, Layout, RebuildError, RecoveryConfig, Source, Survey, check_space, companion_folder,
-    configure, needs, rebuild, recovery_command, write_plan,
+    Access, ConfigFiles, Destination, Layout, RebuildError, RecoveryConfig, Source, Survey, check_space,
+    companion_folder, configure, needs, rebuild, recovery_command, write_plan,
 };
 use crate::plan::Plan;
 
@@ -47,6 +48,8 @@ pub struct Restored {
     pub has_configuration: bool,
     /// Bytes of all files.
     pub bytes: u64,
+    /// Configuration files that lay outside the data directory, now beside it.
+    pub config_files: ConfigFiles,
 }
 
 impl Order<'_> {
@@ -71,13 +74,14 @@ impl Order<'_> {
         let restore_command = recovery_command(&self.program, self.config_file()?, &plan_file)?;
 
         write_plan(self.plan, &layout.data, &layout.owner)?;
+        let config_files = put_beside(source, &layout.data, &layout.owner).await?;
         progress.set_total(survey.total_bytes());
         let unfinished = rebuild(source, layout.clone(), self.jobs, progress).await?;
         let recovery = self.plan.recovery.clone();
         configure(&unfinished, &RecoveryConfig { recovery, restore_command, keep_archiving: self.keep_archiving })?;
         unfinished.finish()?;
         let (has_configuration, bytes) = (survey.has_configuration, survey.total_bytes());
-        Ok(Restored { layout, plan_file, has_configuration, bytes })
+        Ok(Restored { layout, plan_file, has_configuration, bytes, config_files })
     }
 
     fn config_file(&self) -> Result<Option<&Path>, RebuildError> {

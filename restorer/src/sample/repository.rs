@@ -267,6 +267,12 @@ impl SampleRepository {
             suspect: 0,
             manifest: Vec::new(),
             objects: Vec::new(),
+            referenced_size: 0,
+            depth: 0,
+            native: false,
+            resume: None,
+            names: Vec::new(),
+            config: Vec::new(),
         }
     }
 

@@ -3,6 +3,7 @@
 mod alerts;
 mod blindness;
 mod case49;
+mod debian;
 mod doctor;
 mod failover;
 mod fetch;

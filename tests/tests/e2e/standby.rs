@@ -78,9 +78,12 @@ fn case_33_a_backup_that_waits_for_wal_says_so_and_asks_the_primary_once_to_swit
     let before = primary.value("select pg_walfile_name(pg_current_wal_insert_lsn())")?;
     let client = site.archiver.call(&["backup"]).spawn()?;
     daemon.says("asked the primary ", PATIENCE)?;
-    let backup = &site.archiver.run(&["status", "--json"])?.json()?["backup"];
-    let stage = backup["stage"].as_str().context("a stage")?;
-    ensure!(stage.contains("waiting for WAL through ") && stage.contains(" so far; asked the primary "), "{backup}");
+    daemon.until("the status to say so", PATIENCE, || {
+        let status = site.archiver.run(&["status", "--json"])?.json()?;
+        let stage = status["backup"]["stage"].as_str().unwrap_or_default();
+        let says = stage.contains("waiting for WAL through ") && stage.contains(" so far; asked the primary ");
+        Ok(says.then_some(()))
+    })?;
     let after = primary.value("select pg_walfile_name(pg_current_wal_insert_lsn())")?;
     ensure!(after > before, "no switch: {before}, {after}");
     kill_process(sender, Signal::CONT)?;

@@ -88,9 +88,13 @@ impl Bed {
         run(&mut self.connect().await, &self.repository, &self.options(), progress, wal).await
     }
 
+    pub async fn back_up_with(&self, options: &BackupOptions, progress: &mut dyn Progress) -> Result<Label, BaseError> {
+        run(&mut self.connect().await, &self.repository, options, progress, &Durable::default()).await
+    }
+
     /// Rebuilds the backup and asks pg_verifybackup about it.
     pub fn verified(&self, label: &Label) -> PathBuf {
-        let data = self.cluster.scratch().dir("r").expect("a folder").join("rebuilt");
+        let data = self.cluster.scratch().dir(&format!("r-{}", label.id)).expect("a folder").join("rebuilt");
         block_on(rebuild(&self.repository, label, &self.identity, &data, self.cluster.scratch().account()));
         oracle::verify_backup(self.cluster.scratch(), self.cluster.server(), &data).expect("pg_verifybackup -n");
         data

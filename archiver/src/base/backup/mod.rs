@@ -14,14 +14,18 @@ use walseal_common::seal::{Draft, Kind};
 use walseal_common::timeline::{Branch, TimelineHistory, TimelineId};
 
 use super::checksum::ChecksumAlgorithm;
+use super::decision::{BackupMode, Policy};
 use super::error::BaseError;
 use super::intake::{Intake, TakenIn};
+use super::known::{KnownFrames, PageCache};
 use super::pace::Pace;
 use super::progress::{Progress, Stage};
 use super::shipper::{Effort, Shipper, put};
 use super::suspect::Suspect;
 use super::tablespaces::Tablespaces;
 use crate::keys::ArchiveKeys;
+
+use needed::Needed;
 
 /// How often a backup says what it waits for.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
@@ -45,11 +49,26 @@ pub struct BackupOptions {
     pub keys: Arc<ArchiveKeys>,
     /// How much is under way at once.
     pub effort: Effort,
+    /// Whether it is to be full or incremental.
+    pub mode: BackupMode,
+    /// When a full one is due.
+    pub policy: Policy,
+    /// Where copies are kept of what the next one has to know.
+    pub cache: PageCache,
+    /// Bytes that are stored between two pages with which another attempt can go on.
+    pub resume_every: u64,
     /// The backup's name, where it is known before; else it is drawn.
     pub id: Option<BaseId>,
     /// Slows reading down while the server suffers.
     pub pace: Pace,
+    /// Pages that are stored already: which relation each file is.
+    pub names: Vec<ObjectReference>,
+    /// Likewise: configuration files outside the data directory.
+    pub config: Vec<ObjectReference>,
 }
+
+/// A page for each 16 full objects: six puts more in a hundred, and half a second's worth of work lost at the most.
+const RESUME_EVERY: u64 = 256 << 20;
 
 impl BackupOptions {
     /// A backup that somebody waits for: the checkpoint is made at once.
@@ -60,8 +79,14 @@ impl BackupOptions {
             max_rate_kib: None,
             keys: Arc::new(keys),
             effort: Effort::default(),
+            mode: BackupMode::Auto,
+            policy: Policy::default(),
+            cache: PageCache::default(),
+            resume_every: RESUME_EVERY,
             id: None,
             pace: Pace::default(),
+            names: Vec::new(),
+            config: Vec::new(),
         }
     }
 }
@@ -92,6 +117,8 @@ pub struct DurableWal {
 struct Source {
     timeline: TimelineId,
     branch: Branch,
+    /// The branch, and those that it comes from.
+    ancestry: Vec<Branch>,
     segment_size: walseal_common::segment::SegmentSize,
     postgres_version: u32,
 }
@@ -104,7 +131,7 @@ struct Received {
     suspect: u64,
 }
 
-/// Takes a full base backup over `client`, stores it in `repository`, and writes its label last (I7).
+/// Takes a base backup over `client`, full or incremental as `options` and the repository have it, stores it in `repository`, and writes its label last (I7).
 ///
 /// The slot must hold WAL before this is called (case 15), and somebody must be streaming it: after the files the backup
 /// waits for `wal` through its stop position. `progress` is told how far it is.
@@ -121,12 +148,15 @@ pub async fn run(
 ) -> Result<Label, BaseError> {
     let source = source(client, repository).await?;
     let start_time = Timestamp::now();
+    let mut before = earlier::Earlier::look(repository, options, &source, progress).await?;
     let drawn = || BaseId::generate().map_err(|source| BaseError::Seal { name: "base".to_owned(), source });
     let id = options.id.clone().map_or_else(drawn, Ok)?;
     progress.report(Stage::Checkpoint { id: id.clone() });
 
-    let mut shipper = Shipper::new(repository.clone(), id.clone(), options.keys.clone(), options.effort);
-    let received = receive(client, &source, options, &mut shipper, progress).await?;
+    let (objects, cache) = (before.known.objects.clone(), options.cache.clone());
+    let mut shipper =
+        Shipper::new(repository.clone(), id.clone(), options.keys.clone(), options.effort, objects.clone(), cache);
+    let received = receive(client, &source, options, &mut shipper, &mut before.known.files, progress).await?;
     progress.report(Stage::Storing);
     let Received { start, stop, mut taken, suspect } = received;
     for ready in taken.last.drain(..) {
@@ -137,11 +167,14 @@ pub async fn run(
     check_manifest(repository, &source, start, stop, &taken)?;
     let durable = wait_for_wal(&source, start, stop, progress, wal).await?;
 
-    let size = |list: &[ObjectReference]| list.iter().map(|object| object.size).sum();
+    let needed = Needed::of(&taken.listed, &shipped.objects, &objects)?;
+    needed.check(repository, &objects).await?;
+    let incremental = needed.refers_to_backups(&objects, &before.known.attempts);
+    let parent = before.parent.as_ref();
     let label = Label {
         id,
-        kind: BaseType::Full,
-        parent: None,
+        kind: if incremental { BaseType::Incremental } else { BaseType::Full },
+        parent: parent.map(|parent| parent.id.clone()),
         branch: source.branch,
         start,
         stop,
@@ -151,14 +184,21 @@ pub async fn run(
         postgres_version: source.postgres_version,
         segment_size: source.segment_size,
         cluster_size: taken.cluster_size,
-        stored_size: size(&shipped.objects),
+        stored_size: shipped.objects.iter().map(|object| object.size).sum(),
         tablespaces: taken.tablespaces,
         suspect,
         manifest: shipped.pages,
-        objects: shipped.objects,
+        objects: needed.objects,
+        referenced_size: needed.referenced_size,
+        depth: parent.filter(|_| incremental).map_or(0, |parent| parent.depth.saturating_add(1)),
+        native: false,
+        resume: Some(shipped.resume),
+        names: options.names.clone(),
+        config: options.config.clone(),
     };
     progress.report(Stage::Labelling);
     store_label(repository, options, &label).await?;
+    options.cache.keep_only(&label.id);
     Ok(label)
 }
 
@@ -176,9 +216,12 @@ async fn source(client: &mut ReplicationClient, repository: &Repository) -> Resu
         let content = client.timeline_history(timeline).await?.ok_or(BaseError::NoHistory(timeline))?;
         TimelineHistory::parse(timeline, &content)?
     };
+    let timelines = history.entries.iter().map(|entry| entry.timeline).chain([timeline]);
+    let ancestry = timelines.filter_map(|one| history.ancestor(one)).map(|one| one.branch(repository.cluster()));
     Ok(Source {
         timeline,
         branch: history.branch(repository.cluster()),
+        ancestry: ancestry.collect(),
         segment_size: client.segment_size().await?,
         postgres_version: client.server_version_num(),
     })
@@ -190,6 +233,7 @@ async fn receive(
     source: &Source,
     options: &BackupOptions,
     shipper: &mut Shipper,
+    known: &mut KnownFrames,
     progress: &mut dyn Progress,
 ) -> Result<Received, BaseError> {
     let command = BaseBackupOptions {
@@ -218,7 +262,7 @@ async fn receive(
     let spaces = Tablespaces::new(listed.iter().filter_map(|t| t.place.as_ref().map(|(oid, at)| (*oid, at.as_str()))));
     let total: Option<u64> = listed.iter().map(|tablespace| tablespace.size_kib.map(|kib| kib << 10)).sum();
 
-    let mut intake = Intake::new(spaces, ChecksumAlgorithm::Crc32c);
+    let mut intake = Intake::new(spaces, ChecksumAlgorithm::Crc32c, options.resume_every);
     let mut suspect = Suspect::default();
     let (mut done, mut reported) = (0, 0);
     progress.report(Stage::Copying { done, total });
@@ -235,12 +279,9 @@ async fn receive(
                     reported = done;
                     progress.report(Stage::Copying { done, total });
                 }
-                intake.data(bytes)?
+                intake.data(bytes, known).await?
             }
-            BackupEvent::ManifestStart => {
-                intake.manifest_start()?;
-                Vec::new()
-            }
+            BackupEvent::ManifestStart => intake.manifest_start()?,
             BackupEvent::ManifestData(bytes) => intake.manifest_data(&bytes)?,
             BackupEvent::Progress(_) => Vec::new(),
             BackupEvent::Notice(notice) => {
@@ -318,12 +359,17 @@ async fn store_label(repository: &Repository, options: &BackupOptions, label: &L
     put(repository, &name, &object).await
 }
 
+mod earlier;
+mod needed;
+
 #[cfg(test)]
 mod bed;
 #[cfg(test)]
 mod clusters;
 #[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod incremental;
 #[cfg(test)]
 mod rebuilt;
 #[cfg(test)]

@@ -20,6 +20,17 @@ fn text(name: &str) -> String {
     String::from_utf8(file(name)).expect("a key file is text")
 }
 
+/// Lines of pages, as section 6 of the format has them.
+const NAMES: &str = concat!(
+    "{\"type\":\"database\",\"oid\":5,\"name\":\"shop\",\"tablespace\":1663}\n",
+    "{\"type\":\"relation\",\"database\":5,\"oid\":16384,\"filenode\":16390,\"tablespace\":1663,\"schema\":\"public\",\"name\":\"orders\",\"kind\":\"r\"}\n",
+    "{\"type\":\"unread\",\"database\":\"closed\",\"why\":\"permission denied\"}\n",
+);
+const CONFIG: &str = concat!(
+    "{\"type\":\"file\",\"path\":\"/etc/postgresql/15/main/pg_hba.conf\",\"setting\":\"hba_file\",\"mode\":416,\"content\":\"bG9jYWwgYWxs\"}\n",
+    "{\"type\":\"unread\",\"path\":\"/etc/postgresql/15/main/pg_ident.conf\",\"setting\":\"ident_file\",\"why\":\"permission denied\"}\n",
+);
+
 struct Vector {
     file: &'static str,
     name: &'static str,
@@ -78,6 +89,15 @@ fn vectors() -> Vec<Vector> {
             body: Some(serde_json::json!({ "id": "20261121T023000Z-0000002a", "type": "full" })),
         },
         Vector {
+            file: "resume.object",
+            name: "base/20261121T023000Z-0000002a/resume/00000000",
+            kind: Kind::Resume,
+            plain: resume_list(),
+            wal: None,
+            durable: None,
+            body: None,
+        },
+        Vector {
             file: "catalog.object",
             name: "catalog/00000001-a2dd04c7/000000010000000100000000-0000000100000001000000FF",
             kind: Kind::Catalog,
@@ -98,6 +118,24 @@ fn vectors() -> Vec<Vector> {
                 "highest_time": "2026-11-21T02:29:58.12Z", "written": "2026-11-21T02:30:00Z", "interval_seconds": 300,
                 "earlier": [{ "branch": "00000001-a2dd04c7", "frontier": "0/2000100" }],
             })),
+        },
+        Vector {
+            file: "names.object",
+            name: "base/20261121T023000Z-0000002a/names/00000000",
+            kind: Kind::Names,
+            plain: NAMES.as_bytes().to_vec(),
+            wal: None,
+            durable: None,
+            body: None,
+        },
+        Vector {
+            file: "config.object",
+            name: "base/20261121T023000Z-0000002a/config/00000000",
+            kind: Kind::Config,
+            plain: CONFIG.as_bytes().to_vec(),
+            wal: None,
+            durable: None,
+            body: None,
         },
         Vector {
             file: "lease.object",
@@ -136,6 +174,20 @@ fn vectors() -> Vec<Vector> {
     ]
 }
 
+/// A list of one object and one file of 150,000 bytes in it.
+fn resume_list() -> Vec<u8> {
+    let digest = ObjectDigest::of(&file("data.object"));
+    let size = file("data.object").len();
+    let digests = "AQEBAQEBAQEBAQEBAQEBAQICAgICAgICAgICAgICAgIDAwMDAwMDAwMDAwMDAwMD";
+    format!(
+        "{{\"type\":\"object\",\"name\":\"base/20261121T023000Z-0000002a/data/00000000\",\"size\":{size},\"digest\":\"{digest}\",\
+         \"plain_size\":150000}}\n\
+         {{\"type\":\"file\",\"path\":\"base/1/1259\",\"mode\":384,\"mtime\":1795228200,\"size\":150000,\"extents\":[[0,0,3]],\
+         \"digests\":\"{digests}\"}}\n"
+    )
+    .into_bytes()
+}
+
 /// The body of a page: transactions in two of three segments, and one segment that is `leading_unread`.
 fn catalog_body() -> serde_json::Value {
     let time = |second: u64| format!("2026-11-21T02:{:02}:{:02}Z", second / 60, second % 60);
@@ -171,6 +223,8 @@ fn make(vector: &Vector, recipients: &[Recipient], writer: &WriterKey) -> Sealed
     if let Some(body) = &vector.body {
         return draft.sign_at(writer, body, created).expect("a small body");
     }
+    let own = [writer.resume().expect("any seed makes one").recipient().clone()];
+    let recipients = if vector.kind == Kind::Resume { &own } else { recipients };
     let mut sealer = draft.seal_with(recipients, writer, &mut Counting(1), created).expect("sealable");
     sealer.frames_of(&vector.plain).expect("within bounds");
     sealer.finish().expect("sealable")
@@ -184,9 +238,13 @@ fn vectors_are_read_as_they_were_written() {
     for vector in vectors() {
         let envelope = Envelope::read(file(vector.file).into(), &trust, SYSTEM, vector.name)
             .unwrap_or_else(|error| panic!("{}: {error}", vector.file));
+        let plain = match vector.kind {
+            Kind::Resume => writer.resume().expect("any seed makes one").open(&envelope),
+            _ => envelope.read_all(&identities),
+        };
         match &vector.body {
             Some(body) => assert_eq!(envelope.trailer.body::<serde_json::Value>().as_ref(), Ok(body)),
-            None => assert_eq!(envelope.read_all(&identities).as_ref(), Ok(&vector.plain), "{}", vector.file),
+            None => assert_eq!(plain.as_ref(), Ok(&vector.plain), "{}", vector.file),
         }
         assert_eq!(envelope.header().wal.is_some(), vector.wal.is_some());
         assert_eq!(envelope.header().wal.as_ref().and_then(|wal| wal.durable), vector.durable, "{}", vector.file);

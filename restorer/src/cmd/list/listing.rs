@@ -75,8 +75,6 @@ pub(super) struct Base {
 
 impl Base {
     fn of(label: &Label) -> Base {
-        let own = format!("base/{}/", label.id);
-        let others = label.objects.iter().filter(|object| !object.name.starts_with(&own));
         Base {
             id: label.id.clone(),
             kind: label.kind,
@@ -90,16 +88,11 @@ impl Base {
             postgres_version: label.postgres_version,
             cluster_size: label.cluster_size,
             stored_size: label.stored_size,
-            referenced_size: others.map(|object| object.size).sum(),
+            referenced_size: label.referenced_size,
             tablespaces: label.tablespaces,
             suspect: label.suspect,
             proven: None,
         }
-    }
-
-    /// The word in the label.
-    fn kind_word(&self) -> String {
-        serde_json::to_value(self.kind).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
     }
 
     fn version(&self) -> String {
@@ -306,7 +299,7 @@ impl Listing {
                 };
                 table.row([
                     base.id.to_string(),
-                    base.kind_word(),
+                    base.kind.word().to_owned(),
                     base.branch.timeline.number().to_string(),
                     base.start.to_string(),
                     PgTimestamp::from_jiff(base.stop_time).to_string(),

@@ -155,6 +155,10 @@ fn plan(sample: &SampleRepository, wal: &SampleWal, path: Vec<PathStep>) -> Plan
         request: Request::to(Target::Latest),
         base: PlannedBase {
             id: BaseId::new(began, 1),
+            kind: walseal_common::repository::BaseType::Full,
+            parent: None,
+            stored_size: 0,
+            referenced_size: 0,
             branch: sample.branch(),
             start: wal.start,
             stop: wal.start.advance(100),

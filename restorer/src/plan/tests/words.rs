@@ -19,7 +19,7 @@ async fn a_plan_is_explained_in_calm_words() {
         "\
 Restore cluster 7437123456789012345 from file:///srv/walseal to 2026-11-21 10:02:45+00.
 
-  base backup  20261121T100000Z-00000007, PostgreSQL 15.18, complete at 0/300120
+  base backup  20261121T100000Z-00000007, full, PostgreSQL 15.18, complete at 0/300120
   WAL          2 MiB from 0/300050 to 0/4FFFE8, in 2 segments, without a gap
   recovery     stops at 0/4FFFE8 on timeline 1, just before transaction 704
   last in it   transaction 703, rolled back 2026-11-21 10:02:00+00 at 0/300148
