@@ -35,6 +35,8 @@ pub struct Drill {
 pub struct Proof {
     /// The base backups that are proven, with the time of the last drill that passed.
     pub proven: BTreeMap<BaseId, Timestamp>,
+    /// Those of which a drill failed, with the time of the last that did.
+    pub failed: BTreeMap<BaseId, Timestamp>,
     /// When the last drill was judged, and whether it passed.
     pub last: Option<(Timestamp, bool)>,
 }
@@ -44,8 +46,9 @@ impl Proof {
     pub fn of(drills: &[Drill]) -> Proof {
         let mut proof = Proof::default();
         for drill in drills {
-            if let (true, Some(base)) = (drill.passed, &drill.facts.base) {
-                let last = proof.proven.entry(base.clone()).or_insert(drill.time);
+            if let Some(base) = &drill.facts.base {
+                let bases = if drill.passed { &mut proof.proven } else { &mut proof.failed };
+                let last = bases.entry(base.clone()).or_insert(drill.time);
                 *last = drill.time.max(*last);
             }
             let newest = proof.last.is_none_or(|(time, _)| time <= drill.time);
@@ -54,6 +57,12 @@ impl Proof {
             }
         }
         proof
+    }
+
+    /// Whether a drill of the backup passed; `None` before one has run.
+    pub fn of_base(&self, base: &BaseId) -> Option<bool> {
+        let proven = self.proven.contains_key(base);
+        (proven || self.failed.contains_key(base)).then_some(proven)
     }
 
     /// When a drill last passed, of whichever backup.

@@ -87,6 +87,7 @@ async fn a_backup_is_proven_by_a_drill_that_passed_and_by_nothing_else() {
     assert_eq!(proof.proven, BTreeMap::from([(base(1), time(20))]));
     assert_eq!(proof.last, Some((time(30), false)));
     assert_eq!(proof.last_passed(), Some(time(20)));
+    assert_eq!([1, 2, 3].map(|number| proof.of_base(&base(number))), [Some(true), Some(false), None]);
     let found: Vec<_> = bed.repository.drills().await.expect("readable").iter().map(|one| one.time).collect();
     assert_eq!(found, [time(10), time(20), time(30)]);
 }
