@@ -11,7 +11,7 @@ use serde::Serialize;
 use walseal_common::config::{Config, OpenError, StoreUse};
 use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::repository::{
-    Adoption, BaseId, BaseType, Gap, Label, Repository, RepositoryError, RepositoryIdentity,
+    Adoption, BaseId, BaseType, Gap, Label, Proof, Repository, RepositoryError, RepositoryIdentity,
 };
 use walseal_common::store::{ObjectStore, RetryPolicy, StoreErrorKind};
 use walseal_common::telemetry::OpenAlert;
@@ -61,6 +61,8 @@ pub struct Status {
     pub branches: Option<Vec<BranchStatus>>,
     /// The base backups in the repository, oldest first; `None` when it could not be read.
     pub bases: Option<Vec<BaseStatus>>,
+    /// What drills found; `None` when the repository could not be read.
+    pub drills: Option<DrillStatus>,
     /// WAL that was lost, as recorded; `None` when the repository could not be read.
     pub gaps: Option<Vec<GapStatus>>,
     /// Where two servers wrote the same timeline, and which of them is the living one; `None` when the repository could not be read.
@@ -106,10 +108,44 @@ pub struct BaseStatus {
     pub referenced_size: u64,
     /// Page checksum failures that the server reported.
     pub suspect: u64,
+    /// Whether a drill passed; `None` before one has run.
+    pub proven: Option<bool>,
+    /// When one last did.
+    pub proven_at: Option<Timestamp>,
+}
+
+/// What drills found.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct DrillStatus {
+    /// When a drill last passed, of whichever backup.
+    pub last_passed: Option<Timestamp>,
+    /// When the last one was judged.
+    pub last: Option<Timestamp>,
+    /// Whether it passed.
+    pub passed: Option<bool>,
+}
+
+impl DrillStatus {
+    fn of(proof: &Proof) -> DrillStatus {
+        let (last, passed) = proof.last.unzip();
+        DrillStatus { last_passed: proof.last_passed(), last, passed }
+    }
+
+    /// In a few words, after "Proven".
+    fn words(&self, now: Timestamp) -> String {
+        match (self.last_passed, self.last, self.passed) {
+            (None, None, _) => ": never (no drill has run)".to_owned(),
+            (None, Some(last), _) => format!(": never (the last drill failed {})", ago(now, last)),
+            (Some(passed), Some(last), Some(false)) => {
+                format!(" {}; the last drill failed {}", ago(now, passed), ago(now, last))
+            }
+            (Some(passed), ..) => format!(" {}", ago(now, passed)),
+        }
+    }
 }
 
 impl BaseStatus {
-    fn of(label: &Label) -> BaseStatus {
+    fn of(label: &Label, proof: &Proof) -> BaseStatus {
         BaseStatus {
             id: label.id.clone(),
             kind: label.kind,
@@ -122,6 +158,8 @@ impl BaseStatus {
             stored_size: label.stored_size,
             referenced_size: label.referenced_size(),
             suspect: label.suspect,
+            proven: proof.of_base(&label.id),
+            proven_at: proof.proven.get(&label.id).copied(),
         }
     }
 }
@@ -142,6 +180,7 @@ struct Holdings {
     cluster: Option<String>,
     branches: Vec<BranchStatus>,
     bases: Vec<BaseStatus>,
+    drills: DrillStatus,
     gaps: Vec<GapStatus>,
     adoptions: Vec<Adoption>,
 }
@@ -183,11 +222,11 @@ pub async fn gather(config: Config) -> Result<Status, OpenError> {
         Err(error) => (None, Some(error.to_string())),
     };
     let error = [unheard, unread].into_iter().flatten().collect::<Vec<_>>().join("; ");
-    let (cluster, branches, bases, gaps, adoptions) = match holdings {
-        Some(Holdings { cluster, branches, bases, gaps, adoptions }) => {
-            (cluster, Some(branches), Some(bases), Some(gaps), Some(adoptions))
+    let (cluster, branches, bases, drills, gaps, adoptions) = match holdings {
+        Some(Holdings { cluster, branches, bases, drills, gaps, adoptions }) => {
+            (cluster, Some(branches), Some(bases), Some(drills), Some(gaps), Some(adoptions))
         }
-        None => (None, None, None, None, None),
+        None => (None, None, None, None, None, None),
     };
     let error = Some(error).filter(|error| !error.is_empty());
     let loss = stream.as_ref().and_then(|stream: &Progress| stream.loss(Timestamp::now()));
@@ -204,6 +243,7 @@ pub async fn gather(config: Config) -> Result<Status, OpenError> {
         rpo_at_most,
         branches,
         bases,
+        drills,
         gaps,
         adoptions,
         error,
@@ -233,13 +273,15 @@ async fn read(config: Config) -> Result<Holdings, Unread> {
     let conninfo = archive.config.open_conninfo()?;
     let (repository, identity) = archive.repository(&conninfo).await?;
     let branches = branches(&repository, &identity).await?;
+    let proof = Proof::of(&repository.drills().await?);
     let mut bases = Vec::new();
     for id in repository.base_ids().await? {
-        bases.push(BaseStatus::of(&repository.label(&id).await?));
+        bases.push(BaseStatus::of(&repository.label(&id).await?, &proof));
     }
     let gaps = gaps(&repository, &identity).await?;
     let adoptions = repository.adoptions().await?.iter().map(|(_, adoption)| adoption.clone()).collect();
-    Ok(Holdings { cluster: Some(repository.cluster().to_string()), branches, bases, gaps, adoptions })
+    let (cluster, drills) = (Some(repository.cluster().to_string()), DrillStatus::of(&proof));
+    Ok(Holdings { cluster, branches, bases, drills, gaps, adoptions })
 }
 
 async fn gaps(repository: &Repository, identity: &RepositoryIdentity) -> Result<Vec<GapStatus>, RepositoryError> {
@@ -338,8 +380,8 @@ impl Status {
                  now.{waiting}{lost}"
             ),
         };
-        let proven = if self.bases.is_some() { "never (no drill has run)" } else { "not known" };
-        format!("{window} Proven: {proven}.")
+        let proven = self.drills.map_or_else(|| ": not known".to_owned(), |drills| drills.words(now));
+        format!("{window} Proven{proven}.")
     }
 
     /// The last gap that nobody filled.

@@ -16,7 +16,7 @@ use crate::rebuild::RebuildError;
 pub const LAST_ENTRIES: Duration = Duration::from_secs(10);
 
 /// Who signs; `None` where no writer key is configured.
-fn signer(config: &Config) -> Result<Option<LedgerSigner>, OpenError> {
+pub fn signer(config: &Config) -> Result<Option<LedgerSigner>, OpenError> {
     if config.keys.writer_key_file.is_none() {
         return Ok(None);
     }

@@ -114,7 +114,7 @@ class Writers:
                 self.roles[name].add(decode_key(key, WRITER))
 
     def trusts(self, key, kind):
-        if kind in ("identity", "ledger"):
+        if kind in ("identity", "ledger", "evidence"):
             return any(key in keys for keys in self.roles.values())
         role = "wal" if kind in ("wal", "partial", "tail", "history", "frontier", "catalog", "adopt") else "base"
         return key in self.roles[role]

@@ -32,6 +32,20 @@ pub fn amcheck(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
+/// Numbers of the processes whose working directory lies below `folder`.
+pub fn lives_below(folder: &Path) -> Result<Vec<i32>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let entry = entry?;
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
+        // One that ended meanwhile, or is not ours to look at.
+        if std::fs::read_link(entry.path().join("cwd")).is_ok_and(|place| place.starts_with(folder)) {
+            found.push(pid);
+        }
+    }
+    Ok(found)
+}
+
 /// No file below `folder` contains any of these texts.
 ///
 /// Errors: one does, with its name; there is no file at all, which proves nothing.

@@ -156,6 +156,11 @@ impl Side {
         }
     }
 
+    /// Makes a writer key in its folder with the archiver's program, as for a host that drills, and returns the public half.
+    pub fn keygen_writer(&self, archiver: &Side, file: &str) -> Result<String> {
+        Side { folder: self.folder.clone(), ..archiver.clone() }.keygen(file)
+    }
+
     /// Sets `section.key` to TOML text; counts from the next [`Side::write_config`].
     pub fn set(&mut self, name: &str, toml: &str) {
         let (section, key) = name.rsplit_once('.').unwrap_or(("", name));

@@ -149,6 +149,7 @@ fn print_bases(bases: &[BaseStatus], now: Timestamp) {
         ("cluster", Align::Right),
         ("type", Align::Left),
         ("stored", Align::Right),
+        ("proven", Align::Left),
         ("referenced", Align::Right),
         ("", Align::Left),
     ]);
@@ -160,6 +161,11 @@ fn print_bases(bases: &[BaseStatus], now: Timestamp) {
             units::size(base.cluster_size),
             base.kind.word().to_owned(),
             units::size(base.stored_size),
+            match (base.proven, base.proven_at) {
+                (None, _) => "no drill yet".to_owned(),
+                (Some(_), Some(time)) => ago(now, time),
+                (Some(_), None) => "NO: its drill failed".to_owned(),
+            },
             units::size(base.referenced_size),
             if base.suspect > 0 { "SUSPECT".to_owned() } else { String::new() },
         ]);

@@ -25,6 +25,8 @@ fn base(suspect: u64) -> BaseStatus {
         stored_size: 4 << 20,
         referenced_size: 0,
         suspect,
+        proven: None,
+        proven_at: None,
     }
 }
 
@@ -58,6 +60,7 @@ fn status(stream: Option<Progress>, bases: Option<Vec<BaseStatus>>, error: Optio
         branches: bases.is_some().then(Vec::new),
         gaps: bases.is_some().then(Vec::new),
         adoptions: bases.is_some().then(Vec::new),
+        drills: bases.is_some().then(DrillStatus::default),
         bases,
         error: error.map(str::to_owned),
     }
@@ -209,4 +212,16 @@ fn in_json_what_could_not_be_read_is_null_and_the_error_says_why() {
     let unheard = serde_json::to_value(status(None, None, Some("gone"))).expect("JSON");
     assert!(unheard["rpo_seconds"].is_null());
     assert_eq!(value["stream"]["frontier"], "0/3000000");
+}
+
+#[test]
+fn i12_only_a_drill_that_passed_is_said_to_prove_and_one_that_failed_since_is_named() {
+    let said = |last_passed: Option<i64>, last: Option<i64>, passed| {
+        let drills = Some(DrillStatus { last_passed: last_passed.map(at), last: last.map(at), passed });
+        let line = Status { drills, ..status(Some(behind()), Some(vec![base(0)]), None) }.first_line(at(0));
+        line.split_once("Proven").expect("it says so").1.to_owned()
+    };
+    assert_eq!(said(Some(-21_600), Some(-21_600), Some(true)), " 6 h ago.");
+    assert_eq!(said(Some(-108_000), Some(-21_600), Some(false)), " 30 h ago; the last drill failed 6 h ago.");
+    assert_eq!(said(None, Some(-21_600), Some(false)), ": never (the last drill failed 6 h ago).");
 }

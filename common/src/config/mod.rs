@@ -53,8 +53,8 @@ pub use need::Conninfo;
 pub use opening::{OpenError, StorePatience, StoreUse};
 pub use origin::{Origin, Setting};
 pub use sections::{
-    AlertsConfig, BaseConfig, Checksums, ClusterConfig, DrillCheck, DrillConfig, FetchConfig, KeysConfig,
-    RepositoryConfig, RetentionConfig, S3Config, TrustedWriter, WalConfig, WriterRole,
+    AlertsConfig, Amcheck, BaseConfig, Checksums, ClusterConfig, Count, DrillCheck, DrillConfig, FetchConfig,
+    KeysConfig, RepositoryConfig, RetentionConfig, S3Config, Tolerance, TrustedWriter, WalConfig, WriterRole,
 };
 pub use value::{Wrong, parse_duration, parse_size};
 
@@ -269,6 +269,12 @@ impl Config {
                 schedule: read.optional("drill.schedule", reader::text)?,
                 scratch_dir: read.or_default("drill.scratch_dir", reader::path)?,
                 pg_bin: read.optional("drill.pg_bin", reader::path)?,
+                user: read.or_default("drill.user", reader::text)?,
+                amcheck: read.or_default("drill.amcheck", special::amcheck)?,
+                count: read.or_default("drill.count", special::count)?,
+                count_above: read.or_default("drill.count_above", reader::size)?,
+                shrink: read.or_default("drill.shrink", special::percent)?,
+                shrinking_fails: read.or_default("drill.on_shrink", special::shrinking_fails)?,
                 max_rto: read.optional("drill.max_rto", reader::duration)?,
                 max_rpo: read.optional("drill.max_rpo", reader::duration)?,
                 checks: read.optional("drill.checks", reader::checks)?.map(|setting| setting.value).unwrap_or_default(),

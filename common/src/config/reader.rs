@@ -8,8 +8,12 @@ use super::key::{self, Fallback};
 use super::layers::{Entry, Layers, Raw};
 use super::origin::{Origin, Setting};
 use super::sections::{DrillCheck, TrustedWriter, WriterRole};
+use super::special;
 use super::value::{self, Wrong};
 use crate::secret::Secret;
+
+/// How long a check of a drill may take when it does not say.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// How a value becomes typed.
 type Parse<T> = fn(&Raw, &Origin) -> Result<T, Wrong>;
@@ -180,19 +184,20 @@ fn writer(fields: &[(String, usize, Raw)], origin: &Origin) -> Result<TrustedWri
 }
 
 pub(super) fn checks(raw: &Raw, origin: &Origin) -> Result<Vec<DrillCheck>, Wrong> {
-    let example = "each of [[drill.checks]] has name, database, sql and expect, all in quotes";
+    let example = "each of [[drill.checks]] has name, database, sql and expect, all in quotes, and may have tolerance and timeout";
     let Raw::List(items) = raw else { return Err(mismatch(raw, "an array of tables", "[[drill.checks]]")) };
     let mut checks = Vec::new();
     for (line, item) in items {
         let Raw::Table(fields) = item else {
             return Err(Wrong::new(format!("holds no table in line {line}"), example));
         };
-        let known = ["name", "database", "sql", "expect"];
+        let known = ["name", "database", "sql", "expect", "tolerance", "timeout"];
         if let Some((name, line, _)) = fields.iter().find(|(name, ..)| !known.contains(&name.as_str())) {
             return Err(Wrong::new(format!("has an unknown {name:?} in line {line}"), example));
         }
-        let field = |wanted: &str| match fields.iter().find(|(name, ..)| name == wanted) {
-            Some((_, _, value)) => text(value, origin),
+        let given = |wanted: &str| fields.iter().find(|(name, ..)| name == wanted).map(|(_, _, value)| value);
+        let field = |wanted: &str| match given(wanted) {
+            Some(value) => text(value, origin),
             None => Err(Wrong::new(format!("has no {wanted} in line {line}"), example)),
         };
         checks.push(DrillCheck {
@@ -200,6 +205,8 @@ pub(super) fn checks(raw: &Raw, origin: &Origin) -> Result<Vec<DrillCheck>, Wron
             database: field("database")?,
             sql: field("sql")?,
             expect: field("expect")?,
+            tolerance: given("tolerance").map(|value| special::tolerance(value, origin)).transpose()?,
+            timeout: given("timeout").map_or(Ok(CHECK_TIMEOUT), |value| duration(value, origin))?,
         });
     }
     Ok(checks)

@@ -188,7 +188,19 @@ pub struct DrillConfig {
     pub scratch_dir: Setting<PathBuf>,
     /// Folder of PostgreSQL's programs for drills, where it is another than the cluster's.
     pub pg_bin: Option<Setting<PathBuf>>,
-    /// A drill fails when the restore takes longer.
+    /// The cluster's superuser.
+    pub user: Setting<String>,
+    /// How deep `pg_amcheck` looks.
+    pub amcheck: Setting<Amcheck>,
+    /// How rows of large tables are counted.
+    pub count: Setting<Count>,
+    /// Bytes above which a table is large.
+    pub count_above: Setting<u64>,
+    /// Percent of its rows that a table may lose between two drills, 0 to 100.
+    pub shrink: Setting<u32>,
+    /// Whether a table that lost more, or vanished, fails the drill; else it warns.
+    pub shrinking_fails: Setting<bool>,
+    /// A drill fails when it takes longer to the first answer.
     pub max_rto: Option<Setting<Duration>>,
     /// A drill fails when more time than this would be lost.
     pub max_rpo: Option<Setting<Duration>>,
@@ -207,6 +219,44 @@ pub struct DrillCheck {
     pub sql: String,
     /// The text that its first column must have.
     pub expect: String,
+    /// How far a number may be away from the expected one; none for texts.
+    pub tolerance: Option<Tolerance>,
+    /// It fails when it takes longer.
+    pub timeout: Duration,
+}
+
+/// How far a number may be away from an expected one.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Tolerance {
+    /// By so much.
+    Absolute(f64),
+    /// By so many percent of the expected number.
+    Percent(f64),
+}
+
+// No tolerance is NaN.
+impl Eq for Tolerance {}
+
+/// How deep `pg_amcheck` looks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Amcheck {
+    /// At tables.
+    Heap,
+    /// At tables and B-tree indexes.
+    Indexes,
+    /// Also for each row in its indexes.
+    HeapAllIndexed,
+}
+
+/// How rows of large tables are counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Count {
+    /// Every one.
+    All,
+    /// In a part of the pages.
+    Sample,
+    /// By the planner's figure.
+    Estimate,
 }
 
 /// `[alerts]`: who hears of what.

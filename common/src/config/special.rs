@@ -8,7 +8,7 @@ use super::layers::Raw;
 use super::location::RepositoryUrl;
 use super::origin::Origin;
 use super::reader::{duration, text};
-use super::sections::Checksums;
+use super::sections::{Amcheck, Checksums, Count, Tolerance};
 use super::value::{self, Wrong};
 use crate::schedule::Schedule;
 
@@ -60,6 +60,53 @@ pub(super) fn listen(raw: &Raw, origin: &Origin) -> Result<SocketAddr, Wrong> {
     let example =
         "write a port (\"9187\", which is loopback), or an address with a port (\"10.0.0.5:9187\", \"[::1]:9187\")";
     text.parse().map_err(|_| Wrong::new(format!("is {text:?}"), example))
+}
+
+pub(super) fn amcheck(raw: &Raw, origin: &Origin) -> Result<Amcheck, Wrong> {
+    match text(raw, origin)?.trim() {
+        "heap" => Ok(Amcheck::Heap),
+        "indexes" => Ok(Amcheck::Indexes),
+        "heapallindexed" => Ok(Amcheck::HeapAllIndexed),
+        other => Err(Wrong::new(format!("is {other:?}"), "write \"heap\", \"indexes\" or \"heapallindexed\"")),
+    }
+}
+
+pub(super) fn count(raw: &Raw, origin: &Origin) -> Result<Count, Wrong> {
+    match text(raw, origin)?.trim() {
+        "all" => Ok(Count::All),
+        "sample" => Ok(Count::Sample),
+        "estimate" => Ok(Count::Estimate),
+        other => Err(Wrong::new(format!("is {other:?}"), "write \"all\", \"sample\" or \"estimate\"")),
+    }
+}
+
+pub(super) fn shrinking_fails(raw: &Raw, origin: &Origin) -> Result<bool, Wrong> {
+    match text(raw, origin)?.trim() {
+        "fail" => Ok(true),
+        "warn" => Ok(false),
+        other => Err(Wrong::new(format!("is {other:?}"), "write \"fail\" or \"warn\"")),
+    }
+}
+
+pub(super) fn percent(raw: &Raw, origin: &Origin) -> Result<u32, Wrong> {
+    match super::reader::number(raw, origin)? {
+        percent @ 0..=100 => Ok(percent),
+        more => Err(Wrong::new(format!("is {more}"), "write a number from 0 to 100")),
+    }
+}
+
+/// A number, or one with `%`: not negative, finite.
+pub(super) fn tolerance(raw: &Raw, origin: &Origin) -> Result<Tolerance, Wrong> {
+    let written = match raw {
+        Raw::Number(number) => number.to_string(),
+        other => text(other, origin)?,
+    };
+    let written = written.trim();
+    let (number, percent) = written.strip_suffix('%').map_or((written, false), |number| (number.trim_end(), true));
+    match number.parse::<f64>().ok().filter(|number| number.is_finite() && *number >= 0.0) {
+        Some(number) => Ok(if percent { Tolerance::Percent(number) } else { Tolerance::Absolute(number) }),
+        None => Err(Wrong::new(format!("has the tolerance {written:?}"), "write it as in \"5\" or \"2.5%\"")),
+    }
 }
 
 pub(super) fn checksums(raw: &Raw, origin: &Origin) -> Result<Checksums, Wrong> {

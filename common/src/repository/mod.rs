@@ -8,6 +8,7 @@ mod attachment;
 mod base;
 mod catalog;
 mod cover;
+mod drills;
 mod error;
 mod frontier;
 mod gap;
@@ -33,6 +34,7 @@ pub use base::{
 };
 pub use catalog::{CatalogEntry, CatalogPage};
 pub use cover::Cover;
+pub use drills::{Drill, Proof};
 pub use error::RepositoryError;
 pub use frontier::{BranchFrontier, FrontierRecord, WrittenFrontier, furthest};
 pub use gap::{Gap, GapRecord, Leg, Stretch};
@@ -40,8 +42,8 @@ pub use identity::RepositoryIdentity;
 pub use layer::{BlockRun, LAYER_BLOCK, Layer, MOST_LAYERS, Span, spans};
 pub use lease::{HeldLease, LeaseRecord};
 pub use ledger::{
-    Act, Body, Chain, FailureClass, Finding, Head, Ledger, LedgerEntry, LedgerReading, LedgerSigner, NoRunId, RunId,
-    TargetFact, obscured,
+    Act, Body, Chain, DrillFacts, EvidenceFact, FailureClass, Finding, Head, Ledger, LedgerEntry, LedgerReading,
+    LedgerSigner, NoRunId, RunId, TargetFact, obscured,
 };
 pub use listing::WalListing;
 pub use name::{ObjectName, UnknownName};

@@ -47,6 +47,8 @@ pub enum ObjectName {
     Ledger(Box<WriterPublic>, RunId, u32),
     /// What a writer at work relies on: whose, its number.
     Lease(RunId, u32),
+    /// What a drill found: whose, of which run of the ledger, its number.
+    Evidence(Box<WriterPublic>, RunId, u32),
     /// Bytes that were refused because the name was taken by others: the name, and a random word.
     Conflict(Box<ObjectName>, String),
 }
@@ -91,6 +93,7 @@ impl fmt::Display for ObjectName {
             ObjectName::Catalog(branch, first, last) => write!(f, "catalog/{branch}/{first}-{last}"),
             ObjectName::Ledger(writer, run, sequence) => write!(f, "ledger/{writer}/{run}/{sequence:08}"),
             ObjectName::Lease(run, number) => write!(f, "lease/{run}/{number:08}"),
+            ObjectName::Evidence(writer, run, number) => write!(f, "evidence/{writer}/{run}/{number:08}"),
             ObjectName::Conflict(name, word) => write!(f, "conflict/{name}/{word}"),
         }
     }
@@ -164,6 +167,10 @@ impl FromStr for ObjectName {
                     let writer = writer.parse().ok().filter(|key: &WriterPublic| key.to_string() == *writer)?;
                     ObjectName::Ledger(Box::new(writer), run.parse().ok()?, number(sequence, 8)?)
                 }
+                ["evidence", writer, run, counted] => {
+                    let writer = writer.parse().ok().filter(|key: &WriterPublic| key.to_string() == *writer)?;
+                    ObjectName::Evidence(Box::new(writer), run.parse().ok()?, number(counted, 8)?)
+                }
                 _ => return None,
             })
         };
@@ -198,6 +205,7 @@ mod tests {
             "catalog/00000001-a2dd04c7/000000010000000000000001-000000010000000100000000",
             "ledger/walsealw1g8ly2vvytx8fp584s3tygn00jmass9kgv4fgqd8u4ru6wxa8q0lqn0mqg0/00112233aabbccdd/00000017",
             "lease/00112233aabbccdd/00000003",
+            "evidence/walsealw1g8ly2vvytx8fp584s3tygn00jmass9kgv4fgqd8u4ru6wxa8q0lqn0mqg0/00112233aabbccdd/00000001",
             "conflict/wal/00000001-a2dd04c7/000000010000000000000003/0011aabb",
         ] {
             let writer = crate::seal::WriterKey::generate().expect("random bytes").public().to_string();
@@ -223,6 +231,7 @@ mod tests {
             "frontier/walsealw1x/9999999999",
             "catalog/00000001-a2dd04c7/000000010000000000000001",
             "ledger/walsealw1/00112233aabbccdd/00000017",
+            "evidence/walsealw1/00112233aabbccdd/00000001",
             "lease/00112233AABBCCDD/00000003",
             "lease/00112233aabbccdd/3",
             "conflict/conflict/identity/a/b",

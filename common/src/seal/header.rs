@@ -40,6 +40,8 @@ pub enum Kind {
     Adopt,
     /// What happened.
     Ledger,
+    /// What a drill found.
+    Evidence,
     /// What a writer at work relies on.
     Lease,
     /// Which relation each file of a base backup is.
@@ -50,7 +52,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 17] = [
+    pub const ALL: [Kind; 18] = [
         Kind::Identity,
         Kind::Wal,
         Kind::Partial,
@@ -66,6 +68,7 @@ impl Kind {
         Kind::Adopt,
         Kind::Ledger,
         Kind::Lease,
+        Kind::Evidence,
         Kind::Names,
         Kind::Config,
     ];
@@ -87,6 +90,7 @@ impl Kind {
             Kind::Catalog => "catalog",
             Kind::Adopt => "adopt",
             Kind::Ledger => "ledger",
+            Kind::Evidence => "evidence",
             Kind::Lease => "lease",
             Kind::Names => "names",
             Kind::Config => "config",

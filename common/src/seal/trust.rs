@@ -107,7 +107,7 @@ fn allows(role: Role, kind: Kind) -> bool {
         Kind::Gap | Kind::Frontier | Kind::Catalog | Kind::Adopt => role == Role::Wal,
         Kind::Label | Kind::Manifest | Kind::Data | Kind::Resume | Kind::Lease => role == Role::Base,
         Kind::Names | Kind::Config => role == Role::Base,
-        Kind::Ledger => true,
+        Kind::Ledger | Kind::Evidence => true,
         Kind::Identity => role == Role::Wal || role == Role::Base,
     }
 }

@@ -4,6 +4,7 @@ mod listing;
 #[cfg(test)]
 mod tests;
 
+use walseal_common::repository::Proof;
 use walseal_common::show;
 use walseal_common::terminal::{Failure, Look, Progress, Schema, to_json};
 
@@ -12,7 +13,8 @@ use super::target::refusal;
 use crate::access::Access;
 use crate::plan::points::restore_points;
 use crate::plan::windows::windows;
-use crate::plan::{Inventory, PlanError};
+use crate::plan::{Inventory, InventoryError, PlanError};
+use crate::record;
 
 const SCHEMA: Schema = Schema { name: "list", version: 1 };
 
@@ -52,5 +54,6 @@ async fn survey(with_points: bool, access: &Access) -> Result<Listing, PlanError
     };
     // Last, because what is of no use shows only when WAL is opened.
     let found = windows(repository, identities, &mut inventory).await?;
-    Ok(Listing::new(&inventory, found, points))
+    let proof = Proof::of(&record::with_own(access).drills().await.map_err(InventoryError::from)?);
+    Ok(Listing::new(&inventory, found, points, &proof))
 }

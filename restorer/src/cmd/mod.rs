@@ -1,5 +1,6 @@
 //! The verbs: parse, call one thing, show the result.
 
+mod drill;
 mod fetch;
 mod keygen;
 mod ledger;
@@ -44,6 +45,11 @@ enum Verb {
     Ledger(ledger::Arguments),
     /// Rebuild a cluster as it was
     Restore(Box<restore::Arguments>),
+    /// Prove a backup: restore it, run recovery, check, record, destroy
+    #[command(
+        after_help = "Exit code 0 only when every check ran and passed and the result is recorded in the ledger."
+    )]
+    Drill(drill::Arguments),
     /// Deliver a file of WAL to PostgreSQL: the restore_command hook
     #[command(after_help = "Exit codes: 0 delivered; 1 proven that nothing is known there; 200 anything else.")]
     Fetch(fetch::Arguments),
@@ -91,6 +97,10 @@ fn start(arguments: &Arguments) -> Result<(), Failure> {
             Verb::Restore(verb) => {
                 let request = verb.target.request()?;
                 restore::run(verb, &request, &arguments.open().await?).await
+            }
+            Verb::Drill(verb) => {
+                let exercise = verb.exercise()?;
+                drill::run(verb, &exercise, &arguments.open().await?).await
             }
             Verb::Plan(verb) => {
                 let request = verb.target.request()?;

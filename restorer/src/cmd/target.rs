@@ -31,7 +31,7 @@ impl TargetArguments {
     /// Errors: wrong usage. A time without an offset is answered with this command line, once for each moment that it
     /// could be.
     pub fn request(&self) -> Result<Request, Failure> {
-        let target: Target = self.to.parse().map_err(|error| self.refused(&error, std::env::args()))?;
+        let target = parse_target(&self.to)?;
         if self.exclusive && !target.can_be_exclusive() {
             return Err(Failure::saying(TargetError::NotExclusive(target.to_string())).exit(Exit::Usage));
         }
@@ -43,17 +43,24 @@ impl TargetArguments {
             action: self.action,
         })
     }
+}
 
-    fn refused(&self, error: &TargetError, command: impl Iterator<Item = String>) -> Failure {
-        let TargetError::NoOffset { asked, readings } = error else {
-            return Failure::saying(error).exit(Exit::Usage);
-        };
-        let statement = format!("\"{asked}\" has no offset from UTC, so it could be several moments");
-        let command: Vec<String> = command.collect();
-        readings.iter().fold(Failure::saying(statement).exit(Exit::Usage), |failure, reading| {
-            failure.next(format!("{}   # {}", with_target(&command, asked, &reading.text), reading.zone))
-        })
-    }
+/// Reads `T` of `--to T`.
+///
+/// Errors: wrong usage. A time without an offset is answered with this command line, once for each moment that it could be.
+pub fn parse_target(to: &str) -> Result<Target, Failure> {
+    to.parse().map_err(|error| refused(&error, std::env::args()))
+}
+
+fn refused(error: &TargetError, command: impl Iterator<Item = String>) -> Failure {
+    let TargetError::NoOffset { asked, readings } = error else {
+        return Failure::saying(error).exit(Exit::Usage);
+    };
+    let statement = format!("\"{asked}\" has no offset from UTC, so it could be several moments");
+    let command: Vec<String> = command.collect();
+    readings.iter().fold(Failure::saying(statement).exit(Exit::Usage), |failure, reading| {
+        failure.next(format!("{}   # {}", with_target(&command, asked, &reading.text), reading.zone))
+    })
 }
 
 /// The command line with another target, quoted for a shell.
@@ -111,7 +118,7 @@ mod tests {
             crate::plan::Reading { text: "2026-11-21T02:30:00Z".to_owned(), zone: "UTC".to_owned() },
         ];
         let error = TargetError::NoOffset { asked: words[2].to_owned(), readings };
-        let failure = parse(&words).refused(&error, words.iter().map(|word| (*word).to_owned()));
+        let failure = refused(&error, words.iter().map(|word| (*word).to_owned()));
         assert_eq!(
             failure.to_string(),
             "error: \"2026-11-21 02:30:00\" has no offset from UTC, so it could be several moments\

@@ -58,6 +58,16 @@ impl ControlData {
         self.get("Latest checkpoint's TimeLineID")?.parse().ok()
     }
 
+    /// Whether pages have checksums.
+    pub fn has_checksums(&self) -> bool {
+        self.get("Data page checksum version").is_some_and(|version| version != "0")
+    }
+
+    /// Bytes of a page (`BLCKSZ`).
+    pub fn page_size(&self) -> Option<usize> {
+        self.get("Database block size")?.parse().ok()
+    }
+
     /// Settings that a server must not go below, with their least values.
     pub fn at_least(&self) -> impl Iterator<Item = (&'static str, u64)> {
         AT_LEAST.iter().filter_map(|(name, printed)| Some((*name, self.get(printed)?.parse().ok()?)))

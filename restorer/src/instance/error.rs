@@ -36,6 +36,14 @@ pub enum InstanceError {
     /// Giving a file to the owner.
     #[error(transparent)]
     Owner(#[from] RebuildError),
+    /// The place for what is thrown away cannot be used.
+    #[error("{why}")]
+    Scratch {
+        /// Why, a statement.
+        why: String,
+        /// What to do.
+        next: String,
+    },
     /// Recovery ended otherwise than planned.
     #[error("the server ended before recovery did; its log ends with:\n{log}")]
     Ended {
@@ -73,11 +81,13 @@ impl InstanceError {
             InstanceError::Ended { file, .. } | InstanceError::Stalled { file, .. } => {
                 vec![format!("read the whole log, {}; the directory is kept as it is", file.display())]
             }
+            InstanceError::Scratch { next, .. } => vec![next.clone()],
             _ => Vec::new(),
         }
     }
 
-    pub(super) fn io(operation: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> InstanceError {
+    /// For `map_err`.
+    pub(crate) fn io(operation: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> InstanceError {
         let path = path.to_owned();
         move |source| InstanceError::Io { operation, path, source }
     }

@@ -6,6 +6,8 @@
 //! | module | holds |
 //! | --- | --- |
 //! | [`programs`] | PostgreSQL's own programs, and running them as another user |
+//! | [`scratch`] | folders for what is thrown away, and what a killed run left of them |
+//! | [`disposable`], [`preload`] | a server that is looked at and thrown away |
 //! | [`control`] | what `pg_control` says |
 //! | [`settings`] | the private server's settings |
 //! | [`server`] | the process: start, log, end |
@@ -13,15 +15,21 @@
 //! | [`landing`] | where it landed, and what to type next |
 
 mod control;
+mod disposable;
 mod error;
 mod landing;
+mod preload;
 mod programs;
 mod recovery;
+mod scratch;
 mod server;
 mod settings;
 
 pub use control::ControlData;
+pub use disposable::{Instance, Recovered};
 pub use error::InstanceError;
 pub use landing::{Landing, Reached, next_steps};
-pub use programs::Programs;
+pub use preload::Preload;
+pub use programs::{Programs, command};
 pub use recovery::recover;
+pub use scratch::{Scratch, sweep};

@@ -18,6 +18,8 @@ pub struct Programs {
     pub pg_controldata: PathBuf,
     /// What starts and stops servers, for people.
     pub pg_ctl: PathBuf,
+    major: u32,
+    pg_bin: Option<PathBuf>,
 }
 
 impl Programs {
@@ -25,17 +27,27 @@ impl Programs {
     ///
     /// Runs programs and waits for them, for some milliseconds.
     pub fn find(version: u32, pg_bin: Option<PathBuf>) -> Result<Programs, InstanceError> {
-        let program = |name| Ok::<_, InstanceError>(find(name, version / 10_000, pg_bin.as_deref())?.path);
+        let major = version / 10_000;
+        let program = |name| Ok::<_, InstanceError>(find(name, major, pg_bin.as_deref())?.path);
         Ok(Programs {
             postgres: program("postgres")?,
             pg_controldata: program("pg_controldata")?,
             pg_ctl: program("pg_ctl")?,
+            major,
+            pg_bin,
         })
+    }
+
+    /// Another program of the same version.
+    ///
+    /// Errors: it is not on this machine.
+    pub fn other(&self, name: &str) -> Result<PathBuf, InstanceError> {
+        Ok(find(name, self.major, self.pg_bin.as_deref())?.path)
     }
 }
 
 /// `program` as `owner` runs it, in the folder `place`.
-pub(super) fn command(program: &Path, owner: &Owner, place: &Path) -> Command {
+pub fn command(program: &Path, owner: &Owner, place: &Path) -> Command {
     let mut command = if !owner.is_other {
         Command::new(program)
     } else if let Some(setpriv) = setpriv() {

@@ -3,10 +3,12 @@
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
+use walseal_common::lsn::Lsn;
 use walseal_common::terminal::Progress;
 use walseal_common::time::PgTimestamp;
 
 use super::server::{GLANCE, Server, socket_folder};
+use super::settings::Purpose;
 use super::{ControlData, InstanceError, Landing, Programs, Reached};
 use crate::plan::{Action, Plan, Target};
 use crate::rebuild::Restored;
@@ -15,7 +17,7 @@ use crate::rebuild::Restored;
 const LONGEST_SILENCE: Duration = Duration::from_secs(1800);
 
 /// How long a shutdown with its checkpoint may take.
-const SHUTDOWN: Duration = Duration::from_secs(600);
+pub(super) const SHUTDOWN: Duration = Duration::from_secs(600);
 
 /// Runs recovery on a restored directory to its end: a promoted server is shut down again, a paused one goes on running.
 ///
@@ -49,7 +51,57 @@ async fn watch(
         |kind: SignalKind| signal(kind).map_err(InstanceError::io("listen for signals to", &restored.plan_file));
     let (mut terminated, mut interrupted) =
         (interrupts(SignalKind::terminate())?, interrupts(SignalKind::interrupt())?);
-    let mut server = Server::start(programs, restored, action == Action::Pause)?;
+    let mut server = Server::start(programs, restored, &Purpose::Recovery { readable: action == Action::Pause })?;
+    let followed = tokio::select! {
+        followed = follow(&mut server, plan, action, progress) => followed,
+        _ = terminated.recv() => return interrupt(server).await,
+        _ = interrupted.recv() => return interrupt(server).await,
+    };
+    let control = || ControlData::read(programs, &restored.layout.owner, &restored.layout.data);
+    match followed {
+        Ok((End::Promoted, story)) => {
+            server.stop(SHUTDOWN).await?;
+            Server::forget(restored)?;
+            Ok(story.landing(Reached::Promoted, control()?.timeline()))
+        }
+        Ok((End::ShutDown, story)) => {
+            Server::forget(restored)?;
+            Ok(story.landing(Reached::ShutDown, control()?.timeline()))
+        }
+        Ok((End::Paused, story)) => {
+            let (socket, pid) = (socket_folder(&server.files).display().to_string(), server.pid().unwrap_or(0));
+            server.leave();
+            Ok(story.landing(Reached::Paused { socket, pid }, control()?.timeline()))
+        }
+        Err(error) => {
+            if matches!(error, InstanceError::Ended { .. }) {
+                Server::forget(restored)?;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// How recovery came to its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum End {
+    /// The server takes writes.
+    Promoted,
+    /// It waits at the target.
+    Paused,
+    /// It has ended, at the target.
+    ShutDown,
+}
+
+/// Looks at the server until recovery has come to its end.
+///
+/// Errors: the server ends early, with the last lines of its log; it says nothing for half an hour.
+pub(super) async fn follow(
+    server: &mut Server,
+    plan: &Plan,
+    action: Action,
+    progress: &Progress,
+) -> Result<(End, Story), InstanceError> {
     let (mut story, mut heard) = (Story::default(), Instant::now());
     loop {
         // Asked before the log is read: what it said last is then in the log.
@@ -58,34 +110,23 @@ async fn watch(
             heard = Instant::now();
             story.hear(&line, plan, progress);
         }
-        let control = || ControlData::read(programs, &restored.layout.owner, &restored.layout.data);
+        if ended && story.shut_down_at_target && action == Action::Shutdown {
+            return Ok((End::ShutDown, story));
+        }
         if ended {
-            let file = server.files.log();
-            Server::forget(restored)?;
-            return match story.shut_down_at_target && action == Action::Shutdown {
-                true => Ok(story.landing(Reached::ShutDown, control()?.timeline())),
-                false => Err(InstanceError::Ended { log: server.last_lines(), file }),
-            };
+            return Err(InstanceError::Ended { log: server.last_lines(), file: server.files.log() });
         }
         if story.promoted {
-            server.stop(SHUTDOWN).await?;
-            Server::forget(restored)?;
-            return Ok(story.landing(Reached::Promoted, control()?.timeline()));
+            return Ok((End::Promoted, story));
         }
         if story.paused {
-            let (socket, pid) = (socket_folder(&server.files).display().to_string(), server.pid().unwrap_or(0));
-            server.leave();
-            return Ok(story.landing(Reached::Paused { socket, pid }, control()?.timeline()));
+            return Ok((End::Paused, story));
         }
         if heard.elapsed() > LONGEST_SILENCE {
             let (waited, log, file) = (heard.elapsed(), server.last_lines(), server.files.log());
             return Err(InstanceError::Stalled { waited, log, file });
         }
-        tokio::select! {
-            () = tokio::time::sleep(GLANCE) => {}
-            _ = terminated.recv() => return interrupt(server).await,
-            _ = interrupted.recv() => return interrupt(server).await,
-        }
+        tokio::time::sleep(GLANCE).await;
     }
 }
 
@@ -96,12 +137,13 @@ async fn interrupt(server: Server) -> Result<Landing, InstanceError> {
 
 /// What the server's log has told so far. Messages are those of PostgreSQL's `xlogrecovery.c` and `postmaster.c`.
 #[derive(Debug, Default)]
-struct Story {
+pub(super) struct Story {
     promoted: bool,
     paused: bool,
     shut_down_at_target: bool,
     stopped: Option<String>,
     last_time: Option<PgTimestamp>,
+    last_record: Option<Lsn>,
 }
 
 impl Story {
@@ -115,6 +157,8 @@ impl Story {
             self.stopped = Some(message.to_owned());
         } else if let Some(time) = message.strip_prefix("last completed transaction was at log time ") {
             self.last_time = time.trim().parse().ok();
+        } else if let Some(rest) = message.strip_prefix("redo done at ") {
+            self.last_record = rest.split_whitespace().next().and_then(|lsn| lsn.parse().ok());
         } else if message.starts_with("pausing at the end of recovery") {
             self.paused = true;
         } else if message.starts_with("shutdown at recovery target") {
@@ -125,7 +169,12 @@ impl Story {
         }
     }
 
-    fn landing(self, reached: Reached, timeline: Option<u32>) -> Landing {
+    /// Start of the last record that was replayed, once the server has said so.
+    pub(super) fn last_record(&self) -> Option<Lsn> {
+        self.last_record
+    }
+
+    pub(super) fn landing(self, reached: Reached, timeline: Option<u32>) -> Landing {
         Landing { reached, timeline, server_said: self.stopped, last_time: self.last_time }
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::programs::command;
-use super::settings::{Files, settings};
+use super::settings::{Files, Purpose, settings};
 use super::{InstanceError, Programs};
 use crate::rebuild::{Restored, companion_folder};
 
@@ -32,10 +32,10 @@ pub(super) struct Server {
 
 impl Server {
     /// Starts it on the restored directory.
-    pub(super) fn start(programs: &Programs, restored: &Restored, readable: bool) -> Result<Server, InstanceError> {
+    pub(super) fn start(programs: &Programs, restored: &Restored, purpose: &Purpose) -> Result<Server, InstanceError> {
         let (data, owner) = (&restored.layout.data, &restored.layout.owner);
         let files = prepare(restored)?;
-        let settings = settings(programs, owner, data, &files, readable)?;
+        let settings = settings(programs, owner, data, &files, purpose)?;
         let log = files.log();
         let output = write_private(restored, &log, "")?;
         let errors = output.try_clone().map_err(InstanceError::io("open", &log))?;
@@ -120,10 +120,7 @@ impl Server {
 
     /// The last lines of its log.
     pub(super) fn last_lines(&self) -> String {
-        let text = fs::read(self.files.log()).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        let lines: Vec<&str> = text.lines().collect();
-        lines.get(lines.len().saturating_sub(15)..).unwrap_or_default().join("\n")
+        self.files.last_lines(15)
     }
 }
 

@@ -27,21 +27,55 @@ impl Files {
         self.folder.join("pg_hba.conf")
     }
 
+    /// The last `count` lines of the log.
+    pub(super) fn last_lines(&self, count: usize) -> String {
+        let text = std::fs::read(self.log()).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().collect();
+        lines.get(lines.len().saturating_sub(count)..).unwrap_or_default().join("\n")
+    }
+
     pub(super) fn identities(&self) -> PathBuf {
         self.folder.join("pg_ident.conf")
     }
 }
 
+/// What a private server is started for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Purpose {
+    /// To run recovery on a directory that is kept; `readable` asks for reading meanwhile.
+    Recovery {
+        /// Whether it may be read.
+        readable: bool,
+    },
+    /// To be looked at and thrown away, with these libraries.
+    Disposable {
+        /// `shared_preload_libraries`.
+        preload: String,
+    },
+}
+
+/// What a server that is thrown away must not do: archive, work on its own account, or speak to another server (the workers of
+/// subscriptions would, once it is promoted).
+const DISPOSABLE: [(&str, &str); 6] = [
+    ("archive_mode", "off"),
+    ("autovacuum", "off"),
+    ("max_logical_replication_workers", "0"),
+    ("session_preload_libraries", ""),
+    ("local_preload_libraries", ""),
+    ("synchronous_standby_names", ""),
+];
+
 /// Settings of a server that nobody but its owner reaches.
 ///
-/// `readable` asks for reading during recovery. The limits are the larger of what `pg_control` demands and what the
+/// The limits are the larger of what `pg_control` demands and what the
 /// cluster's own configuration says (case 48): they may have come from a command line that is not here.
 pub(super) fn settings(
     programs: &Programs,
     owner: &Owner,
     data: &Path,
     files: &Files,
-    readable: bool,
+    purpose: &Purpose,
 ) -> Result<Vec<(String, String)>, InstanceError> {
     let path = |path: PathBuf| path.to_string_lossy().into_owned();
     let mut settings: Vec<(String, String)> = [
@@ -54,7 +88,7 @@ pub(super) fn settings(
         // An empty name would be tried, too, and leave an error in the log.
         ("external_pid_file", path(files.folder.join("server.pid"))),
         ("ssl", "off".to_owned()),
-        ("hot_standby", if readable { "on" } else { "off" }.to_owned()),
+        ("hot_standby", if *purpose == (Purpose::Recovery { readable: true }) { "on" } else { "off" }.to_owned()),
         ("restart_after_crash", "off".to_owned()),
         // Its log is read here.
         ("logging_collector", "off".to_owned()),
@@ -69,6 +103,11 @@ pub(super) fn settings(
     .to_vec();
     if let Some(file) = &files.configuration {
         settings.push(("config_file".to_owned(), path(file.clone())));
+    }
+    if let Purpose::Disposable { preload } = purpose {
+        let own = DISPOSABLE.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        settings.extend(own);
+        settings.push(("shared_preload_libraries".to_owned(), preload.clone()));
     }
     let control = ControlData::read(programs, owner, data)?;
     for (name, least) in control.at_least() {

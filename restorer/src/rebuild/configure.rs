@@ -29,6 +29,9 @@ const CUT_OFF: [(&str, &str); 6] = [
 /// Settings by which a target is refined; the plan writes those that it needs.
 const REFINEMENTS: [&str; 3] = ["recovery_target_action", "recovery_target_inclusive", "recovery_target_timeline"];
 
+/// The line above what [`configure`] adds to `postgresql.auto.conf`.
+const OURS: &str = "# Written by walseal-restorer; ALTER SYSTEM RESET takes single lines out.";
+
 /// What a restored cluster is to be told.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RecoveryConfig {
@@ -68,7 +71,8 @@ impl RecoveryConfig {
             text.push_str(line);
             text.push('\n');
         }
-        text.push_str("# Written by walseal-restorer; ALTER SYSTEM RESET takes single lines out.\n");
+        text.push_str(OURS);
+        text.push('\n');
         for setting in settings {
             text.push_str(&setting.line());
             text.push('\n');
@@ -113,6 +117,21 @@ pub fn configure(unfinished: &Unfinished, config: &RecoveryConfig) -> Result<(),
     }
     write(&layout.data.join("recovery.signal"), "")?;
     sync_folder(&layout.data)
+}
+
+/// Leaves in the `postgresql.auto.conf` of a restored directory only what [`configure`] wrote: for a server that is to have no
+/// setting of the cluster's own (case 48).
+///
+/// Errors: the file cannot be read or written, or [`configure`] was not there.
+pub fn strip_inherited(data: &Path) -> Result<(), RebuildError> {
+    let file = data.join("postgresql.auto.conf");
+    let text = fs::read(&file).map_err(RebuildError::io("read", &file))?;
+    let text = String::from_utf8_lossy(&text);
+    let Some((_, own)) = text.rsplit_once(OURS) else {
+        return Err(RebuildError::refused(format!("{} has no recovery settings", file.display()), []));
+    };
+    // Written over, not replaced: owner and permissions stay.
+    fs::write(&file, own.trim_start()).map_err(RebuildError::io("write", &file))
 }
 
 #[cfg(test)]
@@ -165,5 +184,18 @@ mod tests {
         assert!(off.contains("archive_mode = 'off'") && !off.contains("archive_mode = on"), "{off}");
         let kept = config(true).edit(inherited, Vec::new());
         assert!(kept.contains("archive_mode = on\n") && !kept.contains("archive_mode = 'off'"), "{kept}");
+    }
+
+    #[test]
+    fn case_48_nothing_inherited_is_left_where_only_recovery_settings_are_wanted() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("postgresql.auto.conf");
+        let text = config(false).edit("shared_buffers = '1TB'\nssl = on\n", Vec::new());
+        fs::write(&file, text).expect("ours");
+        strip_inherited(folder.path()).expect("configured");
+        let text = fs::read_to_string(&file).expect("ours");
+        assert!(!text.contains("shared_buffers") && !text.contains("ssl"), "{text}");
+        assert!(text.starts_with("primary_conninfo = ''") && text.contains("recovery_target_xid = '742'"), "{text}");
+        assert!(strip_inherited(folder.path()).is_err(), "nothing of ours is in it any more");
     }
 }

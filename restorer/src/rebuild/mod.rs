@@ -46,7 +46,7 @@ use walseal_common::seal::Identity;
 use walseal_common::terminal::Progress;
 
 pub use config_files::ConfigFiles;
-pub use configure::{RecoveryConfig, configure};
+pub use configure::{RecoveryConfig, configure, strip_inherited};
 pub use error::RebuildError;
 pub use layout::{Destination, Layout};
 pub use order::{Order, Restored};

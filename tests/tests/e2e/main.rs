@@ -5,6 +5,7 @@ mod blindness;
 mod case49;
 mod debian;
 mod doctor;
+mod drill;
 mod failover;
 mod fetch;
 mod first_restore;

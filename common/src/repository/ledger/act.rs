@@ -4,10 +4,11 @@
 //! be brought together, its [`obscured`] form stands for it.
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::lsn::Lsn;
 use crate::repository::BaseId;
+use crate::seal::ObjectDigest;
 use crate::timeline::Branch;
 
 /// Something that happened. Serialised as `act` and `facts`; the words are those of the format.
@@ -168,11 +169,51 @@ pub enum Act {
         /// What failed.
         class: FailureClass,
     },
+    /// A drill passed: the base backup is proven.
+    DrillPassed(Box<DrillFacts>),
+    /// A drill did not pass.
+    DrillFailed(Box<DrillFacts>),
     /// So many entries of this run were never written.
     EntriesLost {
         /// How many.
         count: u64,
     },
+}
+
+/// What a drill found, without a name that a user gave.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct DrillFacts {
+    /// The base backup; `None` where none was found to begin from.
+    pub base: Option<BaseId>,
+    /// The kind of the target: `latest`, `immediate`, `time`, `lsn`, `xid`, `name`, `random`.
+    pub target: String,
+    /// The branch that was restored, where the plan got so far.
+    pub branch: Option<Branch>,
+    /// Where on it recovery stopped, as planned.
+    pub stop: Option<Lsn>,
+    /// Bytes of files that were restored.
+    pub bytes: u64,
+    /// Checks that passed; those that warned are among them.
+    pub passed: u32,
+    /// Of them, those that have something to say.
+    pub warned: u32,
+    /// What failed, or could not run: words of the format, each once.
+    pub failed: Vec<String>,
+    /// From the beginning to the verdict.
+    pub seconds: f64,
+    /// From the beginning to the answer to the first query, where there was one.
+    pub first_query_seconds: Option<f64>,
+    /// The object with all that was found, and its digest.
+    pub evidence: Option<EvidenceFact>,
+}
+
+/// Where the evidence of a drill is.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct EvidenceFact {
+    /// The object.
+    pub name: String,
+    /// Its digest.
+    pub digest: ObjectDigest,
 }
 
 /// What failed, without its words, which may name what is nobody's business.

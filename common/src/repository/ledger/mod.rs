@@ -15,8 +15,9 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use act::{Act, FailureClass, TargetFact, obscured};
+pub use act::{Act, DrillFacts, EvidenceFact, FailureClass, TargetFact, obscured};
 pub use chain::Chain;
+pub(super) use reading::AT_A_TIME;
 pub use reading::{Finding, LedgerEntry, LedgerReading};
 pub use scribe::{Ledger, LedgerSigner};
 

@@ -11,7 +11,7 @@ use crate::repository::{ObjectName, Repository, RepositoryError};
 use crate::seal::{ObjectDigest, SealError, WriterPublic};
 
 /// Entries that are read at a time.
-pub(super) const AT_A_TIME: usize = 8;
+pub(in crate::repository) const AT_A_TIME: usize = 8;
 
 /// Names that one call lists.
 const PER_PAGE: usize = 1000;
@@ -179,7 +179,7 @@ impl Repository {
     }
 
     /// One entry, verified: signed by a trusted writer, in that writer's own folder, and what its name says.
-    pub(super) async fn ledger_entry(
+    pub(in crate::repository) async fn ledger_entry(
         &self,
         writer: WriterPublic,
         run: RunId,

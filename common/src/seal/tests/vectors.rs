@@ -175,6 +175,15 @@ fn vectors() -> Vec<Vector> {
                 "actor": "ada@db1", "program": "walseal-archiver 0.1.0", "act": "daemon-started", "facts": {},
             })),
         },
+        Vector {
+            file: "evidence.object",
+            name: "evidence/walsealw1g8ly2vvytx8fp584s3tygn00jmass9kgv4fgqd8u4ru6wxa8q0lqn0mqg0/00112233aabbccdd/00000000",
+            kind: Kind::Evidence,
+            plain: br#"{"schema":"walseal.drill/1","verdict":"passed","checks":[]}"#.to_vec(),
+            wal: None,
+            durable: None,
+            body: None,
+        },
     ]
 }
 

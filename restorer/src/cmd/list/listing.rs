@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 use walseal_common::lsn::Lsn;
-use walseal_common::repository::{Adoption, BaseId, BaseType, Label, ObjectName, WrittenFrontier};
+use walseal_common::repository::{Adoption, BaseId, BaseType, Label, ObjectName, Proof, WrittenFrontier};
 use walseal_common::terminal::{Align, Look, Table, printable, units};
 use walseal_common::time::PgTimestamp;
 use walseal_common::timeline::Branch;
@@ -73,10 +73,12 @@ pub(super) struct Base {
     suspect: u64,
     /// Whether a drill passed; null before one has run.
     proven: Option<bool>,
+    /// When one last did.
+    proven_at: Option<Timestamp>,
 }
 
 impl Base {
-    fn of(label: &Label) -> Base {
+    fn of(label: &Label, proof: &Proof) -> Base {
         Base {
             id: label.id.clone(),
             kind: label.kind,
@@ -93,7 +95,8 @@ impl Base {
             referenced_size: label.referenced_size(),
             tablespaces: label.tablespaces,
             suspect: label.suspect,
-            proven: None,
+            proven: proof.of_base(&label.id),
+            proven_at: proof.proven.get(&label.id).copied(),
         }
     }
 
@@ -189,8 +192,9 @@ impl Listing {
         inventory: &Inventory,
         windows: Vec<Window>,
         restore_points: Option<Vec<RestorePoint>>,
+        proof: &Proof,
     ) -> Listing {
-        let bases = inventory.bases.iter().map(Base::of);
+        let bases = inventory.bases.iter().map(|label| Base::of(label, proof));
         let unusable = inventory.unusable.iter().map(|base| Unusable { id: base.id.clone(), why: base.why.clone() });
         let damaged = inventory.branches.values().flat_map(|facts| {
             facts.damaged.iter().map(|(held, damage)| Damaged {
@@ -320,12 +324,11 @@ impl Listing {
                     units::size(base.cluster_size),
                     units::size(base.stored_size),
                     units::size(base.referenced_size),
-                    match base.proven {
-                        None => "no drill yet",
-                        Some(true) => "yes",
-                        Some(false) => "NO",
-                    }
-                    .to_owned(),
+                    match (base.proven, base.proven_at) {
+                        (None, _) => "no drill yet".to_owned(),
+                        (Some(_), Some(time)) => units::ago(PgTimestamp::from_jiff(now), PgTimestamp::from_jiff(time)),
+                        (Some(_), None) => "NO: its drill failed".to_owned(),
+                    },
                     remark,
                 ]);
             }

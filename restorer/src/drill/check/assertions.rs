@@ -1,0 +1,68 @@
+//! The user's own questions.
+
+use tokio_postgres::SimpleQueryMessage;
+use walseal_common::config::{DrillCheck, Tolerance};
+use walseal_common::postgres::PostgresError;
+use walseal_common::terminal::units;
+
+use crate::drill::report::Found;
+use crate::instance::Instance;
+
+/// What is expected, in words.
+pub fn expected(check: &DrillCheck) -> String {
+    match check.tolerance {
+        None => check.expect.clone(),
+        Some(Tolerance::Absolute(by)) => format!("{} ± {by}", check.expect),
+        Some(Tolerance::Percent(by)) => format!("{} ± {by}%", check.expect),
+    }
+}
+
+/// Asks: in a transaction that reads only, within the check's time.
+///
+/// Errors: the statement fails, or takes too long.
+pub async fn ask(instance: &Instance, user: &str, check: &DrillCheck) -> Result<Found, PostgresError> {
+    let client = instance.connect(user, &check.database).await?;
+    let limit = check.timeout.as_millis().max(1);
+    let begin = format!("begin read only; set local statement_timeout = {limit}");
+    client.simple_query("beginning a transaction failed", &begin).await?;
+    let asked = client.simple_query(&format!("check \"{}\" failed", check.name), &check.sql).await;
+    let answers = match asked {
+        // statement_timeout, as PostgreSQL says it
+        Err(PostgresError::Server { error, .. }) if error.sqlstate == "57014" => {
+            return Ok(Found::bad(format!("no answer within {}", units::duration(check.timeout))));
+        }
+        answers => answers?,
+    };
+    let row = answers.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or("(null)").to_owned()),
+        _ => None,
+    });
+    let Some(found) = row else { return Ok(Found::bad("(no row)")) };
+    Ok(if fits(&found, &check.expect, check.tolerance) { Found::good(found) } else { Found::bad(found) })
+}
+
+/// Whether an answer is the expected one.
+fn fits(found: &str, expected: &str, tolerance: Option<Tolerance>) -> bool {
+    let Some(tolerance) = tolerance else { return found == expected };
+    let (Ok(found), Ok(expected)) = (found.trim().parse::<f64>(), expected.trim().parse::<f64>()) else { return false };
+    let by = match tolerance {
+        Tolerance::Absolute(by) => by,
+        Tolerance::Percent(by) => expected.abs() * by / 100.0,
+    };
+    (found - expected).abs() <= by
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_texts_unless_a_tolerance_makes_them_numbers() {
+        assert!(fits("t", "t", None) && !fits("t", "true", None) && !fits("7.0", "7", None));
+        let by = Some(Tolerance::Absolute(2.0));
+        assert!(fits("12", "10", by) && fits("8", "10", by) && !fits("12.5", "10", by));
+        assert!(!fits("many", "10", by) && !fits("10", "many", by) && !fits("NaN", "10", by));
+        let by = Some(Tolerance::Percent(10.0));
+        assert!(fits("-11", "-10", by) && !fits("-11.5", "-10", by));
+    }
+}

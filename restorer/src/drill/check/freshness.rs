@@ -1,0 +1,69 @@
+//! How much would be lost, and how long it would take.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use walseal_common::repository::WrittenFrontier;
+use walseal_common::terminal::units;
+
+use crate::drill::report::Found;
+use crate::plan::windows::Window;
+
+/// Up to when the repository is known to hold everything: the time of the newest transaction in it, or when a writer last wrote
+/// down that the server had no more, whichever is later.
+pub fn known_until(windows: &[Window], frontiers: &[WrittenFrontier]) -> Option<Timestamp> {
+    let times = windows.iter().filter_map(|window| window.to_time?.to_jiff());
+    let complete = |written: &&WrittenFrontier| {
+        let at = &written.record.at;
+        // Only where the WAL that it speaks of is there.
+        let there = windows.iter().any(|window| window.branch == at.branch && window.to >= at.frontier);
+        there && written.record.server_end <= at.frontier
+    };
+    let words = frontiers.iter().filter(complete).map(|written| written.record.written);
+    times.chain(words).max()
+}
+
+/// Judges the loss, `now` being this host's clock.
+pub fn loss(known_until: Option<Timestamp>, now: Timestamp, most: Option<Duration>) -> Found {
+    let Some(known_until) = known_until else {
+        let found = "nothing tells how fresh the repository is";
+        return if most.is_some() { Found::bad(found) } else { Found::odd(found) };
+    };
+    let lost = Duration::try_from(now.duration_since(known_until)).unwrap_or_default();
+    judge(lost, most, &format!("everything until {known_until:.0} is there"))
+}
+
+/// Judges how long it took to the answer to a first query.
+pub fn time_to_first_query(took: Duration, most: Option<Duration>) -> Found {
+    judge(took, most, "to the answer to the first query")
+}
+
+fn judge(time: Duration, most: Option<Duration>, words: &str) -> Found {
+    let found = format!("{}: {words}", units::duration(time));
+    if most.is_some_and(|most| time > most) { Found::bad(found) } else { Found::good(found) }
+}
+
+/// What is expected, in words.
+pub fn expected(most: Option<Duration>, key: &str) -> String {
+    most.map_or_else(|| format!("no limit ({key})"), |most| format!("at most {}", units::duration(most)))
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+mod tests {
+    use super::*;
+    use crate::drill::report::Outcome;
+
+    #[test]
+    fn what_is_older_than_allowed_or_not_known_at_all_fails() {
+        let now: Timestamp = "2026-11-21T02:30:00Z".parse().expect("a time");
+        let minute = Some(Duration::from_secs(60));
+        let at = |seconds: i64| Some(Timestamp::from_second(now.as_second() - seconds).expect("a time"));
+        assert_eq!(loss(at(59), now, minute).outcome, Outcome::Passed);
+        assert_eq!(loss(at(61), now, minute).outcome, Outcome::Failed);
+        assert_eq!(loss(at(86_400), now, None).outcome, Outcome::Passed);
+        assert_eq!(loss(None, now, minute).outcome, Outcome::Failed);
+        assert_eq!(loss(None, now, None).outcome, Outcome::Warned);
+        assert_eq!(time_to_first_query(Duration::from_secs(61), minute).outcome, Outcome::Failed);
+    }
+}

@@ -1,0 +1,221 @@
+//! The drill: what passes, what is recorded, what is left behind, and every way in which it must turn red (case 45, I12).
+
+mod mutations;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use walseal_tests::cluster::Cluster;
+use walseal_tests::deadline::PATIENCE;
+use walseal_tests::oracle;
+use walseal_tests::process::Finished;
+use walseal_tests::settings::ClusterBuilder;
+use walseal_tests::site::{Side, Site, Store};
+
+use crate::flow;
+
+/// A name that must not stand anywhere in plain.
+const TABLE: &str = "customers_of_acme";
+
+/// A site with a base backup and commits after it, whose restorer may drill and record. No daemon runs any more.
+fn site(cluster: ClusterBuilder) -> Result<Site> {
+    let mut site = Site::new(cluster, Store::Directory)?;
+    let mut daemon = site.archive()?;
+    site.cluster.sql(&format!("create table {TABLE} (id bigint primary key, note text)"))?;
+    site.cluster.sql(&format!("insert into {TABLE} select i, repeat('x', 100) from generate_series(1, 2000) i"))?;
+    site.cluster.sql("create unlogged table sessions as select 1 as id")?;
+    site.archiver.run_long(&["backup"])?.success()?;
+    site.cluster.sql(&format!("insert into {TABLE} values (2001, 'after')"))?;
+    site.cluster.sql("create table later as select generate_series(1, 10) as id")?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    daemon.sigterm()?.success()?;
+    let drill_host = site.restorer.keygen_writer(&site.archiver, "drill.key")?;
+    site.restorer.set_text("keys.writer_key_file", &site.restorer.folder().join("drill.key").to_string_lossy());
+    site.restorer.set_text("drill.scratch_dir", &scratch_dir(&site).to_string_lossy());
+    site.restorer.write_config()?;
+    site.archiver.set("keys.trusted_writers", &format!("[{{ key = \"{drill_host}\", roles = [\"drill\"] }}]"));
+    site.archiver.write_config()?;
+    Ok(site)
+}
+
+fn scratch_dir(site: &Site) -> PathBuf {
+    site.scratch.path().join("d")
+}
+
+/// What lies in the scratch directory, but for its lock.
+fn left_behind(site: &Site) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(scratch_dir(site))? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.retain(|name| name != ".walseal-drills.lock");
+    Ok(names)
+}
+
+fn drill(side: &Side, more: &[&str]) -> Result<(Finished, Value)> {
+    let finished = side.run_long(&[&["drill", "--json"], more].concat())?;
+    let report = finished.json()?;
+    ensure!(report["schema"] == "walseal.drill/1", "{report}");
+    Ok((finished, report))
+}
+
+/// Name and outcome of each check.
+fn outcomes(report: &Value) -> Result<Vec<(String, String)>> {
+    let checks = report["checks"].as_array().context("a list of checks")?;
+    let word = |check: &Value, member: &str| check[member].as_str().unwrap_or_default().to_owned();
+    Ok(checks.iter().map(|check| (word(check, "name"), word(check, "outcome"))).collect())
+}
+
+#[test]
+fn i12_a_drill_that_passes_proves_the_backup_and_leaves_nothing_behind() -> Result<()> {
+    let site = site(Cluster::builder())?;
+    let before = site.archiver.run(&["status", "--check"])?;
+    ensure!(before.stdout.contains("Proven: never (no drill has run)"), "{before}");
+    let (finished, report) = drill(&site.restorer, &[])?;
+    ensure!(finished.code == Some(0), "{finished}");
+    let outcomes = outcomes(&report)?;
+    ensure!(outcomes.iter().all(|(_, outcome)| outcome == "passed"), "{report:#}");
+    let names: Vec<&str> = outcomes.iter().map(|(name, _)| name.as_str()).collect();
+    let expected =
+        ["recovery", "precision", "loss", "time to restore", "valid indexes", "collations", "amcheck", "rows", "pages"];
+    assert_eq!(names, expected);
+    let rows = |table: &str| {
+        let tables = report["tables"].as_array().cloned().unwrap_or_default();
+        tables.iter().find(|one| one["table"] == format!("public.{table}")).map(|one| one["rows"].clone())
+    };
+    assert_eq!((rows(TABLE), rows("later")), (Some(2001.into()), Some(10.into())));
+    ensure!(report["unlogged"][0] == "postgres: public.sessions", "{report:#}");
+    ensure!(report["log"].as_str().is_some_and(|log| log.contains("redo done at")), "{report:#}");
+    assert_eq!(left_behind(&site)?, Vec::<String>::new());
+
+    // Everybody who trusts the drill host hears of it, and nobody reads a table's name in the bucket.
+    let list = site.restorer.run(&["list", "--json"])?.success()?.json()?;
+    ensure!(list["bases"][0]["proven"] == true && list["bases"][0]["proven_at"].is_string(), "{list:#}");
+    let status = site.archiver.run(&["status", "--json"])?.json()?;
+    ensure!(status["bases"][0]["proven"] == true && status["drills"]["passed"] == true, "{status:#}");
+    let after = site.archiver.run(&["status", "--check"])?;
+    ensure!(after.stdout.contains(" ago.") && !after.stdout.contains("never"), "{after}");
+    oracle::no_plaintext(&site.scratch, &site.place.as_folder(&site.scratch)?, &[TABLE])?;
+    let mut stranger = site.archiver.clone();
+    stranger.unset("keys.trusted_writers");
+    stranger.write_config()?;
+    let untrusting = site.archiver.run(&["status", "--json"])?.json()?;
+    ensure!(untrusting["bases"][0]["proven"].is_null(), "only a trusted writer proves anything: {untrusting:#}");
+
+    // The second one compares with the first.
+    let (_, second) = drill(&site.restorer, &[])?;
+    let rows = second["checks"].as_array().and_then(|all| all.iter().find(|one| one["name"] == "rows")).cloned();
+    let expected = rows.context("rows are counted")?["expected"].clone();
+    ensure!(expected.as_str().is_some_and(|text| text.contains("in the drill before")), "{expected}");
+    Ok(())
+}
+
+#[test]
+fn i12_a_drill_that_is_not_recorded_is_no_pass() -> Result<()> {
+    let mut site = site(Cluster::builder())?;
+    site.restorer.unset("keys.writer_key_file");
+    site.restorer.write_config()?;
+    let (finished, report) = drill(&site.restorer, &[])?;
+    ensure!(finished.code == Some(1) && report["verdict"] == "passed", "{finished}");
+    ensure!(finished.stderr.contains("the drill passed, not recorded: keys.writer_key_file"), "{finished}");
+    ensure!(report["recorded"].is_null(), "{report}");
+    let list = site.restorer.run(&["list", "--json"])?.success()?.json()?;
+    ensure!(list["bases"][0]["proven"].is_null(), "{list:#}");
+    Ok(())
+}
+
+#[test]
+fn a_random_second_is_drawn_anew_with_the_same_seed_and_is_hit_exactly() -> Result<()> {
+    let site = site(Cluster::builder())?;
+    let (finished, first) = drill(&site.restorer, &["--to", "random"])?;
+    ensure!(finished.code == Some(0), "{finished}");
+    let seed = first["seed"].as_u64().context("a seed")?.to_string();
+    let (_, second) = drill(&site.restorer, &["--to", "random", "--seed", &seed])?;
+    ensure!(first["target"].is_string() && first["target"] == second["target"], "{first} {second}");
+    let wrong = site.restorer.run(&["drill", "--seed", "1"])?.exits(2)?;
+    ensure!(wrong.stderr.contains("--to random"), "{wrong}");
+    Ok(())
+}
+
+#[test]
+fn i12_a_drill_that_is_killed_at_any_moment_leaves_nothing_for_longer_than_the_next_one() -> Result<()> {
+    let site = site(Cluster::builder())?;
+    let data = |site: &Site| -> Result<Option<PathBuf>> {
+        Ok(left_behind(site).unwrap_or_default().first().map(|name| scratch_dir(site).join(name).join("data")))
+    };
+    let alive = |site: &Site| oracle::lives_below(&scratch_dir(site));
+    // While files are restored, while the server runs, and told to end in order.
+    for (moment, signal) in
+        [("PG_VERSION", Signal::KILL), ("postmaster.pid", Signal::KILL), ("postmaster.pid", Signal::TERM)]
+    {
+        let mut running = site.restorer.daemon(&["drill"])?;
+        running.until(moment, PATIENCE, || Ok(data(&site)?.filter(|data| data.join(moment).exists())))?;
+        running.signal(signal)?;
+        let ended = running.wait(PATIENCE)?;
+        if signal == Signal::TERM {
+            ensure!(ended.code == Some(1) && ended.stderr.contains("interrupted"), "{ended}");
+            assert_eq!((left_behind(&site)?, alive(&site)?), (Vec::new(), Vec::new()));
+        }
+    }
+    let mut running = site.restorer.daemon(&["drill"])?;
+    running.until("a server", PATIENCE, || Ok(data(&site)?.filter(|data| data.join("postmaster.pid").exists())))?;
+    running.signal(Signal::KILL)?;
+    running.wait(PATIENCE)?;
+    ensure!(!alive(&site)?.is_empty() && left_behind(&site)?.len() == 1, "its server lives on until the next drill");
+    let (finished, _) = drill(&site.restorer, &[])?;
+    ensure!(finished.code == Some(0), "{finished}");
+    assert_eq!((left_behind(&site)?, alive(&site)?), (Vec::new(), Vec::new()));
+    Ok(())
+}
+
+#[test]
+fn case_48_nothing_of_the_cluster_s_own_configuration_holds_in_a_drill() -> Result<()> {
+    let cluster = Cluster::builder().setting("archive_mode", "on").setting("archive_command", "/bin/true");
+    let mut site = site(cluster)?;
+    // As ALTER SYSTEM writes it, and in a backup by now: a library that is nowhere, and more memory than there is.
+    site.cluster.sql("alter system set shared_preload_libraries = 'library_of_acme'")?;
+    site.cluster.sql("alter system set shared_buffers = '7TB'")?;
+    let mut daemon = site.start_daemon()?;
+    site.archiver.run_long(&["backup"])?.success()?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    daemon.sigterm()?.success()?;
+    site.restorer.set(
+        "drill.checks",
+        &checks(&[
+            ("archives", "show archive_mode", "off"),
+            ("listens", "show listen_addresses", ""),
+            ("connections", "select current_setting('max_connections')::int >= 40", "t"),
+            ("reads only", "show transaction_read_only", "on"),
+        ]),
+    );
+    site.restorer.write_config()?;
+    let refused = site.restorer.run(&["drill"])?;
+    ensure!(refused.stderr.contains("is empty"), "an expectation is never empty: {refused}");
+    site.restorer.set(
+        "drill.checks",
+        &checks(&[
+            ("archives", "show archive_mode", "off"),
+            ("listens", "select current_setting('listen_addresses') = ''", "t"),
+            ("connections", "select current_setting('max_connections')::int >= 40", "t"),
+            ("reads only", "show transaction_read_only", "on"),
+        ]),
+    );
+    site.restorer.write_config()?;
+    let (finished, report) = drill(&site.restorer, &[])?;
+    ensure!(finished.code == Some(0), "{finished}");
+    ensure!(report["preload"]["missing"][0] == "library_of_acme", "{report:#}");
+    ensure!(outcomes(&report)?.contains(&("recovery".to_owned(), "warned".to_owned())), "{report:#}");
+    Ok(())
+}
+
+/// `drill.checks` of the database `postgres`.
+fn checks(all: &[(&str, &str, &str)]) -> String {
+    let text = |text: &str| Value::from(text).to_string();
+    let one = |(name, sql, expect): &(&str, &str, &str)| {
+        format!("{{ name = {}, database = \"postgres\", sql = {}, expect = {} }}", text(name), text(sql), text(expect))
+    };
+    format!("[{}]", all.iter().map(one).collect::<Vec<_>>().join(", "))
+}
