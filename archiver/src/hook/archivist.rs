@@ -19,6 +19,7 @@ use super::freight::Freight;
 use super::lineage::{Lineage, read_history};
 use super::verified::Verified;
 use super::{PushError, Pushed};
+use crate::chunks;
 use crate::keys::ArchiveKeys;
 use crate::landed::Landed;
 use crate::memory::{BESIDE_FRAMES, Memory, Room};
@@ -86,7 +87,7 @@ impl Archivist {
             keys,
             stream,
             landed: Landed::default(),
-            memory: Memory::new(WAL_MEMORY),
+            memory: Memory::new(WAL_MEMORY).followed_by(chunks::keep_within),
             berths: Mutex::default(),
             verified: Verified::default(),
             histories: Mutex::default(),

@@ -23,6 +23,7 @@ use super::ship::Shipping;
 use super::slot::read_slot;
 use super::{Cutter, Frontier, ProgressSender, ProgressWatch, StreamError};
 use crate::aftermath;
+use crate::chunks;
 use crate::index::Index;
 use crate::keys::ArchiveKeys;
 use crate::landed::Landed;
@@ -92,7 +93,7 @@ impl Streamer {
     ) -> Streamer {
         let progress = ProgressSender::default();
         let application_name = slot.clone();
-        let memory = Memory::new(WAL_MEMORY);
+        let memory = Memory::new(WAL_MEMORY).followed_by(chunks::keep_within);
         let (alerts, ledger) = (Alerts::to_log(), Ledger::none());
         Streamer {
             conninfo,
