@@ -206,11 +206,16 @@ def run_wal(options):
         raise Missing(f"{options.name} is neither a WAL segment nor a history file: the repository holds nothing else")
     if set(options.name.removesuffix(".history")) - set("0123456789ABCDEF"):
         raise Missing(f"{options.name} is not a name that PostgreSQL gives to WAL")
-    branches = [b for b in cluster.branches() if b[:8] == timeline]
+    begin = None if options.name.endswith(".history") else segment_start(options.name, cluster.segment_size)
+    branches = sorted({cluster.origin(b) for b in cluster.branches() if b[:8] == timeline})
     if options.branch:
         if options.branch not in cluster.branches():
             raise Failure(f"branch {options.branch} is not in the repository; it has {', '.join(cluster.branches())}")
-        branches = [b for b, _ in cluster.path_to(options.branch) if b[:8] == timeline]
+        way = [(b, switch) for b, switch in cluster.path_to(options.branch) if b[:8] == timeline]
+        # Two branches of one timeline follow each other where two servers wrote it: the first byte tells.
+        branches = [b for b, switch in way if begin is None or switch is None or begin < switch][:1] or [b for b, _ in way[-1:]]
+    elif begin is not None and len(branches) == 1:
+        branches = [cluster.branch_at(branches[0], begin)]
     if not branches:
         raise Missing(
             f"{options.name} is not in the repository: {'the way to ' + options.branch if options.branch else 'it'} has no timeline {int(timeline, 16)}"
@@ -221,7 +226,6 @@ def run_wal(options):
         content = cluster.history_content(branches[0])
         write_new(options.out, lambda file: file.write(content))
     else:
-        begin = segment_start(options.name, cluster.segment_size)
         write_new(options.out, lambda file: fetch(cluster, branches[0], begin, file, options.incomplete))
     return 0
 
@@ -277,7 +281,7 @@ def run_restore(options):
 def put_wal(cluster, way, folder):
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for branch in way.branches:
-        if len(cluster.path_to(branch)) > 1:
+        if cluster.entries(branch):
             content = cluster.history_content(branch)
             write_new(folder / f"{branch[:8]}.history", lambda file: file.write(content))
     for branch, begin in way.segments:

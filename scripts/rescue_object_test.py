@@ -19,7 +19,7 @@ from rescue_test_writer import MIB, Repository  # noqa: E402
 from rescuer.errors import Damaged, Failure  # noqa: E402
 from rescuer.keys import COMPARE_SECRET, IDENTITY, WRITER, WRITER_SECRET, Identity, Writers  # noqa: E402
 from rescuer.keys import decode_key, encode_key, hpke_open, key_id, read_identities  # noqa: E402
-from rescuer.names import Switch, branch_name, parse_history, parse_name  # noqa: E402
+from rescuer.names import Switch, branch_name, parse_history, parse_lsn, parse_name  # noqa: E402
 from rescuer.object import SealedObject  # noqa: E402
 
 BASE = "20261121T060000Z-0a1b2c3d"
@@ -282,6 +282,10 @@ class Vectors(unittest.TestCase):
         self.assertEqual((file["type"], file["path"], file["extents"]), ("file", "base/1/1259", [[0, 0, 3]]))
         entry = self.read("ledger.object", names["ledger.object"])[0].body
         self.assertEqual((entry["act"], entry["sequence"], entry["heads"]), ("daemon-started", 0, []))
+        adoption = self.read("adopt.object", names["adopt.object"])[0].body
+        way = [(parse_lsn(adoption["from"]), 0, adoption["writer"])]
+        named = [branch_name(self.CLUSTER, 1, [], adopted) for adopted in ([], way)]
+        self.assertEqual(named, [adoption["branch"], adoption["to"]])
 
     def test_an_entry_of_the_ledger_in_another_folder_is_refused(self):
         name = dict(self.objects())["ledger.object"]

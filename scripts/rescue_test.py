@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from blake3 import blake3  # noqa: E402
 
 from rescue_test_writer import MIB, Repository, RepositoryWriter  # noqa: E402
-from rescuer.names import parse_history  # noqa: E402
+from rescuer.names import branch_name, lsn_text, parse_history  # noqa: E402
 
 BASE = "20261121T060000Z-0a1b2c3d"
 
@@ -194,6 +194,40 @@ class WalFiles(Repository):
         (self.folder / "out").unlink()
         self.assertIn("choose with --branch", self.wal("00000002.history", status=200))
 
+    def adopt(self, old, start, **more):
+        """Writes that WAL from `start` on lies elsewhere, and says where."""
+        to = branch_name(self.writer.cluster, 1, [], [(start, 0, self.writer.writer_text)])
+        body = {"branch": old, "from": lsn_text(start), "to": to, "writer": self.writer.writer_text, "found": "2026-11-21T06:00:00Z"}
+        self.writer.put("adopt", f"adopt/{old}/00000000", body=body | more)
+        return to
+
+    def test_wal_of_the_living_server_is_taken_from_the_branch_to_which_it_was_adopted(self):
+        after, start = wal_bytes(2), self.at + MIB
+        self.writer.put_whole(self.branch, self.at, self.content)
+        self.writer.put_whole(self.branch, start, wal_bytes(7))
+        to = self.adopt(self.branch, start)
+        self.writer.put_whole(to, start, after)
+        self.verify()
+        self.assertEqual(self.wal(self.name), self.content)
+        self.assertEqual(self.wal("000000010000000000000004"), after)
+        self.assertEqual(self.wal("000000010000000000000004", "--branch", to), after)
+        self.assertEqual(self.wal(self.name, "--branch", to), self.content)
+        self.assertEqual(self.wal("000000010000000000000004", "--branch", self.branch), wal_bytes(7))
+        self.assertIn(f"left {self.branch} at {lsn_text(start)}", self.run_rescue("list"))
+        # A timeline that was made afterwards comes from the living one; one that stands apart does not.
+        history = f"1\t{lsn_text(start + 500)}\tx\n".encode()
+        child = self.writer.put_history(2, parse_history(history), history)
+        self.assertEqual(self.wal("000000010000000000000004", "--branch", child), after)
+        self.adopt(self.branch, start, apart=[child])
+        self.assertEqual(self.wal("000000010000000000000004", "--branch", child), wal_bytes(7))
+
+    def test_an_adoption_that_cannot_be_used_is_never_passed_over(self):
+        self.writer.put_whole(self.branch, self.at, self.content)
+        for more in ({"to": self.branch}, {"to": "00000002-00000000"}, {"branch": "00000001-00000000"}):
+            self.adopt(self.branch, self.at, **more)
+            self.assertIn("adopt/", self.wal(self.name, status=200))
+            self.assertIn("adopt/", self.verify(1))
+
     def test_a_history_under_the_name_of_another_branch_is_refused(self):
         self.writer.put("history", "history/00000002-00000000", [b"1\t0/3000C8\tx\n"])
         self.assertIn("not those of the branch", self.verify(1))
@@ -245,6 +279,39 @@ class Bases(Repository):
         self.assertIn("recovery.signal", said)
         self.assertIn("0 problems", self.run_rescue("verify"))
         self.assertIn("0/300028 - 0/300384", self.run_rescue("list", identity=False))
+
+    def test_a_file_of_layers_is_made_of_the_newest_blocks_and_zeros(self):
+        block = lambda seed, count=1: wal_bytes(seed, 8192 * count)
+        old, new = block(20, 20), block(21, 9)
+        # Cut to nine blocks and grown to sixteen: what was there beyond the ninth does not come back.
+        layers = [
+            (None, len(old) + 100, old + bytes(100)),
+            ([[1, 2], [4, 5]], 9 * 8192, new[: 7 * 8192]),
+            ([[8, 1], [14, 1]], 16 * 8192, new[7 * 8192 :]),
+            ([], 15 * 8192, b""),
+        ]
+        part = lambda data, first, count=1: data[8192 * first : 8192 * (first + count)]
+        content = part(old, 0) + part(new, 0, 2) + part(old, 3) + part(new, 2, 4) + part(new, 7) + bytes(5 * 8192) + part(new, 8)
+        self.tree["base/1/1260"] = content
+        self.tree["backup_manifest"] = b"of what changed"
+        more = {"native": True}
+        self.put(layers={"base/1/1260": layers}, body=more)
+        self.assertIn("0 problems", self.run_rescue("verify"))
+        said = self.run_rescue("restore", "latest", self.target)
+        self.assertEqual(self.restored("base/1/1260"), content)
+        self.assertFalse((self.target / "backup_manifest").exists())
+        self.assertIn("backup_manifest", said)
+        for what, broken in [
+            ("another length", layers[:3]),
+            ("out of order", [layers[0], ([[4, 1], [1, 1]], 15 * 8192, new[:16384])]),
+            ("out of order", [layers[0], ([[15, 1]], 15 * 8192, new[:8192])]),
+            ("frames hold", [layers[0], ([[1, 2]], 15 * 8192, new[:8192])]),
+            ("frames hold", [layers[0], ([[1, 1]], 15 * 8192, new[:16384])]),
+            ("oldest layer has blocks", [([[0, 15]], 15 * 8192, content)]),
+        ]:
+            with self.subTest(what=what):
+                self.put(layers={"base/1/1260": broken}, body=more)
+                self.assertIn(what if what != "another length" else "newest layer has", self.run_rescue("verify", status=1))
 
     def test_a_tablespace_goes_where_it_is_told_and_postgresql_is_told_too(self):
         new = self.folder / "new-tablespace"
@@ -345,6 +412,21 @@ class Bases(Repository):
         self.writer.put_base(older, {"global/pg_control": b"older"}, self.START, self.STOP)
         self.assertIn("is newer, but", self.run_rescue("restore", "latest", self.target))
         self.assertEqual(self.restored("global/pg_control"), b"older")
+
+    def test_recovery_follows_the_living_one_of_two_servers(self):
+        start, after = 4 * MIB, wal_bytes(8)
+        to = branch_name(self.writer.cluster, 1, [], [(start, 0, self.writer.writer_text)])
+        body = {"branch": self.writer.branch, "from": lsn_text(start), "to": to, "writer": self.writer.writer_text}
+        self.writer.put("adopt", f"adopt/{self.writer.branch}/00000000", body=body)
+        self.writer.put_whole(self.writer.branch, 3 * MIB, self.content)
+        self.writer.put_whole(self.writer.branch, start, wal_bytes(9))
+        self.writer.put_whole(to, start, after)
+        said = self.run_rescue("restore", BASE, self.target, "--wal")
+        self.assertIn("recovery_target_timeline = '1'", said)
+        self.assertEqual(self.restored("pg_wal/000000010000000000000004"), after)
+        subprocess.run(["rm", "-r", self.target, self.place], check=True)
+        self.run_rescue("restore", BASE, self.target, "--wal", "--branch", self.writer.branch)
+        self.assertEqual(self.restored("pg_wal/000000010000000000000004"), wal_bytes(9))
 
     def test_recovery_follows_the_only_way_or_asks(self):
         history = b"1\t0/300388\tx\n"

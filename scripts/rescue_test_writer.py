@@ -157,17 +157,17 @@ class RepositoryWriter:
         segment = segment_name(int(branch[:8], 16), start, self.segment_size)
         return self.put_wal("partial", f"wal/{branch}/{segment}.partial", branch, segment, content, start, end, **more)
 
-    def put_base(self, base_id, tree, start, stop, tablespaces=(), directories=(), branch=None, body=None, entries=()):
-        """`tree` is `{path: content}`; each file begins a new frame, and each data object takes three frames."""
-        frames, extents, lines = (
-            [],
+    def put_base(self, base_id, tree, start, stop, tablespaces=(), directories=(), branch=None, body=None, entries=(), layers=None):
+        """`tree` is `{path: content}`; each file begins a new frame, and each data object takes three frames. `layers` gives
+        for some of the paths a list of `(blocks or None, length, content)`, which makes up the file."""
+        frames, lines = (
             [],
             [{"type": "tablespace", "oid": oid, "location": location} for oid, location in tablespaces],
         )
         lines += [{"type": "directory", "path": path, "mode": mode} for path, mode in directories]
-        for path, content in tree.items():
-            parts = pieces(content, 64 << 10) if content else []
-            extents = []
+
+        def stored(content):
+            extents, parts = [], pieces(content, 64 << 10) if content else []
             for part in parts:
                 at, frame = divmod(len(frames), 3)
                 if extents and extents[-1][0] == at:
@@ -175,7 +175,13 @@ class RepositoryWriter:
                 else:
                     extents.append([at, frame, 1])
                 frames.append(part)
-            digests = b64(b"".join(blake3(part).digest()[:16] for part in parts))
+            return {"extents": extents, "digests": b64(b"".join(blake3(part).digest()[:16] for part in parts))}
+
+        for path, content in tree.items():
+            found = [
+                stored(data) | ({} if blocks is None else {"blocks": blocks}) | {"length": length}
+                for blocks, length, data in (layers or {}).get(path, ())
+            ]
             name = {"path": path} if isinstance(path, str) else {"path_hex": path.hex()}
             lines.append(
                 {
@@ -184,8 +190,7 @@ class RepositoryWriter:
                     "mode": 0o600,
                     "mtime": 1700000000,
                     "size": len(content),
-                    "extents": extents,
-                    "digests": digests,
+                    **({"layers": found} if found else stored(content)),
                 }
             )
         lines += entries

@@ -321,6 +321,8 @@ fn words(stage: &Stage) -> (String, Option<u64>, Option<u64>) {
     match stage {
         Stage::Comparing { parent } => (format!("incremental: compared with {parent}"), None, None),
         Stage::Full { why } => (format!("full: {why}"), None, None),
+        Stage::Native => ("incremental: the server sends changed blocks only".to_owned(), None, None),
+        Stage::NotNative { why } => (format!("incremental: the server sends everything, because {why}"), None, None),
         Stage::GoingOn { attempts } => {
             let ids = attempts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             (format!("what interrupted backups had stored is not stored again: {ids}"), None, None)

@@ -95,6 +95,8 @@ pub fn timing(archive: &Archive) -> Timing {
         silence_limit: Duration::from_secs(60),
         // Longer than the slowest put of a store that is alive, which has deadlines of its own.
         put_limit: Duration::from_secs(300),
+        // One listing, of what is nearly always empty.
+        adoptions_every: Duration::from_secs(60),
     }
 }
 

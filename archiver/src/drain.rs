@@ -68,7 +68,7 @@ pub async fn drain(
     let mut client = primary::connect(conninfo, "walseal drain").await?;
     let server = stream::identify(&mut client, repository, identity, conninfo.target_session_attrs()).await?;
     client.close().await;
-    let branch = server.history.branch(repository.cluster());
+    let branch = server.branch();
     let mut ticks = interval(REPORT_EVERY);
     loop {
         let now = progress.now();

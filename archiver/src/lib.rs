@@ -11,6 +11,7 @@
 //! | [`stream`] | WAL over the replication protocol: receive, cut, ship, confirm |
 //! | [`hook`] | `archive_command`: header checks, look-ahead, standalone shipping |
 //! | [`heal`] | fills a gap from `pg_wal`, a standby, a folder |
+//! | [`adopt`] | names the living one of two servers that wrote the same timeline |
 //! | [`shipment`] | a piece of WAL on its way into the repository |
 //! | [`landed`] | digests of segments that the stream has stored |
 //! | [`chunks`], [`memory`] | its bytes, freed as they are sealed; and the bound on all that is under way |
@@ -30,6 +31,7 @@
 //! | [`archive`], [`keys`] | the configuration, opened |
 
 pub mod admission;
+pub mod adopt;
 pub mod aftermath;
 pub mod alone;
 pub mod archive;

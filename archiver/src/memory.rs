@@ -16,17 +16,39 @@ pub const BESIDE_FRAMES: u64 = 256 << 10;
 pub struct Memory {
     units: Arc<Semaphore>,
     most: u32,
+    /// Told how many bytes are free, whenever that changes.
+    follower: Option<fn(u64)>,
 }
 
 /// Memory that was set aside, given back when the last clone of this is dropped.
 #[derive(Clone, Debug)]
-pub struct Room(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
+pub struct Room(Arc<Mutex<Option<Held>>>);
+
+#[derive(Debug)]
+struct Held {
+    permit: OwnedSemaphorePermit,
+    memory: Memory,
+}
 
 impl Memory {
     /// A bound of so many bytes, rounded up to whole KiB.
     pub fn new(bytes: u64) -> Memory {
         let most = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).max(1);
-        Memory { units: Arc::new(Semaphore::new(most as usize)), most }
+        Memory { units: Arc::new(Semaphore::new(most as usize)), most, follower: None }
+    }
+
+    /// Tells `follower` how many bytes are free, now and whenever that changes.
+    #[must_use]
+    pub fn followed_by(self, follower: fn(u64)) -> Memory {
+        let memory = Memory { follower: Some(follower), ..self };
+        memory.tell();
+        memory
+    }
+
+    fn tell(&self) {
+        if let Some(follower) = self.follower {
+            follower(self.units.available_permits() as u64 * UNIT);
+        }
     }
 
     /// Bytes that are set aside now, and the most that can be.
@@ -40,7 +62,9 @@ impl Memory {
     pub async fn room(&self, bytes: u64) -> Room {
         let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.most);
         // Only a closed semaphore gives an error, and nobody closes this one.
-        Room(Arc::new(Mutex::new(self.units.clone().acquire_many_owned(units).await.ok())))
+        let permit = self.units.clone().acquire_many_owned(units).await.ok();
+        self.tell();
+        Room(Arc::new(Mutex::new(permit.map(|permit| Held { permit, memory: self.clone() }))))
     }
 }
 
@@ -53,14 +77,23 @@ impl Room {
     /// Gives back what is more than so many bytes.
     pub fn shrink_to(&self, bytes: u64) {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(permit) = held.as_mut() else { return };
-        let units = permit.num_permits();
+        let Some(held) = held.as_mut() else { return };
+        let units = held.permit.num_permits();
         let needed = usize::try_from(bytes.div_ceil(UNIT)).unwrap_or(usize::MAX).min(units);
-        drop(permit.split(units - needed));
+        drop(held.permit.split(units - needed));
+        held.memory.tell();
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        drop(self.permit.split(self.permit.num_permits()));
+        self.memory.tell();
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used)]
 mod tests {
     use super::*;
 
@@ -80,5 +113,15 @@ mod tests {
         assert_eq!(memory.units.available_permits(), 0);
         drop(all);
         assert_eq!(memory.units.available_permits(), 10);
+    }
+
+    #[tokio::test]
+    async fn whoever_follows_hears_what_is_free() {
+        static HEARD: Mutex<Vec<u64>> = Mutex::new(Vec::new());
+        let memory = Memory::new(10 << 10).followed_by(|free| HEARD.lock().expect("ours").push(free >> 10));
+        let room = memory.room(8 << 10).await;
+        room.shrink_to(3 << 10);
+        drop(room);
+        assert_eq!(*HEARD.lock().expect("ours"), [10, 2, 7, 10]);
     }
 }

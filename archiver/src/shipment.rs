@@ -231,10 +231,17 @@ impl Piece {
         }
     }
 
+    /// Compares the piece with what is stored under its name.
+    ///
+    /// Errors: nothing is; other bytes are, or such as cannot be compared.
+    pub async fn compare(&self, repository: &Repository, keys: &ArchiveKeys) -> Result<(), RepositoryError> {
+        repository.compare_wal(&self.name(), &self.section(keys)).await
+    }
+
     /// Whether the piece is durable already. Where the name holds other bytes it is not; shipping finds the same, and keeps
     /// these.
     pub async fn is_there(&self, repository: &Repository, keys: &ArchiveKeys) -> Result<bool, ShipError> {
-        match repository.compare_wal(&self.name(), &self.section(keys)).await {
+        match self.compare(repository, keys).await {
             Ok(()) => Ok(true),
             Err(error) if error.is_not_found() || error.is_conflict() => Ok(false),
             Err(error) => Err(error.into()),

@@ -11,7 +11,7 @@ use serde::Serialize;
 use walseal_common::config::{Config, OpenError, StoreUse};
 use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::repository::{
-    BaseId, BaseType, Gap, Label, Proof, Repository, RepositoryError, RepositoryIdentity,
+    Adoption, BaseId, BaseType, Gap, Label, Proof, Repository, RepositoryError, RepositoryIdentity,
 };
 use walseal_common::store::{ObjectStore, RetryPolicy, StoreErrorKind};
 use walseal_common::telemetry::OpenAlert;
@@ -65,6 +65,8 @@ pub struct Status {
     pub drills: Option<DrillStatus>,
     /// WAL that was lost, as recorded; `None` when the repository could not be read.
     pub gaps: Option<Vec<GapStatus>>,
+    /// Where two servers wrote the same timeline, and which of them is the living one; `None` when the repository could not be read.
+    pub adoptions: Option<Vec<Adoption>>,
     /// Why something could not be read, in words.
     pub error: Option<String>,
 }
@@ -154,7 +156,7 @@ impl BaseStatus {
             stop_time: label.stop_time,
             cluster_size: label.cluster_size,
             stored_size: label.stored_size,
-            referenced_size: label.referenced_size,
+            referenced_size: label.referenced_size(),
             suspect: label.suspect,
             proven: proof.of_base(&label.id),
             proven_at: proof.proven.get(&label.id).copied(),
@@ -180,6 +182,7 @@ struct Holdings {
     bases: Vec<BaseStatus>,
     drills: DrillStatus,
     gaps: Vec<GapStatus>,
+    adoptions: Vec<Adoption>,
 }
 
 /// The repository could not be read.
@@ -219,10 +222,11 @@ pub async fn gather(config: Config) -> Result<Status, OpenError> {
         Err(error) => (None, Some(error.to_string())),
     };
     let error = [unheard, unread].into_iter().flatten().collect::<Vec<_>>().join("; ");
-    let drills = holdings.as_ref().map(|holdings| holdings.drills);
-    let (cluster, branches, bases, gaps) = match holdings {
-        Some(holdings) => (holdings.cluster, Some(holdings.branches), Some(holdings.bases), Some(holdings.gaps)),
-        None => (None, None, None, None),
+    let (cluster, branches, bases, drills, gaps, adoptions) = match holdings {
+        Some(Holdings { cluster, branches, bases, drills, gaps, adoptions }) => {
+            (cluster, Some(branches), Some(bases), Some(drills), Some(gaps), Some(adoptions))
+        }
+        None => (None, None, None, None, None, None),
     };
     let error = Some(error).filter(|error| !error.is_empty());
     let loss = stream.as_ref().and_then(|stream: &Progress| stream.loss(Timestamp::now()));
@@ -241,6 +245,7 @@ pub async fn gather(config: Config) -> Result<Status, OpenError> {
         bases,
         drills,
         gaps,
+        adoptions,
         error,
     })
 }
@@ -274,8 +279,9 @@ async fn read(config: Config) -> Result<Holdings, Unread> {
         bases.push(BaseStatus::of(&repository.label(&id).await?, &proof));
     }
     let gaps = gaps(&repository, &identity).await?;
+    let adoptions = repository.adoptions().await?.iter().map(|(_, adoption)| adoption.clone()).collect();
     let (cluster, drills) = (Some(repository.cluster().to_string()), DrillStatus::of(&proof));
-    Ok(Holdings { cluster, branches, bases, drills, gaps })
+    Ok(Holdings { cluster, branches, bases, drills, gaps, adoptions })
 }
 
 async fn gaps(repository: &Repository, identity: &RepositoryIdentity) -> Result<Vec<GapStatus>, RepositoryError> {

@@ -6,6 +6,7 @@
 //! 32 MiB, so a buffer with more address space than that is always the system's, and pages that are never written cost nothing.
 
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -32,12 +33,12 @@ pub fn space(capacity: usize) -> usize {
 pub struct Spares {
     free: Arc<Mutex<Vec<Vec<u8>>>>,
     size: usize,
-    most: usize,
+    most: Arc<AtomicUsize>,
 }
 
 impl fmt::Debug for Spares {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Spares(at most {} of {} bytes)", self.most, self.size)
+        write!(f, "Spares(at most {} of {} bytes)", self.most(), self.size)
     }
 }
 
@@ -45,7 +46,27 @@ impl Spares {
     /// Buffers of `size` bytes. At most `most` of them are kept when nobody uses them; the others go back to the system
     /// (I11).
     pub fn new(size: usize, most: usize) -> Spares {
-        Spares { free: Arc::default(), size, most }
+        Spares { free: Arc::default(), size, most: Arc::new(AtomicUsize::new(most)) }
+    }
+
+    /// Bytes of each buffer.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Keeps at most `most` from now on; what is more goes back to the system at once.
+    pub fn keep(&self, most: usize) {
+        self.most.store(most, Ordering::Relaxed);
+        let surplus = {
+            let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+            let kept = free.len().min(most);
+            free.split_off(kept)
+        };
+        drop(surplus);
+    }
+
+    fn most(&self) -> usize {
+        self.most.load(Ordering::Relaxed)
     }
 
     /// An empty buffer, given back when it, and all that was frozen of it, is dropped.
@@ -63,7 +84,7 @@ impl Spares {
     pub fn give(&self, mut bytes: Vec<u8>) {
         bytes.clear();
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        if free.len() < self.most {
+        if free.len() < self.most() {
             free.push(bytes);
         }
     }
@@ -137,6 +158,11 @@ mod tests {
         // No more are kept than was said.
         drop((again, second));
         assert_eq!(spares.free.lock().expect("nobody panicked").len(), 1);
+        spares.keep(2);
+        drop((spares.take(), spares.take(), spares.take()));
+        assert_eq!(spares.free.lock().expect("nobody panicked").len(), 2);
+        spares.keep(0);
+        assert_eq!(spares.free.lock().expect("nobody panicked").len(), 0);
     }
 
     #[test]

@@ -192,14 +192,23 @@ impl TimelineHistory {
         self.timeline == timeline || self.entries.iter().any(|entry| entry.timeline == timeline)
     }
 
-    /// The branch of this timeline in the cluster `system`.
+    /// The branch of this timeline in the cluster `system`, by its history alone: what adoptions make of it, the repository
+    /// tells.
     pub fn branch(&self, system: SystemIdentifier) -> Branch {
+        self.branch_after(system, &[])
+    }
+
+    /// The branch of this timeline in the cluster `system` after `adopted`, a line for each adoption on the way to it.
+    pub fn branch_after(&self, system: SystemIdentifier, adopted: &[String]) -> Branch {
         // The digest covers what PostgreSQL wrote, line by line, so that a derived copy of an ancestor's
         // history (without its comments and blank lines) names the same branch.
         let mut hasher = blake3::Hasher::new_derive_key("walseal 2026-11 branch");
         hasher.update(system.to_string().as_bytes());
         for entry in &self.entries {
             hasher.update(b"\n").update(&entry.line());
+        }
+        for line in adopted {
+            hasher.update(b"\n").update(line.as_bytes());
         }
         let digest = hasher.finalize();
         let b = digest.as_bytes();

@@ -11,6 +11,7 @@ from .errors import Damaged, Failure
 from .names import lsn_text, parse_lsn, parse_name
 from .object import base64_member, file_digest, member, parse_json
 
+BLOCK = 8192  # Bytes of a block of a layer.
 OPEN_OBJECTS = 4  # Data objects held open at a time: their lists of frames are all that stays in memory.
 
 
@@ -32,6 +33,7 @@ class Label:
             self.branch = member(body, "branch", str, "label")
             self.start, self.stop = (parse_lsn(member(body, key, str, "label")) for key in ("start", "stop"))
             self.suspect = member(body, "suspect", int, "label")
+            self.native = body.get("native") is True
             self.manifest = self._references(cluster, "manifest")
             self.objects = self._references(cluster, "data", "objects")
         except Damaged as error:
@@ -108,6 +110,15 @@ def entry_mode(entry):
     return mode
 
 
+class Nowhere:
+    """A file that keeps nothing, for those who only want to see whether the content is sound."""
+
+    def write(self, data):
+        pass
+
+    seek = truncate = write
+
+
 class Files:
     """Reads the contents of files from the data objects of one label, few objects open at a time."""
 
@@ -134,11 +145,61 @@ class Files:
         self.opened[number] = found = self.cluster.open(self.label.objects[number][0], unlock=True)
         return found
 
-    def content(self, entry):
-        """The file's plaintext, frame by frame, each checked; the size is checked at the end."""
-        digests = base64_member(entry, "digests", None, "entry")
-        size, at, seen = member(entry, "size", int, "entry"), 0, 0
-        for extent in member(entry, "extents", list, "entry"):
+    def write(self, file, entry):
+        """Writes the file's content into an empty file, frame by frame, each checked."""
+        size = member(entry, "size", int, "entry")
+        if entry.get("layers") is None:
+            for data in self._frames(entry, size):
+                file.write(data)
+            return
+        layers = member(entry, "layers", list, "entry")
+        if not layers or any(entry.get(name) is not None for name in ("extents", "digests")):
+            raise Damaged("it has not either extents and digests, or layers")
+        for number, layer in enumerate(layers):
+            if not isinstance(layer, dict):
+                raise Damaged("a layer is not a JSON object")
+            length = member(layer, "length", int, "layer")
+            runs = [(0, length)] if number == 0 else self._runs(layer, length)
+            if number == 0 and layer.get("blocks") is not None:
+                raise Damaged("the oldest layer has blocks")
+            file.truncate(length)
+            self._write_runs(file, runs, self._frames(layer, sum(count for _, count in runs)))
+        if length != size:
+            raise Damaged(f"its newest layer has {length} bytes, the list of files says {size}")
+
+    @staticmethod
+    def _runs(layer, length):
+        """Where a layer's blocks lie in the file: begin and size of each run, in bytes."""
+        runs, end = [], 0
+        for run in member(layer, "blocks", list, "layer"):
+            if not isinstance(run, list) or len(run) != 2 or any(type(n) is not int or n < 0 for n in run):
+                raise Damaged("a run of blocks is not [first, count]")
+            first, count = run[0] * BLOCK, run[1] * BLOCK
+            if first < end or not count or first + count > length:
+                raise Damaged(f"the run of blocks {run} is out of order or out of the file")
+            end = first + count
+            runs.append((first, count))
+        return runs
+
+    @staticmethod
+    def _write_runs(file, runs, frames):
+        rest = b""
+        for at, left in runs:
+            file.seek(at)
+            while left:
+                rest = rest or next(frames, b"")
+                if not rest:
+                    break  # Too few frames: what they are counted by says so.
+                file.write(rest[:left])
+                rest, left = rest[left:], left - len(rest[:left])
+        for _ in frames:
+            pass  # The last step checks that there were as many bytes as there should be.
+
+    def _frames(self, holder, size):
+        """The plaintext of frames whose bytes are `size` in sum, each checked; the sum is checked at the end."""
+        digests = base64_member(holder, "digests", None, "entry")
+        at, seen = 0, 0
+        for extent in member(holder, "extents", list, "entry"):
             if not isinstance(extent, list) or len(extent) != 3 or any(type(n) is not int or n < 0 for n in extent):
                 raise Damaged("an extent is not [object, frame, count]")
             number, first, count = extent
@@ -188,6 +249,8 @@ class Restore:
                     raise Damaged(f"an entry has the unknown type {kind!r}")
                 elif path == b"global/pg_control":
                     control = entry
+                elif path == b"backup_manifest" and self.label.native:
+                    self.cluster.warn("the server's backup_manifest lists what changed only, so it is left out")
                 else:
                     self._file(files, path, entry)
             if unused := self.mapping.keys() - self.moved.keys():
@@ -248,8 +311,7 @@ class Restore:
         os.makedirs(os.path.dirname(place), mode=0o700, exist_ok=True)
         try:
             with open(place, "xb") as file:
-                for data in files.content(entry):
-                    file.write(data)
+                files.write(file, entry)
         except FileExistsError:
             raise Damaged(f"the list of files names {path!r} twice") from None
         except Damaged as error:

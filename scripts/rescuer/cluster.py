@@ -33,6 +33,19 @@ def find_clusters(repository, wanted=None):
 
 
 @dataclass(frozen=True)
+class Adoption:
+    """From `start` on, the WAL of the living one of two servers that wrote `branch` lies on branch `to` (FORMAT.md section 12)."""
+
+    name: str
+    branch: str
+    number: int
+    start: int
+    to: str
+    writer: str
+    apart: frozenset
+
+
+@dataclass(frozen=True)
 class Piece:
     """A run of WAL that one object claims to hold: by its name, or by its signed header for `partial`."""
 
@@ -49,7 +62,7 @@ class Cluster:
         self.identifier, self.writers, self.identities, self.warn = identifier, writers, identities, warn
         self.names, self.unknown = [], []
         self._scan(self.folder, "")
-        self._identity = self._compare_key = self._histories = self._wal = self._frontiers = None
+        self._identity = self._compare_key = self._histories = self._wal = self._frontiers = self._adoptions = None
 
     def _scan(self, folder, prefix):
         try:
@@ -128,9 +141,68 @@ class Cluster:
         found = {name.branch for name in self.names if name.branch and not name.conflict}
         return sorted(found, key=lambda branch: (branch_timeline(branch), branch))
 
+    def adoptions(self):
+        """`{branch: [adoptions]}` in the order of their numbers. `Damaged` for one that cannot be used: WAL would be looked for elsewhere."""
+        if self._adoptions is None:
+            found, reached = defaultdict(list), {}
+            for name in sorted((n for n in self.names if n.kind == "adopt" and not n.conflict), key=lambda n: n.text):
+                with self.open(name) as opened:
+                    body = opened.body
+                branch, to = member(body, "branch", str, name.text), member(body, "to", str, name.text)
+                one = Adoption(
+                    name.text,
+                    branch,
+                    int(name.number),
+                    parse_lsn(member(body, "from", str, name.text)),
+                    to,
+                    member(body, "writer", str, name.text),
+                    frozenset(body.get("apart") or []),
+                )
+                if branch != name.branch:
+                    raise Damaged(f"{name.text}: it is about branch {branch}")
+                if to[:8] != branch[:8] or to == branch or to in reached:
+                    raise Damaged(f"{name.text}: it leads to branch {to}, where no adoption of {branch} can lead")
+                at = branch
+                while at in reached:
+                    at = reached[at].branch
+                if at == to:
+                    raise Damaged(f"{name.text}: it leads to branch {to}, from which it comes")
+                reached[to] = one
+                found[branch].append(one)
+            self._adoptions = (dict(found), reached)
+        return self._adoptions[0]
+
+    def lineage(self, branch):
+        """The adoptions by which WAL came to a branch, oldest first."""
+        self.adoptions()
+        lineage = []
+        while branch in self._adoptions[1]:
+            lineage.append(self._adoptions[1][branch])
+            branch = lineage[-1].branch
+        return lineage[::-1]
+
+    def origin(self, branch):
+        """The branch by its history alone from which a branch was adopted."""
+        lineage = self.lineage(branch)
+        return lineage[0].branch if lineage else branch
+
+    def branch_at(self, origin, lsn):
+        """The branch on which a byte of the timeline lies whose branch by its history is `origin`."""
+        branch = origin
+        while (all_of_it := self.adoptions().get(branch)) and all_of_it[-1].start <= lsn:
+            branch = all_of_it[-1].to
+        return branch
+
+    def is_abandoned(self, way):
+        """Whether a way goes along a branch beyond the place where its WAL was adopted to another."""
+        return any(
+            switch is None or switch > adoption.start for branch, switch in way for adoption in self.adoptions().get(branch, ())
+        )
+
     def history_content(self, branch):
         """The history file of a branch, checked against the branch's name. `Failure` when the repository has none."""
         self.need_identity("reading a history file")
+        branch = self.origin(branch)
         name = parse_name(f"history/{branch}")
         if not self.path(name.text).exists():
             raise Failure(f"history/{branch} is missing: the way to branch {branch} is not known")
@@ -145,6 +217,7 @@ class Cluster:
 
     def entries(self, branch):
         """The switches on the way to a branch, oldest first."""
+        branch = self.origin(branch)
         if branch_name(self.identifier, branch_timeline(branch), []) == branch:
             return []
         return parse_history(self.history_content(branch))
@@ -152,8 +225,24 @@ class Cluster:
     def path_to(self, branch):
         """`[(branch, switch)]` from the first branch to this one; `switch` is where it was left, None for the last."""
         entries = self.entries(branch)
-        way = [(branch_name(self.identifier, e.timeline, entries[:i]), e.lsn) for i, e in enumerate(entries)]
-        return way + [(branch, None)]
+        origins = [branch_name(self.identifier, e.timeline, entries[:i]) for i, e in enumerate(entries)] + [self.origin(branch)]
+        way, began = [], 0
+        for at, switch, child in zip(origins, [e.lsn for e in entries] + [None], origins[1:] + [None]):
+            lineage = iter(self.lineage(branch)) if child is None else None
+            while adoption := next(lineage, None) if lineage else self._leaving(at, switch, child):
+                began = max(began, adoption.start)
+                way.append((at, began))
+                at = adoption.to
+            way.append((at, switch))
+            began = switch
+        return way
+
+    def _leaving(self, branch, switch, child):
+        """The adoption that counts for a timeline that left `branch` at `switch`."""
+        for adoption in reversed(self.adoptions().get(branch, ())):
+            if adoption.start < switch and child not in adoption.apart:
+                return adoption
+        return None
 
     def known_paths(self):
         """The paths of all branches whose history can be read; the others are warned about once. Empty without an identity."""

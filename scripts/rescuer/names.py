@@ -28,6 +28,7 @@ _PATTERNS = [
         ("names", f"base/{_ID}/names/(?P<number>[0-9]{{8}})"),
         ("config", f"base/{_ID}/config/(?P<number>[0-9]{{8}})"),
         ("lease", "lease/[0-9a-f]{16}/(?P<number>[0-9]{8})"),
+        ("adopt", f"adopt/{_BRANCH}/(?P<number>[0-9]{{8}})"),
         ("catalog", f"catalog/{_BRANCH}/{_SEGMENT}-(?P<until>[0-9A-F]{{24}})"),
         ("frontier", "frontier/(?P<writer>walsealw1[02-9ac-hj-np-z]+)/(?P<count>[0-9]{10})"),
         ("ledger", "ledger/(?P<writer>walsealw1[a-z0-9]+)/[0-9a-f]{16}/(?P<number>[0-9]{8})"),
@@ -128,9 +129,12 @@ def parse_history(content):
     return entries
 
 
-def branch_name(cluster, timeline, entries):
+def branch_name(cluster, timeline, entries, adopted=()):
+    """`adopted`: `(from, number, writer)` of each adoption on the way to the branch."""
     content = cluster.encode()
     for entry in entries:
         content += f"\n{entry.timeline}\t{lsn_text(entry.lsn)}\t".encode() + entry.reason
+    for start, number, writer in adopted:
+        content += f"\nadopted\t{lsn_text(start)}\t{number}\t{writer}".encode()
     digest = blake3(content, derive_key_context="walseal 2026-11 branch").digest()
     return f"{timeline:08X}-{digest[:4].hex()}"

@@ -2,7 +2,7 @@
 
 from blake3 import blake3
 
-from .base import Files, Label, check_reference, entry_mode, entry_path, manifest_entries
+from .base import Files, Label, Nowhere, check_reference, entry_mode, entry_path, manifest_entries
 from .errors import Damaged, Diverged, Failure
 from .names import branch_name, branch_timeline, lsn_text, parse_history, segment_start
 from .object import member
@@ -91,9 +91,13 @@ class Verification:
 
     def _branches(self):
         wal = self.cluster.wal()
+        self.cluster.adoptions()
         for branch in self.cluster.branches():
             first = branch_name(self.cluster.identifier, branch_timeline(branch), [])
-            if branch != first and not self.cluster.path(f"history/{branch}").exists():
+            if (origin := self.cluster.origin(branch)) != branch:
+                if origin != first and not self.cluster.path(f"history/{origin}").exists():
+                    self.problem(f"history/{origin}: the object is missing, and WAL of its timeline was adopted to branch {branch}")
+            elif branch != first and not self.cluster.path(f"history/{branch}").exists():
                 self.problem(f"history/{branch}: the object is missing, and branch {branch} has other objects")
             if self.deep:
                 for begin in sorted(wal.get(branch, {})):
@@ -169,8 +173,7 @@ class Verification:
                 if kind == "file":
                     size += member(entry, "size", int, "entry")
                     try:
-                        for _ in files.content(entry):
-                            pass
+                        files.write(Nowhere(), entry)
                     except Damaged as error:
                         self.problem(f"base backup {label.id}, file {path!r}: {error}")
                 elif kind != "directory":

@@ -313,6 +313,8 @@ def choose_path(cluster, base_branch, stop, wanted=None):
         return paths[wanted]
     inner = {branch for way in paths.values() for branch, _ in way[:-1]}
     leaves = [branch for branch in paths if branch not in inner]
+    # Where two servers wrote a timeline, the living one's is followed.
+    leaves = [branch for branch in leaves if not cluster.is_abandoned(cluster.path_to(branch))] or leaves
     if not leaves:
         return [(base_branch, None)]
     if len(leaves) > 1:

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use walseal_common::repository::{BaseId, BaseType, Label};
+use walseal_common::repository::{BaseId, BaseType, Label, Step};
 use walseal_common::seal::MAX_PLAINTEXT;
 use walseal_common::terminal::units;
-use walseal_common::timeline::Branch;
 
 /// A backup that refers to more than so many times the objects of a full one is followed by a full one.
 const OBJECTS_BOUND: u64 = 4;
@@ -57,8 +56,8 @@ pub struct Candidate {
 pub struct Facts<'a> {
     /// This writer.
     pub writer: &'a str,
-    /// The server's branch, and those that it comes from.
-    pub ancestry: &'a [Branch],
+    /// The branches on which the server's WAL lies, each with where it leaves it.
+    pub ancestry: &'a [Step],
 }
 
 /// What is to be done.
@@ -87,10 +86,15 @@ impl Facts<'_> {
             Err(format!("{id} was written with another writer key, and only that opens its list of frames"))
         } else if label.resume.is_none() {
             Err(format!("{id} has no list of frames: an older version made it"))
-        } else if !self.ancestry.contains(&label.branch) {
-            Err(format!("{id} lies on branch {}, which the server does not come from", label.branch))
         } else {
-            Ok(())
+            // Of a branch that the server left, what came later is another server's (case 17), or of another timeline.
+            match self.ancestry.iter().find(|step| step.branch == label.branch) {
+                None => Err(format!("{id} lies on branch {}, which the server does not come from", label.branch)),
+                Some(Step { switch: Some(switch), .. }) if label.stop > *switch => {
+                    Err(format!("{id} was complete after the server had left branch {} at {switch}", label.branch))
+                }
+                Some(_) => Ok(()),
+            }
         }
     }
 }
@@ -184,7 +188,7 @@ mod tests {
     use walseal_common::repository::{ObjectReference, ResumePages};
     use walseal_common::seal::ObjectDigest;
     use walseal_common::segment::SegmentSize;
-    use walseal_common::timeline::{SystemIdentifier, TimelineHistory, TimelineId};
+    use walseal_common::timeline::{Branch, SystemIdentifier, TimelineHistory, TimelineId};
 
     use super::*;
 
@@ -215,7 +219,6 @@ mod tests {
             suspect: 0,
             manifest: Vec::new(),
             objects: Vec::new(),
-            referenced_size: 0,
             depth,
             native: false,
             names: Vec::new(),
@@ -228,9 +231,13 @@ mod tests {
         Candidate { label, writer: writer.to_owned() }
     }
 
+    /// Where the server left timeline 1.
+    const LEFT: Lsn = Lsn(1 << 40);
+
     fn found(candidates: impl IntoIterator<Item = Candidate>) -> Found {
         let mut found = Found::default();
-        let ancestry = [branch(1), branch(2)];
+        let step = |number, begin, switch| Step { branch: branch(number), begin, switch };
+        let ancestry = [step(1, Lsn::INVALID, Some(LEFT)), step(2, LEFT, None)];
         let facts = Facts { writer: "own", ancestry: &ancestry };
         for candidate in candidates {
             if found.take(&facts, candidate) {
@@ -245,6 +252,15 @@ mod tests {
             Decision::Full { why } => why,
             Decision::Incremental { parent } => format!("incremental to {}", parent.id),
         }
+    }
+
+    #[test]
+    fn case_17_a_backup_of_the_server_that_was_left_behind_is_never_compared_with() {
+        let of_timeline_1 = |stop| by("own", Label { branch: branch(1), stop, ..label(6, 0) });
+        let kept = found([of_timeline_1(LEFT)]);
+        assert_eq!(kept.parent.map(|label| label.stop), Some(LEFT));
+        let left = found([of_timeline_1(LEFT.advance(1))]);
+        assert!(left.parent.is_none() && left.why_not.is_some_and(|why| why.contains("after the server had left")));
     }
 
     #[test]

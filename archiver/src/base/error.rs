@@ -6,6 +6,7 @@ use walseal_common::repository::{RelativePath, RepositoryError};
 use walseal_common::seal::SealError;
 use walseal_common::timeline::{HistoryError, SystemIdentifier, TimelineId};
 
+use super::incremental::IncrementalError;
 use super::pages::PageError;
 use super::server_manifest::ManifestError;
 use super::tar::TarError;
@@ -49,6 +50,20 @@ pub enum BaseError {
         /// What is wrong.
         source: TarError,
     },
+    /// A file of changed blocks is not as it must be.
+    #[error("{path}: {source}; try again")]
+    ChangedBlocks {
+        /// The file, as it was sent.
+        path: RelativePath,
+        /// What is wrong.
+        source: IncrementalError,
+    },
+    /// Changed blocks of a file that the parent does not have.
+    #[error(
+        "the server sent only the changed blocks of {0}, and its line in the list of frames of the backup before cannot be \
+         found; take a full one with: walseal-archiver backup --full"
+    )]
+    NothingBefore(RelativePath),
     /// The server's manifest is not as it must be, or disagrees with what was received.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
@@ -147,6 +162,8 @@ impl BaseError {
             | BaseError::Listing { .. } => true,
             BaseError::TimelineChanged { .. }
             | BaseError::Tar { .. }
+            | BaseError::ChangedBlocks { .. }
+            | BaseError::NothingBefore(_)
             | BaseError::OtherManifest(_)
             | BaseError::Missing(_)
             | BaseError::Order(_)

@@ -4,8 +4,11 @@ use bytes::Bytes;
 use walseal_common::repository::{FileEntry, ManifestEntry, PathField, RelativePath};
 
 use super::checksum::{ChecksumAlgorithm, FileDigest};
+use super::content::Content;
 use super::error::BaseError;
+use super::incremental::IncrementalError;
 use super::known::KnownFiles;
+use super::layering::layered;
 use super::packer::{Listed, PackedRun, Packer};
 use super::pages::{self, Page, Pages};
 use super::resume_pages::{ResumePage, ResumePages};
@@ -63,7 +66,17 @@ struct OpenFile {
     path: RelativePath,
     mode: u32,
     mtime: i64,
+    /// Bytes that came, and their digest.
+    size: u64,
     digest: FileDigest,
+    /// What of it is stored.
+    content: Content,
+}
+
+impl OpenFile {
+    fn malformed(&self, source: IncrementalError) -> BaseError {
+        BaseError::ChangedBlocks { path: self.path.clone(), source }
+    }
 }
 
 /// Takes a backup apart as it arrives: every entry of every archive is listed, none is skipped.
@@ -85,6 +98,8 @@ pub struct Intake {
     /// Mode and time of `backup_label`, which `backup_manifest` gets as well: it does not come in an archive.
     label: Option<(u32, i64)>,
     control_seen: bool,
+    /// Whether only blocks come that have changed since the parent.
+    native: bool,
 }
 
 impl Intake {
@@ -106,7 +121,13 @@ impl Intake {
             cluster_size: 0,
             label: None,
             control_seen: false,
+            native: false,
         }
+    }
+
+    /// The server was asked for changed blocks only.
+    pub fn native(self) -> Intake {
+        Intake { native: true, ..self }
     }
 
     /// An archive begins; the one before has ended. `tablespace` is none for the data directory.
@@ -133,8 +154,11 @@ impl Intake {
                 }
                 TarEvent::Data(bytes) => {
                     if let Some(file) = &mut archive.file {
+                        file.size += bytes.len() as u64;
                         file.digest.update(&bytes);
-                        self.packer.add(&bytes, &mut self.full);
+                        let stored = file.content.take(&bytes);
+                        let stored = stored.map_err(|source| file.malformed(source))?;
+                        self.packer.add(stored, &mut self.full);
                     }
                 }
                 TarEvent::EntryEnd => {
@@ -190,7 +214,7 @@ impl Intake {
         let path = RelativePath::new(b"backup_manifest").map_err(|_| BaseError::Missing("backup_manifest"))?;
         let mut last = Vec::new();
         let digest = FileDigest::new(ChecksumAlgorithm::None);
-        self.file_end(OpenFile { path, mode, mtime, digest }, false, &mut last)?;
+        self.file_end(OpenFile { path, mode, mtime, size: 0, digest, content: Content::Whole }, false, &mut last)?;
         let listed = self.packer.finish(&mut self.full);
         last.extend(self.full.drain(..).map(Ready::Run));
         last.extend(self.resume.finish().map(Ready::Resume));
@@ -221,9 +245,14 @@ impl Intake {
                     b"global/pg_control" => self.control_seen = true,
                     _ => {}
                 }
-                let before = if size == 0 { Vec::new() } else { known.find(&path).await };
+                let content = self.content(&path, size, known).await?;
+                let before = match &content {
+                    Content::Whole if size > 0 => known.find(&path).await,
+                    _ => Vec::new(),
+                };
                 self.packer.begin(Some(size), before, &mut self.full);
-                Ok(Some(OpenFile { path, mode, mtime, digest: FileDigest::new(self.algorithm) }))
+                let digest = FileDigest::new(self.algorithm);
+                Ok(Some(OpenFile { path, mode, mtime, size: 0, digest, content }))
             }
             EntryKind::Directory => {
                 if tablespace.is_none() {
@@ -237,16 +266,39 @@ impl Intake {
         }
     }
 
+    /// What of a file is stored.
+    async fn content(&self, path: &RelativePath, size: u64, known: &mut dyn KnownFiles) -> Result<Content, BaseError> {
+        if !self.native {
+            return Ok(Content::Whole);
+        }
+        let before = match path.changed_blocks_of() {
+            None => None,
+            Some(real) => Some(known.line(&real).await.ok_or_else(|| BaseError::NothingBefore(real))?),
+        };
+        Ok(Content::of(path, size, before))
+    }
+
     /// Notes a file that is whole.
     fn file_end(&mut self, file: OpenFile, compare: bool, ready: &mut Vec<Ready>) -> Result<(), BaseError> {
-        let OpenFile { path, mode, mtime, digest } = file;
+        let OpenFile { path, mode, mtime, size, digest, mut content } = file;
+        self.packer.add(&content.rest(), &mut self.full);
         let packed = self.packer.end(&mut self.full);
-        self.cluster_size += packed.size;
         if compare {
-            self.received.note(path.clone(), packed.size, digest.finish())?;
+            self.received.note(path.clone(), size, digest.finish())?;
         }
-        let (size, extents, digests) = (packed.size, packed.extents, packed.digests);
-        let entry = FileEntry { path: PathField(path.clone()), mode, mtime, size, extents, digests };
+        let entry = match content {
+            Content::Changed { reader, before } => {
+                let changed = reader.finish();
+                let changed = changed.map_err(|source| BaseError::ChangedBlocks { path: path.clone(), source })?;
+                layered(*before, changed, packed, mode, mtime, &mut |object| self.packer.known(object))
+            }
+            Content::Whole | Content::Label(_) => {
+                let (size, extents, digests) = (packed.size, packed.extents, packed.digests);
+                let layers = Vec::new();
+                FileEntry { path: PathField(path.clone()), mode, mtime, size, extents, digests, layers }
+            }
+        };
+        self.cluster_size += entry.size;
         let line = self.list(&ManifestEntry::File(entry), path, ready)?;
         // The server's manifest itself comes last, and no other one is like it.
         if compare {

@@ -5,6 +5,7 @@
 //! | [`tar`] | a strict reader of the archives that PostgreSQL streams |
 //! | [`checksum`] | the checksum that the server's manifest has for each file, computed as the file passes |
 //! | [`server_manifest`] | PostgreSQL's `backup_manifest`, read and compared with what was received |
+//! | [`incremental`], [`content`], [`layering`] | files of which the server sent changed blocks only: read, what of them is stored, and their lines |
 //! | [`known`] | what was stored before, so that it is referred to and not stored again |
 //! | [`packer`] | files into frames, frames into data objects |
 //! | [`pages`] | the list of files, page by page |
@@ -25,10 +26,13 @@ pub mod attachment;
 pub mod backup;
 pub mod checksum;
 pub mod config_files;
+pub mod content;
 pub mod decision;
 pub mod error;
+pub mod incremental;
 pub mod intake;
 pub mod known;
+pub mod layering;
 pub mod lease;
 pub mod names;
 pub mod pace;

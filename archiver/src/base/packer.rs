@@ -189,14 +189,7 @@ impl Packer {
         self.file.digests.push(digest);
         if let Some((object, number)) = self.known.iter_mut().find_map(|file| file.place(index, digest)) {
             self.run.plain.truncate(self.run.plain.len() - length);
-            let place = match self.places.get(&object) {
-                Some(place) => *place,
-                None => {
-                    let place = self.list(Listed::Known(object));
-                    self.places.insert(object, place);
-                    place
-                }
-            };
+            let place = self.known(object);
             self.refer(place, number);
             return;
         }
@@ -217,6 +210,16 @@ impl Packer {
         self.refer(place, self.run.end() as u32);
         self.plain += length as u64;
         self.run.lengths.push(length as u32);
+    }
+
+    /// The place of a known object in [`Packer::listed`], by its number.
+    pub fn known(&mut self, object: u32) -> u32 {
+        if let Some(place) = self.places.get(&object) {
+            return *place;
+        }
+        let place = self.list(Listed::Known(object));
+        self.places.insert(object, place);
+        place
     }
 
     fn list(&mut self, object: Listed) -> u32 {

@@ -106,7 +106,15 @@ mod tests {
     fn file(name: &str, frames: usize) -> ManifestEntry {
         let path = PathField(RelativePath::new(name.as_bytes()).expect("a path"));
         let digests = vec![FrameDigest([7; 16]); frames];
-        ManifestEntry::File(FileEntry { path, mode: 0o600, mtime: 0, size: 1, extents: vec![], digests })
+        ManifestEntry::File(FileEntry {
+            path,
+            mode: 0o600,
+            mtime: 0,
+            size: 1,
+            extents: vec![],
+            digests,
+            layers: vec![],
+        })
     }
 
     /// Pages in order of their numbers, as entries.

@@ -18,6 +18,13 @@ pub enum Stage {
         /// Why.
         why: String,
     },
+    /// It is incremental, and the server sends only what has changed.
+    Native,
+    /// It is incremental, and the server, which might do otherwise, sends everything.
+    NotNative {
+        /// Why.
+        why: String,
+    },
     /// Backups that were interrupted had stored frames, which are referred to.
     GoingOn {
         /// Which.

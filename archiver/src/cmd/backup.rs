@@ -109,13 +109,16 @@ async fn stop_asked() {
 /// Full, or incremental and to what.
 fn kind(label: &Label) -> String {
     match (label.kind, &label.parent) {
+        (BaseType::Incremental, Some(parent)) if label.native => {
+            format!("incremental to {parent}, changed blocks only")
+        }
         (BaseType::Incremental, Some(parent)) => format!("incremental to {parent}"),
         (kind, _) => kind.word().to_owned(),
     }
 }
 
 fn referenced(label: &Label) -> String {
-    match label.referenced_size {
+    match label.referenced_size() {
         0 => String::new(),
         bytes => format!(", {} referenced", units::size(bytes)),
     }

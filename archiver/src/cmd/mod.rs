@@ -1,5 +1,6 @@
 //! The verbs: parse, call one thing, show the result.
 
+mod adopt;
 mod backup;
 mod doctor;
 mod drain;
@@ -50,6 +51,8 @@ enum Verb {
     Drain(drain::Arguments),
     /// Look for WAL that is missing, in the server's pg_wal, on a standby or in a folder, and store what verifies
     Heal(heal::Arguments),
+    /// Name the living one of two servers that wrote the same timeline; run it on the living host
+    Adopt(adopt::Arguments),
     /// How far back and how close to now the cluster can be restored
     Status(status::Arguments),
 }
@@ -103,6 +106,9 @@ fn start(arguments: &Arguments) -> Result<(), Failure> {
             }
             Verb::Heal(arguments) => {
                 heal::run(arguments, open(config, StoreUse::Conditional, RetryPolicy::default()).await?).await
+            }
+            Verb::Adopt(arguments) => {
+                adopt::run(arguments, open(config, StoreUse::Conditional, RetryPolicy::default()).await?).await
             }
             Verb::Push(arguments) => push::run(arguments, config).await,
             Verb::Doctor(arguments) => doctor::run(arguments, config).await,

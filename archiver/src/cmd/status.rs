@@ -96,6 +96,16 @@ fn print(status: &Status, now: Timestamp) {
         let when = if next.at > now { ago(now, next.at) } else { "now".to_owned() };
         show!("next base   {when}, at {} (\"{}\", {})", time_argument(next.at), next.schedule, next.timezone);
     }
+    for adoption in status.adoptions.iter().flatten() {
+        show!(
+            "split       {} was left for {} at {}, where the WAL of the living server lies; named {}: {}",
+            adoption.branch,
+            adoption.to,
+            adoption.from,
+            ago(now, adoption.found),
+            adoption.writer
+        );
+    }
     if let Some(bases) = &status.bases {
         print_bases(bases, now);
     }

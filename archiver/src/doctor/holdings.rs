@@ -61,6 +61,9 @@ pub(super) async fn examine(archive: &Archive, witness: &Witness, examination: &
         Err(error) => return examination.add(Finding::failed("repository", error)),
     };
     examination.add(judge_identity(&identity, witness.capabilities.as_ref()));
+    if let Some(split) = split(&plain).await {
+        examination.add(split);
+    }
     if let (Some(slot), Some(branch)) = (witness.slot, witness.branch) {
         examination.add(kept(&plain, &identity, branch, slot).await);
     }
@@ -81,6 +84,21 @@ fn judge_identity(identity: &RepositoryIdentity, now: Option<&Capabilities>) -> 
             .fix("find out what was changed at the store; take another one if that stays");
     }
     Finding::fine(CHECK, text)
+}
+
+/// Where two servers wrote the same timeline, and one was named the living one (case 17).
+async fn split(repository: &Repository) -> Option<Finding> {
+    const CHECK: &str = "split brain";
+    let adoptions = match repository.adoptions().await {
+        Ok(adoptions) => adoptions,
+        Err(error) => return Some(Finding::failed(CHECK, error)),
+    };
+    let words = adoptions.iter().map(|(_, adoption)| {
+        let (branch, to, from) = (adoption.branch, adoption.to, adoption.from);
+        format!("from {from} on the WAL of the living server lies on branch {to}, and the other one's on {branch}")
+    });
+    let words: Vec<String> = words.collect();
+    (!words.is_empty()).then(|| Finding::fine(CHECK, words.join("; ")))
 }
 
 /// Whether what the slot has seen confirmed is still there: a witness outside of the bucket.

@@ -93,6 +93,9 @@ fn role(client: &ReplicationClient, conninfo: &Conninfo, standby: bool, cluster:
     Finding::fine("server", text)
 }
 
+/// First version that keeps WAL summaries.
+const VERSION_17: u32 = 170_000;
+
 async fn examine_settings(
     config: &Config,
     client: &mut ReplicationClient,
@@ -106,6 +109,9 @@ async fn examine_settings(
     let names = client.show("synchronous_standby_names").await?;
     examination.add(settings::synchronous(&names, slot, config.wal.synchronous.value));
     examination.add(settings::checksums(&client.show("data_checksums").await?));
+    if client.server_version_num() >= VERSION_17 {
+        examination.add(settings::summarize_wal(&client.show("summarize_wal").await?));
+    }
     Ok(())
 }
 

@@ -103,6 +103,19 @@ pub fn checksums(setting: &str) -> Finding {
         .fix("pg_checksums --enable -D DATA, while the server is stopped")
 }
 
+/// Whether the server can tell what has changed, from PostgreSQL 17 on; backups do without it.
+pub fn summarize_wal(setting: &str) -> Finding {
+    const CHECK: &str = "summarize_wal";
+    if setting == "on" {
+        return Finding::fine(CHECK, "summarize_wal is on: incremental base backups take changed blocks only");
+    }
+    Finding::fine(
+        CHECK,
+        "summarize_wal is off: for an incremental base backup the server reads and sends everything; with ALTER SYSTEM SET \
+         summarize_wal = on; SELECT pg_reload_conf(); it would send changed blocks only",
+    )
+}
+
 /// Oldest PostgreSQL whose protocol and WAL this version speaks.
 pub const OLDEST: u32 = 14;
 
@@ -165,6 +178,10 @@ mod tests {
         assert_eq!((version(150_018).verdict, version(150_018).text.as_str()), (Verdict::Fine, "PostgreSQL 15.18"));
         assert_eq!(version(190_000).verdict, Verdict::Warning);
         assert_eq!(wal_level("minimal").verdict, Verdict::Failed);
+        for (setting, says) in [("on", "take changed blocks only"), ("off", "it would send changed blocks only")] {
+            let finding = summarize_wal(setting);
+            assert!(finding.verdict == Verdict::Fine && finding.text.contains(says), "{finding:?}");
+        }
         assert_eq!((wal_level("logical").verdict, checksums("off").verdict), (Verdict::Fine, Verdict::Warning));
     }
 }

@@ -131,7 +131,9 @@ impl Healer {
     async fn look(&self, source: &dyn Source, place: usize, stretch: &Stretch) -> Result<Found, HealError> {
         let (size, branch, range) = (self.size(), stretch.branch, stretch.range);
         let mut found = Found::default();
-        let lineage = match source.lineage(branch).await? {
+        // A source tells the branch of its history; whether its WAL is that of the living server, its bytes tell.
+        let adoptions = self.repository.adoptions().await?;
+        let lineage = match source.lineage(adoptions.origin(branch)).await? {
             Lineage::Other(why) => {
                 found.findings.push(format!("{} has another history: {why}", source.describe()));
                 return Ok(found);
@@ -148,8 +150,9 @@ impl Healer {
         let first = begin.map_or(first, |begin| first.max(begin));
         let until = if stretch.is_end { range.end } else { size.number(range.end).end(size) };
         let parent = history.and_then(|history| {
-            let last = history.entries.last()?;
-            Some((history.ancestor(last.timeline)?.branch(self.repository.cluster()), last.switch))
+            let way = adoptions.way_to(history, branch);
+            let before = way.iter().rev().nth(1)?;
+            Some((before.branch, before.switch?))
         });
         let about = LsnRange { start: first, end: until };
         let key = self.keys.writer.compare().id();

@@ -14,27 +14,27 @@ const READS_AT_ONCE: usize = 8;
 
 /// A digest that an object of the repository gives.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Known {
+pub(crate) struct Known {
     /// Of the segment from its start up to the position.
-    pub(super) digest: CompareDigest,
+    pub(crate) digest: CompareDigest,
     /// The object that ends there.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// Who wrote it.
-    pub(super) writer: String,
+    pub(crate) writer: String,
 }
 
 /// Digests by position.
 #[derive(Clone, Default, Debug)]
-pub(super) struct Knowledge {
-    pub(super) known: BTreeMap<Lsn, Known>,
+pub(crate) struct Knowledge {
+    pub(crate) known: BTreeMap<Lsn, Known>,
     /// Objects that do not tell, and why.
-    pub(super) findings: Vec<String>,
+    pub(crate) findings: Vec<String>,
 }
 
 impl Knowledge {
     /// What the objects of `branch` say that hold bytes of the segments of `range`. `parent`: the branch it comes from, and where it
     /// began; the segment in which that lies holds the parent's bytes up to there.
-    pub(super) async fn of(
+    pub(crate) async fn of(
         repository: &Repository,
         key: CompareKeyId,
         size: SegmentSize,

@@ -96,6 +96,11 @@ impl ServerSource {
         })
     }
 
+    /// End of its WAL when it was asked.
+    pub(crate) fn position(&self) -> Lsn {
+        self.position
+    }
+
     fn failed(&self, error: PostgresError) -> SourceError {
         SourceError::Postgres { source_name: self.describe(), error }
     }

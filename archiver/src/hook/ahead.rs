@@ -46,7 +46,9 @@ impl Archivist {
 
     async fn push_ahead(&self, folder: &Path, name: SegmentName, number: SegmentNumber) {
         let range = number.range(self.identity.segment_size);
-        let Ok(lineage) = Lineage::of(folder, name, &self.repository).await else { return };
+        let Ok(adoptions) = self.adoptions().await else { return };
+        let size = self.identity.segment_size;
+        let Ok(lineage) = Lineage::of(folder, name, size, &self.repository, &adoptions).await else { return };
         if self.is_streaming(lineage.branch, range) {
             return;
         }

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedMutexGuard};
+use tokio::time::Instant;
 use walseal_common::lsn::LsnRange;
-use walseal_common::repository::{ObjectName, Repository, RepositoryIdentity};
+use walseal_common::repository::{Adoptions, ObjectName, Repository, RepositoryIdentity};
 use walseal_common::seal::MAX_PLAINTEXT;
 use walseal_common::segment::{SegmentName, WalFileName};
 use walseal_common::store::with_patience;
@@ -18,6 +19,7 @@ use super::freight::Freight;
 use super::lineage::{Lineage, read_history};
 use super::verified::Verified;
 use super::{PushError, Pushed};
+use crate::chunks;
 use crate::keys::ArchiveKeys;
 use crate::landed::Landed;
 use crate::memory::{BESIDE_FRAMES, Memory, Room};
@@ -27,6 +29,9 @@ use crate::stream::{Cutter, ProgressWatch, WAL_MEMORY, store_histories};
 /// How long a store that does not take a call is tried again. PostgreSQL asks again by itself, and until the hook has
 /// returned, its shutdown waits: three times, for a store that is away (`pgarch.c`).
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long it is believed that nobody adopted WAL since that was last looked at.
+const ADOPTIONS_LAST: Duration = Duration::from_secs(10);
 
 /// Makes files of one cluster's `pg_wal` durable in its repository.
 #[derive(Debug)]
@@ -46,6 +51,8 @@ pub struct Archivist {
     pub(super) verified: Verified,
     /// Branches whose histories are known to be stored.
     histories: Mutex<HashSet<Branch>>,
+    /// On which branches WAL lies, and when that was read.
+    adoptions: tokio::sync::Mutex<Option<(Instant, Arc<Adoptions>)>>,
 }
 
 /// On whose behalf a file is made durable.
@@ -80,10 +87,11 @@ impl Archivist {
             keys,
             stream,
             landed: Landed::default(),
-            memory: Memory::new(WAL_MEMORY),
+            memory: Memory::new(WAL_MEMORY).followed_by(chunks::keep_within),
             berths: Mutex::default(),
             verified: Verified::default(),
             histories: Mutex::default(),
+            adoptions: tokio::sync::Mutex::default(),
         }
     }
 
@@ -133,6 +141,17 @@ impl Archivist {
         Ok(if there { Pushed::AlreadyThere } else { Pushed::Shipped })
     }
 
+    /// On which branches WAL lies, read anew now and then.
+    pub(super) async fn adoptions(&self) -> Result<Arc<Adoptions>, PushError> {
+        let mut known = self.adoptions.lock().await;
+        if let Some((_, adoptions)) = known.as_ref().filter(|(read, _)| read.elapsed() < ADOPTIONS_LAST) {
+            return Ok(adoptions.clone());
+        }
+        let adoptions = Arc::new(self.repository.adoptions().await?);
+        *known = Some((Instant::now(), adoptions.clone()));
+        Ok(adoptions)
+    }
+
     /// Whether a trusted writer has stored the history of this branch; those of its ancestors were stored before it.
     async fn has_history(&self, branch: Branch) -> Result<bool, PushError> {
         match self.repository.read_header(&ObjectName::History(branch)).await {
@@ -144,8 +163,10 @@ impl Archivist {
 
     /// The lineage of a segment's timeline; its history is durable when this returns (case 2).
     pub(super) async fn lineage(&self, folder: &Path, segment: SegmentName) -> Result<Lineage, PushError> {
-        let lineage = Lineage::of(folder, segment, &self.repository).await?;
-        let branch = lineage.branch;
+        let adoptions = self.adoptions().await?;
+        let size = self.identity.segment_size;
+        let lineage = Lineage::of(folder, segment, size, &self.repository, &adoptions).await?;
+        let branch = lineage.origin;
         let known = |set: &HashSet<Branch>| branch.timeline == TimelineId::FIRST || set.contains(&branch);
         let stored = known(&self.histories.lock().unwrap_or_else(PoisonError::into_inner));
         if let Some(own) = lineage.history.as_ref().filter(|_| !stored) {

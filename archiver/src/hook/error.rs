@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use walseal_common::config::OpenError;
 use walseal_common::repository::RepositoryError;
 use walseal_common::segment::{SegmentName, WalFileName, WalFileNameError};
-use walseal_common::timeline::{HistoryError, SystemIdentifier};
+use walseal_common::timeline::{Branch, HistoryError, SystemIdentifier};
 use walseal_common::wal::WalError;
 
 use crate::archive::ArchiveError;
@@ -133,6 +133,18 @@ pub enum PushError {
         /// Where its WAL ends, and why.
         why: String,
     },
+    /// Nobody can tell whether it is the living server's (case 17).
+    #[error(
+        "{name} is refused: two servers wrote this timeline, and the WAL of the living one lies on branch {branch}; neither this segment \
+         nor the one before it is both there and here, so that nobody can tell whether this server is that one. Where the daemon \
+         streams, it brings the segment; else push the segments that come before it first"
+    )]
+    NotKin {
+        /// The file.
+        name: WalFileName,
+        /// The branch.
+        branch: Branch,
+    },
     /// A `.partial` without any complete record.
     #[error("{name} is refused: it holds no valid WAL ({why}); the file is damaged or has another's name")]
     NoValidWal {
@@ -167,7 +179,7 @@ impl PushError {
             PushError::Ship(error) => error.is_permanent(),
             PushError::Archive(ArchiveError::Repository(error)) => error.is_permanent(),
             PushError::Read { .. } | PushError::WhichCluster { .. } | PushError::NoHistory { .. } => false,
-            PushError::Unfinished { .. } | PushError::Task(_) => false,
+            PushError::Unfinished { .. } | PushError::NotKin { .. } | PushError::Task(_) => false,
             _ => true,
         }
     }

@@ -1,12 +1,13 @@
 //! Where a timeline comes from: its branch, by the histories beside the file, else by the repository's names.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
 use walseal_common::lsn::{Lsn, LsnRange};
-use walseal_common::repository::Repository;
-use walseal_common::segment::{SegmentName, WalFileName};
+use walseal_common::repository::{Adoptions, Repository};
+use walseal_common::segment::{SegmentName, SegmentSize, WalFileName};
 use walseal_common::timeline::{Branch, SystemIdentifier, TimelineHistory, TimelineId};
 
 use super::PushError;
@@ -17,17 +18,27 @@ const LARGEST_HISTORY: u64 = 1 << 20;
 /// A timeline's branch, and its history where that is known.
 #[derive(Clone, Debug)]
 pub(super) struct Lineage {
+    /// On which a segment of it lies.
     pub(super) branch: Branch,
+    /// The branch by the history alone; another one where WAL was adopted.
+    pub(super) origin: Branch,
     /// `None` when only the repository's names tell the branch: the archiver cannot open histories (I9).
     pub(super) history: Option<TimelineHistory>,
 }
 
 impl Lineage {
     /// Of the timeline of `segment`, whose file lies in `folder`.
-    pub(super) async fn of(folder: &Path, segment: SegmentName, repository: &Repository) -> Result<Lineage, PushError> {
+    pub(super) async fn of(
+        folder: &Path,
+        segment: SegmentName,
+        size: SegmentSize,
+        repository: &Repository,
+        adoptions: &Adoptions,
+    ) -> Result<Lineage, PushError> {
         let timeline = segment.timeline;
-        let known =
-            |history: TimelineHistory| Lineage { branch: history.branch(repository.cluster()), history: Some(history) };
+        let start = segment.number(size).map_or(Lsn::INVALID, |number| number.start(size));
+        let at = |origin: Branch, history| Lineage { branch: adoptions.at(origin, start), origin, history };
+        let known = |history: TimelineHistory| at(history.branch(repository.cluster()), Some(history));
         if timeline == TimelineId::FIRST {
             return Ok(known(TimelineHistory::root(timeline)));
         }
@@ -35,11 +46,11 @@ impl Lineage {
             return Ok(known(history));
         }
         let history = WalFileName::History(timeline);
-        let branches: Vec<Branch> =
-            repository.branches().await?.into_iter().filter(|branch| branch.timeline == timeline).collect();
-        match branches.as_slice() {
+        let named = repository.branches().await?.into_iter().filter(|branch| branch.timeline == timeline);
+        let branches: BTreeSet<Branch> = named.map(|branch| adoptions.origin(branch)).collect();
+        match branches.into_iter().collect::<Vec<_>>().as_slice() {
             [] => Err(PushError::NoHistory { segment, timeline: timeline.number(), history }),
-            [one] => Ok(Lineage { branch: *one, history: None }),
+            [one] => Ok(at(*one, None)),
             several => {
                 let branches = several.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
                 Err(PushError::WhichBranch { segment, history, branches })
@@ -71,7 +82,7 @@ pub(super) fn read_history(folder: &Path, timeline: TimelineId) -> Result<Option
     }
 }
 
-/// Where `branch` was left for a newer timeline within `segment`, by the histories in `folder`: the furthest such fork, so
+/// Where `branch`, which its history alone names, was left for a newer timeline within `segment`, by the histories in `folder`: the furthest such fork, so
 /// that nothing is left out that a child counts on.
 pub(super) fn fork_within(
     folder: &Path,

@@ -14,6 +14,7 @@ mod ahead;
 mod archivist;
 mod error;
 mod freight;
+mod kinship;
 mod lineage;
 mod partial;
 mod push;

@@ -26,6 +26,7 @@ impl Archivist {
         let name = WalFileName::Partial(segment);
         let lineage = self.lineage(folder, segment).await?;
         let freight = Arc::new(self.open(path, name, segment, lineage.clone()).await?);
+        self.prove_kinship(&freight, &lineage, folder, segment, name).await?;
         self.ship_partial(freight, lineage, folder.to_owned(), segment, name).await
     }
 
@@ -107,7 +108,7 @@ fn end_of(
     system: walseal_common::timeline::SystemIdentifier,
 ) -> Result<Lsn, PushError> {
     let valid = freight.valid_end()?;
-    let fork = fork_within(folder, lineage.branch, range, system)?;
+    let fork = fork_within(folder, lineage.origin, range, system)?;
     let end = fork.map_or(valid.position, |fork| fork.min(valid.position));
     if end <= range.start {
         return Err(PushError::NoValidWal { name, why: valid.to_string() });

@@ -87,11 +87,16 @@ async fn look(archive: &Archive, path: &Path, segment: SegmentName) -> Result<St
         };
         // Without its history, the names in the repository tell the branch; that is another way.
         let Some(history) = history else { return Ok(None) };
-        let lineage = Lineage { branch: history.branch(header.system), history: Some(history) };
+        let branch = history.branch(header.system);
+        let lineage = Lineage { branch, origin: branch, history: Some(history) };
         let freight = Freight::open(&file, name, segment, header.system, size, &lineage)?;
         Ok(Some((header.system, lineage.branch, Arc::new(freight))))
     });
     let Some((system, branch, freight)) = opened.await? else { return Ok(Stored::Unknown) };
     let repository = Repository::new(archive.store.clone(), system, trust);
-    Stored::find(&repository, archive.keys.writer.compare(), branch, &freight, true).await
+    let find = Stored::find(&repository, archive.keys.writer.compare(), branch, &freight, true);
+    let adoptions = async { Ok::<_, PushError>(repository.adoptions().await?) };
+    let (found, adoptions) = tokio::try_join!(find, adoptions)?;
+    // Where WAL was adopted, what lies on the branch that its history names may be another server's.
+    Ok(if adoptions.at(branch, freight.start()) == branch { found } else { Stored::Unknown })
 }

@@ -1,6 +1,7 @@
 //! Files of `pg_wal` against a repository in a folder. Their WAL is made by hand, laid out as PostgreSQL does.
 
 mod finish;
+mod kinship;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -156,7 +157,7 @@ impl Bed {
 
     fn freight(&self, number: u64) -> Arc<Freight> {
         let segment = self.name(1, number);
-        let lineage = Lineage { branch: self.root(), history: None };
+        let lineage = Lineage { branch: self.root(), origin: self.root(), history: None };
         let path = self.pg_wal().join(segment.to_string());
         let name = walseal_common::segment::WalFileName::Segment(segment);
         Arc::new(Freight::open(&path, name, segment, SYSTEM, self.size, &lineage).expect("a whole segment"))
@@ -193,8 +194,9 @@ async fn i1_what_the_stream_has_brought_is_compared_without_a_look_at_the_reposi
     }
     let archivist = Arc::into_inner(bed.archivist(None)).expect("ours alone").knowing(landed);
     assert_eq!(archivist.push(&same).await.expect("there"), Pushed::AlreadyThere);
+    // Whether anything was adopted is read once.
     let calls = [Call::Get, Call::GetRange, Call::List, Call::Put].map(|call| bed.store.calls(call));
-    assert_eq!(calls, [0; 4], "the repository was asked");
+    assert_eq!(calls, [0, 0, 1, 0], "the repository was asked");
     assert_eq!(archivist.push(&other).await.expect("stored"), Pushed::Shipped);
     assert_eq!(bed.objects(), [format!("wal/{}/{}", bed.root(), bed.name(1, 4))]);
 }

@@ -50,6 +50,7 @@ impl Archivist {
         let lineage = self.lineage(folder, segment).await?;
         let freight = Arc::new(self.open(path, name, segment, lineage.clone()).await?);
         let range = freight.number().range(self.identity.segment_size);
+        self.prove_kinship(&freight, &lineage, folder, segment, name).await?;
         let whole = Whole { freight, lineage, folder: folder.to_owned(), segment, range };
         if let Errand::Asked(_) = errand
             && self.verified.take(segment, whole.lineage.branch, whole.freight.print())
@@ -156,7 +157,7 @@ impl Archivist {
         if finish == Finish::Proven {
             return Ok(true);
         }
-        let (folder, segment, range, branch) = (whole.folder.clone(), whole.segment, whole.range, whole.lineage.branch);
+        let (folder, segment, range, branch) = (whole.folder.clone(), whole.segment, whole.range, whole.lineage.origin);
         let (size, system) = (self.identity.segment_size, self.repository.cluster());
         let broken = matches!(finish, Finish::Broken(_));
         let (witness, fork) = blocking(move || {

@@ -59,6 +59,7 @@ fn status(stream: Option<Progress>, bases: Option<Vec<BaseStatus>>, error: Optio
         stream,
         branches: bases.is_some().then(Vec::new),
         gaps: bases.is_some().then(Vec::new),
+        adoptions: bases.is_some().then(Vec::new),
         drills: bases.is_some().then(DrillStatus::default),
         bases,
         error: error.map(str::to_owned),

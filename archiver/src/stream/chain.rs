@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::repository::{ObjectName, Repository, RepositoryError, WalListing};
 use walseal_common::seal::{CompareDigest, CompareKeyId, Header, MAX_PLAINTEXT, SealError, WalSection};
-use walseal_common::segment::{SegmentName, SegmentNumber};
+use walseal_common::segment::{SegmentName, SegmentNumber, SegmentSize};
 
 use super::StreamError;
 use super::resume::StartPoint;
@@ -70,6 +70,31 @@ pub(super) async fn frontier_of(
         (None, _) => (whole, None),
     };
     Ok(StartPoint { branch, start: whole, frontier, durable, unseen, followed: None })
+}
+
+/// The same point, begun early enough that the last bytes before its frontier are compared with what comes: nobody knows whether
+/// this server's WAL is that of a branch that was adopted (case 17).
+pub(super) async fn compared(
+    repository: &Repository,
+    listing: &WalListing,
+    key: CompareKeyId,
+    point: StartPoint,
+) -> Result<StartPoint, StreamError> {
+    let size = listing.segment_size;
+    if point.unseen.is_some() || point.durable.is_some() || !listing.has_segment(last_of(point.frontier, size)) {
+        return Ok(point);
+    }
+    let last = last_of(point.frontier, size);
+    let names = whole_names(listing, last.range(size));
+    let Some((name, header)) = headers(repository, names).await?.pop() else { return Ok(point) };
+    let (digest, name) = (section(&name, &header, key)?.digest_end, name.to_string());
+    let durable = Some(Durable { digest, name, writer: header.writer, pieces: 0 });
+    Ok(StartPoint { durable, unseen: Some(last.start(size)), ..point })
+}
+
+/// The segment that holds the byte before `end`.
+fn last_of(end: Lsn, size: SegmentSize) -> SegmentNumber {
+    size.number(Lsn(end.0.saturating_sub(1)))
 }
 
 /// The objects of whole segments that the index does not know as verified, and always those of the last segment.

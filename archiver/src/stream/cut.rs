@@ -22,7 +22,8 @@ const MOST_TAILS: u32 = 32;
 #[error(
     "the server's WAL up to {at} is not what {name} holds, written by {writer}: another server wrote branch {branch}, \
      or one of the two is damaged. Nothing is confirmed any more, and the slot keeps this server's WAL; find out which \
-     server is alive and stop the other's archiver"
+     server is alive, and stop the other's archiver. If this one is: walseal-archiver adopt --writer KEY, with the key of this \
+     archiver"
 )]
 pub struct OverlapDiffers {
     /// The branch.

@@ -7,7 +7,7 @@ use walseal_common::postgres::PostgresError;
 use walseal_common::repository::RepositoryError;
 use walseal_common::seal::WriterPublic;
 use walseal_common::store::StoreError;
-use walseal_common::timeline::{HistoryError, SystemIdentifier};
+use walseal_common::timeline::{Branch, HistoryError, SystemIdentifier};
 
 use super::cut::OverlapDiffers;
 use crate::shipment::ShipError;
@@ -115,7 +115,8 @@ pub enum StreamError {
     #[error(
         "{name} is already there with other bytes, written by {there}; ours, written by {ours}, are kept below \
          conflict/: two servers or two archivers write the same branch. Nothing more is confirmed, and the slot keeps this \
-         server's WAL; find out which server is alive and stop the archiver of the other"
+         server's WAL; find out which server is alive, and stop the archiver of the other. If this one is: walseal-archiver adopt \
+         --writer {ours}"
     )]
     Conflict {
         /// The object's name.
@@ -124,6 +125,36 @@ pub enum StreamError {
         there: String,
         /// Who wrote what was refused.
         ours: String,
+    },
+    /// Nobody can tell whether this server is the one whose WAL a branch holds (case 17).
+    #[error(
+        "{name} says that the WAL of this timeline goes on on branch {branch}, that of the server that {writer} archives; this server has \
+         no WAL from {from} on any more, so that nobody can tell whether it is the same server. Nothing of it is stored. If it is the \
+         living one, run on this host: walseal-archiver adopt --writer KEY, with the key of this archiver; if not, rewind it \
+         (pg_rewind) or retire it"
+    )]
+    NotTheLiving {
+        /// The adoption.
+        name: String,
+        /// The branch to which it leads.
+        branch: Branch,
+        /// What would have to be compared.
+        from: Lsn,
+        /// The living one's writer.
+        writer: String,
+    },
+    /// WAL of the branch was adopted to another while it was streamed (case 17).
+    #[error(
+        "{name} says since a moment ago that the living server of the timeline of branch {branch} is the one that {writer} archives; \
+         what this server sends is compared with that one's from now on"
+    )]
+    Left {
+        /// The adoption.
+        name: String,
+        /// The branch that was streamed.
+        branch: Branch,
+        /// The living one's writer.
+        writer: String,
     },
     /// The WAL that should come next is gone from the server.
     #[error("the server no longer has the WAL from {0} on: it is lost for point-in-time recovery")]
@@ -192,6 +223,7 @@ impl StreamError {
         match self {
             StreamError::Conflict { name, there, .. } => Some((Some(name.clone()), there.clone())),
             StreamError::Overlap(differs) => Some((Some(differs.name.clone()), differs.writer.clone())),
+            StreamError::NotTheLiving { name, writer, .. } => Some((Some(name.clone()), writer.clone())),
             StreamError::Unstored { ended, why } => ended.conflicting().or_else(|| why.conflicting()),
             _ => None,
         }
@@ -228,7 +260,8 @@ impl StreamError {
             StreamError::Repository(error) => matches!(error, RepositoryError::OtherCompareKey { .. }),
             StreamError::Ship(_) | StreamError::Stalled(_) | StreamError::ShutdownWait { .. } => false,
             StreamError::WalGone(_) | StreamError::Task(_) | StreamError::History(_) => false,
-            StreamError::Overlap(_) | StreamError::Conflict { .. } => false,
+            StreamError::Overlap(_) | StreamError::Conflict { .. } | StreamError::NotTheLiving { .. } => false,
+            StreamError::Left { .. } => false,
             StreamError::Silent(_) | StreamError::Stuck { .. } => false,
             StreamError::GivenUp(_) | StreamError::SlotHeld { .. } => false,
             StreamError::Unstored { ended, why } => ended.is_permanent() || why.is_permanent(),

@@ -3,7 +3,7 @@
 use walseal_common::lsn::Lsn;
 use walseal_common::postgres::ReplicationClient;
 use walseal_common::postgres::conninfo::TargetSessionAttrs;
-use walseal_common::repository::{ObjectName, Repository, RepositoryIdentity, WalListing};
+use walseal_common::repository::{Adoptions, ObjectName, Repository, RepositoryIdentity, Step, WalListing};
 use walseal_common::seal::{CompareKeyId, Draft, Kind, MAX_PLAINTEXT};
 use walseal_common::segment::{SegmentName, SegmentNumber, SegmentSize};
 use walseal_common::timeline::{Branch, TimelineHistory, TimelineId};
@@ -53,9 +53,7 @@ impl StartPoint {
     }
 
     /// A stream that goes on from nothing.
-    fn fresh(server: &ServerPosition, repository: &Repository, timeline: TimelineId, start: Lsn) -> StartPoint {
-        let own = server.history.ancestor(timeline).unwrap_or_else(|| TimelineHistory::root(timeline));
-        let branch = own.branch(repository.cluster());
+    fn fresh(branch: Branch, start: Lsn) -> StartPoint {
         StartPoint { branch, start, frontier: start, durable: None, unseen: None, followed: None }
     }
 }
@@ -72,7 +70,7 @@ pub struct Past {
 }
 
 impl Past {
-    fn seen_of(&self, branch: Branch) -> Option<Lsn> {
+    pub(super) fn seen_of(&self, branch: Branch) -> Option<Lsn> {
         self.seen.filter(|(seen, _)| *seen == branch).map(|(_, end)| end)
     }
 }
@@ -82,13 +80,27 @@ impl Past {
 pub struct ServerPosition {
     /// Its current timeline's ancestry.
     pub history: TimelineHistory,
+    /// Where two servers wrote the same timeline, which one is alive.
+    pub adoptions: Adoptions,
     /// End of its WAL.
     pub position: Lsn,
     /// Size of its segments.
     pub segment_size: SegmentSize,
 }
 
-/// Asks the server who it is, and refuses any but the repository's cluster.
+impl ServerPosition {
+    /// The branches on which its WAL lies, oldest first.
+    pub fn way(&self) -> Vec<Step> {
+        self.adoptions.way(&self.history)
+    }
+
+    /// The branch on which its WAL goes on.
+    pub fn branch(&self) -> Branch {
+        self.adoptions.branch_of(&self.history)
+    }
+}
+
+/// Asks the server who it is, and refuses any but the repository's cluster; reads on which branch its WAL lies.
 pub async fn identify(
     client: &mut ReplicationClient,
     repository: &Repository,
@@ -122,7 +134,8 @@ pub async fn identify(
         let content = content.ok_or(StreamError::NoHistory(system.timeline.number()))?;
         TimelineHistory::parse(system.timeline, &content)?
     };
-    Ok(ServerPosition { history, position: system.position, segment_size })
+    let adoptions = repository.adoptions().await?;
+    Ok(ServerPosition { history, adoptions, position: system.position, segment_size })
 }
 
 /// Stores the history of the server's timeline and of all its ancestors (case 2). Names follow from content, so what is
@@ -179,23 +192,31 @@ pub async fn start_point(
     past: Past,
 ) -> Result<StartPoint, StreamError> {
     let size = server.segment_size;
-    let history = &server.history;
+    let way = server.way();
     let mut child = None;
-    for timeline in path(history).into_iter().rev() {
-        let Some(own) = history.ancestor(timeline) else { continue };
-        let branch = own.branch(repository.cluster());
+    for (at, step) in way.iter().enumerate().rev() {
+        let branch = step.branch;
+        // WAL from before the split was compared when the branch was adopted.
+        let adopted = server.adoptions.leading_to(branch).is_some();
+        let slot = slot.map(|slot| if adopted { slot.max(size.align_down(step.begin)) } else { slot });
         let listing = listing_about(repository, branch, size, slot).await?;
         if listing.is_empty() {
-            child = Some(timeline);
+            child = Some(branch);
             continue;
         }
-        let point = chain::frontier_of(repository, &listing, key, slot, past.seen_of(branch), index).await?;
-        let Some(end) = history.end_of(timeline).filter(|end| *end <= point.frontier) else { return Ok(point) };
-        if past.done != Some(branch) && slot.is_some_and(|slot| slot < end) {
+        let seen = past.seen_of(branch);
+        let mut point = chain::frontier_of(repository, &listing, key, slot, seen, index).await?;
+        // What this process has shipped itself up to there needs no proof.
+        if adopted && seen.is_none_or(|seen| seen < point.frontier) {
+            point = chain::compared(repository, &listing, key, point).await?;
+        }
+        let Some(end) = step.switch.filter(|end| *end <= point.frontier) else { return Ok(point) };
+        let left_within = way.get(at + 1).is_some_and(|next| next.branch.timeline == branch.timeline);
+        if !left_within && past.done != Some(branch) && slot.is_some_and(|slot| slot < end) {
             // It lies there to its end, and this server's slot has not seen that confirmed.
             return Ok(point);
         }
-        if point.frontier > end {
+        if point.frontier > end && !left_within {
             // Case 11: the old primary had shipped more than the new one has.
             tracing::warn!(
                 %branch,
@@ -205,7 +226,7 @@ pub async fn start_point(
                 "the server's history leaves this branch before the end of what is in the repository; the surplus is kept as the branch's end"
             );
         }
-        let segment = SegmentName::new(timeline, size.number(end), size);
+        let segment = SegmentName::new(branch.timeline, size.number(end), size);
         let ends_with_an_object = size.offset(end).is_multiple_of(MAX_PLAINTEXT);
         let kept = ends_with_an_object || listing.partials.contains(&segment) || listing.has_segment(size.number(end));
         if !kept && point.frontier == end {
@@ -214,18 +235,20 @@ pub async fn start_point(
         }
         // The ancestor is complete: go on with its child.
         let followed = Some(Followed { branch, fork: end, surplus: point.frontier.bytes_since(end) });
-        let next = child.unwrap_or(history.timeline);
-        return Ok(StartPoint { followed, ..StartPoint::fresh(server, repository, next, size.align_down(end)) });
+        let next = child.unwrap_or_else(|| server.branch());
+        return Ok(StartPoint { followed, ..StartPoint::fresh(next, size.align_down(end)) });
     }
-    Ok(after_loss(repository, server, slot))
+    Ok(after_loss(server, slot))
 }
 
 /// Where to begin when nothing that the repository holds can be continued: with what the slot keeps, on the timeline that
 /// holds it.
-pub fn after_loss(repository: &Repository, server: &ServerPosition, slot: Option<Lsn>) -> StartPoint {
+pub fn after_loss(server: &ServerPosition, slot: Option<Lsn>) -> StartPoint {
     let start = slot.unwrap_or(server.position);
-    let timeline = server.history.timeline_at(start);
-    StartPoint::fresh(server, repository, timeline, server.segment_size.align_down(start))
+    let way = server.way();
+    let holder = way.iter().rev().find(|step| step.begin <= start).or(way.first());
+    let branch = holder.map_or_else(|| server.branch(), |step| step.branch);
+    StartPoint::fresh(branch, server.segment_size.align_down(start))
 }
 
 /// The branch's WAL by name: from just before the slot's position on where that is enough, since tails stay for months; else from

@@ -41,6 +41,8 @@ pub struct Timing {
     pub silence_limit: Duration,
     /// How long one object may take to become durable, with all retries.
     pub put_limit: Duration,
+    /// How often is looked whether somebody adopted WAL of the branch that is streamed.
+    pub adoptions_every: Duration,
 }
 
 /// Why a stream ended without an error.

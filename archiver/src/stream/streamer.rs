@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use walseal_common::lsn::Lsn;
+use walseal_common::postgres::conninfo::TargetSessionAttrs;
 use walseal_common::postgres::replication::SlotCreated;
-use walseal_common::postgres::{Conninfo, PostgresError, ReplicationClient, SqlClient};
+use walseal_common::postgres::{Conninfo, PostgresError, ReplicationClient};
 use walseal_common::repository::{Act, Gap, Ledger, Leg, Repository, RepositoryIdentity};
 use walseal_common::seal::MAX_PLAINTEXT;
 use walseal_common::telemetry::{AlertKind, Alerts};
@@ -19,8 +20,10 @@ use super::remains::Remains;
 use super::resume::{self, Followed, Past, ServerPosition, StartPoint};
 use super::session::{Ended, Receiver, SessionEnd, Timing, asked_to_stop, asked_with};
 use super::ship::Shipping;
+use super::slot::read_slot;
 use super::{Cutter, Frontier, ProgressSender, ProgressWatch, StreamError};
 use crate::aftermath;
+use crate::chunks;
 use crate::index::Index;
 use crate::keys::ArchiveKeys;
 use crate::landed::Landed;
@@ -90,7 +93,7 @@ impl Streamer {
     ) -> Streamer {
         let progress = ProgressSender::default();
         let application_name = slot.clone();
-        let memory = Memory::new(WAL_MEMORY);
+        let memory = Memory::new(WAL_MEMORY).followed_by(chunks::keep_within);
         let (alerts, ledger) = (Alerts::to_log(), Ledger::none());
         Streamer {
             conninfo,
@@ -169,7 +172,7 @@ impl Streamer {
         let mut complaints = Complaints::default();
         loop {
             let before = self.progress.watch().now().shipped_bytes;
-            let outcome = self.stream_within_limit(&mut stop, &mut past, &mut complaints).await;
+            let outcome = self.stream_until_left(&mut stop, &mut past, &mut complaints).await;
             self.progress.update(|progress| progress.connected = false);
             match outcome {
                 Ok(end @ (SessionEnd::Asked | SessionEnd::AskedWithRest(_))) => return Ok(end),
@@ -278,8 +281,7 @@ impl Streamer {
         let wanted = self.conninfo.target_session_attrs();
         let server = resume::identify(client, &self.repository, &self.identity, wanted).await?;
         self.progress.update(|progress| {
-            let branch = server.history.branch(self.repository.cluster());
-            if progress.branch == Some(branch) {
+            if progress.branch == Some(server.branch()) {
                 progress.server_end = progress.server_end.max(server.position);
             }
         });
@@ -315,6 +317,24 @@ impl Streamer {
         }
         let key = self.keys.writer.compare().id();
         let point = resume::start_point(&self.repository, key, &server, slot, self.index.as_ref(), past).await?;
+        // No WAL of a server that cannot be told from the other one lands beyond what the living one stored.
+        if lost.is_some()
+            && let Some((name, adoption)) = server.adoptions.leading_to(point.branch)
+            && past.seen_of(point.branch).is_none_or(|seen| seen < point.frontier)
+            && slot.is_none_or(|slot| slot > point.frontier)
+        {
+            let (name, writer) = (name.to_string(), adoption.writer.clone());
+            return Err(StreamError::NotTheLiving { name, branch: point.branch, from: point.start, writer });
+        }
+        let by_choice = matches!(wanted, TargetSessionAttrs::Standby | TargetSessionAttrs::PreferStandby);
+        if point.frontier > server.position && point.branch == server.branch() && !by_choice {
+            tracing::warn!(
+                branch = %point.branch, frontier = %point.frontier, server_end = %server.position,
+                "the repository holds more of this branch than the server: another server wrote this timeline, or this one lost WAL. What it \
+                 writes is compared when it gets there; if it is the living one of two: walseal-archiver adopt --writer {}",
+                self.keys.writer.public()
+            );
+        }
         let mut point = point.comparing(lost);
         if let Some(Followed { branch: from, fork, surplus: surplus_bytes }) = point.followed {
             self.ledger.record(Act::TimelineFollowed { from, to: point.branch, fork, surplus_bytes });
@@ -337,7 +357,7 @@ impl Streamer {
             self.alert_of_missing(durable, &witness, &point);
         }
         if lost == Some(point.start) {
-            let after = resume::after_loss(&self.repository, &server, slot);
+            let after = resume::after_loss(&server, slot);
             if after.start > point.start {
                 self.record_gap(&point, &after, &server, slot).await?;
                 point = after;
@@ -373,7 +393,7 @@ impl Streamer {
             found: jiff::Timestamp::now(),
             highest_time: self.progress.watch().now().highest_time,
             why,
-            way: way(server, &self.repository, point.branch, after.branch),
+            way: way(server, point.branch, after.branch),
         };
         self.repository.put_gap(&gap, &self.keys.writer).await?;
         self.ledger.record(Act::GapRecorded { branch: gap.branch, from: gap.from, to: gap.to, next: gap.next });
@@ -471,32 +491,13 @@ impl Streamer {
 
     /// `None`: no slot. `Some(None)`: one that keeps nothing.
     async fn read_slot(&self, client: &mut ReplicationClient) -> Result<Option<Option<Lsn>>, StreamError> {
-        match client.read_slot(&self.slot).await {
-            Ok(state) => Ok(state.map(|state| state.restart)),
-            Err(PostgresError::Unsupported { .. }) => {
-                let sql = SqlClient::connect_to(&self.conninfo, client.host(), &self.application_name).await?;
-                let row = sql
-                    .query_opt(
-                        "reading pg_replication_slots failed",
-                        "SELECT restart_lsn::text FROM pg_replication_slots WHERE slot_name = $1 AND slot_type = 'physical'",
-                        &[&self.slot],
-                    )
-                    .await?;
-                let Some(row) = row else { return Ok(None) };
-                let restart: Option<String> =
-                    row.try_get(0).map_err(|error| SqlClient::error("reading pg_replication_slots failed", &error))?;
-                Ok(Some(restart.and_then(|text| text.parse().ok())))
-            }
-            Err(error) => Err(error.into()),
-        }
+        Ok(read_slot(client, &self.conninfo, &self.slot, &self.application_name).await?)
     }
 }
 
-/// The branches that the server's history passes from `from` up to `to`, each with where it is left.
-fn way(server: &ServerPosition, repository: &Repository, from: Branch, to: Branch) -> Vec<Leg> {
-    let legs = server.history.entries.iter().filter_map(|entry| {
-        let branch = server.history.ancestor(entry.timeline)?.branch(repository.cluster());
-        Some(Leg { branch, end: entry.switch })
-    });
+/// The branches on which the server's WAL lies from `from` up to `to`, each with where it is left.
+fn way(server: &ServerPosition, from: Branch, to: Branch) -> Vec<Leg> {
+    let steps = server.way().into_iter();
+    let legs = steps.filter_map(|step| step.switch.map(|end| Leg { branch: step.branch, end }));
     legs.skip_while(|leg| leg.branch != from).take_while(|leg| leg.branch != to).collect()
 }

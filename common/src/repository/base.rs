@@ -6,8 +6,10 @@ use std::str::FromStr;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
+use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize};
 
+use super::layer::Layer;
 use crate::lsn::Lsn;
 use crate::seal::{ObjectDigest, SealedObject};
 use crate::segment::SegmentSize;
@@ -23,13 +25,16 @@ impl BaseId {
         BaseId(format!("{}-{random:08x}", start.strftime("%Y%m%dT%H%M%SZ")))
     }
 
-    /// A new id for now, from the operating system's random bytes.
+    /// A new id for now, from the operating system's random bytes. Ids of one host sort by time also within a second: the
+    /// number begins with the milliseconds.
     ///
     /// Errors: there are none.
     pub fn generate() -> Result<BaseId, crate::seal::SealError> {
         let mut random = [0; 4];
         getrandom::fill(&mut random).map_err(|error| crate::seal::SealError::NoEntropy(error.to_string()))?;
-        Ok(BaseId::new(Timestamp::now(), u32::from_le_bytes(random)))
+        let now = Timestamp::now();
+        let millisecond = now.subsec_millisecond().unsigned_abs();
+        Ok(BaseId::new(now, (millisecond << 20) | (u32::from_le_bytes(random) & 0xF_FFFF)))
     }
 
     /// The text.
@@ -158,9 +163,6 @@ pub struct Label {
     pub manifest: Vec<ObjectReference>,
     /// Every data object that is needed, own and others'.
     pub objects: Vec<ObjectReference>,
-    /// Bytes of the others' data objects.
-    #[serde(default, deserialize_with = "null_is_default")]
-    pub referenced_size: u64,
     /// How many incremental backups there are since the last full one, this one included; 0 in a full one.
     #[serde(default, deserialize_with = "null_is_default")]
     pub depth: u32,
@@ -192,6 +194,14 @@ fn null_is_default<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + Defau
     deserializer: D,
 ) -> Result<T, D::Error> {
     Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+impl Label {
+    /// Bytes of the data objects of other backups that it needs.
+    pub fn referenced_size(&self) -> u64 {
+        let own = format!("base/{}/", self.id);
+        self.objects.iter().filter(|object| !object.name.starts_with(&own)).map(|object| object.size).sum()
+    }
 }
 
 /// A path in the data directory, relative, with `/` between parts. Bytes: PostgreSQL does not promise UTF-8.
@@ -270,10 +280,10 @@ pub enum ManifestEntry {
 }
 
 /// A file of a base backup.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(try_from = "RawFile")]
 pub struct FileEntry {
     /// Where.
-    #[serde(flatten)]
     pub path: PathField,
     /// Permission bits.
     pub mode: u32,
@@ -281,11 +291,59 @@ pub struct FileEntry {
     pub mtime: i64,
     /// Bytes.
     pub size: u64,
-    /// Which frames make up the file, in order.
+    /// Which frames make up the file, in order; none where it has layers.
     pub extents: Vec<Extent>,
     /// First half of the digest of each frame's plaintext, in order.
-    #[serde(with = "frame_digests")]
     pub digests: Vec<FrameDigest>,
+    /// From the oldest to the newest, what it consists of where the server sent changed blocks only; else none.
+    pub layers: Vec<Layer>,
+}
+
+/// Frames or layers, never both.
+impl Serialize for FileEntry {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        match self.path.text_or_hex() {
+            Ok(text) => map.serialize_entry("path", text)?,
+            Err(hex) => map.serialize_entry("path_hex", &hex)?,
+        }
+        map.serialize_entry("mode", &self.mode)?;
+        map.serialize_entry("mtime", &self.mtime)?;
+        map.serialize_entry("size", &self.size)?;
+        if self.layers.is_empty() {
+            map.serialize_entry("extents", &self.extents)?;
+            map.serialize_entry("digests", &frame_digests::text(&self.digests))?;
+        } else {
+            map.serialize_entry("layers", &self.layers)?;
+        }
+        map.end()
+    }
+}
+
+#[derive(Deserialize)]
+struct RawFile {
+    path: Option<String>,
+    path_hex: Option<String>,
+    mode: u32,
+    mtime: i64,
+    size: u64,
+    extents: Option<Vec<Extent>>,
+    digests: Option<String>,
+    layers: Option<Vec<Layer>>,
+}
+
+impl TryFrom<RawFile> for FileEntry {
+    type Error = String;
+    fn try_from(raw: RawFile) -> Result<FileEntry, String> {
+        let RawFile { path, path_hex, mode, mtime, size, extents, digests, layers } = raw;
+        let path = PathField::try_from(RawPath { path, path_hex }).map_err(|error| error.to_string())?;
+        let (extents, digests, layers) = match (extents, digests, layers) {
+            (Some(extents), Some(digests), None) => (extents, frame_digests::read(&digests)?, Vec::new()),
+            (None, None, Some(layers)) if !layers.is_empty() => (Vec::new(), Vec::new(), layers),
+            _ => return Err(format!("{} has not either extents and digests, or layers", path.0)),
+        };
+        Ok(FileEntry { path, mode, mtime, size, extents, digests, layers })
+    }
 }
 
 /// First half of BLAKE3 of a frame's plaintext.
@@ -300,11 +358,6 @@ impl FrameDigest {
         FrameDigest(half)
     }
 }
-
-/// The digests of a file's frames, as they stand in its line.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct FrameDigests(#[serde(with = "frame_digests")] pub Vec<FrameDigest>);
 
 /// A run of frames in one object: `[object, frame, count]`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -361,34 +414,45 @@ impl TryFrom<RawPath> for PathField {
 
 impl From<PathField> for RawPath {
     fn from(field: PathField) -> RawPath {
-        match String::from_utf8(field.0.0) {
-            Ok(path) => RawPath { path: Some(path), path_hex: None },
-            Err(error) => {
-                let hex = error.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-                RawPath { path: None, path_hex: Some(hex) }
-            }
+        match field.text_or_hex() {
+            Ok(path) => RawPath { path: Some(path.to_owned()), path_hex: None },
+            Err(hex) => RawPath { path: None, path_hex: Some(hex) },
         }
     }
 }
 
-mod frame_digests {
+impl PathField {
+    fn text_or_hex(&self) -> Result<&str, String> {
+        let bytes = self.0.as_bytes();
+        std::str::from_utf8(bytes).map_err(|_| bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+}
+
+pub(super) mod frame_digests {
     use serde::{Deserializer, Serializer};
 
     use super::{Deserialize, Engine, FrameDigest, STANDARD};
 
     pub fn serialize<S: Serializer>(digests: &[FrameDigest], serializer: S) -> Result<S::Ok, S::Error> {
-        let bytes: Vec<u8> = digests.iter().flat_map(|digest| digest.0).collect();
-        serializer.serialize_str(&STANDARD.encode(bytes))
+        serializer.serialize_str(&text(digests))
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<FrameDigest>, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let bytes = STANDARD.decode(text).map_err(serde::de::Error::custom)?;
+        read(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+
+    pub fn text(digests: &[FrameDigest]) -> String {
+        let bytes: Vec<u8> = digests.iter().flat_map(|digest| digest.0).collect();
+        STANDARD.encode(bytes)
+    }
+
+    pub fn read(text: &str) -> Result<Vec<FrameDigest>, String> {
+        let bytes = STANDARD.decode(text).map_err(|error| error.to_string())?;
         let (chunks, rest) = bytes.as_chunks::<16>();
         if rest.is_empty() {
             Ok(chunks.iter().map(|chunk| FrameDigest(*chunk)).collect())
         } else {
-            Err(serde::de::Error::custom("the list of digests is not whole"))
+            Err("the list of digests is not whole".to_owned())
         }
     }
 }
@@ -406,6 +470,7 @@ mod tests {
             size: 65_537,
             extents: vec![Extent { object: 0, frame: 3, count: 2 }],
             digests: vec![FrameDigest([1; 16]), FrameDigest([2; 16])],
+            layers: vec![],
         });
         let text = serde_json::to_string(&file).expect("serialisable");
         assert_eq!(

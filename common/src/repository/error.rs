@@ -17,6 +17,18 @@ pub enum RepositoryError {
         /// What is wrong with it.
         source: SealError,
     },
+    /// What says on which branch WAL lies cannot be read (case 17).
+    #[error(
+        "{name} cannot be used: {why}. It says on which branch the WAL of a timeline goes on, and without it WAL would be stored \
+         or looked for on the wrong one. If one of your archivers wrote it, add its writer to keys.trusted_writers, or put the \
+         object back as it was written; if nobody of yours did, remove it"
+    )]
+    Adoption {
+        /// The object's name.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// No `identity` below the prefix.
     #[error("{store} holds no repository yet; make one with: walseal-archiver init")]
     Empty {

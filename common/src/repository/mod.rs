@@ -3,6 +3,7 @@
 //! A [`Repository`] is one cluster's folder in a store, read with the eyes of somebody who trusts certain writers:
 //! an object whose signature does not verify is an error, never an answer.
 
+mod adoption;
 mod attachment;
 mod base;
 mod catalog;
@@ -12,6 +13,7 @@ mod error;
 mod frontier;
 mod gap;
 mod identity;
+mod layer;
 mod lease;
 mod ledger;
 mod listing;
@@ -24,10 +26,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use adoption::{Adoption, Adoptions, Step};
 pub use attachment::{ConfigEntry, NameEntry};
 pub use base::{
-    BaseId, BaseType, Extent, FileEntry, FrameDigest, FrameDigests, Label, ManifestEntry, ObjectReference, PathError,
-    PathField, RelativePath, ResumePages,
+    BaseId, BaseType, Extent, FileEntry, FrameDigest, Label, ManifestEntry, ObjectReference, PathError, PathField,
+    RelativePath, ResumePages,
 };
 pub use catalog::{CatalogEntry, CatalogPage};
 pub use cover::Cover;
@@ -36,6 +39,7 @@ pub use error::RepositoryError;
 pub use frontier::{BranchFrontier, FrontierRecord, WrittenFrontier, furthest};
 pub use gap::{Gap, GapRecord, Leg, Stretch};
 pub use identity::RepositoryIdentity;
+pub use layer::{BlockRun, LAYER_BLOCK, Layer, MOST_LAYERS, Span, spans};
 pub use lease::{HeldLease, LeaseRecord};
 pub use ledger::{
     Act, Body, Chain, DrillFacts, EvidenceFact, FailureClass, Finding, Head, Ledger, LedgerEntry, LedgerReading,

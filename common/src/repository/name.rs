@@ -37,6 +37,8 @@ pub enum ObjectName {
     Config(BaseId, u32),
     /// WAL that is missing on a branch from a position on.
     Gap(Branch, Lsn),
+    /// The adoption of that number by which WAL leaves a branch.
+    Adopt(Branch, u32),
     /// Up to where WAL was durable, as a writer said; the numbers count down, so that its newest is listed first.
     Frontier(Box<WriterPublic>, u64),
     /// The index page of a branch's segments, from the first to the last.
@@ -86,6 +88,7 @@ impl fmt::Display for ObjectName {
             ObjectName::Names(id, page) => write!(f, "base/{id}/names/{page:08}"),
             ObjectName::Config(id, page) => write!(f, "base/{id}/config/{page:08}"),
             ObjectName::Gap(branch, from) => write!(f, "gap/{branch}/{:016X}", from.0),
+            ObjectName::Adopt(branch, number) => write!(f, "adopt/{branch}/{number:08}"),
             ObjectName::Frontier(writer, number) => write!(f, "frontier/{writer}/{number:010}"),
             ObjectName::Catalog(branch, first, last) => write!(f, "catalog/{branch}/{first}-{last}"),
             ObjectName::Ledger(writer, run, sequence) => write!(f, "ledger/{writer}/{run}/{sequence:08}"),
@@ -157,6 +160,7 @@ impl FromStr for ObjectName {
                     let (first, last) = range.split_once('-')?;
                     ObjectName::Catalog(branch.parse().ok()?, first.parse().ok()?, last.parse().ok()?)
                 }
+                ["adopt", branch, count] => ObjectName::Adopt(branch.parse().ok()?, number(count, 8)?),
                 ["gap", branch, from] => ObjectName::Gap(branch.parse().ok()?, position(from)?),
                 ["lease", run, counted] => ObjectName::Lease(run.parse().ok()?, number(counted, 8)?),
                 ["ledger", writer, run, sequence] => {
@@ -196,6 +200,7 @@ mod tests {
             "base/20261121T023000Z-0000002a/names/00000000",
             "base/20261121T023000Z-0000002a/config/00000001",
             "gap/00000001-a2dd04c7/0000000003000064",
+            "adopt/00000001-a2dd04c7/00000000",
             "frontier/WRITER/9999999999",
             "catalog/00000001-a2dd04c7/000000010000000000000001-000000010000000100000000",
             "ledger/walsealw1g8ly2vvytx8fp584s3tygn00jmass9kgv4fgqd8u4ru6wxa8q0lqn0mqg0/00112233aabbccdd/00000017",
@@ -222,6 +227,7 @@ mod tests {
             "base/x/label",
             "base/20261121T023000Z-0000002a/label/x",
             "base/20261121T023000Z-0000002a/resume",
+            "adopt/00000001-a2dd04c7/0",
             "frontier/walsealw1x/9999999999",
             "catalog/00000001-a2dd04c7/000000010000000000000001",
             "ledger/walsealw1/00112233aabbccdd/00000017",

@@ -36,6 +36,8 @@ pub enum Kind {
     Frontier,
     /// An index page of segments.
     Catalog,
+    /// On which branch the WAL of a living server goes on.
+    Adopt,
     /// What happened.
     Ledger,
     /// What a drill found.
@@ -50,7 +52,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 17] = [
+    pub const ALL: [Kind; 18] = [
         Kind::Identity,
         Kind::Wal,
         Kind::Partial,
@@ -63,6 +65,7 @@ impl Kind {
         Kind::Gap,
         Kind::Frontier,
         Kind::Catalog,
+        Kind::Adopt,
         Kind::Ledger,
         Kind::Lease,
         Kind::Evidence,
@@ -85,6 +88,7 @@ impl Kind {
             Kind::Gap => "gap",
             Kind::Frontier => "frontier",
             Kind::Catalog => "catalog",
+            Kind::Adopt => "adopt",
             Kind::Ledger => "ledger",
             Kind::Evidence => "evidence",
             Kind::Lease => "lease",
@@ -95,7 +99,10 @@ impl Kind {
 
     /// Whether it has frames. What has none is read by everyone.
     pub const fn is_sealed(self) -> bool {
-        !matches!(self, Kind::Label | Kind::Gap | Kind::Frontier | Kind::Catalog | Kind::Ledger | Kind::Lease)
+        !matches!(
+            self,
+            Kind::Label | Kind::Gap | Kind::Frontier | Kind::Catalog | Kind::Adopt | Kind::Ledger | Kind::Lease
+        )
     }
 
     /// Whether its header says which WAL it holds.

@@ -77,6 +77,11 @@ impl TrustedWriters {
         self.0.iter()
     }
 
+    /// Whether `key` may write objects of `kind`.
+    pub fn allows(&self, key: WriterPublic, kind: Kind) -> bool {
+        self.0.iter().filter(|one| one.key == key).flat_map(|one| &one.roles).any(|role| allows(*role, kind))
+    }
+
     /// The key of `writer`, if it may write objects of `kind`.
     pub(super) fn key_for(&self, writer: &str, kind: Kind) -> Result<WriterPublic, SealError> {
         let key: WriterPublic =
@@ -99,7 +104,7 @@ impl TrustedWriters {
 fn allows(role: Role, kind: Kind) -> bool {
     match kind {
         Kind::Wal | Kind::Partial | Kind::Tail | Kind::History => role == Role::Wal,
-        Kind::Gap | Kind::Frontier | Kind::Catalog => role == Role::Wal,
+        Kind::Gap | Kind::Frontier | Kind::Catalog | Kind::Adopt => role == Role::Wal,
         Kind::Label | Kind::Manifest | Kind::Data | Kind::Resume | Kind::Lease => role == Role::Base,
         Kind::Names | Kind::Config => role == Role::Base,
         Kind::Ledger | Kind::Evidence => true,

@@ -19,10 +19,11 @@ mod place;
 mod proof;
 mod route;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use walseal_common::lsn::Lsn;
-use walseal_common::repository::{ObjectName, Repository, RepositoryError};
+use walseal_common::lsn::{Lsn, LsnRange};
+use walseal_common::repository::{Adoptions, ObjectName, Repository, RepositoryError};
 use walseal_common::seal::Identity;
 use walseal_common::segment::{SegmentName, SegmentSize, WalFileName};
 use walseal_common::timeline::{Branch, TimelineHistory, TimelineId};
@@ -91,7 +92,7 @@ impl Fetcher {
         if let Some(why) = self.route.is_outside(name.timeline, range) {
             return Ok(Outcome::NotThere(why));
         }
-        let Some(branch) = self.branch(name.timeline).await? else {
+        let Some(branch) = self.branch(name.timeline, range).await? else {
             self.prove_repository().await?;
             return Ok(Outcome::NotThere(format!("nothing of timeline {} is known", name.timeline.number())));
         };
@@ -135,17 +136,26 @@ impl Fetcher {
         }
     }
 
-    /// The branch that `timeline` means; `None` when there is none.
+    /// The branch that `timeline` means for a segment with the bytes `range`; `None` when there is none.
     ///
     /// Errors: several, and no plan that chose one.
-    async fn branch(&self, timeline: TimelineId) -> Result<Option<Branch>, FetchError> {
-        if let Some(branch) = self.route.branch(timeline) {
+    async fn branch(&self, timeline: TimelineId, range: LsnRange) -> Result<Option<Branch>, FetchError> {
+        if let Some(branch) = self.route.branch(timeline, range) {
             return Ok(Some(branch));
         }
+        let adoptions = self.repository.adoptions().await?;
+        let origin = self.origin(timeline, &adoptions).await?;
+        Ok(origin.map(|origin| adoptions.at(origin, range.start)))
+    }
+
+    /// The branch of `timeline` by its history.
+    async fn origin(&self, timeline: TimelineId, adoptions: &Adoptions) -> Result<Option<Branch>, FetchError> {
         if timeline == TimelineId::FIRST {
             return Ok(Some(TimelineHistory::root(timeline).branch(self.repository.cluster())));
         }
-        let mut found = self.branches_of(timeline).await?;
+        let named = self.branches_of(timeline).await?;
+        let found: BTreeSet<Branch> = named.into_iter().map(|branch| adoptions.origin(branch)).collect();
+        let mut found: Vec<Branch> = found.into_iter().collect();
         match (found.pop(), found.is_empty()) {
             (last, true) => Ok(last),
             (last, false) => {
@@ -174,7 +184,7 @@ impl Fetcher {
             return Ok(());
         }
         let system = self.repository.cluster();
-        let begin = self.route.begin(branch.timeline);
+        let begin = self.route.began(branch.timeline);
         let expected = ExpectedHeader { system, timeline: name.timeline, segment: number, size, begin };
         check_segment_header(&segment.bytes, &expected).map_err(|source| FetchError::Content { branch, name, source })
     }
@@ -184,7 +194,7 @@ impl Fetcher {
         let size = self.segment_size().await?;
         let Some(number) = name.number(size) else { return Err(FetchError::ImpossibleName { name, size }) };
         let unknown = || Ok(Outcome::NotThere(format!("no {name}.partial is known")));
-        let Some(branch) = self.branch(name.timeline).await? else {
+        let Some(branch) = self.branch(name.timeline, number.range(size)).await? else {
             self.prove_repository().await?;
             return unknown();
         };
@@ -210,11 +220,14 @@ impl Fetcher {
         if timeline == TimelineId::FIRST {
             return Ok(Outcome::NotThere("timeline 1 has no history".to_owned()));
         }
-        let branch = match self.route.branch(timeline) {
+        let branch = match self.route.origin(timeline) {
             Some(branch) => Some(branch),
             // A plan names every timeline whose content matters; of another one only that it exists does.
-            None if self.route.is_planned() => self.branches_of(timeline).await?.pop(),
-            None => self.branch(timeline).await?,
+            None if self.route.is_planned() => {
+                let adoptions = self.repository.adoptions().await?;
+                self.branches_of(timeline).await?.pop().map(|branch| adoptions.origin(branch))
+            }
+            None => self.origin(timeline, &self.repository.adoptions().await?).await?,
         };
         let Some(branch) = branch else {
             self.prove_repository().await?;
@@ -233,7 +246,8 @@ impl Fetcher {
             Err(error) => return Err(error.into()),
         };
         // An ancestor's stands in its child's.
-        let Some(end) = self.route.end().filter(|end| *end != branch) else {
+        let end = self.route.end().and_then(|end| self.route.origin(end.timeline));
+        let Some(end) = end.filter(|end| *end != branch) else {
             return Err(FetchError::HistoryMissing { branch, source: missing });
         };
         let derived = match self.repository.history(end, &self.identities).await {

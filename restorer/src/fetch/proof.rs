@@ -33,7 +33,7 @@ impl Fetcher {
 
     /// Where the WAL begins that is `branch`'s own in the segment that starts at `start`: there, or where its timeline began.
     pub(super) fn own_start(&self, branch: Branch, start: Lsn) -> Lsn {
-        start.max(self.route.begin(branch.timeline).unwrap_or(Lsn::INVALID))
+        start.max(self.route.begin(branch).unwrap_or(Lsn::INVALID))
     }
 
     /// Proves that the WAL of `branch` ends where the valid part of `segment` does, so that zeros may follow.
@@ -48,7 +48,7 @@ impl Fetcher {
     ) -> Result<(), FetchError> {
         // What a timeline's first segment holds of its parent was confirmed as the parent's.
         let end = segment.valid_end.max(self.own_start(branch, number.start(size)));
-        if let Some(switch) = self.route.switch(branch.timeline)
+        if let Some(switch) = self.route.switch(branch)
             && end >= switch
         {
             return Ok(()); // Recovery leaves this timeline before the zeros.
@@ -109,15 +109,14 @@ impl Fetcher {
 
     /// The plan knew of nothing beyond `end`, which lies in the segment that starts at `start`.
     fn prove_unpinned(&self, branch: Branch, start: Lsn, end: Lsn) -> Result<(), FetchError> {
-        let timeline = branch.timeline;
-        let Some(step) = self.route.step(timeline) else { return Ok(()) };
-        if let Some(switch) = self.route.switch(timeline)
+        let Some(step) = self.route.step(branch) else { return Ok(()) };
+        if let Some(switch) = self.route.switch(branch)
             && end < switch
         {
             return Err(hole(branch, end, format!("recovery goes along it to {switch}")));
         }
         // A branch that nothing of its own is known of is known up to where it began.
-        let begin = self.route.begin(timeline).unwrap_or(Lsn::INVALID);
+        let begin = self.route.begin(branch).unwrap_or(Lsn::INVALID);
         if step.known_end > end.max(start).max(begin) {
             return Err(hole(branch, end, format!("it was known up to {} when the restore began", step.known_end)));
         }

@@ -30,20 +30,31 @@ impl Route {
         }
     }
 
-    fn position(&self, timeline: TimelineId) -> Option<(&Plan, usize)> {
+    fn position(&self, branch: Branch) -> Option<(&Plan, usize)> {
         let plan = self.plan()?;
-        Some((plan, plan.path.iter().position(|step| step.timeline == timeline)?))
+        Some((plan, plan.path.iter().position(|step| step.branch == branch)?))
     }
 
-    /// The step of `timeline`, where a plan has one.
-    pub(super) fn step(&self, timeline: TimelineId) -> Option<&PathStep> {
-        let (plan, index) = self.position(timeline)?;
+    /// The step of `branch`, where a plan has one.
+    pub(super) fn step(&self, branch: Branch) -> Option<&PathStep> {
+        let (plan, index) = self.position(branch)?;
         plan.path.get(index)
     }
 
-    /// The branch of `timeline`, where a plan names it.
-    pub(super) fn branch(&self, timeline: TimelineId) -> Option<Branch> {
-        self.step(timeline).map(|step| step.branch)
+    /// The steps of `timeline`: more than one where two servers wrote it.
+    fn steps(&self, timeline: TimelineId) -> impl DoubleEndedIterator<Item = &PathStep> {
+        self.plan().into_iter().flat_map(|plan| &plan.path).filter(move |step| step.timeline == timeline)
+    }
+
+    /// The branch of `timeline` by its history, where a plan names it.
+    pub(super) fn origin(&self, timeline: TimelineId) -> Option<Branch> {
+        self.steps(timeline).next().map(|step| step.branch)
+    }
+
+    /// The branch of `timeline` that the segment with the bytes `range` lies on, where a plan names it.
+    pub(super) fn branch(&self, timeline: TimelineId, range: LsnRange) -> Option<Branch> {
+        let begun = |step: &&PathStep| self.begin(step.branch).is_some_and(|begin| begin < range.end);
+        self.steps(timeline).rev().find(begun).map(|step| step.branch).or_else(|| self.origin(timeline))
     }
 
     /// The branch that a planned recovery ends on.
@@ -55,16 +66,21 @@ impl Route {
         self.plan().map(|plan| plan.segment_size)
     }
 
-    /// Where a planned timeline began: 0/0 for the first.
-    pub(super) fn begin(&self, timeline: TimelineId) -> Option<Lsn> {
-        let (plan, index) = self.position(timeline)?;
+    /// Where a planned branch begins: 0/0 for the first.
+    pub(super) fn begin(&self, branch: Branch) -> Option<Lsn> {
+        let (plan, index) = self.position(branch)?;
         let before = index.checked_sub(1).and_then(|before| plan.path.get(before));
         Some(before.map_or(Lsn::INVALID, |before| before.to))
     }
 
-    /// Where a planned timeline is left for the next one; `None` for the last, which has no end yet.
-    pub(super) fn switch(&self, timeline: TimelineId) -> Option<Lsn> {
-        let (plan, index) = self.position(timeline)?;
+    /// Where a planned timeline began: 0/0 for the first.
+    pub(super) fn began(&self, timeline: TimelineId) -> Option<Lsn> {
+        self.begin(self.origin(timeline)?)
+    }
+
+    /// Where a planned branch is left for the next one; `None` for the last, which has no end yet.
+    pub(super) fn switch(&self, branch: Branch) -> Option<Lsn> {
+        let (plan, index) = self.position(branch)?;
         plan.path.get(index + 1)?;
         plan.path.get(index).map(|step| step.to)
     }
@@ -73,7 +89,8 @@ impl Route {
     /// where the timeline ended, or wholly before it began. What an old primary wrote past the fork is not on the way.
     pub(super) fn is_outside(&self, timeline: TimelineId, range: LsnRange) -> Option<String> {
         let number = timeline.number();
-        match (self.switch(timeline), self.begin(timeline)) {
+        let end = self.steps(timeline).next_back().and_then(|step| self.switch(step.branch));
+        match (end, self.began(timeline)) {
             (Some(end), _) if range.start >= end => {
                 Some(format!("timeline {number} ended at {end}, before this segment"))
             }

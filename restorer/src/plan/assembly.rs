@@ -1,7 +1,6 @@
 //! From a decision to the plan: neighbours of the stopping point, the path, the cost, the warnings.
 
 use walseal_common::lsn::{Lsn, LsnRange};
-use walseal_common::timeline::TimelineHistory;
 
 use super::hole::Hole;
 use super::path::Path;
@@ -14,12 +13,7 @@ use super::{
 };
 
 impl Planner<'_> {
-    pub(super) async fn assemble(
-        &self,
-        reader: &PathReader<'_>,
-        history: &TimelineHistory,
-        decision: Decision<'_>,
-    ) -> Result<Plan, PlanError> {
+    pub(super) async fn assemble(&self, reader: &PathReader<'_>, decision: Decision<'_>) -> Result<Plan, PlanError> {
         let path = reader.path();
         let (base, stop) = (decision.base, decision.stop);
         let end = path.contiguous_end(base.start);
@@ -60,7 +54,7 @@ impl Planner<'_> {
                 kind: base.kind,
                 parent: base.parent.clone(),
                 stored_size: base.stored_size,
-                referenced_size: base.referenced_size,
+                referenced_size: base.referenced_size(),
                 branch: base.branch,
                 start: base.start,
                 stop: base.stop,
@@ -73,7 +67,7 @@ impl Planner<'_> {
             passed_over,
             path: steps,
             stop,
-            recovery: recovery_settings(self.request, history.timeline),
+            recovery: recovery_settings(self.request, path.branch().timeline),
             last_before,
             first_after,
             gaps: self.holes(path),

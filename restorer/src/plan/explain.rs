@@ -4,7 +4,7 @@ use walseal_common::repository::BaseType;
 use walseal_common::terminal::{printable, units};
 use walseal_common::wal::TransactionOutcome;
 
-use super::{Plan, RecoverySetting, Target, TransactionPoint};
+use super::{PathStep, Plan, RecoverySetting, Target, TransactionPoint};
 
 const OUTCOMES: [(TransactionOutcome, &str); 4] = [
     (TransactionOutcome::Commit, "committed"),
@@ -27,7 +27,14 @@ impl Plan {
         lines.push(entry("base backup", &self.base_words()));
         lines.push(entry("WAL", &self.wal_words()));
         if self.path.len() > 1 {
-            let steps: Vec<String> = self.path.iter().map(|step| step.timeline.number().to_string()).collect();
+            // Two branches of one timeline follow each other where two servers wrote it.
+            let is_split =
+                self.path.windows(2).any(|pair| matches!(pair, [one, next] if one.timeline == next.timeline));
+            let word = |step: &PathStep| match is_split {
+                true => format!("{} (branch {})", step.timeline.number(), step.branch),
+                false => step.timeline.number().to_string(),
+            };
+            let steps: Vec<String> = self.path.iter().map(word).collect();
             lines.push(entry("timelines", &steps.join(" -> ")));
         }
         lines.push(entry("recovery", &self.recovery_words()));

@@ -51,20 +51,20 @@ pub struct Told<'a> {
 }
 
 impl BranchFacts {
-    /// Reads what `repository` holds of `branch` in the segments of `ranges`: the history (opened with `identities`), and the names
-    /// of its WAL.
+    /// Reads what `repository` holds of `branch` in the segments of `ranges`: the history (opened with `identities`), which is that of
+    /// `origin`, and the names of its WAL.
     ///
     /// Errors: the store; a `.partial` of a writer that is not trusted.
     pub async fn read(
         repository: &Repository,
         identities: &[Identity],
-        branch: Branch,
+        (branch, origin): (Branch, Branch),
         size: SegmentSize,
         ranges: &[(SegmentNumber, SegmentNumber)],
         told: Told<'_>,
     ) -> Result<BranchFacts, RepositoryError> {
         let Told { labels, all_labels, gaps, recorded } = told;
-        let history = match repository.history(branch, identities).await {
+        let history = match repository.history(origin, identities).await {
             Ok(history) => Ok(history),
             Err(RepositoryError::Object { source, .. }) => Err(source.to_string()),
             Err(error) if error.is_not_found() => Err("it is not in the repository".to_owned()),

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use walseal_common::repository::{
-    BaseId, GapRecord, Label, ObjectName, Repository, RepositoryError, RepositoryIdentity, WrittenFrontier, furthest,
+    Adoptions, BaseId, GapRecord, Label, ObjectName, Repository, RepositoryError, RepositoryIdentity, WrittenFrontier,
+    furthest,
 };
 use walseal_common::seal::{Identity, SIGNED_PREFIX_HINT, SignedHeader};
 use walseal_common::segment::SegmentNumber;
-use walseal_common::timeline::Branch;
+use walseal_common::timeline::{Branch, TimelineHistory, TimelineId};
 
 use super::Request;
 use super::facts::{BranchFacts, Told};
@@ -29,6 +30,8 @@ pub struct Inventory {
     pub bases: Vec<Label>,
     /// Those whose label does not: reported, never used.
     pub unusable: Vec<UnusableBase>,
+    /// Where two servers wrote the same timeline, on which branch the WAL of the living one lies.
+    pub adoptions: Adoptions,
     /// Every record of a gap, by branch and position.
     pub gaps: Vec<GapRecord>,
     /// Up to where each writer last said that WAL was durable.
@@ -109,6 +112,7 @@ impl Inventory {
             return Err(InventoryError::NobodyTrusted { store: repository.describe(), found });
         }
         let identity = repository.identity().await?;
+        let adoptions = repository.adoptions().await?;
         // Before the names of WAL, so that what is written meanwhile is no hole.
         let frontiers = repository.frontiers().await?;
         let (bases, unusable) = read_labels(repository).await?;
@@ -125,24 +129,31 @@ impl Inventory {
         let gaps = repository.gap_records().await?;
         branches.extend(gaps.iter().map(|record| record.branch));
         branches.extend(gaps.iter().filter_map(|record| record.content.as_ref().ok()).map(|gap| gap.next));
+        branches.extend(adoptions.branches());
+        // WAL of an adoption that never came to be written: nothing leads there.
+        let root = TimelineHistory::root(TimelineId::FIRST).branch(identity.cluster);
+        branches.retain(|branch| branch.timeline != TimelineId::FIRST || adoptions.origin(*branch) == root);
         let scope = match request.filter(|_| unusable.is_empty()) {
             Some(request) => Scope::of(repository, &bases, &gaps, size, request).await?,
             None => None,
         };
         let told = Told { labels: &bases, all_labels: unusable.is_empty(), gaps: &gaps, recorded: None };
         let (told, recorded) = (&told, frontiers.as_slice());
-        let (all, narrow) = (all.as_slice(), scope.as_ref());
+        let (all, narrow, known) = (all.as_slice(), scope.as_ref(), &adoptions);
         let branches = stream::iter(branches)
             .map(|branch| async move {
                 let told = Told { recorded: furthest(recorded, branch), ..told.clone() };
                 let ranges = narrow.filter(|scope| scope.branch == branch).map_or(all, |scope| scope.ranges.as_slice());
-                let facts = BranchFacts::read(repository, identities, branch, size, ranges, told).await?;
+                let facts =
+                    BranchFacts::read(repository, identities, (branch, known.origin(branch)), size, ranges, told)
+                        .await?;
                 Ok::<_, InventoryError>((branch, facts))
             })
             .buffered(READS_AT_ONCE)
             .try_collect::<BTreeMap<_, _>>()
             .await?;
-        Ok(Inventory { store: repository.describe(), identity, bases, unusable, gaps, frontiers, scope, branches })
+        let store = repository.describe();
+        Ok(Inventory { store, identity, bases, unusable, adoptions, gaps, frontiers, scope, branches })
     }
 
     /// Goes on without the catalog pages of a branch, of which one is not true. Whether that makes a difference.

@@ -34,7 +34,7 @@ use walseal_common::time::PgTimestamp;
 use walseal_common::timeline::{Branch, SystemIdentifier, TimelineId};
 use walseal_common::wal::{TransactionOutcome, Xid};
 
-pub use branches::{Ends, ends, known};
+pub use branches::{End, Ends, ends, known};
 pub use facts::BranchFacts;
 pub use gap::{Gap, Nearest};
 pub use holding::Holding;
@@ -91,7 +91,8 @@ pub struct Plan {
     /// Why newer base backups were not taken, newest first.
     pub passed_over: Vec<PassedOver>,
     /// The branches of the way, oldest ancestor first; the last one is the timeline that recovery ends on. All of
-    /// [`Plan::timeline`]'s ancestry is here, also what lies before the base.
+    /// [`Plan::timeline`]'s ancestry is here, also what lies before the base. Where two servers wrote one timeline, two branches of it
+    /// may follow each other.
     pub path: Vec<PathStep>,
     /// Where recovery stops: end of the last record that is replayed. For `latest`, the end of the last whole record
     /// known when the plan was made; more may have come since.
@@ -128,11 +129,6 @@ impl Plan {
             _ if self.request.exclusive => self.first_after.map(|first| first.end.max(self.stop)),
             _ => Some(self.stop),
         }
-    }
-
-    /// The branch of `timeline` on this plan's path; `None` for timelines that are not on it.
-    pub fn branch_of(&self, timeline: TimelineId) -> Option<&PathStep> {
-        self.path.iter().find(|step| step.timeline == timeline)
     }
 }
 

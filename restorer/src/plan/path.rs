@@ -1,24 +1,15 @@
 //! The way through the branches to the timeline that recovery ends on, and the WAL that lies on it.
 
 use walseal_common::lsn::{Lsn, LsnRange};
+pub use walseal_common::repository::Step;
 use walseal_common::repository::{GapRecord, Label, Surplus};
 use walseal_common::segment::{SegmentNumber, SegmentSize};
-use walseal_common::timeline::{Branch, SystemIdentifier, TimelineHistory};
+use walseal_common::timeline::Branch;
 
+use super::branches::End;
 use super::facts::BranchFacts;
 use super::inventory::Inventory;
 use crate::damage::Damage;
-
-/// One branch of a [`Path`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Step {
-    /// The branch.
-    pub branch: Branch,
-    /// Where it began: the switch point from its parent; 0/0 for the first.
-    pub begin: Lsn,
-    /// Where the path leaves it; `None` for the last step. `begin <= switch`.
-    pub switch: Option<Lsn>,
-}
 
 /// A timeline with its ancestry and the WAL that the repository holds on the way. Plans walk ancestry by LSN, not by
 /// file name (case 5).
@@ -34,19 +25,10 @@ pub struct Path<'a> {
 }
 
 impl<'a> Path<'a> {
-    /// The way to the timeline with this history.
-    pub fn new(history: &TimelineHistory, inventory: &'a Inventory) -> Path<'a> {
-        let cluster: SystemIdentifier = inventory.identity.cluster;
+    /// The way to where it ends.
+    pub fn new(end: &End, inventory: &'a Inventory) -> Path<'a> {
         let size = inventory.identity.segment_size;
-        let timelines = history.entries.iter().map(|entry| (entry.timeline, Some(entry.switch)));
-        let mut begin = Lsn::INVALID;
-        let mut steps = Vec::new();
-        for (timeline, switch) in timelines.chain([(history.timeline, None)]) {
-            let ancestor = history.ancestor(timeline).unwrap_or_else(|| TimelineHistory::root(timeline));
-            steps.push(Step { branch: ancestor.branch(cluster), begin, switch });
-            begin = switch.unwrap_or(begin);
-        }
-        let mut path = Path { steps, extents: Vec::new(), end: history.branch(cluster), size, inventory };
+        let mut path = Path { steps: end.way(inventory), extents: Vec::new(), end: end.branch, size, inventory };
         path.extents = path.merged_extents();
         path
     }
@@ -137,7 +119,7 @@ impl<'a> Path<'a> {
     /// it, as PostgreSQL looks for it (`XLogFileReadAnyTLI`, `xlogrecovery.c`).
     pub fn branch_of(&self, number: SegmentNumber) -> Option<&Step> {
         let begun = |step: &&Step| self.size.number(step.begin) <= number;
-        let open = |step: &&Step| step.switch.is_none_or(|switch| number <= self.size.number(switch));
+        let open = |step: &&Step| step.switch.is_none_or(|switch| number.start(self.size) < switch);
         let held = |step: &&Step| {
             self.facts(step).is_some_and(|facts| {
                 let listing = &facts.listing;

@@ -7,11 +7,12 @@ use walseal_common::repository::{Label, Repository};
 use walseal_common::seal::Identity;
 use walseal_common::terminal::Progress;
 use walseal_common::time::PgTimestamp;
-use walseal_common::timeline::{Branch, TimelineHistory};
+use walseal_common::timeline::Branch;
 
+use super::branches::End;
 use super::holding::Holding;
 use super::inventory::Inventory;
-use super::path::Path;
+use super::path::{Path, Step};
 use super::reader::{PathReader, ReadError};
 use super::refusal::PlanError;
 use super::target::TargetError;
@@ -140,12 +141,14 @@ impl<'a> Planner<'a> {
         if let Some(error) = found.unreadable.into_iter().next() {
             return Err(error);
         }
-        let mut ends = found.histories;
+        let (abandoned, mut ends): (Vec<End>, Vec<End>) =
+            found.ends.into_iter().partition(|end| end.is_abandoned(self.inventory));
         if ends.len() > 1 {
             ends = self.newest_first(ends).await?;
-            if matches!(self.request.target, Target::Time(_)) {
-                return self.plan_time_on_all(&ends).await;
-            }
+        }
+        if matches!(self.request.target, Target::Time(_)) && ends.len() + abandoned.len() > 1 {
+            let plan = self.plan_time_on_all(&ends).await?;
+            return self.unless_abandoned_too(plan, &abandoned).await;
         }
         match ends.split_first() {
             Some((newest, others)) => {
@@ -163,30 +166,29 @@ impl<'a> Planner<'a> {
     }
 
     /// Sorts by the highest time that the last WAL of each branch tells: times of WAL come from its records (case 44).
-    async fn newest_first(&self, ends: Vec<TimelineHistory>) -> Result<Vec<TimelineHistory>, PlanError> {
-        let mut timed: Vec<(Option<PgTimestamp>, TimelineHistory)> = Vec::new();
-        for history in ends {
-            let path = Path::new(&history, self.inventory);
+    async fn newest_first(&self, ends: Vec<End>) -> Result<Vec<End>, PlanError> {
+        let mut timed: Vec<(Option<PgTimestamp>, End)> = Vec::new();
+        for end in ends {
+            let path = Path::new(&end, self.inventory);
             let reader = PathReader::new(self.repository, self.identities, &path, self.progress);
             let time = match path.extents.last() {
                 Some(extent) => reader.latest_time(*extent, RECENT).await?,
                 None => None,
             };
-            timed.push((time, history));
+            timed.push((time, end));
         }
-        timed.sort_by_key(|(time, history)| std::cmp::Reverse((*time, history.timeline)));
-        Ok(timed.into_iter().map(|(_, history)| history).collect())
+        timed.sort_by_key(|(time, end)| std::cmp::Reverse((*time, end.branch.timeline)));
+        Ok(timed.into_iter().map(|(_, end)| end).collect())
     }
 
     /// A warning for each of `others` that left `chosen`: by PostgreSQL's own rule it would be the one to follow, but until the
     /// new primary has committed something the newest commit is the old one's.
-    fn left(&self, chosen: &TimelineHistory, others: &[TimelineHistory]) -> impl Iterator<Item = String> {
-        let cluster = self.inventory.identity.cluster;
-        let branch = chosen.branch(cluster);
+    fn left(&self, chosen: &End, others: &[End]) -> impl Iterator<Item = String> {
+        let branch = chosen.branch;
         others.iter().filter_map(move |other| {
-            let ancestor = other.ancestor(branch.timeline)?;
-            let switch = other.end_of(branch.timeline).filter(|_| ancestor.branch(cluster) == branch)?;
-            let (old, new) = (branch.timeline.number(), other.branch(cluster));
+            let way = other.way(self.inventory);
+            let switch = way.iter().find(|step| step.branch == branch)?.switch?;
+            let (old, new) = (branch.timeline.number(), other.branch);
             Some(format!(
                 "timeline {} left timeline {old} at {switch}, as in a failover, but its last commit is older than that of timeline \
                  {old}, which is taken; to follow it: --timeline {new}",
@@ -197,11 +199,11 @@ impl<'a> Planner<'a> {
 
     /// A time may lie on several branches: refused unless only one reaches it, or all reach the same point of the WAL that
     /// they share.
-    async fn plan_time_on_all(&self, ends: &[TimelineHistory]) -> Result<Plan, PlanError> {
+    async fn plan_time_on_all(&self, ends: &[End]) -> Result<Plan, PlanError> {
         let mut plans: Vec<Plan> = Vec::new();
         let mut refusal = None;
-        for history in ends {
-            match self.plan_on(history).await {
+        for end in ends {
+            match self.plan_on(end).await {
                 Ok(plan) => plans.push(plan),
                 Err(error) if !error.is_permanent() => return Err(error),
                 // Without the object there may be another way.
@@ -214,16 +216,7 @@ impl<'a> Planner<'a> {
         }
         let outcome = |plan: &Plan| (branch_at(plan, plan.stop), plan.stop);
         if plans.iter().any(|plan| plans.first().map(outcome) != Some(outcome(plan))) {
-            let outcomes = plans
-                .iter()
-                .filter_map(|plan| {
-                    let landing = match &plan.last_before {
-                        Some(last) => format!("the last transaction would be {} of {}", last.xid, last.time),
-                        None => "with no transaction since its base backup".to_owned(),
-                    };
-                    Some((plan.path.last()?.branch, landing))
-                })
-                .collect();
+            let outcomes = plans.iter().filter_map(landing).collect();
             return Err(PlanError::TwoBranches { target: self.request.target.clone(), outcomes });
         }
         match (plans.into_iter().next(), refusal) {
@@ -233,8 +226,27 @@ impl<'a> Planner<'a> {
         }
     }
 
-    async fn plan_on(&self, history: &TimelineHistory) -> Result<Plan, PlanError> {
-        let path = Path::new(history, self.inventory);
+    /// The plan, unless the time lies on a branch of another server than the living one, too, and leads elsewhere there (case 17).
+    async fn unless_abandoned_too(&self, plan: Plan, abandoned: &[End]) -> Result<Plan, PlanError> {
+        let mut outcomes: Vec<(Branch, String)> = landing(&plan).into_iter().collect();
+        for end in abandoned {
+            match self.plan_on(end).await {
+                // Before the split both hold the same.
+                Ok(other) if (other.stop, other.last_before) == (plan.stop, plan.last_before) => {}
+                Ok(other) => outcomes.extend(landing(&other)),
+                Err(error) if !error.is_permanent() => return Err(error),
+                // It does not lie there, or cannot be had.
+                Err(_) => {}
+            }
+        }
+        match outcomes.len() {
+            0 | 1 => Ok(plan),
+            _ => Err(PlanError::TwoBranches { target: self.request.target.clone(), outcomes }),
+        }
+    }
+
+    async fn plan_on(&self, end: &End) -> Result<Plan, PlanError> {
+        let path = Path::new(end, self.inventory);
         let reader = PathReader::new(self.repository, self.identities, &path, self.progress);
         let bases = self.bases_on(&path)?;
         let decision = match &self.request.target {
@@ -251,7 +263,7 @@ impl<'a> Planner<'a> {
                 self.to_position(&reader, bases, stop).await?
             }
         };
-        self.assemble(&reader, history, decision).await
+        self.assemble(&reader, decision).await
     }
 
     /// The base backups on the path, newest first; or just the one that was asked for.
@@ -325,9 +337,24 @@ impl<'a> Planner<'a> {
     /// Other branches than the path's, for messages.
     pub(super) fn other_branches(&self, path: &Path<'_>) -> Vec<Branch> {
         let mut others = branches::known(self.inventory);
-        others.retain(|branch| path.step(*branch).is_none());
+        // Beyond the place where the way leaves it for the living server's, a branch on the way holds another server's WAL.
+        let left = |step: &Step| {
+            let adopted = self.inventory.adoptions.iter().find(|(_, adoption)| adoption.branch == step.branch);
+            let beyond = |from: Lsn| path.facts(step).is_some_and(|facts| facts.known_end > from);
+            adopted.is_some_and(|(_, adoption)| step.switch == Some(adoption.from) && beyond(adoption.from))
+        };
+        others.retain(|branch| path.step(*branch).is_none_or(left));
         others
     }
+}
+
+/// The branch that a plan ends on, and where it lands there.
+fn landing(plan: &Plan) -> Option<(Branch, String)> {
+    let words = match &plan.last_before {
+        Some(last) => format!("the last transaction would be {} of {}", last.xid, last.time),
+        None => "with no transaction since its base backup".to_owned(),
+    };
+    Some((plan.path.last()?.branch, words))
 }
 
 /// The branch on a plan's path that the byte at `lsn` lies on.

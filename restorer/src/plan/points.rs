@@ -73,8 +73,8 @@ pub async fn restore_points(
 /// Bytes of WAL in all windows, those that several share counted once.
 pub fn wal_size(inventory: &Inventory) -> u64 {
     let mut segments = BTreeSet::new();
-    for history in branches::ends(inventory).histories {
-        let path = Path::new(&history, inventory);
+    for end in branches::ends(inventory).ends {
+        let path = Path::new(&end, inventory);
         for span in spans(&path, inventory) {
             segments.extend(numbers(&path, &span).filter_map(|number| Some((path.branch_of(number)?.branch, number))));
         }
@@ -96,8 +96,8 @@ impl Search {
         inventory: &Inventory,
         progress: &Progress,
     ) -> Result<(), ReadError> {
-        for history in branches::ends(inventory).histories {
-            let path = Path::new(&history, inventory);
+        for end in branches::ends(inventory).ends {
+            let path = Path::new(&end, inventory);
             let reader = PathReader::new(repository, identities, &path, Some(progress));
             for span in spans(&path, inventory) {
                 let left: Vec<SegmentNumber> =

@@ -62,8 +62,8 @@ async fn windows_of(
     inventory: &Inventory,
 ) -> Result<Vec<Window>, PlanError> {
     let mut windows = Vec::new();
-    for history in branches::ends(inventory).histories {
-        let path = Path::new(&history, inventory);
+    for end in branches::ends(inventory).ends {
+        let path = Path::new(&end, inventory);
         let reader = PathReader::new(repository, identities, &path, None);
         for span in spans(&path, inventory) {
             let (extent, first) = (span.extent, span.first());
@@ -74,7 +74,7 @@ async fn windows_of(
             let gap = next.or(beyond).map(|end| LsnRange { start: extent.end, end });
             windows.push(Window {
                 branch: path.branch(),
-                timeline: history.timeline,
+                timeline: end.branch.timeline,
                 from: first.stop,
                 to: extent.end,
                 from_time: reader.holding(first, |_| false).await?.until(),

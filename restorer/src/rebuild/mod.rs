@@ -12,7 +12,8 @@
 //! | [`owner`] | who the files will belong to, and what that user can read |
 //! | [`layout`], [`vacancy`], [`tablespaces`] | where everything goes; which folders are free to take |
 //! | [`space`] | what it needs on which file system |
-//! | [`skeleton`], [`window`], [`placing`] | folders and empty files; which frame goes where; writing them |
+//! | [`skeleton`], [`target_file`], [`window`], [`placing`] | folders and empty files; where a file's frames belong; which frame goes where; writing them |
+//! | [`server_manifest`] | the server's manifest, for files of changed blocks |
 //! | [`configure`], [`recovery_command`], [`access_files`] | recovery settings |
 //! | [`config_files`] | configuration files that lay elsewhere, beside the data directory |
 //! | [`plan_file`] | the plan beside the data directory |
@@ -27,10 +28,12 @@ mod owner;
 mod placing;
 mod plan_file;
 mod recovery_command;
+mod server_manifest;
 mod skeleton;
 mod space;
 mod survey;
 mod tablespaces;
+mod target_file;
 mod vacancy;
 mod window;
 
@@ -110,6 +113,8 @@ fn sync_folder(folder: &std::path::Path) -> Result<(), RebuildError> {
 /// one [`Window`] (I11). Every object is verified as a whole (size, digest, signatures) and every frame against the
 /// list of files before it is written; on return everything is durable.
 ///
+/// Of a backup of which the server sent changed blocks only, `backup_manifest` is made that of the files as they lie there.
+///
 /// Errors: an object that is not what the label refers to; a frame that is not what the list of files says; the disk.
 /// What was written until then stays, without `pg_control`.
 pub async fn rebuild(
@@ -124,6 +129,13 @@ pub async fn rebuild(
         fill(source, &window, jobs, progress).await?;
         window.finish(&layout.owner, jobs).await?;
     }
+    if source.label.native {
+        progress.message("backup_manifest is made that of the restored files");
+        let (label, layout) = (source.label.clone(), layout.clone());
+        let complete = move || server_manifest::complete(&layout.data, &label, &layout.owner, jobs);
+        let completed = tokio::task::spawn_blocking(complete).await;
+        completed.unwrap_or_else(|join| Err(RebuildError::Thread(join.to_string())))?;
+    }
     let control = skeleton.control_file().ok_or_else(|| RebuildError::backup(source.label, "it has no pg_control"))?;
     skeleton.finish(&layout)?;
     Ok(Unfinished { layout, control })
@@ -135,8 +147,8 @@ async fn fill(source: Source<'_>, window: &Window, jobs: usize, progress: &Progr
         .map(|object| placing::place_object(source, window.clone(), object, progress))
         .buffer_unordered(jobs.max(1));
     placed.try_collect::<()>().await?;
-    for file in window.uneven_files() {
-        placing::place_in_order(source, window, file).await?;
+    for (file, layer) in window.uneven_layers() {
+        placing::place_in_order(source, file, layer).await?;
     }
     Ok(())
 }

@@ -1,14 +1,13 @@
 //! Writing frames where they belong.
 
-use std::fs::{File, OpenOptions};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 
 use walseal_common::repository::{FrameDigest, ObjectReference, RepositoryError};
 use walseal_common::seal::{Envelope, Identity, Opener, SealError};
 use walseal_common::terminal::Progress;
 
-use super::window::{OpenFile, Window};
+use super::target_file::{TargetFile, TargetLayer};
+use super::window::Window;
 use super::{RebuildError, Source};
 
 /// Fetches an object and checks that it is the very one that the label refers to.
@@ -43,32 +42,31 @@ pub(super) async fn place_object(
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|join| Err(RebuildError::Thread(join.to_string())))
 }
 
-/// Puts a file together frame by frame, for those whose frames have uneven lengths.
-pub(super) async fn place_in_order(source: Source<'_>, window: &Window, number: usize) -> Result<(), RebuildError> {
-    let Some(file) = window.files.get(number) else { return Ok(()) };
-    let target = open(file)?;
+/// Puts a layer of a file together frame by frame, for those whose frames have uneven lengths.
+pub(super) async fn place_in_order(
+    source: Source<'_>,
+    file: &TargetFile,
+    layer: &TargetLayer,
+) -> Result<(), RebuildError> {
+    let target = file.open()?;
     let (mut at, mut index) = (0, 0);
-    for extent in &file.extents {
+    for extent in &layer.extents {
         let reference = reference(source, extent.object)?;
         let mut object = Object::new(fetch(source, reference).await?, reference, source.identities)?;
         for frame in extent.frame..extent.frame.saturating_add(extent.count) {
-            let plain = object.frame(frame, file, index)?;
-            target.write_all_at(plain, at).map_err(RebuildError::io("write", &file.path))?;
+            let plain = object.frame(frame, file, layer, index)?;
+            file.write(&target, layer, plain, at)?;
             at += plain.len() as u64;
             index += 1;
         }
     }
-    if at == file.size {
+    if at == layer.size {
         Ok(())
     } else {
         let why =
-            format!("the frames of {} have {at} bytes, its list of files says {}", file.path.display(), file.size);
+            format!("the frames of {} have {at} bytes, its list of files says {}", file.path.display(), layer.size);
         Err(RebuildError::backup(source.label, why))
     }
-}
-
-fn open(file: &OpenFile) -> Result<File, RebuildError> {
-    OpenOptions::new().write(true).open(&file.path).map_err(RebuildError::io("open", &file.path))
 }
 
 /// A verified object that frames are taken from.
@@ -91,13 +89,19 @@ impl Object {
         RepositoryError::Object { name: self.name.clone(), source }.into()
     }
 
-    /// The plaintext of a frame, which is frame `index` of `file`.
-    fn frame(&mut self, frame: u32, file: &OpenFile, index: usize) -> Result<&[u8], RebuildError> {
+    /// The plaintext of a frame, which is frame `index` of `layer` of `file`.
+    fn frame(
+        &mut self,
+        frame: u32,
+        file: &TargetFile,
+        layer: &TargetLayer,
+        index: usize,
+    ) -> Result<&[u8], RebuildError> {
         self.plain = self
             .envelope
             .read_frame(&mut self.opener, frame as usize)
             .map_err(|source| RepositoryError::Object { name: self.name.clone(), source })?;
-        if file.digests.get(index) != Some(&FrameDigest::of(&self.plain)) {
+        if layer.digests.get(index) != Some(&FrameDigest::of(&self.plain)) {
             let why =
                 format!("frame {frame} is not frame {index} of {}, as the list of files says", file.path.display());
             return Err(self.refuse(SealError::Structure(why)));
@@ -107,19 +111,17 @@ impl Object {
 
     fn place(mut self, window: &Window, pieces: Range<usize>, progress: &Progress) -> Result<(), RebuildError> {
         for piece in window.pieces(pieces) {
-            let Some(file) = window.files.get(piece.file as usize) else { continue };
-            let target = open(file)?;
+            let Some((file, layer)) = window.layer(piece.file, piece.layer) else { continue };
+            let target = file.open()?;
             let mut written = 0;
             for step in 0..piece.count {
                 let index = piece.index as usize + step as usize;
-                let plain = self.frame(piece.frame.saturating_add(step), file, index)?;
-                if plain.len() as u64 != file.frame_length(index) {
-                    file.mark_uneven();
+                let plain = self.frame(piece.frame.saturating_add(step), file, layer, index)?;
+                if plain.len() as u64 != layer.frame_length(index) {
+                    layer.mark_uneven();
                     break;
                 }
-                let at = index as u64 * file.frame_size;
-                target.write_all_at(plain, at).map_err(RebuildError::io("write", &file.path))?;
-                written += plain.len() as u64;
+                written += file.write(&target, layer, plain, index as u64 * layer.frame_size)?;
             }
             progress.advance(written);
         }

@@ -103,14 +103,9 @@ pub(super) fn tablespace_of(path: &RelativePath) -> Option<u32> {
     std::str::from_utf8(name).ok()?.parse().ok()
 }
 
-/// Every extent lies in an object of the label, and there is a digest for each frame.
+/// Every extent lies in an object of the label, and the parts of the entry fit one another.
 fn check_extents(file: &FileEntry, label: &Label) -> Result<(), RebuildError> {
-    let frames: u64 = file.extents.iter().map(|extent| u64::from(extent.count)).sum();
-    let inside = file.extents.iter().all(|extent| {
-        (extent.object as usize) < label.objects.len() && extent.frame.checked_add(extent.count).is_some()
-    });
-    let whole = frames == file.digests.len() as u64 && (frames == 0) == (file.size == 0);
-    if inside && whole {
+    if file.all_extents().all(|extent| (extent.object as usize) < label.objects.len()) && file.adds_up() {
         Ok(())
     } else {
         let why = format!("the entry of {} in its list of files does not add up", file.path.0);

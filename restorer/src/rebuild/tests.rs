@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod layers;
 mod refusals;
+mod server_manifest;
 mod toy;
 
 use std::fs;

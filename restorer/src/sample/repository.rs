@@ -267,7 +267,6 @@ impl SampleRepository {
             suspect: 0,
             manifest: Vec::new(),
             objects: Vec::new(),
-            referenced_size: 0,
             depth: 0,
             native: false,
             resume: None,

@@ -66,6 +66,11 @@ impl SampleWal {
         cut
     }
 
+    /// Ends of records, in order.
+    pub(crate) fn ends(&self) -> impl Iterator<Item = Lsn> + '_ {
+        self.records.iter().skip(1).copied().chain([self.end()])
+    }
+
     /// The same WAL up to here on a new timeline: what is added to it from now on lies on `timeline`. The segment is
     /// filled with what the parent had, as PostgreSQL does when a timeline begins.
     pub(crate) fn fork(&self, timeline: u32) -> SampleWal {

@@ -15,6 +15,8 @@ pub struct Earlier {
     pub parent: Option<Label>,
     /// Frames that are referred to.
     pub known: Known,
+    /// Reads pages of lists and manifests.
+    pub reader: PageReader,
 }
 
 impl Earlier {
@@ -54,7 +56,7 @@ impl Earlier {
         };
         let known = match known {
             Some(known) => known,
-            None => Known::read(reader, &Sources { parent: None, since }).await?,
+            None => Known::read(reader.clone(), &Sources { parent: None, since }).await?,
         };
         if !known.attempts.is_empty() {
             progress.report(Stage::GoingOn { attempts: known.attempts.clone() });
@@ -62,7 +64,7 @@ impl Earlier {
         if known.missing > 0 {
             progress.report(Stage::ObjectsMissing { count: known.missing });
         }
-        Ok(Earlier { parent, known })
+        Ok(Earlier { parent, known, reader })
     }
 }
 

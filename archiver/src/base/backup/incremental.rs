@@ -123,7 +123,7 @@ fn a_chain_of_incrementals_stores_what_changed_and_each_is_a_whole_cluster() {
     let bed = Bed::new(cluster());
     let options = bed.options();
     let (full, said) = back_up(&bed, &options);
-    assert_eq!((full.kind, full.depth, full.referenced_size, &full.parent), (BaseType::Full, 0, 0, &None));
+    assert_eq!((full.kind, full.depth, full.referenced_size(), &full.parent), (BaseType::Full, 0, 0, &None));
     assert_eq!(why_full(&said), "there is none before it");
     let pages = full.resume.as_ref().expect("pages for the next one");
     assert!(!pages.list.is_empty() && !pages.server_manifest.is_empty());
@@ -135,7 +135,7 @@ fn a_chain_of_incrementals_stores_what_changed_and_each_is_a_whole_cluster() {
     assert_eq!((one.kind, one.depth, one.parent.as_ref()), (BaseType::Incremental, 1, Some(&full.id)));
     let part = |label: &Label| label.stored_size as f64 / full.stored_size as f64;
     assert!(part(&one) < 0.06, "{} of {} bytes", one.stored_size, full.stored_size);
-    assert!(one.referenced_size > full.stored_size / 2);
+    assert!(one.referenced_size() > full.stored_size / 2);
 
     // One block in a hundred, all over the table.
     change(&bed.cluster, "block % 100 = 50");
@@ -205,7 +205,7 @@ fn a_list_that_cannot_be_used_makes_the_backup_full_and_it_says_so() {
     fs::write(&page, bytes).expect("a file of ours");
     let options = BackupOptions { mode: BackupMode::Incremental, ..bed.options() };
     let (label, said) = back_up(&bed, &options);
-    assert_eq!((label.kind, &label.parent, label.referenced_size), (BaseType::Full, &None, 0));
+    assert_eq!((label.kind, &label.parent, label.referenced_size()), (BaseType::Full, &None, 0));
     let why = why_full(&said);
     assert!(why.contains(full.id.as_str()) && why.contains("damaged"), "{why}");
     bed.verified(&label);
@@ -308,7 +308,7 @@ fn case_36_what_an_interrupted_backup_stored_is_not_stored_again() {
     let of = |id: &BaseId| label.objects.iter().filter(|object| object.name.contains(id.as_str())).count();
     assert!(of(&first) >= 4 && of(&second) >= 3, "{:?}", label.objects);
     // Little was stored twice: what was under way when it was interrupted.
-    let whole = label.stored_size + label.referenced_size;
+    let whole = label.stored_size + label.referenced_size();
     let stored = label.stored_size + stored(&bed, &first) + stored(&bed, &second);
     assert!(stored < whole + whole / 3, "{stored} bytes for {whole}");
     let (next, said) = back_up(&bed, &options);

@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::postgres::replication::{
-    BackupEvent, BaseBackupOptions, Checkpoint, ManifestChecksums, ReplicationClient,
+    BackupEvent, BaseBackup, BaseBackupOptions, Checkpoint, ManifestChecksums, ReplicationClient,
 };
-use walseal_common::repository::{BaseId, BaseType, Label, ObjectName, ObjectReference, Repository};
+use walseal_common::repository::{BaseId, BaseType, Label, ObjectName, ObjectReference, Repository, Step};
 use walseal_common::seal::{Draft, Kind};
 use walseal_common::timeline::{Branch, TimelineHistory, TimelineId};
 
@@ -25,6 +25,7 @@ use super::suspect::Suspect;
 use super::tablespaces::Tablespaces;
 use crate::keys::ArchiveKeys;
 
+use native::Native;
 use needed::Needed;
 
 /// How often a backup says what it waits for.
@@ -118,7 +119,7 @@ struct Source {
     timeline: TimelineId,
     branch: Branch,
     /// The branch, and those that it comes from.
-    ancestry: Vec<Branch>,
+    ancestry: Vec<Step>,
     segment_size: walseal_common::segment::SegmentSize,
     postgres_version: u32,
 }
@@ -129,6 +130,14 @@ struct Received {
     stop: Lsn,
     taken: TakenIn,
     suspect: u64,
+    native: bool,
+}
+
+/// Where what comes goes to.
+struct Sink<'a> {
+    shipper: &'a mut Shipper,
+    known: &'a mut KnownFrames,
+    progress: &'a mut dyn Progress,
 }
 
 /// Takes a base backup over `client`, full or incremental as `options` and the repository have it, stores it in `repository`, and writes its label last (I7).
@@ -149,6 +158,7 @@ pub async fn run(
     let source = source(client, repository).await?;
     let start_time = Timestamp::now();
     let mut before = earlier::Earlier::look(repository, options, &source, progress).await?;
+    let native = Native::prepare(client, repository, &source, &before).await?;
     let drawn = || BaseId::generate().map_err(|source| BaseError::Seal { name: "base".to_owned(), source });
     let id = options.id.clone().map_or_else(drawn, Ok)?;
     progress.report(Stage::Checkpoint { id: id.clone() });
@@ -156,9 +166,10 @@ pub async fn run(
     let (objects, cache) = (before.known.objects.clone(), options.cache.clone());
     let mut shipper =
         Shipper::new(repository.clone(), id.clone(), options.keys.clone(), options.effort, objects.clone(), cache);
-    let received = receive(client, &source, options, &mut shipper, &mut before.known.files, progress).await?;
+    let mut sink = Sink { shipper: &mut shipper, known: &mut before.known.files, progress };
+    let received = receive(client, &source, options, native, &mut sink).await?;
     progress.report(Stage::Storing);
-    let Received { start, stop, mut taken, suspect } = received;
+    let Received { start, stop, mut taken, suspect, native } = received;
     for ready in taken.last.drain(..) {
         shipper.ship(ready).await?;
     }
@@ -189,9 +200,8 @@ pub async fn run(
         suspect,
         manifest: shipped.pages,
         objects: needed.objects,
-        referenced_size: needed.referenced_size,
         depth: parent.filter(|_| incremental).map_or(0, |parent| parent.depth.saturating_add(1)),
-        native: false,
+        native,
         resume: Some(shipped.resume),
         names: options.names.clone(),
         config: options.config.clone(),
@@ -216,27 +226,26 @@ async fn source(client: &mut ReplicationClient, repository: &Repository) -> Resu
         let content = client.timeline_history(timeline).await?.ok_or(BaseError::NoHistory(timeline))?;
         TimelineHistory::parse(timeline, &content)?
     };
-    let timelines = history.entries.iter().map(|entry| entry.timeline).chain([timeline]);
-    let ancestry = timelines.filter_map(|one| history.ancestor(one)).map(|one| one.branch(repository.cluster()));
+    let adoptions = repository.adoptions().await?;
+    let way = adoptions.way(&history);
     Ok(Source {
         timeline,
-        branch: history.branch(repository.cluster()),
-        ancestry: ancestry.collect(),
+        branch: adoptions.branch_of(&history),
+        ancestry: way,
         segment_size: client.segment_size().await?,
         postgres_version: client.server_version_num(),
     })
 }
 
-/// Runs BASE_BACKUP and ships what arrives.
+/// Runs BASE_BACKUP and ships what arrives. A server that can't send changed blocks only after all sends everything (case 34).
 async fn receive(
     client: &mut ReplicationClient,
     source: &Source,
     options: &BackupOptions,
-    shipper: &mut Shipper,
-    known: &mut KnownFrames,
-    progress: &mut dyn Progress,
+    native: Native,
+    sink: &mut Sink<'_>,
 ) -> Result<Received, BaseError> {
-    let command = BaseBackupOptions {
+    let mut command = BaseBackupOptions {
         label: options.label.clone(),
         checkpoint: options.checkpoint,
         progress: true,
@@ -246,8 +255,37 @@ async fn receive(
         // Links instead of a map: before PostgreSQL 16 a server that sends the map leaves out in-place tablespaces,
         // and a restore to other places would have to change the map, which the server's manifest covers (case 56).
         tablespace_map: false,
+        incremental: native == Native::Asked,
     };
-    let mut backup = client.base_backup(&command).await?;
+    let mut why_not = if let Native::No { why } = native { why } else { None };
+    if command.incremental {
+        match client.base_backup(&command).await {
+            Ok(backup) => {
+                sink.progress.report(Stage::Native);
+                return take(backup, source, options, true, sink).await;
+            }
+            Err(error) if error.sqlstate() == Some(native::NOT_POSSIBLE) => {
+                why_not = Some(error.server().map_or_else(|| error.to_string(), |said| said.message.clone()));
+                command.incremental = false;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if let Some(why) = why_not {
+        sink.progress.report(Stage::NotNative { why });
+    }
+    take(client.base_backup(&command).await?, source, options, false, sink).await
+}
+
+/// Ships what arrives.
+async fn take(
+    mut backup: BaseBackup<'_>,
+    source: &Source,
+    options: &BackupOptions,
+    native: bool,
+    sink: &mut Sink<'_>,
+) -> Result<Received, BaseError> {
+    let Sink { shipper, known, progress } = sink;
     let same = |timeline| {
         let from = source.timeline;
         if timeline == from { Ok(()) } else { Err(BaseError::TimelineChanged { from, to: timeline }) }
@@ -262,7 +300,8 @@ async fn receive(
     let spaces = Tablespaces::new(listed.iter().filter_map(|t| t.place.as_ref().map(|(oid, at)| (*oid, at.as_str()))));
     let total: Option<u64> = listed.iter().map(|tablespace| tablespace.size_kib.map(|kib| kib << 10)).sum();
 
-    let mut intake = Intake::new(spaces, ChecksumAlgorithm::Crc32c, options.resume_every);
+    let intake = Intake::new(spaces, ChecksumAlgorithm::Crc32c, options.resume_every);
+    let mut intake = if native { intake.native() } else { intake };
     let mut suspect = Suspect::default();
     let (mut done, mut reported) = (0, 0);
     progress.report(Stage::Copying { done, total });
@@ -279,7 +318,7 @@ async fn receive(
                     reported = done;
                     progress.report(Stage::Copying { done, total });
                 }
-                intake.data(bytes, known).await?
+                intake.data(bytes, *known).await?
             }
             BackupEvent::ManifestStart => intake.manifest_start()?,
             BackupEvent::ManifestData(bytes) => intake.manifest_data(&bytes)?,
@@ -293,7 +332,7 @@ async fn receive(
             BackupEvent::End { stop, timeline } => {
                 same(timeline)?;
                 progress.report(Stage::Copying { done, total });
-                return Ok(Received { start, stop, taken: intake.finish()?, suspect: suspect.count() });
+                return Ok(Received { start, stop, taken: intake.finish()?, suspect: suspect.count(), native });
             }
         };
         for ready in ready {
@@ -360,10 +399,13 @@ async fn store_label(repository: &Repository, options: &BackupOptions, label: &L
 }
 
 mod earlier;
+mod native;
 mod needed;
 
 #[cfg(test)]
 mod bed;
+#[cfg(test)]
+mod changed_blocks;
 #[cfg(test)]
 mod clusters;
 #[cfg(test)]

@@ -11,8 +11,6 @@ use crate::base::packer::Listed;
 /// The data objects, in the order in which the list of files refers to them.
 pub struct Needed {
     pub objects: Vec<ObjectReference>,
-    /// Bytes of those of others.
-    pub referenced_size: u64,
     /// Those of others, by number.
     referenced: BTreeSet<u32>,
 }
@@ -22,7 +20,7 @@ impl Needed {
     ///
     /// Errors: it refers to something that is not there; this is a bug.
     pub fn of(listed: &[Listed], own: &[ObjectReference], known: &KnownObjects) -> Result<Needed, BaseError> {
-        let mut needed = Needed { objects: Vec::new(), referenced_size: 0, referenced: BTreeSet::new() };
+        let mut needed = Needed { objects: Vec::new(), referenced: BTreeSet::new() };
         for object in listed {
             let reference = match object {
                 Listed::Own(number) => own.get(*number as usize),
@@ -31,7 +29,6 @@ impl Needed {
             let nowhere = || BaseError::Task(format!("the list of files refers to {object:?}, which is nowhere"));
             let reference = reference.ok_or_else(nowhere)?.clone();
             if let Listed::Known(number) = object {
-                needed.referenced_size += reference.size;
                 needed.referenced.insert(*number);
             }
             needed.objects.push(reference);

@@ -8,7 +8,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use walseal_common::repository::{FileEntry, FrameDigest, Label, ManifestEntry, PathField, Repository};
+use walseal_common::repository::{
+    FileEntry, FrameDigest, LAYER_BLOCK, Label, Layer, ManifestEntry, PathField, Repository,
+};
 use walseal_common::seal::Identity;
 use walseal_tests::account::Account;
 
@@ -74,11 +76,26 @@ fn make_folder(path: &Path, mode: u32, owner: &Account) {
 }
 
 fn write(data: &Path, file: &FileEntry, frames: &BTreeMap<(u32, u32), Vec<u8>>, owner: &Account) {
-    let numbers = file.extents.iter().flat_map(|run| (run.frame..run.frame + run.count).map(|n| (run.object, n)));
-    let parts: Vec<&Vec<u8>> = numbers.map(|number| &frames[&number]).collect();
-    let digests: Vec<FrameDigest> = parts.iter().map(|plain| FrameDigest::of(plain)).collect();
-    assert_eq!(digests, file.digests, "{}", file.path.0);
-    let content: Vec<u8> = parts.into_iter().flatten().copied().collect();
+    assert!(file.adds_up(), "{}", file.path.0);
+    let mut content: Vec<u8> = Vec::new();
+    for Layer { extents, digests, blocks, length } in file.clone().into_layers() {
+        let numbers = extents.iter().flat_map(|run| (run.frame..run.frame + run.count).map(|n| (run.object, n)));
+        let parts: Vec<&Vec<u8>> = numbers.map(|number| &frames[&number]).collect();
+        let found: Vec<FrameDigest> = parts.iter().map(|plain| FrameDigest::of(plain)).collect();
+        assert_eq!(found, digests, "{}", file.path.0);
+        let plain: Vec<u8> = parts.into_iter().flatten().copied().collect();
+        content.resize(length as usize, 0);
+        let Some(runs) = blocks else {
+            content = plain;
+            continue;
+        };
+        let numbers = runs.iter().flat_map(|run| run.first..run.first + run.count);
+        assert_eq!(plain.len() as u64, numbers.clone().count() as u64 * LAYER_BLOCK);
+        for (number, block) in numbers.zip(plain.chunks(LAYER_BLOCK as usize)) {
+            let at = (u64::from(number) * LAYER_BLOCK) as usize;
+            content[at..at + block.len()].copy_from_slice(block);
+        }
+    }
     assert_eq!(content.len() as u64, file.size, "{}", file.path.0);
     let path = place(data, &file.path);
     fs::write(&path, content).unwrap_or_else(|error| panic!("{}: {error}", path.display()));

@@ -1,10 +1,10 @@
 //! Lists of files that were stored before, indexed, and opened again page by page as the stream comes to them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt};
-use walseal_common::repository::{BaseId, Extent, Label, RelativePath, RepositoryError};
+use walseal_common::repository::{BaseId, Extent, FileEntry, Label, RelativePath, RepositoryError};
 use walseal_common::seal::SealError;
 
 use super::file::{KnownExtent, KnownFile, even_frame_size};
@@ -51,6 +51,10 @@ pub struct KnownFrames {
     pages: Vec<ReadPage>,
     /// For each list: the numbers of its objects in `objects`.
     lists: Vec<Vec<Option<u32>>>,
+    /// Whether the first list is that of the parent.
+    has_parent: bool,
+    /// Bytes of the longest line of a file of several layers.
+    longest_layered: usize,
     at_hand: VecDeque<(u32, Arc<Vec<u8>>)>,
     /// Whether it was said that a page cannot be read again.
     said: bool,
@@ -71,6 +75,7 @@ impl Known {
         let mut objects = KnownObjects::default();
         let mut files = KnownFrames::new(reader, Arc::default());
         if let Some(parent) = &sources.parent {
+            files.has_parent = true;
             let pages = parent.resume.iter().flat_map(|resume| resume.list.iter().cloned());
             let pages = pages.zip(0..).map(|(reference, number)| PageName {
                 id: parent.id.clone(),
@@ -117,7 +122,17 @@ async fn attempts(
 impl KnownFrames {
     fn new(reader: PageReader, objects: Arc<KnownObjects>) -> KnownFrames {
         let (index, pages, lists, at_hand) = (Index::default(), Vec::new(), Vec::new(), VecDeque::new());
-        KnownFrames { reader, objects, index, pages, lists, at_hand, said: false }
+        KnownFrames {
+            reader,
+            objects,
+            index,
+            pages,
+            lists,
+            has_parent: false,
+            longest_layered: 0,
+            at_hand,
+            said: false,
+        }
     }
 
     /// Reads the pages of a list in order. One that is not `whole` ends where a page is not as it must be.
@@ -184,13 +199,14 @@ impl KnownFrames {
                     alive.push(0);
                 }
                 Line::File(file) => {
-                    if file.extents.is_empty() {
-                        continue;
+                    if file.is_layered() {
+                        self.longest_layered = self.longest_layered.max(text.len());
                     }
-                    count_alive(&file.extents, file.size, alive)?;
+                    for (extents, size) in file.layers() {
+                        count_alive(extents, size, alive)?;
+                    }
                     self.index.add(&file.path.0, Place { page, at: at as u32 });
                 }
-                Line::Other => {}
             }
         }
         Ok(())
@@ -226,11 +242,28 @@ impl KnownFrames {
         self.at_hand.iter().map(|(_, page)| page.len()).sum()
     }
 
-    async fn file(&mut self, place: Place, path: &RelativePath) -> Option<KnownFile> {
+    /// The line at this place, if it is that of the file at `path`.
+    async fn entry(&mut self, place: Place, path: &RelativePath) -> Option<FileEntry> {
         let plain = self.page(place.page).await?;
         let rest = plain.get(place.at as usize..)?;
         let text = rest.split(|byte| *byte == b'\n').next()?;
-        let file = line::digested(text).ok().filter(|file| file.path.0 == *path)?;
+        line::digested(text).ok().filter(|file| file.path.0 == *path)
+    }
+
+    /// The objects that the parent's list names; `None` where there is no parent, or one of them can't be referred to.
+    pub fn parent_objects(&self) -> Option<BTreeSet<u32>> {
+        self.has_parent.then(|| self.lists.first())??.iter().copied().collect()
+    }
+
+    /// Bytes of the longest line of a file of several layers, which changes make longer.
+    pub fn longest_layered(&self) -> usize {
+        self.longest_layered
+    }
+
+    async fn file(&mut self, place: Place, path: &RelativePath) -> Option<KnownFile> {
+        // Of a file of layers the oldest has frames of the whole file. Those that are the same as now can be referred to,
+        // whatever newer layers have over them.
+        let file = self.entry(place, path).await?.into_layers().into_iter().next()?;
         let numbers = self.lists.get(self.pages.get(place.page as usize)?.list)?;
         let usable = |number: &u32| self.objects.get(*number).is_some_and(super::KnownObject::is_usable);
         let extent = |extent: Extent| KnownExtent {
@@ -238,7 +271,7 @@ impl KnownFrames {
             frame: extent.frame,
             count: extent.count,
         };
-        Some(KnownFile::new(file.size, file.extents.into_iter().map(extent).collect(), file.digests.0))
+        Some(KnownFile::new(file.length, file.extents.into_iter().map(extent).collect(), file.digests))
     }
 }
 
@@ -251,6 +284,20 @@ impl KnownFiles for KnownFrames {
             found.extend(self.file(place, path).await);
         }
         found
+    }
+
+    async fn line(&mut self, path: &RelativePath) -> Option<FileEntry> {
+        let of_parent = |place: &Place| self.pages.get(place.page as usize).is_some_and(|page| page.list == 0);
+        let places: Vec<Place> = self.index.find(path).filter(|place| self.has_parent && of_parent(place)).collect();
+        for place in places {
+            let Some(mut entry) = self.entry(place, path).await.filter(FileEntry::adds_up) else { continue };
+            let numbers = self.lists.first()?;
+            for extent in entry.all_extents_mut() {
+                extent.object = numbers.get(extent.object as usize).copied().flatten()?;
+            }
+            return Some(entry);
+        }
+        None
     }
 }
 

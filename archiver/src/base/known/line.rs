@@ -1,18 +1,16 @@
 //! The lines of a page of a list, read for one purpose at a time: the index needs no digests, and they are most of it.
 
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, IgnoredAny};
-use walseal_common::repository::{Extent, FrameDigests, PathField, ResumeObject};
+use serde::de::DeserializeOwned;
+use walseal_common::repository::{BlockRun, Extent, FileEntry, LAYER_BLOCK, PathField, ResumeObject};
 
 /// What the index has to know of a line.
 #[derive(Debug)]
 pub enum Line {
     /// A data object.
     Object(ResumeObject),
-    /// A file with frames.
+    /// A file.
     File(ListedFile),
-    /// Something that says nothing about frames.
-    Other,
 }
 
 /// What the index has to know of a file.
@@ -21,32 +19,38 @@ pub struct ListedFile {
     /// Where.
     #[serde(flatten)]
     pub path: PathField,
-    /// Bytes.
-    pub size: u64,
-    /// Its frames.
-    pub extents: Vec<Extent>,
+    size: u64,
+    extents: Option<Vec<Extent>>,
+    layers: Option<Vec<ListedLayer>>,
 }
 
-/// A file with the digests of its frames.
 #[derive(Debug, Deserialize)]
-pub struct DigestedFile {
-    /// Where.
-    #[serde(flatten)]
-    pub path: PathField,
-    /// Bytes.
-    pub size: u64,
-    /// Its frames.
-    pub extents: Vec<Extent>,
-    /// Their digests.
-    pub digests: FrameDigests,
+struct ListedLayer {
+    extents: Vec<Extent>,
+    blocks: Option<Vec<BlockRun>>,
+    length: u64,
+}
+
+impl ListedFile {
+    /// Whether it consists of more than one layer.
+    pub fn is_layered(&self) -> bool {
+        self.layers.as_ref().is_some_and(|layers| layers.len() > 1)
+    }
+
+    /// Its frames, and bytes of their plaintext, layer by layer.
+    pub fn layers(&self) -> impl Iterator<Item = (&[Extent], u64)> {
+        let layers = self.layers.iter().flatten().map(|layer| {
+            let blocks = |runs: &Vec<BlockRun>| runs.iter().map(|run| u64::from(run.count) * LAYER_BLOCK).sum();
+            (layer.extents.as_slice(), layer.blocks.as_ref().map_or(layer.length, blocks))
+        });
+        self.extents.iter().map(|extents| (extents.as_slice(), self.size)).chain(layers)
+    }
 }
 
 #[derive(Deserialize)]
 struct Peek {
     #[serde(rename = "type")]
     kind: String,
-    /// Whether a file is all in one layer, which is what frames are compared with.
-    extents: Option<IgnoredAny>,
 }
 
 /// Reads a line for the index.
@@ -56,8 +60,7 @@ pub fn read(line: &[u8]) -> Result<Line, String> {
     let peek: Peek = parse(line)?;
     match peek.kind.as_str() {
         "object" => parse(line).map(Line::Object),
-        "file" if peek.extents.is_some() => parse(line).map(Line::File),
-        "file" => Ok(Line::Other),
+        "file" => parse(line).map(Line::File),
         other => Err(format!("\"{}\" is no type of line", other.chars().take(40).collect::<String>())),
     }
 }
@@ -65,7 +68,7 @@ pub fn read(line: &[u8]) -> Result<Line, String> {
 /// Reads a file's line with its digests.
 ///
 /// Errors: as [`read`].
-pub fn digested(line: &[u8]) -> Result<DigestedFile, String> {
+pub fn digested(line: &[u8]) -> Result<FileEntry, String> {
     parse(line)
 }
 

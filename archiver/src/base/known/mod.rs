@@ -22,7 +22,7 @@ pub mod reader;
 #[cfg(test)]
 mod tests;
 
-use walseal_common::repository::RelativePath;
+use walseal_common::repository::{FileEntry, RelativePath};
 
 pub use cache::PageCache;
 pub use file::{KnownExtent, KnownFile};
@@ -35,6 +35,10 @@ pub use reader::PageReader;
 pub trait KnownFiles: Send {
     /// What was stored of the file at `path`, the best first. That it is not known is no error: its frames are stored anew.
     async fn find(&mut self, path: &RelativePath) -> Vec<KnownFile>;
+
+    /// The whole line of the file at `path` in the parent, whose extents have the numbers of known objects. `None` where it has
+    /// none, or where it can't be read again.
+    async fn line(&mut self, path: &RelativePath) -> Option<FileEntry>;
 }
 
 /// Nothing was stored before.
@@ -42,5 +46,9 @@ pub trait KnownFiles: Send {
 impl KnownFiles for () {
     async fn find(&mut self, _: &RelativePath) -> Vec<KnownFile> {
         Vec::new()
+    }
+
+    async fn line(&mut self, _: &RelativePath) -> Option<FileEntry> {
+        None
     }
 }

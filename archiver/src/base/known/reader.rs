@@ -1,6 +1,6 @@
 //! Resume pages, from the copy at hand or from the repository, opened.
 
-use walseal_common::repository::{BaseId, ObjectName, ObjectReference, Repository, RepositoryError};
+use walseal_common::repository::{BaseId, Label, ObjectName, ObjectReference, Repository, RepositoryError};
 use walseal_common::seal::{Envelope, ResumeKey, SealError, WriterKey};
 
 use super::PageCache;
@@ -36,6 +36,19 @@ impl PageReader {
     /// The repository that pages are read from.
     pub fn repository(&self) -> &Repository {
         &self.repository
+    }
+
+    /// The pages of the server's manifest of a backup, in order.
+    pub fn server_manifest(&self, label: &Label) -> Vec<PageName> {
+        let Some(resume) = &label.resume else { return Vec::new() };
+        // Their numbers go on after those of the list.
+        let pages = resume.server_manifest.iter().zip(resume.list.len() as u32..);
+        let name = |(reference, number): (&ObjectReference, u32)| PageName {
+            id: label.id.clone(),
+            number,
+            reference: Some(reference.clone()),
+        };
+        pages.map(name).collect()
     }
 
     /// The plaintext of a page, at most 16 MiB.

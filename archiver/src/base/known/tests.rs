@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use walseal_common::repository::{
-    BaseId, Extent, FileEntry, FrameDigest, ObjectName, ObjectReference, PathField, RelativePath, Repository,
-    ResumeEntry, ResumeObject,
+    BaseId, Extent, FileEntry, FrameDigest, Label, Layer, ObjectName, ObjectReference, PathField, RelativePath,
+    Repository, ResumeEntry, ResumeObject,
 };
 use walseal_common::seal::{Draft, Kind, ObjectDigest, TrustedWriter, TrustedWriters, WriterKey};
 use walseal_common::store::DirectoryStore;
@@ -31,7 +31,7 @@ impl Fixture {
     }
 
     /// Stores a page of an attempt that has no label.
-    async fn page(&self, number: u32, plain: &[u8]) {
+    async fn page(&self, number: u32, plain: &[u8]) -> ObjectReference {
         let name = ObjectName::Resume(id(), number);
         let draft = Draft {
             kind: Kind::Resume,
@@ -43,7 +43,9 @@ impl Fixture {
         };
         let mut sealer = self.writer.resume().expect("a key").seal(draft, &self.writer).expect("sealable");
         sealer.frames_of(plain).expect("within bounds");
-        self.repository.put(&sealer.finish().expect("sealable")).await.expect("a folder of our own");
+        let object = sealer.finish().expect("sealable");
+        self.repository.put(&object).await.expect("a folder of our own");
+        ObjectReference::from(&object)
     }
 
     async fn known(&self) -> Known {
@@ -79,7 +81,15 @@ fn file(name: &str, object: u32, frames: u32) -> String {
     let digests = (0..frames).map(|frame| FrameDigest([frame as u8; 16])).collect();
     let extents = vec![Extent { object, frame: 3, count: frames }];
     let size = u64::from(frames) << 16;
-    line(&ResumeEntry::File(FileEntry { path: PathField(path(name)), mode: 0o600, mtime: 0, size, extents, digests }))
+    line(&ResumeEntry::File(FileEntry {
+        path: PathField(path(name)),
+        mode: 0o600,
+        mtime: 0,
+        size,
+        extents,
+        digests,
+        layers: vec![],
+    }))
 }
 
 async fn place(known: &mut Known, name: &str, frame: u32) -> Option<(u32, u32)> {
@@ -130,6 +140,64 @@ async fn case_36_a_list_ends_where_a_page_is_missing_or_is_none() {
     assert_eq!(place(&mut known, "three", 0).await, None);
 }
 
+/// The label of a backup that left these pages.
+fn label(list: &[ObjectReference], server_manifest: &[ObjectReference]) -> Label {
+    let time = "2026-11-21T02:30:00Z";
+    let label = serde_json::json!({
+        "id": ATTEMPT, "type": "full", "parent": null, "branch": "00000001-a2dd04c7", "start": "0/2000028",
+        "stop": "0/2000100", "start_time": time, "stop_time": time, "highest_time": null, "postgres_version": 170_011,
+        "segment_size": 16_777_216, "cluster_size": 1, "stored_size": 1, "tablespaces": 0, "suspect": 0, "manifest": [],
+        "objects": [], "resume": { "list": list, "server_manifest": server_manifest },
+    });
+    serde_json::from_value(label).expect("a label")
+}
+
+#[tokio::test]
+async fn the_parents_whole_lines_are_found_with_the_numbers_of_known_objects() {
+    let fixture = Fixture::new();
+    let layer = |object, blocks: Option<(u32, u32)>, length| Layer {
+        extents: vec![Extent { object, frame: 3, count: 1 }],
+        digests: vec![FrameDigest([0; 16])],
+        blocks: blocks.map(|run| vec![run.into()]),
+        length,
+    };
+    let layers = vec![layer(1, None, 40_000), layer(0, Some((2, 1)), 24_576)];
+    let layered = FileEntry {
+        path: PathField(path("layered")),
+        mode: 0o600,
+        mtime: 0,
+        size: 24_576,
+        extents: vec![],
+        digests: vec![],
+        layers,
+    };
+    let text = line(&ResumeEntry::File(layered.clone()));
+    let objects = object(&fixture, 0).await + &object(&fixture, 1).await;
+    let list = fixture.page(0, (objects + &file("plain", 1, 2) + &file("empty", 0, 0) + &text).as_bytes()).await;
+    let manifest = fixture.page(1, b"the manifest").await;
+    let label = label(&[list], &[manifest]);
+    let reader = PageReader::new(fixture.repository.clone(), PageCache::default(), &fixture.writer).expect("a key");
+    let pages = reader.server_manifest(&label);
+    assert_eq!(pages.len(), 1);
+    assert_eq!(reader.read(&pages[0]).await.expect("readable"), b"the manifest");
+
+    let sources = Sources { parent: Some(label), since: Some(id()) };
+    let mut known = Known::read(reader, &sources).await.expect("readable");
+    assert_eq!(known.files.parent_objects(), Some([0, 1].into()));
+    assert_eq!(known.files.longest_layered(), text.len() - 1);
+    assert_eq!(known.files.line(&path("layered")).await, Some(layered));
+    let plain = known.files.line(&path("plain")).await.expect("it is there");
+    assert_eq!((plain.size, plain.extents[0].object, plain.layers.len()), (2 << 16, 1, 0));
+    assert!(known.files.line(&path("empty")).await.is_some_and(|file| file.size == 0));
+    assert_eq!(known.files.line(&path("unknown")).await, None);
+    // Of a file of layers the oldest has frames of the whole file.
+    assert_eq!(place(&mut known, "layered", 0).await, Some((1, 3)));
+    // Of an attempt nothing is taken but frames.
+    let mut known = fixture.known().await;
+    assert_eq!((known.files.parent_objects(), known.files.line(&path("plain")).await), (None, None));
+    assert_eq!(place(&mut known, "plain", 1).await, Some((1, 4)));
+}
+
 #[tokio::test]
 async fn a_list_of_another_writer_tells_nothing() {
     let mut fixture = Fixture::new();
@@ -153,7 +221,15 @@ async fn an_object_that_is_hardly_alive_is_not_referred_to() {
         let extents = vec![Extent { object, frame: 0, count: 1 }];
         let digests = vec![FrameDigest([0; 16])];
         let path = PathField(path(name));
-        plain += &line(&ResumeEntry::File(FileEntry { path, mode: 0o600, mtime: 0, size, extents, digests }));
+        plain += &line(&ResumeEntry::File(FileEntry {
+            path,
+            mode: 0o600,
+            mtime: 0,
+            size,
+            extents,
+            digests,
+            layers: vec![],
+        }));
     }
     fixture.page(0, plain.as_bytes()).await;
     let mut known = fixture.known().await;

@@ -36,6 +36,7 @@ pub const TIMING: Timing = Timing {
     status_interval: Duration::from_millis(50),
     silence_limit: Duration::from_secs(10),
     put_limit: Duration::from_secs(3),
+    adoptions_every: Duration::from_millis(200),
 };
 
 /// A cluster, its repository, and the keys of an archiver and of a restorer.

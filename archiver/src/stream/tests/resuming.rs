@@ -1,7 +1,7 @@
 //! Where a stream begins, by what lies in the repository and by where the slot stands.
 
 use walseal_common::lsn::Lsn;
-use walseal_common::repository::{Cover, RepositoryError};
+use walseal_common::repository::{Adoption, Adoptions, Cover, RepositoryError};
 use walseal_common::seal::WriterKey;
 use walseal_common::segment::SegmentNumber;
 use walseal_common::store::fault::Call;
@@ -331,8 +331,8 @@ async fn a_reconnect_lists_only_what_lies_about_the_slot() {
     let before = toy.store.calls(Call::List);
     let point = toy.begins(&root(), Some(toy.at(9, 5))).await.expect("a start");
     assert_eq!(point.frontier, toy.at(9, 10));
-    // Two prefixes, a page and the empty page after it.
-    assert_eq!(toy.store.calls(Call::List) - before, 4);
+    // Whether anything was adopted; two prefixes, a page and the empty page after it.
+    assert_eq!(toy.store.calls(Call::List) - before, 5);
 }
 
 #[tokio::test]
@@ -365,9 +365,10 @@ async fn where_nothing_lies_about_the_slot_the_last_catalog_page_tells_where_to_
 async fn case_14_after_a_loss_the_stream_begins_on_the_timeline_that_the_slot_keeps() {
     let toy = Toy::new(1);
     let path = history(2, &[(1, toy.at(5, 300))]);
-    let server = ServerPosition { history: path.clone(), position: toy.at(9, 5), segment_size: toy.server.size };
+    let (history, adoptions) = (path.clone(), Adoptions::none(toy.repository.cluster()));
+    let server = ServerPosition { history, adoptions, position: toy.at(9, 5), segment_size: toy.server.size };
     let begins = |slot| {
-        let point = after_loss(&toy.repository, &server, slot);
+        let point = after_loss(&server, slot);
         (point.branch, point.start, point.frontier)
     };
     let child = path.branch(toy.repository.cluster());
@@ -379,4 +380,90 @@ async fn case_14_after_a_loss_the_stream_begins_on_the_timeline_that_the_slot_ke
     );
     assert_eq!(begins(Some(toy.at(5, 200))), (one(&toy), toy.at(5, 0), toy.at(5, 0)));
     assert_eq!(begins(None), (child, toy.at(9, 0), toy.at(9, 0)), "a slot that keeps nothing");
+}
+
+/// Writes that WAL from segment `number` on goes on on another branch, and says on which.
+async fn adopted(toy: &Toy, number: u64) -> Branch {
+    let writer = toy.keys.writer.public().to_string();
+    let (branch, from) = (one(toy), toy.at(number, 0));
+    let (count, to) = Adoptions::none(toy.repository.cluster()).next_of(&root(), branch, from, &writer);
+    let (found, apart) = (jiff::Timestamp::now(), Vec::new());
+    let adoption = Adoption { branch, from, to, writer, found, apart };
+    toy.repository.put_adoption(count, &adoption, &toy.keys.writer).await.expect("put");
+    to
+}
+
+#[tokio::test]
+async fn case_17_after_an_adoption_the_stream_goes_on_on_the_new_branch_and_the_other_server_is_refused_there() {
+    let toy = Toy::new(1);
+    for number in 4..9 {
+        toy.whole(one(&toy), number).await;
+    }
+    toy.tail(one(&toy), toy.at(9, 0), toy.at(9, 100)).await;
+    let to = adopted(&toy, 6).await;
+    let living = Server { seed: 1, ..toy.server };
+    toy.ship(&living.piece(&toy.keys, to, PieceKind::Tail, toy.at(6, 0), toy.at(6, 500))).await;
+
+    // The living one's slot stands where its WAL was last confirmed: before the split.
+    let point = toy.begins(&root(), Some(toy.at(5, 70))).await.expect("a start");
+    assert_eq!((point.branch, positions(&point)), (to, (toy.at(6, 0), toy.at(6, 500))));
+    let pushed = |server: &Server, point: &StartPoint| {
+        let bytes = server.bytes(point.start, point.frontier);
+        cutter(&toy, point).push(&bytes, &mut Vec::new()).is_ok()
+    };
+    assert!(pushed(&living, &point), "its own bytes");
+    assert!(!pushed(&toy.server, &point), "the other one's");
+
+    // The other one's stands beyond.
+    let point = toy.begins(&root(), Some(toy.at(9, 100))).await.expect("a start");
+    assert_eq!((point.branch, positions(&point)), (to, (toy.at(6, 0), toy.at(6, 500))));
+    assert!(!pushed(&toy.server, &point));
+
+    // Also where the branch ends with a whole segment, of which nothing would have to be sent again.
+    toy.ship(&living.piece(&toy.keys, to, PieceKind::Whole, toy.at(6, 0), toy.at(7, 0))).await;
+    for slot in [toy.at(7, 0), toy.at(9, 100)] {
+        let point = toy.begins(&root(), Some(slot)).await.expect("a start");
+        assert_eq!((point.branch, positions(&point)), (to, (toy.at(6, 0), toy.at(7, 0))));
+        assert!(pushed(&living, &point) && !pushed(&toy.server, &point), "slot at {slot}");
+    }
+    // An attempt that was refused began somewhere, and has proven nothing.
+    let past = Past { seen: Some((to, toy.at(6, 0))), ..Past::default() };
+    let point = toy.begins_in(&toy.repository, &root(), Some(toy.at(9, 100)), past).await.expect("a start");
+    assert!(!pushed(&toy.server, &point));
+    // What this process has sent itself it knows.
+    let past = Past { seen: Some((to, toy.at(7, 0))), ..Past::default() };
+    let point = toy.begins_in(&toy.repository, &root(), Some(toy.at(7, 0)), past).await.expect("a start");
+    assert_eq!(positions(&point), (toy.at(7, 0), toy.at(7, 0)));
+}
+
+#[tokio::test]
+async fn case_17_a_promotion_after_an_adoption_leaves_the_new_branch() {
+    let toy = Toy::new(1);
+    for number in 4..9 {
+        toy.whole(one(&toy), number).await;
+    }
+    let to = adopted(&toy, 6).await;
+    let living = Server { seed: 1, ..toy.server };
+    toy.ship(&living.piece(&toy.keys, to, PieceKind::Whole, toy.at(6, 0), toy.at(7, 0))).await;
+    toy.ship(&living.piece(&toy.keys, to, PieceKind::Partial, toy.at(7, 0), toy.at(7, 300))).await;
+    let promoted = history(2, &[(1, toy.at(7, 300))]);
+    let point = toy.begins(&promoted, Some(toy.at(7, 300))).await.expect("a start");
+    let child = promoted.branch(toy.repository.cluster());
+    assert_eq!((point.branch, positions(&point)), (child, (toy.at(7, 0), toy.at(7, 0))));
+    assert_eq!(point.followed.map(|followed| (followed.branch, followed.fork)), Some((to, toy.at(7, 300))));
+}
+
+#[tokio::test]
+async fn case_17_an_adoption_that_nobody_trusted_wrote_stops_the_stream() {
+    let toy = Toy::new(1);
+    toy.whole(one(&toy), 4).await;
+    let stranger = keys_with(WriterKey::generate().expect("random bytes"));
+    let (branch, from, found) = (one(&toy), toy.at(5, 0), jiff::Timestamp::now());
+    let writer = stranger.writer.public().to_string();
+    let (number, to) = Adoptions::none(toy.repository.cluster()).next_of(&root(), branch, from, &writer);
+    let adoption = Adoption { branch, from, to, writer, found, apart: Vec::new() };
+    toy.repository.put_adoption(number, &adoption, &stranger.writer).await.expect("the store takes everything");
+    let error = toy.begins(&root(), Some(toy.at(5, 0))).await.expect_err("nobody knows which branch it is");
+    assert!(matches!(&error, StreamError::Repository(RepositoryError::Adoption { .. })), "{error}");
+    assert!(!error.is_permanent(), "somebody may add the writer, or remove the object");
 }

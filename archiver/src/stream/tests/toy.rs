@@ -162,7 +162,9 @@ impl Toy {
         past: Past,
     ) -> Result<StartPoint, StreamError> {
         let position = self.at(1000, 0);
-        let server = ServerPosition { history: history.clone(), position, segment_size: self.server.size };
+        let adoptions = repository.adoptions().await?;
+        let history = history.clone();
+        let server = ServerPosition { history, adoptions, position, segment_size: self.server.size };
         let (key, index) = (self.keys.writer.compare().id(), MemoryIndex::default());
         Ok(start_point(repository, key, &server, slot, &index, past).await?.comparing(past.lost))
     }

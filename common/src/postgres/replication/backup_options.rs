@@ -1,6 +1,6 @@
 //! What a base backup is asked to be, and BASE_BACKUP's two grammars (case 34).
 
-use super::VERSION_15;
+use super::{VERSION_15, VERSION_17};
 use crate::postgres::error::PostgresError;
 
 /// How the checkpoint at the start is made.
@@ -43,6 +43,9 @@ pub struct BaseBackupOptions {
     pub tablespace_map: bool,
     /// The server's manifest, or `None` for none.
     pub manifest: Option<ManifestChecksums>,
+    /// Whether only blocks are sent that changed since the backup whose manifest was uploaded before. PostgreSQL 17 and
+    /// newer, with `summarize_wal`.
+    pub incremental: bool,
 }
 
 impl Default for BaseBackupOptions {
@@ -55,6 +58,7 @@ impl Default for BaseBackupOptions {
             verify_checksums: true,
             tablespace_map: true,
             manifest: Some(ManifestChecksums::default()),
+            incremental: false,
         }
     }
 }
@@ -62,7 +66,8 @@ impl Default for BaseBackupOptions {
 impl BaseBackupOptions {
     /// The command for a server of that version.
     ///
-    /// Errors: a rate that the server would refuse, a label that can not be sent.
+    /// Errors: a rate that the server would refuse, a label that can not be sent, an incremental backup of a version
+    /// that has none.
     pub(super) fn command(&self, version: u32) -> Result<String, PostgresError> {
         if let Some(rate) = self.max_rate_kib.filter(|rate| !(32..=1_048_576).contains(rate)) {
             let why = format!("a rate of {rate} KiB/s is not possible; PostgreSQL takes 32 to 1048576");
@@ -71,6 +76,10 @@ impl BaseBackupOptions {
         if self.label.len() > 1_024 || self.label.chars().any(char::is_control) {
             let why = "the backup's label has control characters or more than 1024 bytes".to_owned();
             return Err(PostgresError::Argument(why));
+        }
+        if self.incremental && version < VERSION_17 {
+            let has = format!("{}.{}", version / 10_000, version % 10_000);
+            return Err(PostgresError::Unsupported { what: "BASE_BACKUP (INCREMENTAL)", needs: 17, has });
         }
         let label = self.label.replace('\'', "''");
         let checksums = self.manifest.map(|checksums| match checksums {
@@ -99,6 +108,9 @@ impl BaseBackupOptions {
         match checksums {
             Some(checksums) => parts.push(format!("MANIFEST 'yes', MANIFEST_CHECKSUMS '{checksums}'")),
             None => parts.push("MANIFEST 'no'".to_owned()),
+        }
+        if self.incremental {
+            parts.push("INCREMENTAL true".to_owned());
         }
         format!("BASE_BACKUP ({})", parts.join(", "))
     }
@@ -157,6 +169,17 @@ mod option_tests {
             bare.command(140_000).expect("legal"),
             "BASE_BACKUP LABEL 'walseal' NOWAIT TABLESPACE_MAP NOVERIFY_CHECKSUMS MANIFEST 'no'"
         );
+    }
+
+    #[test]
+    fn case_34_an_incremental_backup_needs_17() {
+        let options = BaseBackupOptions { incremental: true, ..BaseBackupOptions::default() };
+        for version in [170_000, 180_006] {
+            let command = options.command(version).expect("legal");
+            assert!(command.ends_with(", MANIFEST_CHECKSUMS 'SHA256', INCREMENTAL true)"), "{command}");
+        }
+        let error = options.command(160_015).expect_err("none there").to_string();
+        assert!(error.contains("17") && error.contains("16.15"), "{error}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod backup;
 mod backup_options;
+mod manifest_upload;
 mod slot;
 mod stream;
 
@@ -12,6 +13,7 @@ use crate::timeline::{SystemIdentifier, TimelineId};
 
 pub use backup::{BackupEvent, BaseBackup, Tablespace};
 pub use backup_options::{BaseBackupOptions, Checkpoint, ManifestChecksums};
+pub use manifest_upload::ManifestUpload;
 pub use slot::{SlotCreated, SlotState};
 pub use stream::{StreamEvent, WalStream};
 
@@ -22,6 +24,8 @@ use super::session::{Purpose, ResultSet, Session};
 
 /// First version with parenthesised options, READ_REPLICATION_SLOT and one COPY for a whole base backup.
 pub(super) const VERSION_15: u32 = 150_000;
+/// First version with UPLOAD_MANIFEST and incremental base backups.
+pub(super) const VERSION_17: u32 = 170_000;
 
 /// What IDENTIFY_SYSTEM answers.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -159,6 +163,14 @@ impl ReplicationClient {
         timeline: TimelineId,
     ) -> Result<WalStream<'_>, PostgresError> {
         WalStream::start(&mut self.session, slot, start, timeline).await
+    }
+
+    /// UPLOAD_MANIFEST: begins to send the manifest of the backup that an incremental one will be compared with, as the
+    /// server sent it then. It holds for this connection, until another one is sent.
+    ///
+    /// Errors: [`PostgresError::Unsupported`] before PostgreSQL 17.
+    pub async fn upload_manifest(&mut self) -> Result<ManifestUpload<'_>, PostgresError> {
+        ManifestUpload::start(&mut self.session).await
     }
 
     /// BASE_BACKUP: starts a base backup and returns when the server has made its checkpoint and sends.

@@ -151,6 +151,19 @@ fn vectors() -> Vec<Vector> {
             })),
         },
         Vector {
+            file: "adopt.object",
+            name: "adopt/00000001-a2dd04c7/00000000",
+            kind: Kind::Adopt,
+            plain: Vec::new(),
+            wal: None,
+            durable: None,
+            body: Some(serde_json::json!({
+                "branch": "00000001-a2dd04c7", "from": "0/3000000", "to": "00000001-f80303ff",
+                "writer": "walsealw1g8ly2vvytx8fp584s3tygn00jmass9kgv4fgqd8u4ru6wxa8q0lqn0mqg0",
+                "found": "2026-11-21T02:30:00Z", "apart": ["00000002-a2dd04c7"],
+            })),
+        },
+        Vector {
             file: "ledger.object",
             name: "ledger/walsealw1g8ly2vvytx8fp584s3tygn00jmass9kgv4fgqd8u4ru6wxa8q0lqn0mqg0/00112233aabbccdd/00000000",
             kind: Kind::Ledger,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 use walseal_common::lsn::Lsn;
-use walseal_common::repository::{BaseId, BaseType, Label, ObjectName, Proof, WrittenFrontier};
+use walseal_common::repository::{Adoption, BaseId, BaseType, Label, ObjectName, Proof, WrittenFrontier};
 use walseal_common::terminal::{Align, Look, Table, printable, units};
 use walseal_common::time::PgTimestamp;
 use walseal_common::timeline::Branch;
@@ -30,6 +30,8 @@ pub(super) struct Listing {
     pub(super) fresh: Option<Fresh>,
     /// WAL that is missing, with the records of it, by position.
     pub(super) gaps: Vec<Hole>,
+    /// Where two servers wrote the same timeline, and which of them is the living one.
+    adoptions: Vec<Adoption>,
     /// The named restore points in all windows; null where they were not asked for.
     pub(super) restore_points: Option<Vec<RestorePoint>>,
     /// Bytes of WAL in all windows, which have to be opened for them.
@@ -90,7 +92,7 @@ impl Base {
             postgres_version: label.postgres_version,
             cluster_size: label.cluster_size,
             stored_size: label.stored_size,
-            referenced_size: label.referenced_size,
+            referenced_size: label.referenced_size(),
             tablespaces: label.tablespaces,
             suspect: label.suspect,
             proven: proof.of_base(&label.id),
@@ -211,6 +213,7 @@ impl Listing {
             windows,
             fresh: inventory.frontiers.iter().max_by_key(|one| one.record.written).map(Fresh::of),
             gaps: gaps(inventory),
+            adoptions: inventory.adoptions.iter().map(|(_, adoption)| adoption.clone()).collect(),
             restore_points,
             wal_size: wal_size(inventory),
             bases: bases.collect(),
@@ -270,6 +273,14 @@ impl Listing {
             let which = unrecorded.map_or_else(String::new, |hole| format!(" --gap {}", hole.range.start));
             text.push_str(&format!(
                 "Where the server, a standby or another archive still has it: walseal-archiver heal{which}\n"
+            ));
+        }
+        for adoption in &self.adoptions {
+            let number = adoption.branch.timeline.number();
+            text.push_str(&format!(
+                "Two servers wrote timeline {number}: from {} on the WAL of the living one lies on branch {}. The other one's is reached by name \
+                 alone: --timeline {}\n",
+                adoption.from, adoption.to, adoption.branch
             ));
         }
         for window in &self.windows {
@@ -394,8 +405,8 @@ impl Listing {
 /// What is missing on any way to where the cluster may have lived on, once.
 fn gaps(inventory: &Inventory) -> Vec<Hole> {
     let mut gaps: Vec<Hole> = Vec::new();
-    for history in ends(inventory).histories {
-        let holes = Path::new(&history, inventory).holes();
+    for end in ends(inventory).ends {
+        let holes = Path::new(&end, inventory).holes();
         for hole in holes {
             if !gaps.contains(&hole) {
                 gaps.push(hole);

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use walseal_common::lsn::Lsn;
 use walseal_common::repository::{
-    Extent, FileEntry, FrameDigest, Label, ManifestEntry, ObjectName, ObjectReference, PathField, RelativePath,
+    BlockRun, Extent, FileEntry, FrameDigest, Label, Layer, ManifestEntry, ObjectName, ObjectReference, PathField,
+    RelativePath,
 };
 use walseal_common::seal::{Draft, Kind, SealedObject};
 
@@ -27,6 +28,17 @@ pub(super) struct Toy {
     cuts: BTreeMap<Vec<u8>, Vec<usize>>,
     tablespaces: Vec<(u32, Option<String>)>,
     forged: Vec<Vec<u8>>,
+    layered: BTreeMap<Vec<u8>, Vec<ToyLayer>>,
+}
+
+/// What one backup read of a file.
+pub(super) struct ToyLayer {
+    /// `[first, count]`; none for the oldest layer.
+    pub(super) blocks: Option<Vec<(u32, u32)>>,
+    /// The blocks, or the whole file.
+    pub(super) bytes: Vec<u8>,
+    /// The file's length then.
+    pub(super) length: u64,
 }
 
 impl Toy {
@@ -39,6 +51,7 @@ impl Toy {
             cuts: BTreeMap::new(),
             tablespaces: Vec::new(),
             forged: Vec::new(),
+            layered: BTreeMap::new(),
         };
         toy.file("backup_label", b"START WAL LOCATION: 0/2000028\n");
         toy.file("PG_VERSION", b"15\n");
@@ -70,6 +83,12 @@ impl Toy {
     pub(super) fn cut_file(&mut self, path: &str, bytes: &[u8], cuts: &[usize]) {
         self.file(path, bytes);
         self.cuts.insert(path.as_bytes().to_vec(), cuts.to_vec());
+    }
+
+    /// A file of layers, which `whole` is the content of.
+    pub(super) fn layered_file(&mut self, path: &str, layers: Vec<ToyLayer>, whole: &[u8]) {
+        self.file(path, whole);
+        self.layered.insert(path.as_bytes().to_vec(), layers);
     }
 
     pub(super) fn without(&mut self, path: &str) {
@@ -120,26 +139,22 @@ impl Toy {
                         .collect()
                 }
             };
-            let mut extents: Vec<Extent> = Vec::new();
-            let mut digests: Vec<FrameDigest> = frames.iter().map(|frame| FrameDigest::of(frame)).collect();
+            let size = bytes.len() as u64;
+            let mut layers = Vec::new();
+            for layer in self.layered.get(path).into_iter().flatten() {
+                let frames = layer.bytes.chunks(FRAME).map(<[u8]>::to_vec).collect();
+                let (extents, digests) = place(&mut objects, frames);
+                let blocks = layer.blocks.as_ref().map(|runs| runs.iter().copied().map(BlockRun::from).collect());
+                layers.push(Layer { extents, digests, blocks, length: layer.length });
+            }
+            let (extents, mut digests) =
+                if layers.is_empty() { place(&mut objects, frames) } else { (Vec::new(), Vec::new()) };
             if self.forged.contains(path) {
                 digests[0] = FrameDigest([7; 16]);
             }
-            for frame in frames {
-                if objects.last().expect("one").len() == FRAMES_IN_OBJECT {
-                    objects.push(Vec::new());
-                }
-                let object = objects.len() as u32 - 1;
-                let last = objects.last_mut().expect("one");
-                match extents.last_mut() {
-                    Some(extent) if extent.object == object => extent.count += 1,
-                    _ => extents.push(Extent { object, frame: last.len() as u32, count: 1 }),
-                }
-                last.push(frame);
-            }
             let path = PathField(RelativePath::new(path).expect("a path"));
-            let size = bytes.len() as u64;
-            entries.push(ManifestEntry::File(FileEntry { path, mode: 0o600, mtime: MTIME, size, extents, digests }));
+            let (mode, mtime) = (0o600, MTIME);
+            entries.push(ManifestEntry::File(FileEntry { path, mode, mtime, size, extents, digests, layers }));
         }
         for (number, frames) in objects.iter().enumerate() {
             let object = self.seal(Kind::Data, &ObjectName::Data(label.id.clone(), number as u32), frames);
@@ -169,8 +184,12 @@ impl Toy {
         Decided { bed, layout }
     }
 
+    pub(super) fn source<'a>(&'a self, label: &'a Label) -> Source<'a> {
+        Source { repository: &self.sample.repository, identities: &self.sample.identities, label }
+    }
+
     pub(super) async fn bed_without_layout<'a>(&'a self, label: &'a Label) -> Bed<'a> {
-        let source = Source { repository: &self.sample.repository, identities: &self.sample.identities, label };
+        let source = self.source(label);
         let data = self.folder().join("data");
         let process = rustix::process::geteuid().as_raw();
         let accounts = Accounts::of_this_machine().expect("accounts");
@@ -179,6 +198,25 @@ impl Toy {
         let survey = Survey::of(source).await.expect("a sound backup");
         Bed { source, destination, survey }
     }
+}
+
+/// Puts frames into objects: where they are, and their digests.
+fn place(objects: &mut Vec<Vec<Vec<u8>>>, frames: Vec<Vec<u8>>) -> (Vec<Extent>, Vec<FrameDigest>) {
+    let mut extents: Vec<Extent> = Vec::new();
+    let digests = frames.iter().map(|frame| FrameDigest::of(frame)).collect();
+    for frame in frames {
+        if objects.last().expect("one").len() == FRAMES_IN_OBJECT {
+            objects.push(Vec::new());
+        }
+        let object = objects.len() as u32 - 1;
+        let last = objects.last_mut().expect("one");
+        match extents.last_mut() {
+            Some(extent) if extent.object == object => extent.count += 1,
+            _ => extents.push(Extent { object, frame: last.len() as u32, count: 1 }),
+        }
+        last.push(frame);
+    }
+    (extents, digests)
 }
 
 pub(super) struct Bed<'a> {

@@ -1,0 +1,153 @@
+//! A file under construction: which frames it is made of, and where their bytes belong.
+
+use std::fs::{File, FileTimes, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use walseal_common::repository::{Extent, FileEntry, FrameDigest, Layer, Span, spans};
+
+use super::{Owner, RebuildError};
+
+/// A file whose frames are to be written.
+#[derive(Debug)]
+pub(super) struct TargetFile {
+    pub(super) path: PathBuf,
+    mode: u32,
+    mtime: i64,
+    /// From the oldest to the newest; a file that was read whole has one. There is at least one.
+    pub(super) layers: Vec<TargetLayer>,
+}
+
+/// What one backup has of a file.
+#[derive(Debug)]
+pub(super) struct TargetLayer {
+    pub(super) extents: Vec<Extent>,
+    pub(super) digests: Vec<FrameDigest>,
+    /// Bytes of all frames.
+    pub(super) size: u64,
+    /// Plaintext of each frame but the last; 0 where the frames' number and the size do not tell.
+    pub(super) frame_size: u64,
+    /// Which of those bytes the file has, in order.
+    spans: Vec<Span>,
+    /// Set where frames turn out to have other lengths than that: the layer is then put together in order.
+    uneven: AtomicBool,
+}
+
+impl TargetFile {
+    /// The file of an entry that adds up. What no layer gives is zeros: the file has its full length by now.
+    pub(super) fn new(path: PathBuf, entry: FileEntry) -> TargetFile {
+        let (mode, mtime) = (entry.mode, entry.mtime);
+        let layers = entry.into_layers();
+        let layers =
+            layers.iter().map(Layer::plain_size).zip(spans(&layers)).collect::<Vec<_>>().into_iter().zip(layers);
+        let layers = layers.map(|((size, spans), layer)| TargetLayer::new(layer, size, spans)).collect();
+        TargetFile { path, mode, mtime, layers }
+    }
+
+    /// How it counts against the memory of a window, in frames.
+    pub(super) fn weight(&self) -> usize {
+        self.layers.iter().map(|layer| layer.digests.len() + 2 * layer.spans.len()).sum()
+    }
+
+    /// Opens it, to write into it.
+    pub(super) fn open(&self) -> Result<File, RebuildError> {
+        OpenOptions::new().write(true).open(&self.path).map_err(RebuildError::io("open", &self.path))
+    }
+
+    /// Writes of a layer's bytes, which begin at `at` in its joined frames, what the file has of them; how many that were.
+    pub(super) fn write(&self, file: &File, layer: &TargetLayer, plain: &[u8], at: u64) -> Result<u64, RebuildError> {
+        let (end, mut written) = (at.saturating_add(plain.len() as u64), 0);
+        for span in layer.spans_from(at).iter().take_while(|span| span.stream < end) {
+            let (from, to) = (span.stream.max(at), (span.stream + span.length).min(end));
+            let bytes = plain.get((from - at) as usize..(to - at) as usize).unwrap_or_default();
+            file.write_all_at(bytes, span.file + (from - span.stream))
+                .map_err(RebuildError::io("write", &self.path))?;
+            written += bytes.len() as u64;
+        }
+        Ok(written)
+    }
+
+    /// Everything is written: makes it durable and gives it its time, permissions and owner.
+    pub(super) fn finish(&self, owner: &Owner) -> Result<(), RebuildError> {
+        let file = self.open()?;
+        let distance = Duration::from_secs(self.mtime.unsigned_abs());
+        let moment = if self.mtime < 0 {
+            SystemTime::UNIX_EPOCH.checked_sub(distance)
+        } else {
+            SystemTime::UNIX_EPOCH.checked_add(distance)
+        };
+        if let Some(moment) = moment {
+            file.set_times(FileTimes::new().set_modified(moment))
+                .map_err(RebuildError::io("set the time of", &self.path))?;
+        }
+        owner.take_file(&file, &self.path, self.mode)?;
+        file.sync_all().map_err(RebuildError::io("sync", &self.path))
+    }
+}
+
+impl TargetLayer {
+    fn new(layer: Layer, size: u64, spans: Vec<Span>) -> TargetLayer {
+        let Layer { extents, digests, .. } = layer;
+        let frame_size = even_frame_size(size, digests.len() as u64);
+        let uneven = AtomicBool::new(frame_size == 0 && !spans.is_empty());
+        TargetLayer { extents, digests, size, frame_size, spans, uneven }
+    }
+
+    /// How long frame `index` is, where all but the last are equally long.
+    pub(super) fn frame_length(&self, index: usize) -> u64 {
+        let before = (index as u64).saturating_mul(self.frame_size);
+        self.size.saturating_sub(before).min(self.frame_size)
+    }
+
+    /// Whether the file has any byte of frame `index`, where all but the last are equally long.
+    pub(super) fn needs_frame(&self, index: usize) -> bool {
+        let at = (index as u64).saturating_mul(self.frame_size);
+        let end = at.saturating_add(self.frame_length(index));
+        self.spans_from(at).first().is_some_and(|span| span.stream < end)
+    }
+
+    /// Notes that the frames are not equally long.
+    pub(super) fn mark_uneven(&self) {
+        self.uneven.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it must be put together in order.
+    pub(super) fn is_uneven(&self) -> bool {
+        self.uneven.load(Ordering::Relaxed)
+    }
+
+    /// The spans that do not end before `at`.
+    fn spans_from(&self, at: u64) -> &[Span] {
+        let first = self.spans.partition_point(|span| span.stream + span.length <= at);
+        self.spans.get(first..).unwrap_or_default()
+    }
+}
+
+/// The frame size of `size` bytes in `frames` frames, when it is a power of two and all frames but the last have it: there is
+/// at most one such. For a single frame that is all of it.
+fn even_frame_size(size: u64, frames: u64) -> u64 {
+    match frames {
+        0 => 0,
+        1 => size,
+        _ => (16..=20).map(|bits| 1 << bits).find(|frame| size.div_ceil(*frame) == frames).unwrap_or(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_frame_size_follows_from_size_and_number() {
+        let (small, large) = (64 << 10, 1 << 20);
+        assert_eq!(even_frame_size(0, 0), 0);
+        assert_eq!(even_frame_size(5, 1), 5);
+        assert_eq!(even_frame_size(1 << 30, 16_384), small);
+        assert_eq!(even_frame_size((1 << 30) + 1, 16_385), small);
+        assert_eq!(even_frame_size(small + 1, 2), small);
+        assert_eq!(even_frame_size(9 << 30, 9 << 10), large);
+        assert_eq!(even_frame_size(100, 2), 0, "frames of odd lengths");
+    }
+}
