@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod cmd;
+pub mod daemon;
 pub mod damage;
 pub mod drill;
 pub mod fetch;

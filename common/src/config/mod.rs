@@ -198,11 +198,9 @@ impl Config {
             );
             return Err(ConfigError::Invalid { key: "extra_repository", origin: entry.origin.clone(), wrong });
         }
-        read.optional("drill.timezone", reader::text)?;
         for path in ["wal.canary", "drill.make_base"] {
             read.or_default(path, reader::boolean)?;
         }
-        read.or_default("drill.jitter", reader::duration)?;
         read.optional("drill.snapshot", reader::list)?;
         read.optional("snapshot", reader::open_table)?;
         Ok(Config {
@@ -266,7 +264,10 @@ impl Config {
                 retry_standby: read.or_default("fetch.retry_standby", reader::duration)?,
             },
             drill: DrillConfig {
-                schedule: read.optional("drill.schedule", reader::text)?,
+                schedule: read.optional("drill.schedule", special::schedule)?.and_then(|setting| setting.value),
+                timezone: read.optional("drill.timezone", reader::text)?,
+                jitter: read.or_default("drill.jitter", reader::duration)?,
+                random: read.or_default("drill.target", special::random_target)?,
                 scratch_dir: read.or_default("drill.scratch_dir", reader::path)?,
                 pg_bin: read.optional("drill.pg_bin", reader::path)?,
                 user: read.or_default("drill.user", reader::text)?,

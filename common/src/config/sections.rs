@@ -182,8 +182,14 @@ pub struct FetchConfig {
 /// `[drill]`: restores that prove a backup.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DrillConfig {
-    /// When, as cron writes it; not yet checked.
-    pub schedule: Option<Setting<String>>,
+    /// When; `None` for never.
+    pub schedule: Option<Schedule>,
+    /// Time zone of the schedule, by its name, else the host's. Looked up by the daemon only: other hosts may not know it.
+    pub timezone: Option<Setting<String>>,
+    /// Start later by a random time up to this.
+    pub jitter: Setting<Duration>,
+    /// Whether drills on schedule go to a random time, else to the latest.
+    pub random: Setting<bool>,
     /// Where drills restore to.
     pub scratch_dir: Setting<PathBuf>,
     /// Folder of PostgreSQL's programs for drills, where it is another than the cluster's.

@@ -71,6 +71,14 @@ pub(super) fn amcheck(raw: &Raw, origin: &Origin) -> Result<Amcheck, Wrong> {
     }
 }
 
+pub(super) fn random_target(raw: &Raw, origin: &Origin) -> Result<bool, Wrong> {
+    match text(raw, origin)?.trim() {
+        "latest" => Ok(false),
+        "random" => Ok(true),
+        other => Err(Wrong::new(format!("is {other:?}"), "write \"latest\" or \"random\"")),
+    }
+}
+
 pub(super) fn count(raw: &Raw, origin: &Origin) -> Result<Count, Wrong> {
     match text(raw, origin)?.trim() {
         "all" => Ok(Count::All),

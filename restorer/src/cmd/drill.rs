@@ -68,8 +68,10 @@ struct Document<'a> {
 
 /// Drills, records and shows; fails unless all passed and that is recorded.
 pub async fn run(arguments: &Arguments, exercise: &Exercise, access: &Access) -> Result<(), Failure> {
-    let drilled = until_told_to_end(drill(exercise, access)).await?;
-    let Outcome { report, kept } = drilled;
+    let Some(Outcome { report, kept }) = until_told_to_end(drill(exercise, access)).await? else {
+        let words = "the drill was interrupted; nothing of it is left on this host, and nothing is recorded";
+        return Err(Failure::saying(words));
+    };
     let recorded = evidence::record(access, &report, exercise.target.word()).await;
     if arguments.json {
         let document = Document {
@@ -104,17 +106,16 @@ pub async fn run(arguments: &Arguments, exercise: &Exercise, access: &Access) ->
     }
 }
 
-/// Lets `work` go on until a person or the system asks this program to end; what it holds is then given up in order.
+/// Lets `work` go on until a person or the system asks this program to end; what it holds is then given up, and the answer is
+/// `None`.
 ///
-/// Errors: it was asked to.
-async fn until_told_to_end<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
+/// Errors: signals cannot be listened for.
+pub async fn until_told_to_end<T>(work: impl Future<Output = T>) -> Result<Option<T>, Failure> {
     let listen = |kind| signal(kind).map_err(|error| Failure::from_error("listen for signals", &error));
     let (mut terminated, mut interrupted) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-    let stopped =
-        || Failure::saying("the drill was interrupted; nothing of it is left on this host, and nothing is recorded");
     tokio::select! {
-        done = work => Ok(done),
-        _ = terminated.recv() => Err(stopped()),
-        _ = interrupted.recv() => Err(stopped()),
+        done = work => Ok(Some(done)),
+        _ = terminated.recv() => Ok(None),
+        _ = interrupted.recv() => Ok(None),
     }
 }

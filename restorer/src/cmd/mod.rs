@@ -7,6 +7,7 @@ mod ledger;
 mod list;
 mod plan;
 mod restore;
+mod run;
 mod target;
 
 use std::process::ExitCode;
@@ -50,6 +51,8 @@ enum Verb {
         after_help = "Exit code 0 only when every check ran and passed and the result is recorded in the ledger."
     )]
     Drill(drill::Arguments),
+    /// Run the daemon: drills on schedule
+    Run,
     /// Deliver a file of WAL to PostgreSQL: the restore_command hook
     #[command(after_help = "Exit codes: 0 delivered; 1 proven that nothing is known there; 200 anything else.")]
     Fetch(fetch::Arguments),
@@ -98,6 +101,7 @@ fn start(arguments: &Arguments) -> Result<(), Failure> {
                 let request = verb.target.request()?;
                 restore::run(verb, &request, &arguments.open().await?).await
             }
+            Verb::Run => run::run(&arguments.open().await?).await,
             Verb::Drill(verb) => {
                 let exercise = verb.exercise()?;
                 drill::run(verb, &exercise, &arguments.open().await?).await

@@ -408,7 +408,7 @@ async fn survey(access: &Access) -> Result<(Vec<Window>, Option<Timestamp>), pla
     let (repository, identities) = (&access.repository, &access.identities);
     let mut inventory = Inventory::read(repository, identities).await?;
     let windows = windows(repository, identities, &mut inventory).await?;
-    let known_until = freshness::known_until(&windows, &inventory.frontiers);
+    let known_until = freshness::known_until(&windows, &inventory.frontiers, &inventory.bases);
     Ok((windows, known_until))
 }
 

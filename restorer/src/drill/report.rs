@@ -259,7 +259,7 @@ pub struct Drilled {
     pub first_after: Option<TransactionPoint>,
     /// When the last one ended that was replayed, by the server.
     pub last_time: Option<PgTimestamp>,
-    /// Start of the last record that was replayed, by the server.
+    /// Start of the last record that was read, by the server: the last one replayed, or the first one not.
     pub last_record: Option<Lsn>,
 }
 

@@ -21,7 +21,7 @@ const LOG: usize = 200;
 pub struct Recovered {
     /// By the server's own words.
     pub landing: Landing,
-    /// Start of the last record that was replayed.
+    /// Start of the last record that was read: the last one replayed, or the one that it stopped before.
     pub last_record: Option<Lsn>,
 }
 

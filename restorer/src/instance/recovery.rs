@@ -169,7 +169,7 @@ impl Story {
         }
     }
 
-    /// Start of the last record that was replayed, once the server has said so.
+    /// Start of the last record that was read, once the server has said so.
     pub(super) fn last_record(&self) -> Option<Lsn> {
         self.last_record
     }

@@ -143,16 +143,19 @@ fn a_random_second_is_drawn_anew_with_the_same_seed_and_is_hit_exactly() -> Resu
 #[test]
 fn i12_a_drill_that_is_killed_at_any_moment_leaves_nothing_for_longer_than_the_next_one() -> Result<()> {
     let site = site(Cluster::builder())?;
-    let data = |site: &Site| -> Result<Option<PathBuf>> {
-        Ok(left_behind(site).unwrap_or_default().first().map(|name| scratch_dir(site).join(name).join("data")))
+    // Of the drill that runs, not of one that was killed.
+    let data = |before: &[String]| -> Result<Option<PathBuf>> {
+        let fresh = left_behind(&site).unwrap_or_default().into_iter().find(|name| !before.contains(name));
+        Ok(fresh.map(|name| scratch_dir(&site).join(name).join("data")))
     };
     let alive = |site: &Site| oracle::lives_below(&scratch_dir(site));
     // While files are restored, while the server runs, and told to end in order.
     for (moment, signal) in
         [("PG_VERSION", Signal::KILL), ("postmaster.pid", Signal::KILL), ("postmaster.pid", Signal::TERM)]
     {
+        let before = left_behind(&site).unwrap_or_default();
         let mut running = site.restorer.daemon(&["drill"])?;
-        running.until(moment, PATIENCE, || Ok(data(&site)?.filter(|data| data.join(moment).exists())))?;
+        running.until(moment, PATIENCE, || Ok(data(&before)?.filter(|data| data.join(moment).exists())))?;
         running.signal(signal)?;
         let ended = running.wait(PATIENCE)?;
         if signal == Signal::TERM {
@@ -161,13 +164,37 @@ fn i12_a_drill_that_is_killed_at_any_moment_leaves_nothing_for_longer_than_the_n
         }
     }
     let mut running = site.restorer.daemon(&["drill"])?;
-    running.until("a server", PATIENCE, || Ok(data(&site)?.filter(|data| data.join("postmaster.pid").exists())))?;
+    running.until("a server", PATIENCE, || Ok(data(&[])?.filter(|data| data.join("postmaster.pid").exists())))?;
     running.signal(Signal::KILL)?;
     running.wait(PATIENCE)?;
     ensure!(!alive(&site)?.is_empty() && left_behind(&site)?.len() == 1, "its server lives on until the next drill");
     let (finished, _) = drill(&site.restorer, &[])?;
     ensure!(finished.code == Some(0), "{finished}");
     assert_eq!((left_behind(&site)?, alive(&site)?), (Vec::new(), Vec::new()));
+    Ok(())
+}
+
+#[test]
+fn the_daemon_drills_on_schedule_records_and_tells_of_what_fails() -> Result<()> {
+    let mut site = site(Cluster::builder())?;
+    let none = site.restorer.run(&["run"])?.exits(1)?;
+    ensure!(none.stderr.contains("drill.schedule is not set"), "{none}");
+    let told = site.scratch.path().join("told");
+    site.restorer.set_text("drill.schedule", "* * * * *");
+    site.restorer.set_text("drill.timezone", "UTC");
+    site.restorer.set_text("alerts.command", &format!("cat >> {}", told.display()));
+    site.restorer.set("drill.checks", &checks(&[("impossible", "select 1", "2")]));
+    site.restorer.write_config()?;
+    let mut running = site.restorer.daemon(&["run"])?;
+    running.says("the drill failed", PATIENCE * 2)?;
+    running.until("the alert", PATIENCE, || {
+        let told = std::fs::read_to_string(&told).unwrap_or_default();
+        Ok((told.contains("drill-failed") && told.contains("impossible")).then_some(()))
+    })?;
+    running.sigterm()?.success()?;
+    let status = site.archiver.run(&["status", "--json"])?.json()?;
+    ensure!(status["drills"]["passed"] == false && status["bases"][0]["proven"] == false, "{status:#}");
+    assert_eq!((left_behind(&site)?, oracle::lives_below(&scratch_dir(&site))?), (Vec::new(), Vec::new()));
     Ok(())
 }
 

@@ -24,9 +24,11 @@ fn the_example_is_read_whole() {
     assert_eq!(*config.wal.ship_interval, Duration::from_secs(1));
     assert_eq!(*config.retention.window, Duration::from_secs(14 * 86_400));
     assert_eq!(config.drill.checks[0].expect, "t");
+    assert_eq!(config.drill.checks[0].timeout, Duration::from_secs(300));
+    assert_eq!(config.drill.schedule.as_ref().map(ToString::to_string).as_deref(), Some("30 4 * * *"));
     assert!(config.repository.s3.uses_path_style());
     assert_eq!(config.repository.s3.uses_checksums(), Checksums::WhenRequired);
-    assert_snapshot!(config.warnings().join("\n"), @"this version does not act on drill.schedule, drill.checks, snapshot");
+    assert_snapshot!(config.warnings().join("\n"), @"this version does not act on snapshot");
 }
 
 #[test]
@@ -98,7 +100,7 @@ fn every_key_that_fits_a_variable_can_be_set_by_one() {
             _ if key.path == "repository.url" => "file:///x",
             _ if key.path == "repository.s3.endpoint" => "http://127.0.0.1:8333/",
             _ if key.path == "http.listen" => "9187",
-            _ if key.path == "base.schedule" => "@weekly",
+            _ if matches!(key.path, "base.schedule" | "drill.schedule") => "@weekly",
             _ => "one",
         };
         let config = from_environment(&[(&key.variable(), value)]);

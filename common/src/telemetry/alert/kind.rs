@@ -67,6 +67,8 @@ kinds! {
     BackupFailed = "backup-failed",
     /// The schedule's base backup is missing. No subject.
     BackupOverdue = "backup-overdue",
+    /// The last drill on schedule failed, or is not recorded. No subject.
+    DrillFailed = "drill-failed",
 }
 
 impl fmt::Display for AlertKind {

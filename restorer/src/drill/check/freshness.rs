@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use walseal_common::repository::WrittenFrontier;
+use walseal_common::repository::{Label, WrittenFrontier};
 use walseal_common::terminal::units;
 
 use crate::drill::report::Found;
 use crate::plan::windows::Window;
 
 /// Up to when the repository is known to hold everything: the time of the newest transaction in it, or when a writer last wrote
-/// down that the server had no more, whichever is later.
-pub fn known_until(windows: &[Window], frontiers: &[WrittenFrontier]) -> Option<Timestamp> {
+/// down that the server had no more, or when a base backup in a window ended, whichever is latest.
+pub fn known_until(windows: &[Window], frontiers: &[WrittenFrontier], bases: &[Label]) -> Option<Timestamp> {
     let times = windows.iter().filter_map(|window| window.to_time?.to_jiff());
     let complete = |written: &&WrittenFrontier| {
         let at = &written.record.at;
@@ -20,7 +20,9 @@ pub fn known_until(windows: &[Window], frontiers: &[WrittenFrontier]) -> Option<
         there && written.record.server_end <= at.frontier
     };
     let words = frontiers.iter().filter(complete).map(|written| written.record.written);
-    times.chain(words).max()
+    let in_a_window = |base: &&Label| windows.iter().any(|window| window.bases.contains(&base.id));
+    let ends = bases.iter().filter(in_a_window).map(|base| base.stop_time);
+    times.chain(words).chain(ends).max()
 }
 
 /// Judges the loss, `now` being this host's clock.

@@ -1,8 +1,9 @@
 //! Where recovery ended, against what the WAL says.
 //!
 //! The plan knows both neighbours of the target from the records themselves. The instance is asked three times: its log for
-//! the time of the last transaction that it replayed and for the last record, and its commit log for the fate of both.
+//! the time of the last transaction that it replayed and for the last record that it read, and its commit log for the fate of both.
 
+use walseal_common::lsn::Lsn;
 use walseal_common::postgres::{PostgresError, SqlClient};
 use walseal_common::wal::{TransactionOutcome, Xid};
 
@@ -51,7 +52,7 @@ pub async fn look(client: &SqlClient, plan: &Plan, recovered: &Recovered) -> Res
         said.push(format!("{} is not", first.xid));
     }
     said.extend(recovered.landing.last_time.map(|time| format!("the last one replayed is of {time}")));
-    said.extend(recovered.last_record.map(|lsn| format!("the last record begins at {lsn}")));
+    said.extend(recovered.last_record.map(|lsn| format!("the last record that was read begins at {lsn}")));
     if wrong.is_empty() { Ok(Found::good(said.join(", "))) } else { Ok(Found::bad(wrong.join("; "))) }
 }
 
@@ -71,21 +72,32 @@ fn by_the_log(plan: &Plan, recovered: &Recovered) -> Vec<String> {
         }
         _ => {}
     }
-    match recovered.last_record {
-        None if plan.stop > plan.base.stop => {
-            wrong.push("the server did not say which record it replayed last".to_owned())
-        }
-        // On the way to the latest moment there may be more by now.
-        Some(lsn) if lsn >= plan.stop && !latest => {
-            wrong
-                .push(format!("the last record that was replayed begins at {lsn}, behind the target at {}", plan.stop));
-        }
-        Some(lsn) if plan.last_before.is_some_and(|last| lsn < last.lsn) => {
-            wrong.push(format!("the last record that was replayed begins at {lsn}, before the last transaction ended"));
-        }
-        _ => {}
-    }
+    wrong.extend(last_record(plan, recovered.last_record));
     wrong
+}
+
+/// What is wrong with the last record that was read. PostgreSQL stops before a time, and before whatever is exclusive, with that
+/// record read and not replayed, and behind everything else (`recoveryStopsBefore` and `recoveryStopsAfter` in `xlogrecovery.c`).
+fn last_record(plan: &Plan, read: Option<Lsn>) -> Option<String> {
+    let (target, stop) = (&plan.request.target, plan.stop);
+    let Some(read) = read else {
+        return (stop > plan.base.stop).then(|| "the server did not say which record it read last".to_owned());
+    };
+    if let Some(last) = plan.last_before.filter(|last| read < last.lsn) {
+        return Some(format!(
+            "the last record that was read begins at {read}, before that of transaction {}",
+            last.xid
+        ));
+    }
+    let first = plan.first_after.map(|first| first.lsn);
+    let right = match target {
+        // More may have come, and consistency is reached at no record.
+        Target::Latest | Target::Immediate => true,
+        Target::Time(_) => Some(read) == first,
+        _ if plan.request.exclusive => read >= stop && first.is_none_or(|first| read <= first),
+        _ => read < stop,
+    };
+    (!right).then(|| format!("the last record that was read begins at {read}; the target is at {stop}"))
 }
 
 /// What the instance says of a transaction: committed, aborted, in progress; `None` where it has not begun, or is long gone.
