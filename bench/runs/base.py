@@ -7,7 +7,7 @@ from parts.figures import median
 from parts.peers import Peers
 from parts.scratch import Failed
 from parts.store import stores
-from parts.timing import timed
+from parts.timing import quiet_disk, timed
 
 
 def run(place, arguments, figures):
@@ -81,6 +81,7 @@ class Bench:
         self.cluster.sql("checkpoint")
 
     def backed_up(self, archiver, *options):
+        quiet_disk()
         cpu, begun = archiver.cpu(), time.monotonic()
         process = archiver.backup(*options)
         _, err = process.communicate()
