@@ -2,12 +2,14 @@
 
 mod mutations;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
 
+use walseal_tests::account::Account;
 use walseal_tests::cluster::Cluster;
 use walseal_tests::deadline::PATIENCE;
 use walseal_tests::oracle;
@@ -35,6 +37,7 @@ fn site(cluster: ClusterBuilder) -> Result<Site> {
     let drill_host = site.restorer.keygen_writer(&site.archiver, "drill.key")?;
     site.restorer.set_text("keys.writer_key_file", &site.restorer.folder().join("drill.key").to_string_lossy());
     site.restorer.set_text("drill.scratch_dir", &scratch_dir(&site).to_string_lossy());
+    site.restorer.set_text("drill.user", &site.scratch.account().name);
     site.restorer.write_config()?;
     site.archiver.set("keys.trusted_writers", &format!("[{{ key = \"{drill_host}\", roles = [\"drill\"] }}]"));
     site.archiver.write_config()?;
@@ -141,6 +144,31 @@ fn a_random_second_is_drawn_anew_with_the_same_seed_and_is_hit_exactly() -> Resu
 }
 
 #[test]
+fn every_kind_of_target_is_hit_exactly_and_judged_so() -> Result<()> {
+    let site = site(Cluster::builder())?;
+    let mut daemon = site.start_daemon()?;
+    let mut targets = vec!["immediate".to_owned()];
+    for step in 0..3 {
+        let insert = format!("begin; insert into later values ({step}); select pg_current_xact_id(); commit");
+        targets.push(format!("xid:{}", site.cluster.value(&insert)?));
+        targets.push(format!("lsn:{}", site.cluster.insert_lsn()?));
+        site.cluster.value(&format!("select pg_create_restore_point('step {step}')"))?;
+        targets.push(format!("name:step {step}"));
+        targets.push(site.cluster.value("select clock_timestamp()::text")?);
+    }
+    // A time is reached by a later commit.
+    site.cluster.sql("insert into later values (7)")?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    daemon.sigterm()?.success()?;
+    for target in &targets[..9] {
+        let (finished, report) = drill(&site.restorer, &["--to", target])?;
+        ensure!(finished.code == Some(0), "{target}: {finished}");
+        ensure!(outcomes(&report)?.contains(&("precision".to_owned(), "passed".to_owned())), "{target}: {report:#}");
+    }
+    Ok(())
+}
+
+#[test]
 fn i12_a_drill_that_is_killed_at_any_moment_leaves_nothing_for_longer_than_the_next_one() -> Result<()> {
     let site = site(Cluster::builder())?;
     // Of the drill that runs, not of one that was killed.
@@ -171,6 +199,33 @@ fn i12_a_drill_that_is_killed_at_any_moment_leaves_nothing_for_longer_than_the_n
     let (finished, _) = drill(&site.restorer, &[])?;
     ensure!(finished.code == Some(0), "{finished}");
     assert_eq!((left_behind(&site)?, alive(&site)?), (Vec::new(), Vec::new()));
+    Ok(())
+}
+
+#[test]
+fn a_drill_as_root_runs_its_server_as_an_unprivileged_user() -> Result<()> {
+    let me = Account::current()?;
+    if me.uid != 0 {
+        return Ok(()); // Then there is no other user to become; every other test drills as oneself.
+    }
+    let site = site(Cluster::builder())?;
+    let call = site.scratch.call_as(&me, site.restorer.program()).arg("--config").arg(site.restorer.config());
+    let finished = call.args(["drill", "--json", "--keep"]).within(PATIENCE * 2).run()?;
+    let report = finished.json()?;
+    ensure!(finished.code == Some(0), "{finished}");
+    let kept = PathBuf::from(report["kept"].as_str().context("it is kept")?);
+    for path in [kept.clone(), kept.join("data"), kept.join("data/PG_VERSION"), kept.join("data.walseal/server.log")] {
+        let about = std::fs::metadata(&path)?;
+        ensure!(
+            about.uid() == site.scratch.account().uid && about.mode() & 0o077 == 0,
+            "{}: {about:?}",
+            path.display()
+        );
+    }
+    // What was kept is left alone by the next one.
+    drill(&site.restorer, &[])?;
+    ensure!(kept.join("data/global/pg_control").exists());
+    assert_eq!(oracle::lives_below(&scratch_dir(&site))?, Vec::<i32>::new());
     Ok(())
 }
 
