@@ -10,7 +10,7 @@ use walseal_common::terminal::Progress;
 
 use super::Exercise;
 use super::check::{freshness, pages};
-use super::report::{Check, Drilled, DrilledBase, Found, Kind, Report, Stage};
+use super::report::{Check, Drilled, DrilledBase, Found, Kind, Outcome, Report, Stage};
 use super::target::{self, Choice};
 use crate::access::Access;
 use crate::instance::{Instance, InstanceError, Preload, Programs, Recovered, Scratch, sweep};
@@ -220,7 +220,12 @@ impl Course<'_> {
 
     pub(super) async fn add(&mut self, check: impl Future<Output = Check>) {
         let check = check.await;
-        tracing::info!(check = check.name, outcome = check.outcome.word(), found = check.found, "checked");
+        let (name, outcome) = (&check.name, check.outcome.word());
+        if check.outcome == Outcome::Passed {
+            tracing::info!(check = name, outcome, "checked");
+        } else {
+            tracing::warn!(check = name, outcome, found = check.found, "checked");
+        }
         self.report.checks.push(check);
     }
 

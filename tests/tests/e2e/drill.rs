@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use walseal_tests::account::Account;
 use walseal_tests::cluster::Cluster;
-use walseal_tests::deadline::PATIENCE;
+use walseal_tests::deadline::{PATIENCE, eventually};
 use walseal_tests::oracle;
 use walseal_tests::process::Finished;
 use walseal_tests::settings::ClusterBuilder;
@@ -195,7 +195,8 @@ fn i12_a_drill_that_is_killed_at_any_moment_leaves_nothing_for_longer_than_the_n
     running.until("a server", PATIENCE, || Ok(data(&[])?.filter(|data| data.join("postmaster.pid").exists())))?;
     running.signal(Signal::KILL)?;
     running.wait(PATIENCE)?;
-    ensure!(!alive(&site)?.is_empty() && left_behind(&site)?.len() == 1, "its server lives on until the next drill");
+    eventually("its server to go with it", PATIENCE, || Ok(alive(&site)?.is_empty().then_some(())))?;
+    ensure!(left_behind(&site)?.len() == 1, "its files stay until the next drill");
     let (finished, _) = drill(&site.restorer, &[])?;
     ensure!(finished.code == Some(0), "{finished}");
     assert_eq!((left_behind(&site)?, alive(&site)?), (Vec::new(), Vec::new()));
