@@ -185,6 +185,8 @@ async fn take_with(
     // What it will refer to is not known yet, and any frame may be where it was stored first.
     let all = vec!["base/".to_owned()];
     let mut lease = Lease::take(repository, &keys.writer, id.clone(), None, all).await?;
+    let text = "reading the names of relations, and configuration files".to_owned();
+    report(Report { id: id.clone(), text, done: None, total: None });
     let beside = tokio::select! {
         beside = beside(means, client.host(), id) => beside,
         () = &mut stop => Err(TakeError::Stopped),

@@ -50,7 +50,7 @@ class Bench:
             self.add(tool.name, store.name, took)
 
     def ours(self, store, native):
-        archiver = Archiver(self.place, self.arguments, self.cluster, store, f"base-{store.name}", "[base]\nschedule = \"off\"\n")
+        archiver = Archiver(self.place, self.arguments, self.cluster, store, f"base-{store.name}")
         archiver.start()
         archiver.wait_confirmed(self.cluster.lsn())
         archiver.forget_peak()

@@ -27,7 +27,7 @@ def run(place, arguments, figures):
             tool = make()
             timed(place, tool.backup, tool.environment)
             bench.measure(tool.name, store, tool.restore, tool.environment)
-        archiver = Archiver(place, arguments, cluster, store, f"restore-{store.name}", "[base]\nschedule = \"off\"\n")
+        archiver = Archiver(place, arguments, cluster, store, f"restore-{store.name}")
         archiver.start()
         backup = archiver.backup("--full")
         _, err = backup.communicate()

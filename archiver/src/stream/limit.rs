@@ -138,8 +138,8 @@ impl Streamer {
     /// Drops the slot, which keeps `kept` bytes, and says so.
     async fn give_up(&self, limit: &Limit, kept: u64) -> Result<StreamError, StreamError> {
         let mut client = primary::connect(&self.conninfo, &self.application_name).await?;
-        // No slot of another cluster (I4).
-        resume::identify(&mut client, &self.repository, &self.identity, self.conninfo.target_session_attrs()).await?;
+        // No slot of another cluster; the store, which is why there is so much, need not answer.
+        resume::recognise(&mut client, &self.repository, &self.identity, self.conninfo.target_session_attrs()).await?;
         client.drop_slot(&self.slot).await?;
         client.close().await;
         self.ledger.record(Act::SlotDropped {});

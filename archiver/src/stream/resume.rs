@@ -107,6 +107,19 @@ pub async fn identify(
     identity: &RepositoryIdentity,
     wanted: TargetSessionAttrs,
 ) -> Result<ServerPosition, StreamError> {
+    let (history, position) = recognise(client, repository, identity, wanted).await?;
+    let adoptions = repository.adoptions().await?;
+    Ok(ServerPosition { history, adoptions, position, segment_size: identity.segment_size })
+}
+
+/// Asks the server who it is, and refuses any but the repository's cluster (I4). Nothing is asked of the store, which may be
+/// away. Returns the server's history and position.
+pub(super) async fn recognise(
+    client: &mut ReplicationClient,
+    repository: &Repository,
+    identity: &RepositoryIdentity,
+    wanted: TargetSessionAttrs,
+) -> Result<(TimelineHistory, Lsn), StreamError> {
     let system = client.identify_system().await?;
     if system.system_identifier != repository.cluster() {
         return Err(StreamError::OtherCluster {
@@ -134,8 +147,7 @@ pub async fn identify(
         let content = content.ok_or(StreamError::NoHistory(system.timeline.number()))?;
         TimelineHistory::parse(system.timeline, &content)?
     };
-    let adoptions = repository.adoptions().await?;
-    Ok(ServerPosition { history, adoptions, position: system.position, segment_size })
+    Ok((history, system.position))
 }
 
 /// Stores the history of the server's timeline and of all its ancestors (case 2). Names follow from content, so what is

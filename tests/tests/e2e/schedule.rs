@@ -16,6 +16,11 @@ fn labels(site: &Site) -> Result<usize> {
     Ok(objects.iter().filter(|object| object.key.contains("/base/") && object.key.ends_with("/label")).count())
 }
 
+/// Objects of leases: one when it is taken, one when it is released.
+fn leases(site: &Site) -> Result<usize> {
+    Ok(site.place.list(&site.scratch)?.iter().filter(|object| object.key.contains("/lease/")).count())
+}
+
 fn status(site: &Site) -> Result<Value> {
     site.archiver.run(&["status", "--json"])?.json()
 }
@@ -133,6 +138,7 @@ fn a_backup_by_hand_shows_how_far_it_is_and_ends_when_it_is_interrupted() -> Res
     let (mut client, under_way) = copying(&site, &mut daemon)?;
     let id = under_way["id"].as_str().context("an id")?.to_owned();
     assert_eq!(under_way["occasion"], "by-hand");
+    assert_eq!(leases(&site)?, 1, "case 40: what it relies on is held");
 
     // One at a time, and the second one is told of the first.
     let busy = site.archiver.run(&["backup"])?.exits(1)?;
@@ -152,6 +158,7 @@ fn a_backup_by_hand_shows_how_far_it_is_and_ends_when_it_is_interrupted() -> Res
     let failed = last(&site, "base-failed")?;
     assert_eq!((&failed["facts"]["class"], &failed["facts"]["id"]), (&"stopped".into(), &id.clone().into()));
     assert_eq!(status(&site)?["backup"], Value::Null);
+    assert_eq!(leases(&site)?, 2, "and released");
     ensure!(site.cluster.log().contains("canceling statement due to user request"), "{}", site.cluster.log());
 
     // The daemon's own end stops one, too, and is not held up by it.
