@@ -108,6 +108,13 @@ fn i12_a_drill_that_passes_proves_the_backup_and_leaves_nothing_behind() -> Resu
     let untrusting = site.archiver.run(&["status", "--json"])?.json()?;
     ensure!(untrusting["bases"][0]["proven"].is_null(), "only a trusted writer proves anything: {untrusting:#}");
 
+    let evidence = report["recorded"].as_str().context("it is recorded")?;
+    let opened = site.restorer.run(&["ledger", "--evidence", evidence])?.success()?.json()?;
+    ensure!(opened["tables"] == report["tables"] && opened["verdict"] == "passed", "{opened:#}");
+    let other = evidence.replace("/00000000", "/00000001");
+    let none = site.restorer.run(&["ledger", "--evidence", &other])?.exits(1)?;
+    ensure!(none.stderr.contains("no drill of a trusted writer"), "{none}");
+
     // The second one compares with the first.
     let (_, second) = drill(&site.restorer, &[])?;
     let rows = second["checks"].as_array().and_then(|all| all.iter().find(|one| one["name"] == "rows")).cloned();
@@ -164,6 +171,62 @@ fn every_kind_of_target_is_hit_exactly_and_judged_so() -> Result<()> {
         let (finished, report) = drill(&site.restorer, &["--to", target])?;
         ensure!(finished.code == Some(0), "{target}: {finished}");
         ensure!(outcomes(&report)?.contains(&("precision".to_owned(), "passed".to_owned())), "{target}: {report:#}");
+    }
+    Ok(())
+}
+
+#[test]
+fn case_46_collations_of_another_version_are_named_with_the_indexes_at_risk() -> Result<()> {
+    let site = site(Cluster::builder())?;
+    let has_icu = site.cluster.value("select count(*) from pg_collation where collname = 'und-x-icu'")? == "1";
+    ensure!(has_icu, "the server of these tests has ICU");
+    site.cluster.sql("create table words (word text collate \"und-x-icu\")")?;
+    site.cluster.sql("create index words_by_word on words (word)")?;
+    site.cluster.sql("create unique index concurrently twice on words (word)")?;
+    // As if the indexes had been built by another ICU; and as a CREATE INDEX CONCURRENTLY leaves it that was interrupted.
+    site.cluster.sql("update pg_collation set collversion = '1.0' where collname = 'und-x-icu'")?;
+    site.cluster.sql("update pg_index set indisvalid = false where indexrelid = 'twice'::regclass")?;
+    if site.cluster.value("select current_setting('server_version_num')::int >= 150000")? == "t" {
+        site.cluster.sql("update pg_database set datcollversion = '1.0' where datname = current_database()")?;
+    }
+    let mut daemon = site.start_daemon()?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    daemon.sigterm()?.success()?;
+    let (finished, report) = drill(&site.restorer, &[])?;
+    ensure!(finished.code == Some(0), "what was so before is no fault of the backup: {finished}");
+    let details = |name: &str| -> String {
+        let checks = report["checks"].as_array().cloned().unwrap_or_default();
+        let check = checks.into_iter().find(|check| check["name"] == name && check["outcome"] == "warned");
+        check.map(|check| check["details"].to_string()).unwrap_or_default()
+    };
+    let collations = details("collations");
+    ensure!(collations.contains("und-x-icu: 1.0 there") && collations.contains("words_by_word"), "{report:#}");
+    ensure!(details("valid indexes").contains("postgres: twice"), "{report:#}");
+    Ok(())
+}
+
+#[test]
+fn large_tables_are_counted_as_configured() -> Result<()> {
+    let mut site = site(Cluster::builder())?;
+    let mut daemon = site.start_daemon()?;
+    site.cluster.sql("analyze")?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    daemon.sigterm()?.success()?;
+    site.restorer.set_text("drill.count_above", "100KiB");
+    for (how, rows) in [("all", 2001..=2001), ("estimate", 2001..=2001), ("sample", 500..=8000)] {
+        site.restorer.set_text("drill.count", how);
+        site.restorer.write_config()?;
+        let (finished, report) = drill(&site.restorer, &[])?;
+        ensure!(finished.code == Some(0), "{finished}");
+        let tables = report["tables"].as_array().context("tables")?;
+        let of =
+            |table: &str| tables.iter().find(|one| one["table"] == format!("public.{table}")).context("it is there");
+        let (large, small) = (of(TABLE)?, of("later")?);
+        ensure!(
+            large["counted"] == how && large["rows"].as_u64().is_some_and(|count| rows.contains(&count)),
+            "{large}"
+        );
+        ensure!(small["counted"] == "all" && small["rows"] == 10, "{small}");
     }
     Ok(())
 }
