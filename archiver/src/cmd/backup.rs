@@ -142,5 +142,5 @@ fn show(label: &Label, took: Duration) {
             label.suspect
         );
     }
-    show!("A backup is proven only by restoring it: walseal-restorer restore --to latest --target-dir DIR --start");
+    show!("A backup is proven only by restoring it: walseal-restorer drill");
 }

@@ -149,8 +149,8 @@ fn print_bases(bases: &[BaseStatus], now: Timestamp) {
         ("cluster", Align::Right),
         ("type", Align::Left),
         ("stored", Align::Right),
-        ("proven", Align::Left),
         ("referenced", Align::Right),
+        ("proven", Align::Left),
         ("", Align::Left),
     ]);
     for base in bases {
@@ -161,12 +161,12 @@ fn print_bases(bases: &[BaseStatus], now: Timestamp) {
             units::size(base.cluster_size),
             base.kind.word().to_owned(),
             units::size(base.stored_size),
+            units::size(base.referenced_size),
             match (base.proven, base.proven_at) {
                 (None, _) => "no drill yet".to_owned(),
                 (Some(_), Some(time)) => ago(now, time),
                 (Some(_), None) => "NO: its drill failed".to_owned(),
             },
-            units::size(base.referenced_size),
             if base.suspect > 0 { "SUSPECT".to_owned() } else { String::new() },
         ]);
     }

@@ -1,4 +1,4 @@
-//! Drills: what they found, sealed, and which base backups they proved. Section 13 of the format.
+//! Drills: what they found, sealed, and which base backups they proved. Section 14 of the format.
 
 use std::collections::{BTreeMap, BTreeSet};
 

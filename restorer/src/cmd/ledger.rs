@@ -1,6 +1,6 @@
 //! `ledger`: what happened to the repository, checked.
 
-use walseal_common::repository::{LedgerEntry, LedgerReading};
+use walseal_common::repository::{Drill, LedgerEntry, LedgerReading, ObjectName, RepositoryError};
 use walseal_common::show;
 use walseal_common::terminal::{Align, Failure, Look, Schema, Table, printable, to_json};
 
@@ -12,6 +12,9 @@ const SCHEMA: Schema = Schema { name: "ledger", version: 1 };
 /// What `ledger` is told.
 #[derive(clap::Args, Debug)]
 pub struct Arguments {
+    /// Open the evidence of a drill, as its entry names it, and print it
+    #[arg(long, value_name = "NAME")]
+    evidence: Option<ObjectName>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -19,6 +22,9 @@ pub struct Arguments {
 
 /// Shows every entry, and fails where anything is wrong with the ledger.
 pub async fn run(arguments: &Arguments, access: &Access) -> Result<(), Failure> {
+    if let Some(name) = &arguments.evidence {
+        return show_evidence(name, access).await;
+    }
     let reading = record::with_own(access).ledger().await;
     let reading = reading.map_err(|error| Failure::from_error("read the ledger", &error))?;
     if arguments.json {
@@ -35,6 +41,22 @@ pub async fn run(arguments: &Arguments, access: &Access) -> Result<(), Failure> 
     Err(Failure::new("verify the ledger", printable(&words))
         .next("an entry of a writer that you trust: add its key to keys.trusted_writers, with roles = [\"drill\"] for a restore host")
         .next("anything else was not done by walseal: find out who can write to the bucket"))
+}
+
+/// Prints the very object that a drill's entry names, which is JSON.
+async fn show_evidence(name: &ObjectName, access: &Access) -> Result<(), Failure> {
+    let repository = record::with_own(access);
+    let failed = |error: RepositoryError| Failure::from_error("open the evidence", &error);
+    let text = name.to_string();
+    let names_it = |drill: &Drill| drill.facts.evidence.as_ref().is_some_and(|fact| fact.name == text);
+    let drills = repository.drills().await.map_err(failed)?;
+    let Some(drill) = drills.iter().find(|drill| names_it(drill)) else {
+        return Err(Failure::new("open the evidence", format!("no drill of a trusted writer names {text}"))
+            .next("the drills and their evidence: walseal-restorer ledger"));
+    };
+    let document = repository.evidence(drill, &access.identities).await.map_err(failed)?.unwrap_or_default();
+    show!("{}", printable(&String::from_utf8_lossy(&document)));
+    Ok(())
 }
 
 fn print(reading: &LedgerReading) {

@@ -333,3 +333,46 @@ impl Report {
         kinds
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    fn report(outcomes: &[Outcome]) -> Report {
+        let check = |outcome: &Outcome| {
+            serde_json::json!({
+                "kind": "counts", "name": "rows", "outcome": outcome, "expected": "", "found": "", "details": [], "seconds": 0.0,
+            })
+        };
+        let checks: Vec<_> = outcomes.iter().map(check).collect();
+        let document = serde_json::json!({
+            // As it is printed: members that this version does not know are read over.
+            "schema": "walseal.drill/1", "recorded": null,
+            "verdict": "passed", "cluster": "7", "repository": "file:///srv/walseal", "began": "2026-11-21T02:30:00Z",
+            "seconds": 1.0, "first_query_seconds": null, "asked": "latest", "target": null, "seed": null, "program": "test",
+            "postgres": null, "base": null, "drilled": null, "bytes": 0, "preload": null, "stages": [], "checks": checks,
+            "tables": [], "tables_left_out": 0, "unlogged": [], "log": "",
+        });
+        let mut report: Report = serde_json::from_value(document).expect("a report");
+        report.judge();
+        report
+    }
+
+    #[test]
+    fn i12_what_did_not_run_or_was_not_there_at_all_is_no_pass() {
+        use Outcome::{Failed, NotRun, Passed, Warned};
+        assert_eq!(report(&[Passed, Warned]).verdict, Verdict::Passed);
+        for outcomes in [&[][..], &[NotRun], &[Passed, NotRun], &[Passed, Failed, Warned]] {
+            assert_eq!(report(outcomes).verdict, Verdict::Failed, "{outcomes:?}");
+        }
+        let mixed = report(&[Passed, Warned, NotRun, Failed]);
+        assert_eq!((mixed.passes(), mixed.failed()), ((2, 1), vec![Kind::Counts]));
+    }
+
+    #[tokio::test]
+    async fn i12_a_look_that_ends_in_an_error_has_not_run() {
+        let check = Check::run(Kind::Pages, "pages", "sound", async { Err::<Found, _>("no such program") }).await;
+        assert_eq!((check.outcome, check.found.as_str()), (Outcome::NotRun, "no such program"));
+    }
+}

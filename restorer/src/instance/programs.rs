@@ -2,7 +2,7 @@
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use walseal_common::postgres::programs::find;
 
@@ -48,19 +48,44 @@ impl Programs {
 
 /// `program` as `owner` runs it, in the folder `place`.
 pub fn command(program: &Path, owner: &Owner, place: &Path) -> Command {
-    let mut command = if !owner.is_other {
-        Command::new(program)
-    } else if let Some(setpriv) = setpriv() {
-        // Unlike the standard library's own way it keeps the user's further groups, by which keys may be readable.
-        let mut command = Command::new(setpriv);
-        let groups: Vec<String> = owner.groups.iter().map(ToString::to_string).collect();
-        command.args([format!("--reuid={}", owner.uid), format!("--regid={}", owner.gid)]);
-        command.arg(format!("--groups={}", groups.join(","))).arg(program);
-        command
-    } else {
-        let mut command = Command::new(program);
-        command.uid(owner.uid).gid(owner.gid);
-        command
+    assemble(program, owner, place, None)
+}
+
+/// As [`command`], for a program that gets SIGQUIT when the thread that starts it ends, however that comes, where `setpriv` can
+/// ask the kernel for that (`PR_SET_PDEATHSIG`). The thread must be one that lives as long as this program: the main one.
+pub(super) fn mortal_command(program: &Path, owner: &Owner, place: &Path) -> Command {
+    let able = setpriv().filter(|setpriv| {
+        let probe = Command::new(setpriv).args(["--pdeathsig", "keep", "true"]).stderr(Stdio::null()).status();
+        probe.is_ok_and(|status| status.success())
+    });
+    assemble(program, owner, place, able)
+}
+
+fn assemble(program: &Path, owner: &Owner, place: &Path, mortal: Option<PathBuf>) -> Command {
+    let is_mortal = mortal.is_some();
+    let other = if owner.is_other { setpriv() } else { None };
+    let mut command = match mortal.or(other) {
+        Some(setpriv) => {
+            let mut command = Command::new(setpriv);
+            if owner.is_other {
+                // Unlike the standard library's own way it keeps the user's further groups, by which keys may be readable.
+                let groups: Vec<String> = owner.groups.iter().map(ToString::to_string).collect();
+                command.args([format!("--reuid={}", owner.uid), format!("--regid={}", owner.gid)]);
+                command.arg(format!("--groups={}", groups.join(",")));
+            }
+            if is_mortal {
+                command.args(["--pdeathsig", "QUIT"]);
+            }
+            command.arg(program);
+            command
+        }
+        None => {
+            let mut command = Command::new(program);
+            if owner.is_other {
+                command.uid(owner.uid).gid(owner.gid);
+            }
+            command
+        }
     };
     command.current_dir(place).env("LC_ALL", "C");
     command

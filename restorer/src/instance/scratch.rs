@@ -312,8 +312,9 @@ mod tests {
     #[test]
     fn a_process_of_a_killed_run_is_ended_and_no_other() {
         let place = tempfile::tempdir().expect("a folder");
-        let dead = Scratch::make(place.path(), &owner()).expect("made");
-        let inside = dead.data();
+        // Before anything is started: a child has our files open until it has become another program.
+        let dead = abandon(Scratch::make(place.path(), &owner()).expect("made"));
+        let inside = dead.join("data");
         fs::create_dir(&inside).expect("ours");
         let sleeper = |folder: &Path| {
             let mut call = Command::new("sleep");
@@ -322,8 +323,7 @@ mod tests {
         let (mut lost, mut other) = (sleeper(&inside), sleeper(place.path()));
         // The number of another process stands where a server would have written its own.
         fs::write(inside.join("postmaster.pid"), format!("{}\n", other.id())).expect("ours");
-        abandon(dead);
-        assert_eq!(sweep(place.path()).expect("swept").len(), 1);
+        assert_eq!(sweep(place.path()).expect("swept"), [dead]);
         assert!(!lost.wait().expect("our child").success());
         assert!(other.try_wait().expect("our child").is_none(), "it has nothing to do with the drill");
         other.kill().and_then(|()| other.wait()).expect("our child");

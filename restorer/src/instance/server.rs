@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::programs::command;
+use super::programs::{command, mortal_command};
 use super::settings::{Files, Purpose, settings};
 use super::{InstanceError, Programs};
 use crate::rebuild::{Restored, companion_folder};
@@ -39,7 +39,11 @@ impl Server {
         let log = files.log();
         let output = write_private(restored, &log, "")?;
         let errors = output.try_clone().map_err(InstanceError::io("open", &log))?;
-        let mut call = command(&programs.postgres, owner, data);
+        let mut call = match purpose {
+            Purpose::Recovery { .. } => command(&programs.postgres, owner, data),
+            // Nobody needs it when this program is gone.
+            Purpose::Disposable { .. } => mortal_command(&programs.postgres, owner, data),
+        };
         call.arg("-D").arg(data).stdin(Stdio::null()).stdout(output).stderr(errors);
         for (name, value) in settings {
             call.arg("-c").arg(format!("{name}={value}"));

@@ -2,14 +2,16 @@
 
 mod mutations;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
 
+use walseal_tests::account::Account;
 use walseal_tests::cluster::Cluster;
-use walseal_tests::deadline::PATIENCE;
+use walseal_tests::deadline::{PATIENCE, eventually};
 use walseal_tests::oracle;
 use walseal_tests::process::Finished;
 use walseal_tests::settings::ClusterBuilder;
@@ -35,6 +37,7 @@ fn site(cluster: ClusterBuilder) -> Result<Site> {
     let drill_host = site.restorer.keygen_writer(&site.archiver, "drill.key")?;
     site.restorer.set_text("keys.writer_key_file", &site.restorer.folder().join("drill.key").to_string_lossy());
     site.restorer.set_text("drill.scratch_dir", &scratch_dir(&site).to_string_lossy());
+    site.restorer.set_text("drill.user", &site.scratch.account().name);
     site.restorer.write_config()?;
     site.archiver.set("keys.trusted_writers", &format!("[{{ key = \"{drill_host}\", roles = [\"drill\"] }}]"));
     site.archiver.write_config()?;
@@ -105,6 +108,13 @@ fn i12_a_drill_that_passes_proves_the_backup_and_leaves_nothing_behind() -> Resu
     let untrusting = site.archiver.run(&["status", "--json"])?.json()?;
     ensure!(untrusting["bases"][0]["proven"].is_null(), "only a trusted writer proves anything: {untrusting:#}");
 
+    let evidence = report["recorded"].as_str().context("it is recorded")?;
+    let opened = site.restorer.run(&["ledger", "--evidence", evidence])?.success()?.json()?;
+    ensure!(opened["tables"] == report["tables"] && opened["verdict"] == "passed", "{opened:#}");
+    let other = evidence.replace("/00000000", "/00000001");
+    let none = site.restorer.run(&["ledger", "--evidence", &other])?.exits(1)?;
+    ensure!(none.stderr.contains("no drill of a trusted writer"), "{none}");
+
     // The second one compares with the first.
     let (_, second) = drill(&site.restorer, &[])?;
     let rows = second["checks"].as_array().and_then(|all| all.iter().find(|one| one["name"] == "rows")).cloned();
@@ -141,6 +151,87 @@ fn a_random_second_is_drawn_anew_with_the_same_seed_and_is_hit_exactly() -> Resu
 }
 
 #[test]
+fn every_kind_of_target_is_hit_exactly_and_judged_so() -> Result<()> {
+    let site = site(Cluster::builder())?;
+    let mut daemon = site.start_daemon()?;
+    let mut targets = vec!["immediate".to_owned()];
+    for step in 0..3 {
+        let insert = format!("begin; insert into later values ({step}); select pg_current_xact_id(); commit");
+        targets.push(format!("xid:{}", site.cluster.value(&insert)?));
+        targets.push(format!("lsn:{}", site.cluster.insert_lsn()?));
+        site.cluster.value(&format!("select pg_create_restore_point('step {step}')"))?;
+        targets.push(format!("name:step {step}"));
+        targets.push(site.cluster.value("select clock_timestamp()::text")?);
+    }
+    // A time is reached by a later commit.
+    site.cluster.sql("insert into later values (7)")?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    daemon.sigterm()?.success()?;
+    for target in &targets[..9] {
+        let (finished, report) = drill(&site.restorer, &["--to", target])?;
+        ensure!(finished.code == Some(0), "{target}: {finished}");
+        ensure!(outcomes(&report)?.contains(&("precision".to_owned(), "passed".to_owned())), "{target}: {report:#}");
+    }
+    Ok(())
+}
+
+#[test]
+fn case_46_collations_of_another_version_are_named_with_the_indexes_at_risk() -> Result<()> {
+    let site = site(Cluster::builder())?;
+    let has_icu = site.cluster.value("select count(*) from pg_collation where collname = 'und-x-icu'")? == "1";
+    ensure!(has_icu, "the server of these tests has ICU");
+    site.cluster.sql("create table words (word text collate \"und-x-icu\")")?;
+    site.cluster.sql("create index words_by_word on words (word)")?;
+    site.cluster.sql("create unique index concurrently twice on words (word)")?;
+    // As if the indexes had been built by another ICU; and as a CREATE INDEX CONCURRENTLY leaves it that was interrupted.
+    site.cluster.sql("update pg_collation set collversion = '1.0' where collname = 'und-x-icu'")?;
+    site.cluster.sql("update pg_index set indisvalid = false where indexrelid = 'twice'::regclass")?;
+    if site.cluster.value("select current_setting('server_version_num')::int >= 150000")? == "t" {
+        site.cluster.sql("update pg_database set datcollversion = '1.0' where datname = current_database()")?;
+    }
+    let mut daemon = site.start_daemon()?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    daemon.sigterm()?.success()?;
+    let (finished, report) = drill(&site.restorer, &[])?;
+    ensure!(finished.code == Some(0), "what was so before is no fault of the backup: {finished}");
+    let details = |name: &str| -> String {
+        let checks = report["checks"].as_array().cloned().unwrap_or_default();
+        let check = checks.into_iter().find(|check| check["name"] == name && check["outcome"] == "warned");
+        check.map(|check| check["details"].to_string()).unwrap_or_default()
+    };
+    let collations = details("collations");
+    ensure!(collations.contains("und-x-icu: 1.0 there") && collations.contains("words_by_word"), "{report:#}");
+    ensure!(details("valid indexes").contains("postgres: twice"), "{report:#}");
+    Ok(())
+}
+
+#[test]
+fn large_tables_are_counted_as_configured() -> Result<()> {
+    let mut site = site(Cluster::builder())?;
+    let mut daemon = site.start_daemon()?;
+    site.cluster.sql("analyze")?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    daemon.sigterm()?.success()?;
+    site.restorer.set_text("drill.count_above", "100KiB");
+    for (how, rows) in [("all", 2001..=2001), ("estimate", 2001..=2001), ("sample", 500..=8000)] {
+        site.restorer.set_text("drill.count", how);
+        site.restorer.write_config()?;
+        let (finished, report) = drill(&site.restorer, &[])?;
+        ensure!(finished.code == Some(0), "{finished}");
+        let tables = report["tables"].as_array().context("tables")?;
+        let of =
+            |table: &str| tables.iter().find(|one| one["table"] == format!("public.{table}")).context("it is there");
+        let (large, small) = (of(TABLE)?, of("later")?);
+        ensure!(
+            large["counted"] == how && large["rows"].as_u64().is_some_and(|count| rows.contains(&count)),
+            "{large}"
+        );
+        ensure!(small["counted"] == "all" && small["rows"] == 10, "{small}");
+    }
+    Ok(())
+}
+
+#[test]
 fn i12_a_drill_that_is_killed_at_any_moment_leaves_nothing_for_longer_than_the_next_one() -> Result<()> {
     let site = site(Cluster::builder())?;
     // Of the drill that runs, not of one that was killed.
@@ -167,10 +258,38 @@ fn i12_a_drill_that_is_killed_at_any_moment_leaves_nothing_for_longer_than_the_n
     running.until("a server", PATIENCE, || Ok(data(&[])?.filter(|data| data.join("postmaster.pid").exists())))?;
     running.signal(Signal::KILL)?;
     running.wait(PATIENCE)?;
-    ensure!(!alive(&site)?.is_empty() && left_behind(&site)?.len() == 1, "its server lives on until the next drill");
+    eventually("its server to go with it", PATIENCE, || Ok(alive(&site)?.is_empty().then_some(())))?;
+    ensure!(left_behind(&site)?.len() == 1, "its files stay until the next drill");
     let (finished, _) = drill(&site.restorer, &[])?;
     ensure!(finished.code == Some(0), "{finished}");
     assert_eq!((left_behind(&site)?, alive(&site)?), (Vec::new(), Vec::new()));
+    Ok(())
+}
+
+#[test]
+fn a_drill_as_root_runs_its_server_as_an_unprivileged_user() -> Result<()> {
+    let me = Account::current()?;
+    if me.uid != 0 {
+        return Ok(()); // Then there is no other user to become; every other test drills as oneself.
+    }
+    let site = site(Cluster::builder())?;
+    let call = site.scratch.call_as(&me, site.restorer.program()).arg("--config").arg(site.restorer.config());
+    let finished = call.args(["drill", "--json", "--keep"]).within(PATIENCE * 2).run()?;
+    let report = finished.json()?;
+    ensure!(finished.code == Some(0), "{finished}");
+    let kept = PathBuf::from(report["kept"].as_str().context("it is kept")?);
+    for path in [kept.clone(), kept.join("data"), kept.join("data/PG_VERSION"), kept.join("data.walseal/server.log")] {
+        let about = std::fs::metadata(&path)?;
+        ensure!(
+            about.uid() == site.scratch.account().uid && about.mode() & 0o077 == 0,
+            "{}: {about:?}",
+            path.display()
+        );
+    }
+    // What was kept is left alone by the next one.
+    drill(&site.restorer, &[])?;
+    ensure!(kept.join("data/global/pg_control").exists());
+    assert_eq!(oracle::lives_below(&scratch_dir(&site))?, Vec::<i32>::new());
     Ok(())
 }
 

@@ -9,9 +9,6 @@ use super::{databases, text};
 use crate::drill::report::{Counted, Found, TableRows};
 use crate::instance::Instance;
 
-/// Rows are counted in about so much of a table that is sampled.
-const SAMPLE: f64 = (256 << 20) as f64;
-
 /// Every table that a backup brings back: not those of the system, not temporary ones.
 const TABLES: &str = "select format('%I.%I', n.nspname, c.relname), c.relpersistence::text, pg_table_size(c.oid)::text, \
      c.reltuples::float8::text \
@@ -61,9 +58,10 @@ async fn rows(
     if is_large && config.count.value == Count::Estimate && guess >= 0.0 {
         return Ok((guess.round() as u64, Counted::Estimate));
     }
-    let percent = (SAMPLE / bytes.max(1) as f64 * 100.0).clamp(0.01, 100.0);
-    let sampled = is_large && config.count.value == Count::Sample && percent < 100.0;
-    let part = if sampled { format!(" tablesample system ({percent})") } else { String::new() };
+    // As much of a large table is read as a small one has at most; the same pages each time.
+    let percent = (config.count_above.value as f64 / bytes.max(1) as f64 * 100.0).clamp(0.01, 100.0);
+    let sampled = is_large && config.count.value == Count::Sample;
+    let part = if sampled { format!(" tablesample system ({percent}) repeatable (0)") } else { String::new() };
     let sql = format!("select count(*)::text from only {table}{part}");
     let row = client.query_one(&format!("counting the rows of {table} failed"), &sql, &[]).await?;
     let rows: u64 = text(&row, 0)?.parse().unwrap_or(0);

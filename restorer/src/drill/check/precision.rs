@@ -13,13 +13,13 @@ use crate::plan::{Plan, Target, TransactionPoint};
 
 /// What is expected, in words.
 pub fn expected(plan: &Plan) -> String {
-    let last = plan.last_before.as_ref().map_or_else(|| "no transaction after the base backup".to_owned(), words);
-    let first = plan.first_after.as_ref().map(|first| format!("; not in it: {}", words(first))).unwrap_or_default();
-    format!("last: {last}{first}")
+    let last = plan.last_before.as_ref().map_or_else(|| "no transaction".to_owned(), words);
+    let first = plan.first_after.as_ref().map(|first| format!(", without {}", first.xid)).unwrap_or_default();
+    format!("last {last}{first}")
 }
 
 fn words(point: &TransactionPoint) -> String {
-    format!("{} of {}, at {}", point.xid, point.time, point.lsn)
+    format!("{} of {}", point.xid, point.time)
 }
 
 /// Looks whether the instance holds what lies before the target, and nothing of what lies behind it.
@@ -43,16 +43,15 @@ pub async fn look(client: &SqlClient, plan: &Plan, recovered: &Recovered) -> Res
             let fate = fate.unwrap_or_else(|| "not known".to_owned());
             wrong.push(format!("transaction {} is {fate} in the instance, and {should} by the WAL", last.xid));
         }
-        said.push(format!("transaction {} is {should}", last.xid));
+        said.push(format!("{} {should}", last.xid));
     }
     if let Some(first) = &plan.first_after {
         if fate(client, first.xid, next).await?.as_deref() == Some("committed") {
             wrong.push(format!("transaction {} is in the instance, and lies behind the target", first.xid));
         }
-        said.push(format!("{} is not", first.xid));
+        said.push(format!("{} not", first.xid));
     }
-    said.extend(recovered.landing.last_time.map(|time| format!("the last one replayed is of {time}")));
-    said.extend(recovered.last_record.map(|lsn| format!("the last record that was read begins at {lsn}")));
+    said.extend(recovered.last_record.map(|lsn| format!("last record read at {lsn}")));
     if wrong.is_empty() { Ok(Found::good(said.join(", "))) } else { Ok(Found::bad(wrong.join("; "))) }
 }
 

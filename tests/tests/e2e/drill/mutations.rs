@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use walseal_tests::account::Account;
 use walseal_tests::cluster::{Cluster, Stop};
 use walseal_tests::process::Finished;
 use walseal_tests::site::{Side, Site};
@@ -225,6 +226,16 @@ fn case_45_i12_a_page_that_was_broken_before_the_backup_turns_it_red() -> Result
         daemon.sigterm()?.success()?;
         if kind == "structure" {
             red(&site, &site.restorer, &[], kind, why)?;
+            // As deep as it was asked to look, and no deeper.
+            let seen_by = |depth: &str| -> Result<bool> {
+                let mut side = site.restorer.clone();
+                side.set_text("drill.amcheck", depth);
+                side.write_config()?;
+                let (finished, _) = drill(&side, &[])?;
+                site.restorer.write_config()?;
+                Ok(finished.code != Some(0))
+            };
+            assert_eq!((seen_by("heap")?, seen_by("heapallindexed")?), (path == heap, true));
         } else {
             let (finished, report) = drill(&site.restorer, &[])?;
             ensure!(finished.code == Some(1), "{finished}");
@@ -271,6 +282,36 @@ fn break_page(path: &Path, header: bool, index: bool) -> Result<()> {
 }
 
 #[test]
+fn case_45_i12_a_scratch_disk_that_is_too_small_turns_it_red_before_a_byte_is_written() -> Result<()> {
+    let mut site = site(Cluster::builder())?;
+    let me = Account::current()?;
+    let place = site.scratch.dir("small")?;
+    let mounted = me.uid == 0 && {
+        let call =
+            site.scratch.call_as(&me, "/usr/bin/mount").args(["-t", "tmpfs", "-o", "size=40m,mode=755", "tmpfs"]);
+        call.arg(&place).run()?.code == Some(0)
+    };
+    if !mounted {
+        return Ok(()); // Where no small file system can be made, the unit tests of the space check stand for this.
+    }
+    site.scratch.account().own(&place)?;
+    site.restorer.set_text("drill.scratch_dir", &place.to_string_lossy());
+    site.restorer.write_config()?;
+    let judged = drill(&site.restorer, &[]);
+    let rest: Vec<_> = std::fs::read_dir(&place)?.flatten().map(|entry| entry.file_name()).collect();
+    site.scratch.call_as(&me, "/usr/bin/umount").arg(&place).run()?.success()?;
+    let (finished, report) = judged?;
+    ensure!(finished.code == Some(1), "{finished}");
+    let check = &report["checks"][0];
+    ensure!(
+        check["kind"] == "restore" && check["found"].as_str().is_some_and(|why| why.contains("free, and")),
+        "{check}"
+    );
+    assert_eq!(rest, [".walseal-drills.lock"]);
+    Ok(())
+}
+
+#[test]
 fn case_45_i12_a_check_that_cannot_run_turns_it_red() -> Result<()> {
     let mut site = site(Cluster::builder())?;
     // A host that has PostgreSQL, but not the program of the check.
@@ -291,7 +332,7 @@ fn case_45_i12_a_check_that_cannot_run_turns_it_red() -> Result<()> {
     site.restorer.set_text("drill.user", "nobody_here");
     site.restorer.write_config()?;
     red(&site, &site.restorer, &[], "recovery", "nobody_here")?;
-    site.restorer.unset("drill.user");
+    site.restorer.set_text("drill.user", &site.scratch.account().name);
     // Somebody else's folder.
     site.restorer.set_text("drill.scratch_dir", "/proc/walseal");
     site.restorer.write_config()?;

@@ -1,0 +1,277 @@
+//! One drill, from the choice of a target to an instance that answers, and to its end.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use walseal_common::repository::{BaseId, ObjectName};
+use walseal_common::seal::ObjectDigest;
+use walseal_common::terminal::Progress;
+
+use super::Exercise;
+use super::check::{freshness, pages};
+use super::report::{Check, Drilled, DrilledBase, Found, Kind, Outcome, Report, Stage};
+use super::target::{self, Choice};
+use crate::access::Access;
+use crate::instance::{Instance, InstanceError, Preload, Programs, Recovered, Scratch, sweep};
+use crate::plan::windows::{Window, windows};
+use crate::plan::{self, Inventory, Plan, Request};
+use crate::rebuild::{Accounts, Destination, Order, Owner, Restored, TablespaceMapping};
+
+/// Data objects at a time for each processor: the store's latency is what is waited for.
+const JOBS_PER_CPU: usize = 2;
+
+/// A step failed without which nothing can be checked: it stands in the report.
+pub(super) struct BrokeOff;
+
+/// One drill, as far as it is.
+pub(super) struct Course<'a> {
+    pub(super) exercise: &'a Exercise,
+    pub(super) access: &'a Access,
+    /// When the restore began: after the target was chosen.
+    pub(super) restoring: Instant,
+    pub(super) report: Report,
+    /// Dropped after the instance, which is never kept beyond a method.
+    pub(super) scratch: Option<Scratch>,
+}
+
+impl Course<'_> {
+    pub(super) async fn carry_out(&mut self) -> Result<(), BrokeOff> {
+        let (request, known_until) = self.choose().await?;
+        self.restoring = Instant::now();
+        let plan = self.plan(&request).await?;
+        let programs = self.step(Kind::Restore, "PostgreSQL of the backup's version is here", |course| {
+            let pg_bin = course.access.config.drill.pg_bin.as_ref().or(course.access.config.cluster.pg_bin.as_ref());
+            Programs::find(plan.base.postgres_version, pg_bin.map(|setting| setting.value.clone()))
+        })?;
+        let (scratch, owner) = self.step(Kind::Restore, "a place to restore to", |course| course.scratch())?;
+        let (data, tablespaces) = (scratch.data(), scratch.tablespaces());
+        self.scratch = Some(scratch);
+        let tablespaces = TablespaceMapping { pairs: Vec::new(), folder: Some(tablespaces) };
+        let restored = self.restore(&plan, Destination { data, waldir: None, tablespaces, owner }).await?;
+        let (mut instance, recovered) = self.recover(&programs, &restored, &plan).await?;
+        self.look(&instance, &plan, &recovered, known_until).await;
+        let begun = Instant::now();
+        if let Err(error) = instance.stop().await {
+            self.report.log = instance.log();
+            return Err(self.broke_off(Kind::Pages, "the instance stops", error, begun));
+        }
+        self.add(Check::run(Kind::Pages, "pages", "every page is sound", pages::look(&instance))).await;
+        self.report.log = instance.log();
+        Ok(())
+    }
+
+    /// Removes what was restored, or keeps it.
+    pub(super) fn give_up(&mut self) -> Option<PathBuf> {
+        let scratch = self.scratch.take()?;
+        if !self.exercise.keep {
+            return None;
+        }
+        match scratch.keep() {
+            Ok(folder) => Some(folder),
+            Err(error) => {
+                tracing::warn!(%error, "what was restored could not be kept, and is removed");
+                None
+            }
+        }
+    }
+
+    /// The request, and up to when the repository is known to hold everything.
+    async fn choose(&mut self) -> Result<(Request, Option<Timestamp>), BrokeOff> {
+        let begun = Instant::now();
+        let surveyed = survey(self.access).await;
+        let (windows, known_until) = match surveyed {
+            Ok(found) => found,
+            Err(error) => return Err(self.broke_off(Kind::Target, "the repository can be read", error, begun)),
+        };
+        let drawn = match &self.exercise.target {
+            Choice::Given(target) => Ok(Request::to(target.clone())),
+            Choice::Random => {
+                let seed = self.exercise.seed.unwrap_or_else(target::fresh_seed);
+                self.report.seed = Some(seed);
+                target::draw(&windows, seed).ok_or("no window has two transactions at different times")
+            }
+        };
+        let request = match drawn {
+            Ok(request) => request,
+            Err(why) => return Err(self.broke_off(Kind::Target, "there is a time to draw", why, begun)),
+        };
+        let timeline = self.exercise.timeline.or(request.timeline);
+        let request = Request { base: self.exercise.base.clone(), timeline, ..request };
+        self.report.target = Some(request.target.to_string());
+        self.stage("survey", begun);
+        Ok((request, known_until))
+    }
+
+    async fn plan(&mut self, request: &Request) -> Result<Plan, BrokeOff> {
+        let begun = Instant::now();
+        let progress = Progress::new("reading WAL", None);
+        let (repository, identities) = (&self.access.repository, &self.access.identities);
+        let planned = plan::plan(repository, identities, request, Some(&progress)).await;
+        progress.abandon();
+        let plan = match planned {
+            Ok(plan) => plan,
+            Err(error) => return Err(self.broke_off(Kind::Plan, "the repository leads to the target", error, begun)),
+        };
+        self.report.base = Some(DrilledBase {
+            id: plan.base.id.clone(),
+            label: self.label_digest(&plan.base.id).await,
+            stop: plan.base.stop,
+            stop_time: plan.base.stop_time,
+            objects: plan.cost.base_objects,
+        });
+        self.report.drilled = Some(Drilled {
+            branch: plan.path.last().map_or(plan.base.branch, |step| step.branch),
+            stop: plan.stop,
+            last_before: plan.last_before,
+            first_after: plan.first_after,
+            last_time: None,
+            last_record: None,
+        });
+        self.stage("plan", begun);
+        Ok(plan)
+    }
+
+    /// The digest of the label, which has those of everything else that is restored.
+    async fn label_digest(&self, id: &BaseId) -> Option<ObjectDigest> {
+        let key = ObjectName::Label(id.clone()).key(self.access.repository.cluster());
+        // The plan has read it; without it the evidence says a little less.
+        let bytes = self.access.repository.store().get(&key).await.ok()?;
+        Some(ObjectDigest::of(&bytes))
+    }
+
+    /// Takes away what killed drills left, and makes a folder.
+    fn scratch(&self) -> Result<(Scratch, Owner), InstanceError> {
+        let place = &self.access.config.drill.scratch_dir.value;
+        for folder in sweep(place)? {
+            tracing::info!(folder = %folder.display(), "removed what a drill left that was killed");
+        }
+        let accounts = Accounts::of_this_machine()?;
+        let process = rustix::process::geteuid().as_raw();
+        let owner = Owner::decide(&accounts, process, None, &place.join("data"))?;
+        Ok((Scratch::make(place, &owner)?, owner))
+    }
+
+    async fn restore(&mut self, plan: &Plan, destination: Destination) -> Result<Restored, BrokeOff> {
+        let begun = Instant::now();
+        let program = match std::env::current_exe() {
+            Ok(program) => program,
+            Err(error) => return Err(self.broke_off(Kind::Restore, "this program's path is known", error, begun)),
+        };
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let order = Order {
+            plan,
+            destination,
+            jobs: processors * JOBS_PER_CPU,
+            keep_archiving: false,
+            program,
+            config: &self.access.config,
+            inherits_environment: true,
+        };
+        let progress = Progress::new("restore", None);
+        let restored = order.carry_out(&self.access.repository, &self.access.identities, &progress).await;
+        let restored = match restored {
+            Ok(restored) => restored,
+            Err(error) => {
+                progress.abandon();
+                return Err(self.broke_off(Kind::Restore, "every file of the base backup is restored", error, begun));
+            }
+        };
+        progress.finish("files restored");
+        self.report.bytes = restored.bytes;
+        self.stage("restore", begun);
+        Ok(restored)
+    }
+
+    async fn recover(
+        &mut self,
+        programs: &Programs,
+        restored: &Restored,
+        plan: &Plan,
+    ) -> Result<(Instance, Recovered), BrokeOff> {
+        let begun = Instant::now();
+        let expected = "recovery reaches the target";
+        let mut preload = match Preload::of(programs, restored) {
+            Ok(preload) => preload,
+            Err(error) => return Err(self.broke_off(Kind::Recovery, expected, error, begun)),
+        };
+        let recovered = Instance::recover(programs, restored, plan, &mut preload).await;
+        let found = said_of(&preload);
+        self.report.preload = Some(preload);
+        let (instance, recovered) = match recovered {
+            Ok(recovered) => recovered,
+            Err(error) => {
+                if let InstanceError::Ended { log, .. } | InstanceError::Stalled { log, .. } = &error {
+                    self.report.log.clone_from(log);
+                }
+                return Err(self.broke_off(Kind::Recovery, expected, error, begun));
+            }
+        };
+        if let Some(drilled) = &mut self.report.drilled {
+            (drilled.last_time, drilled.last_record) = (recovered.landing.last_time, recovered.last_record);
+        }
+        let looked = std::future::ready(Ok::<_, InstanceError>(found));
+        let mut check = Check::run(Kind::Recovery, "recovery", expected, looked).await;
+        check.seconds = begun.elapsed().as_secs_f64();
+        self.report.checks.push(check);
+        self.stage("recovery", begun);
+        Ok((instance, recovered))
+    }
+
+    pub(super) async fn add(&mut self, check: impl Future<Output = Check>) {
+        let check = check.await;
+        let (name, outcome) = (&check.name, check.outcome.word());
+        if check.outcome == Outcome::Passed {
+            tracing::info!(check = name, outcome, "checked");
+        } else {
+            tracing::warn!(check = name, outcome, found = check.found, "checked");
+        }
+        self.report.checks.push(check);
+    }
+
+    fn step<T>(
+        &mut self,
+        kind: Kind,
+        expected: &str,
+        look: impl FnOnce(&Self) -> Result<T, InstanceError>,
+    ) -> Result<T, BrokeOff> {
+        let begun = Instant::now();
+        look(self).map_err(|error| self.broke_off(kind, expected, error, begun))
+    }
+
+    fn broke_off(&mut self, kind: Kind, expected: &str, why: impl std::fmt::Display, begun: Instant) -> BrokeOff {
+        self.report.checks.push(Check::broke_off(kind, expected, why, begun));
+        BrokeOff
+    }
+
+    pub(super) fn stage(&mut self, name: &str, begun: Instant) {
+        self.report.stages.push(Stage { name: name.to_owned(), seconds: begun.elapsed().as_secs_f64() });
+    }
+}
+
+/// The windows, and up to when the repository is known to hold everything.
+async fn survey(access: &Access) -> Result<(Vec<Window>, Option<Timestamp>), plan::PlanError> {
+    let (repository, identities) = (&access.repository, &access.identities);
+    let mut inventory = Inventory::read(repository, identities).await?;
+    let windows = windows(repository, identities, &mut inventory).await?;
+    let known_until = freshness::known_until(&windows, &inventory.frontiers, &inventory.bases);
+    Ok((windows, known_until))
+}
+
+/// What recovery itself leaves to say: libraries that the cluster loads and the instance does not.
+fn said_of(preload: &Preload) -> Found {
+    let mut details: Vec<String> = preload
+        .missing
+        .iter()
+        .map(|name| format!("{name} of shared_preload_libraries is not on this host, and left out"))
+        .collect();
+    details.extend(
+        preload.kept_out.iter().map(|name| format!("{name} is left out, because its workers act by themselves")),
+    );
+    details.extend(
+        preload.unknown.iter().map(|why| format!("shared_preload_libraries of the cluster is not known: {why}")),
+    );
+    let noteworthy = !preload.missing.is_empty() || preload.unknown.is_some();
+    let found = "it ended, and the instance was promoted";
+    if noteworthy { Found::odd(found).with(details) } else { Found::good(found).with(details) }
+}

@@ -1,0 +1,108 @@
+//! All checks on the running instance.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use walseal_common::config::Setting;
+use walseal_common::postgres::{PostgresError, SqlClient};
+
+use super::check::{assertions, catalogs, counts, freshness, precision, structure};
+use super::course::Course;
+use super::evidence;
+use super::report::{Check, Kind};
+use crate::instance::{Instance, InstanceError, Recovered};
+use crate::plan::Plan;
+
+impl Course<'_> {
+    /// All checks on the running instance.
+    pub(super) async fn look(
+        &mut self,
+        instance: &Instance,
+        plan: &Plan,
+        recovered: &Recovered,
+        known_until: Option<Timestamp>,
+    ) {
+        let begun = Instant::now();
+        let config = &self.access.config.drill;
+        let user = config.user.value.as_str();
+        let client = match first_query(instance, user).await {
+            Ok((client, version)) => {
+                self.report.postgres = Some(version);
+                client
+            }
+            Err(error) => {
+                let broken = Check::broke_off(Kind::Recovery, "the instance answers", error, begun);
+                return self.report.checks.push(broken);
+            }
+        };
+        let took = self.restoring.elapsed();
+        self.report.first_query_seconds = Some(took.as_secs_f64());
+        // First of all: a check that writes would use up transaction numbers.
+        let expected = precision::expected(plan);
+        self.add(Check::run(Kind::Precision, "precision", expected, precision::look(&client, plan, recovered))).await;
+        self.judge_times(took, known_until).await;
+        let invalid = catalogs::invalid_indexes(instance, &client, user);
+        self.add(Check::run(Kind::Indexes, "valid indexes", "every index is valid", invalid)).await;
+        let collations = catalogs::collations(instance, &client, user);
+        let expected = "collations sort as where the indexes were built";
+        self.add(Check::run(Kind::Collations, "collations", expected, collations)).await;
+        let depth = config.amcheck.value;
+        let structure = structure::look(instance, user, depth);
+        self.add(Check::run(Kind::Structure, "amcheck", structure::expected(depth), structure)).await;
+        self.count(instance, &client).await;
+        for check in &config.checks {
+            let asked = assertions::ask(instance, user, check);
+            let expected = assertions::expected(check);
+            let check = Check::run(Kind::Assertions, &check.name, expected, asked);
+            self.add(check).await;
+        }
+        self.stage("checks", begun);
+    }
+
+    async fn judge_times(&mut self, took: Duration, known_until: Option<Timestamp>) {
+        let config = &self.access.config.drill;
+        let limit = |setting: &Option<Setting<Duration>>| setting.as_ref().map(|one| one.value);
+        let (rpo, rto) = (limit(&config.max_rpo), limit(&config.max_rto));
+        for (name, expected, found) in [
+            // By what was known when the drill began: its own time is no loss.
+            ("loss", freshness::expected(rpo, "drill.max_rpo"), freshness::loss(known_until, self.report.began, rpo)),
+            ("time to restore", freshness::expected(rto, "drill.max_rto"), freshness::time_to_first_query(took, rto)),
+        ] {
+            let found = std::future::ready(Ok::<_, InstanceError>(found));
+            self.add(Check::run(Kind::Freshness, name, expected, found)).await;
+        }
+    }
+
+    async fn count(&mut self, instance: &Instance, client: &SqlClient) {
+        let config = &self.access.config.drill;
+        let begun = Instant::now();
+        let before = match &self.report.drilled {
+            Some(drilled) => evidence::tables_before(self.access, drilled.branch, drilled.stop).await,
+            None => Ok(None),
+        };
+        let before = match before {
+            Ok(before) => before,
+            Err(error) => {
+                let broken = Check::broke_off(Kind::Counts, "the drill before can be read", error, begun);
+                return self.report.checks.push(broken);
+            }
+        };
+        let mut tables = counts::Tables::default();
+        let counted = async {
+            tables = counts::count(instance, client, config).await?;
+            Ok::<_, PostgresError>(counts::judge(&tables, before.as_deref(), config))
+        };
+        let expected = counts::expected(config, before.as_deref());
+        let check = Check::run(Kind::Counts, "rows", expected, counted).await;
+        self.report.checks.push(check);
+        (self.report.tables, self.report.unlogged) = (tables.counted, tables.unlogged);
+    }
+}
+
+/// Connects and asks for the version.
+async fn first_query(instance: &Instance, user: &str) -> Result<(SqlClient, String), PostgresError> {
+    let client = instance.connect(user, "postgres").await?;
+    let row = client.query_one("the first query failed", "select version()", &[]).await?;
+    let version = row.try_get(0).map_err(|error| SqlClient::error("reading an answer failed", &error))?;
+    Ok((client, version))
+}
