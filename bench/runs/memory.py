@@ -68,7 +68,7 @@ def measure(archiver, cluster, store, kind, phase, trouble, size):
 
         ends.append(shipped)
     if phase != "burst":
-        backup = archiver.backup()
+        backup = archiver.backup("--full")
 
         def copied():
             _, err = backup.communicate()

@@ -24,7 +24,7 @@ def run(place, arguments, figures):
         took, cpu = [], []
         for _ in range(arguments.runs):
             begun, used = time.monotonic(), archiver.cpu()
-            backup = archiver.backup()
+            backup = archiver.backup("--full")
             _, err = backup.communicate()
             if backup.returncode != 0:
                 raise Failed(f"the backup failed:\n{err}\n{archiver.words()}")
