@@ -12,7 +12,7 @@ const INVALID: &str = "select i.indexrelid::regclass::text from pg_index i \
 
 /// Collations that are of another version here, and the indexes that depend on them. The database's own has a version of its own
 /// from 15 on.
-const COLLATIONS: &str = "select c.collname::text, c.collversion, coalesce(pg_collation_actual_version(c.oid), 'not here'), \
+const COLLATIONS: &str = "select c.collname::text, c.collversion, coalesce(pg_collation_actual_version(c.oid), 'none'), \
      coalesce((select string_agg(distinct d.objid::regclass::text, ', ') from pg_depend d \
        join pg_index i on i.indexrelid = d.objid \
        where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_collation'::regclass and d.refobjid = c.oid), 'none') \
@@ -20,7 +20,7 @@ const COLLATIONS: &str = "select c.collname::text, c.collversion, coalesce(pg_co
      and c.collversion is distinct from pg_collation_actual_version(c.oid) order by 1";
 
 const DATABASE_COLLATION: &str = "select 'the database''s own', d.datcollversion, \
-     coalesce(pg_database_collation_actual_version(d.oid), 'not here'), \
+     coalesce(pg_database_collation_actual_version(d.oid), 'none'), \
      (select count(*) || ' indexes on text' from pg_index i join pg_class r on r.oid = i.indexrelid \
        where 100 = any(i.indcollation::oid[]) and r.relnamespace <> 'pg_catalog'::regnamespace) \
      from pg_database d where d.datname = current_database() and d.datcollversion is not null \
