@@ -25,8 +25,8 @@ const MAX_FRAMES: u64 = 8_192;
 /// several threads share the work on one object.
 pub const RUN: usize = 1 << 20;
 
-/// Plaintexts of runs, used again; as many as wait to be sealed.
-pub(super) static PLAINS: LazyLock<Spares> = LazyLock::new(|| Spares::new(RUN + LARGE_FRAME, 4));
+/// Plaintexts of runs, used again; as many as are given back before the next one is begun.
+pub(super) static PLAINS: LazyLock<Spares> = LazyLock::new(|| Spares::new(RUN + LARGE_FRAME, 2));
 
 /// Frames of one data object that follow one another, ready to be sealed.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
