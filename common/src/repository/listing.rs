@@ -399,43 +399,32 @@ impl Repository {
 
     /// Ids of all base backups that have a label, oldest first.
     pub async fn base_ids(&self) -> Result<Vec<BaseId>, RepositoryError> {
-        let mut ids = Vec::new();
-        let mut after: Option<String> = None;
-        // A backup's names sort as data, label, manifest: after `data/` jump to the label, then to the next backup.
-        loop {
-            let page = self.list_page("base/", after.as_deref(), 1).await?;
-            let Some(first) = page.first() else { break };
-            let folder = first.key.get("base/".len()..).unwrap_or_default().split('/').next().unwrap_or_default();
-            if let Ok(id) = folder.parse::<BaseId>() {
-                let label = ObjectName::Label(id.clone()).to_string();
-                let found = self.list_page(&label, None, 1).await?;
-                if found.iter().any(|meta| meta.key == label) {
-                    ids.push(id);
-                }
-            }
-            after = Some(format!("base/{folder}0"));
-        }
-        Ok(ids)
+        self.bases(None, true).await
     }
 
     /// Ids below `base/` after `after` that have no label: attempts that were interrupted, or are under way. Oldest first.
     pub async fn unlabelled_bases(&self, after: Option<&BaseId>) -> Result<Vec<BaseId>, RepositoryError> {
+        self.bases(after, false).await
+    }
+
+    /// Ids below `base/` after `after`, those with a label or those without, oldest first.
+    async fn bases(&self, after: Option<&BaseId>, labelled: bool) -> Result<Vec<BaseId>, RepositoryError> {
         let mut ids = Vec::new();
         let mut after: Option<String> = after.map(|id| format!("base/{id}0"));
+        // A backup's names sort as data, label, manifest: after `data/` jump to the label, then to the next backup.
         loop {
             let page = self.list_page("base/", after.as_deref(), 1).await?;
-            let Some(first) = page.first() else { break };
+            let Some(first) = page.first() else { return Ok(ids) };
             let folder = first.key.get("base/".len()..).unwrap_or_default().split('/').next().unwrap_or_default();
             if let Ok(id) = folder.parse::<BaseId>() {
                 let label = ObjectName::Label(id.clone()).to_string();
                 let found = self.list_page(&label, None, 1).await?;
-                if !found.iter().any(|meta| meta.key == label) {
+                if found.iter().any(|meta| meta.key == label) == labelled {
                     ids.push(id);
                 }
             }
             after = Some(format!("base/{folder}0"));
         }
-        Ok(ids)
     }
 
     /// How many resume pages a base backup has without one missing, from page 0 on.
