@@ -1,13 +1,14 @@
 //! Writing an object: hidden and synced first, then named in one step.
 
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
+use super::direct;
 use super::{Failure, Inner, PutOutcome, unfinished_folder};
 
 /// How often a put makes its folder again after a concurrent delete removed it while it was empty.
@@ -22,7 +23,7 @@ impl Inner {
         if fs::symlink_metadata(&path).is_ok() {
             return self.already_exists(&path, folder);
         }
-        let unfinished = Unfinished::write(&self.root, body)?;
+        let unfinished = Unfinished::write(self, body)?;
         for _ in 0..FOLDER_ATTEMPTS {
             self.make_folders(folder)?;
             match name_once(&unfinished.path, &path) {
@@ -84,7 +85,8 @@ struct Unfinished {
 }
 
 impl Unfinished {
-    fn write(root: &Path, body: &[u8]) -> Result<Unfinished, Failure> {
+    fn write(store: &Inner, body: &[u8]) -> Result<Unfinished, Failure> {
+        let root = &store.root;
         let folder = unfinished_folder(root)
             .map_err(|e| Failure::io(&format!("could not make {}", root.join(super::UNFINISHED).display()), &e))?;
         let mut random = [0u8; 8];
@@ -93,9 +95,9 @@ impl Unfinished {
         let name = format!("{}-{:016x}", std::process::id(), u64::from_ne_bytes(random));
         let failed = |e: io::Error| Failure::io("could not write the file", &e);
         let path = folder.join(name);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
+        let mut file = direct::create(&path, body.len()).map_err(failed)?;
         let unfinished = Unfinished { path };
-        file.write_all(body).map_err(failed)?;
+        store.writer.write(&mut file, body).map_err(failed)?;
         file.sync_all().map_err(failed)?;
         Ok(unfinished)
     }
