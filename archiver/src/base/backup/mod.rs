@@ -10,7 +10,7 @@ use walseal_common::postgres::replication::{
     BackupEvent, BaseBackup, BaseBackupOptions, Checkpoint, ManifestChecksums, ReplicationClient,
 };
 use walseal_common::repository::{BaseId, BaseType, Label, ObjectName, ObjectReference, Repository, Step};
-use walseal_common::seal::{Draft, Kind};
+use walseal_common::seal::Kind;
 use walseal_common::timeline::{Branch, TimelineHistory, TimelineId};
 
 use super::checksum::ChecksumAlgorithm;
@@ -385,16 +385,7 @@ async fn wait_for_wal(
 /// Makes the backup visible.
 async fn store_label(repository: &Repository, options: &BackupOptions, label: &Label) -> Result<(), BaseError> {
     let name = ObjectName::Label(label.id.clone());
-    let draft = Draft {
-        kind: Kind::Label,
-        cluster: repository.cluster(),
-        name: name.to_string(),
-        wal: None,
-        frame_size: 64 << 10,
-        level: options.effort.level,
-    };
-    let signed = draft.sign(&options.keys.writer, label);
-    let object = signed.map_err(|source| BaseError::Seal { name: name.to_string(), source })?;
+    let object = repository.signed(Kind::Label, &name, label, &options.keys.writer)?;
     put(repository, &name, &object).await
 }
 
