@@ -1,7 +1,7 @@
 //! Taking a base backup while the WAL streams: the two halves of a restore, brought together.
 
 use std::convert::Infallible;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -132,20 +132,53 @@ pub struct Report {
 
 /// Takes a base backup and returns its label, which is durable. Its beginning and its end go to the ledger.
 ///
-/// When `stop` comes first, the server is told to end it, and nothing of it is visible.
+/// When `stop` comes first, the server is told to end it, and nothing of it is visible. One of changed blocks that proves to be
+/// impossible only when these come is begun again, with another id, and the server sends everything (case 34).
 ///
 /// Errors: as [`base::run`]; the server is not the repository's cluster; it was stopped.
 pub async fn take(
     means: &Means,
     occasion: Occasion,
     mode: BackupMode,
-    report: impl FnMut(Report) + Send,
+    mut report: impl FnMut(Report) + Send,
     stop: impl Future<Output = ()> + Send,
+) -> Result<Label, TakeError> {
+    let mut stop = pin!(stop);
+    let mut wish = Wish { occasion, mode, whole: None };
+    loop {
+        let taken = attempt(means, &wish, &mut report, stop.as_mut()).await;
+        match &taken {
+            Err(TakeError::Base(error)) if wish.whole.is_none() => match error.calls_for_everything() {
+                Some(why) => {
+                    tracing::warn!(%error, "the base backup is begun again, and the server sends everything");
+                    wish.whole = Some(why);
+                }
+                None => return taken,
+            },
+            _ => return taken,
+        }
+    }
+}
+
+/// What is wanted.
+struct Wish {
+    occasion: Occasion,
+    mode: BackupMode,
+    /// Why the server is to send everything.
+    whole: Option<String>,
+}
+
+/// Tries once.
+async fn attempt(
+    means: &Means,
+    wish: &Wish,
+    report: &mut (impl FnMut(Report) + Send),
+    stop: Pin<&mut (impl Future<Output = ()> + Send)>,
 ) -> Result<Label, TakeError> {
     let begun = Instant::now();
     let id = BaseId::generate().map_err(|error| TakeError::Internal(error.to_string()))?;
     let mut started = false;
-    let taken = take_with(means, (occasion, mode), &id, &mut started, report, stop).await;
+    let taken = take_with(means, wish, &id, &mut started, report, stop).await;
     match &taken {
         Ok(label) => means.ledger.record(Act::BaseFinished {
             id: label.id.clone(),
@@ -164,14 +197,13 @@ pub async fn take(
 
 async fn take_with(
     means: &Means,
-    (occasion, mode): (Occasion, BackupMode),
+    wish: &Wish,
     id: &BaseId,
     started: &mut bool,
-    mut report: impl FnMut(Report) + Send,
-    stop: impl Future<Output = ()> + Send,
+    report: &mut (impl FnMut(Report) + Send),
+    mut stop: Pin<&mut (impl Future<Output = ()> + Send)>,
 ) -> Result<Label, TakeError> {
     let Means { conninfo, repository, identity, keys, progress, ledger, manner } = means;
-    let mut stop = pin!(stop);
     let connecting = async {
         let mut client = primary::connect(conninfo, "walseal base backup").await?;
         crate::stream::identify(&mut client, repository, identity, conninfo.target_session_attrs()).await?;
@@ -201,10 +233,11 @@ async fn take_with(
     let options = BackupOptions {
         names,
         config,
-        checkpoint: occasion.checkpoint(),
+        checkpoint: wish.occasion.checkpoint(),
         max_rate_kib: manner.max_rate_kib,
         id: Some(id.clone()),
-        mode,
+        mode: wish.mode,
+        whole: wish.whole.clone(),
         policy: manner.policy,
         cache: manner.cache.clone(),
         ..BackupOptions::by_hand(keys.as_ref().clone())

@@ -60,8 +60,7 @@ pub enum BaseError {
     },
     /// Changed blocks of a file that the parent does not have.
     #[error(
-        "the server sent only the changed blocks of {0}, and its line in the list of frames of the backup before cannot be \
-         found; take a full one with: walseal-archiver backup --full"
+        "the server sent only the changed blocks of {0}, and the list of frames of the backup before has no line of it"
     )]
     NothingBefore(RelativePath),
     /// The server's manifest is not as it must be, or disagrees with what was received.
@@ -147,6 +146,17 @@ pub enum BaseError {
 }
 
 impl BaseError {
+    /// Why the server has to send everything, a clause, where changed blocks came and were of no use.
+    pub fn calls_for_everything(&self) -> Option<String> {
+        match self {
+            BaseError::NothingBefore(path) => Some(format!(
+                "the list of frames of the backup before has no line of {path}, of which changed blocks came"
+            )),
+            BaseError::ChangedBlocks { path, source } => Some(format!("what came of {path} was of no use: {source}")),
+            _ => None,
+        }
+    }
+
     /// Whether another attempt must fail in the same way unless somebody changes something.
     pub fn is_permanent(&self) -> bool {
         match self {

@@ -248,7 +248,8 @@ impl Intake {
                 let content = self.content(&path, size, known).await?;
                 let before = match &content {
                     Content::Whole if size > 0 => known.find(&path).await,
-                    _ => Vec::new(),
+                    Content::Changed { before, .. } => known.changed(&before.path.0).await,
+                    Content::Whole | Content::Label(_) => Vec::new(),
                 };
                 self.packer.begin(Some(size), before, &mut self.full);
                 let digest = FileDigest::new(self.algorithm);
@@ -284,7 +285,7 @@ impl Intake {
         self.packer.add(&content.rest(), &mut self.full);
         let packed = self.packer.end(&mut self.full);
         if compare {
-            self.received.note(path.clone(), size, digest.finish())?;
+            self.received.note(&path, size, digest.finish());
         }
         let entry = match content {
             Content::Changed { reader, before } => {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ObjectName, Repository, RepositoryError};
 use crate::lsn::Lsn;
-use crate::seal::{Draft, Kind, WriterKey};
+use crate::seal::{Kind, WriterKey};
 use crate::store::PutOutcome;
 use crate::timeline::{Branch, SystemIdentifier, TimelineHistory, TimelineId};
 
@@ -264,15 +264,7 @@ impl Repository {
         writer: &WriterKey,
     ) -> Result<ObjectName, RepositoryError> {
         let name = ObjectName::Adopt(adoption.branch, number);
-        let draft = Draft {
-            kind: Kind::Adopt,
-            cluster: self.cluster(),
-            name: name.to_string(),
-            wal: None,
-            frame_size: 64 << 10,
-            level: 1,
-        };
-        let object = draft.sign(writer, adoption).map_err(|source| self.refused(&name, source))?;
+        let object = self.signed(Kind::Adopt, &name, adoption, writer)?;
         match self.put(&object).await? {
             PutOutcome::Created => Ok(name),
             PutOutcome::AlreadyExists => {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::listing::whole_names;
 use super::{ObjectName, Repository, RepositoryError};
 use crate::lsn::Lsn;
-use crate::seal::{CompareDigest, CompareKeyId, Draft, Kind, SealError, Transactions, WalSection, WriterKey};
+use crate::seal::{CompareDigest, CompareKeyId, Kind, SealError, Transactions, WalSection, WriterKey};
 use crate::segment::{SegmentName, SegmentNumber, SegmentSize};
 use crate::store::PutOutcome;
 use crate::timeline::Branch;
@@ -211,15 +211,7 @@ impl Repository {
     ) -> Result<PutOutcome, RepositoryError> {
         let first = page.first.number(page.segment_size).unwrap_or(SegmentNumber(0));
         let name = CatalogPage::name(page.branch, first, page.segment_size);
-        let draft = Draft {
-            kind: Kind::Catalog,
-            cluster: self.cluster(),
-            name: name.to_string(),
-            wal: None,
-            frame_size: 64 << 10,
-            level: 1,
-        };
-        let object = draft.sign(writer, page).map_err(|source| self.refused(&name, source))?;
+        let object = self.signed(Kind::Catalog, &name, page, writer)?;
         self.put(&object).await
     }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ObjectName, Repository, RepositoryError};
 use crate::lsn::Lsn;
-use crate::seal::{Draft, Kind, SealError, WriterKey, WriterPublic};
+use crate::seal::{Kind, SealError, WriterKey, WriterPublic};
 use crate::store::PutOutcome;
 use crate::timeline::Branch;
 
@@ -154,15 +154,7 @@ impl Repository {
         };
         for free in (0..=first).rev().take(MOST_TAKEN) {
             let name = ObjectName::Frontier(Box::new(public), free);
-            let draft = Draft {
-                kind: Kind::Frontier,
-                cluster: self.cluster(),
-                name: name.to_string(),
-                wal: None,
-                frame_size: 64 << 10,
-                level: 1,
-            };
-            let object = draft.sign(writer, record).map_err(|source| self.refused(&name, source))?;
+            let object = self.signed(Kind::Frontier, &name, record, writer)?;
             match self.put(&object).await? {
                 PutOutcome::Created => return Ok(name),
                 // Somebody else with this key was faster.

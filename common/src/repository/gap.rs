@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ObjectName, Repository, RepositoryError, WalListing};
 use crate::lsn::{Lsn, LsnRange};
-use crate::seal::{Draft, Kind, SealError, WriterKey};
+use crate::seal::{Kind, SealError, WriterKey};
 use crate::segment::{SegmentNumber, SegmentSize};
 use crate::timeline::{Branch, TimelineId};
 
@@ -157,15 +157,7 @@ impl Repository {
     /// Errors: the store's.
     pub async fn put_gap(&self, gap: &Gap, writer: &WriterKey) -> Result<(), RepositoryError> {
         let name = ObjectName::Gap(gap.branch, gap.from);
-        let draft = Draft {
-            kind: Kind::Gap,
-            cluster: self.cluster(),
-            name: name.to_string(),
-            wal: None,
-            frame_size: 64 << 10,
-            level: 1,
-        };
-        let object = draft.sign(writer, gap).map_err(|source| self.refused(&name, source))?;
+        let object = self.signed(Kind::Gap, &name, gap, writer)?;
         // Whatever has the name says that WAL is missing from here on.
         self.put(&object).await.map(|_| ())
     }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{BaseId, ObjectName, Repository, RepositoryError, RunId};
-use crate::seal::{Draft, Kind, WriterKey};
+use crate::seal::{Kind, WriterKey};
 use crate::store::PutOutcome;
 
 /// A lease counts until so many intervals have passed since the store took its newest object.
@@ -119,15 +119,7 @@ impl Repository {
         writer: &WriterKey,
     ) -> Result<(), RepositoryError> {
         let name = ObjectName::Lease(run, number);
-        let draft = Draft {
-            kind: Kind::Lease,
-            cluster: self.cluster(),
-            name: name.to_string(),
-            wal: None,
-            frame_size: 64 << 10,
-            level: 1,
-        };
-        let object = draft.sign(writer, record).map_err(|source| self.refused(&name, source))?;
+        let object = self.signed(Kind::Lease, &name, record, writer)?;
         match self.put(&object).await? {
             PutOutcome::Created => Ok(()),
             // The answer to our own put was lost, or somebody else took the name.

@@ -25,6 +25,7 @@ mod wal;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::Serialize;
 
 pub use adoption::{Adoption, Adoptions, Step};
 pub use attachment::{ConfigEntry, NameEntry};
@@ -51,7 +52,10 @@ pub use resume::{ResumeEntry, ResumeObject};
 pub use surplus::{Beyond, Surplus};
 pub use wal::WalPut;
 
-use crate::seal::{Envelope, Identity, SIGNED_PREFIX_HINT, SealError, SealedObject, SignedHeader, TrustedWriters};
+use crate::seal::{
+    Draft, Envelope, Identity, Kind, SIGNED_PREFIX_HINT, SealError, SealedObject, SignedHeader, TrustedWriters,
+    WriterKey,
+};
 use crate::store::{ObjectMeta, ObjectStore, PutOutcome, StoreErrorKind};
 use crate::timeline::SystemIdentifier;
 
@@ -137,6 +141,22 @@ impl Repository {
     /// Where it is, for messages.
     pub fn describe(&self) -> String {
         self.store.describe()
+    }
+
+    /// An object without frames: its `body` is plain, and signed under `name`.
+    ///
+    /// Errors: it has no form as JSON, or is too long.
+    pub fn signed<B: Serialize>(
+        &self,
+        kind: Kind,
+        name: &ObjectName,
+        body: &B,
+        writer: &WriterKey,
+    ) -> Result<SealedObject, RepositoryError> {
+        // What frames would be like is in every header.
+        let (frame_size, level) = (64 << 10, 1);
+        let draft = Draft { kind, cluster: self.cluster, name: name.to_string(), wal: None, frame_size, level };
+        draft.sign(writer, body).map_err(|source| self.refused(name, source))
     }
 
     /// Stores a finished object under its own name, once.

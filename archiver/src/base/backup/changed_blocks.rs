@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use walseal_common::repository::{FileEntry, ManifestEntry};
+use walseal_common::store::fault::{Call, Effect, Faulty};
 use walseal_tests::cluster::{Cluster, Stop};
 use walseal_tests::deadline::{PATIENCE, eventually};
 
 use super::bed::{Bed, block_on};
+use super::interrupted::{TABLES, change_table, cluster_of_many, interrupt, stored, watched};
 use super::rebuilt::{entries, rebuild};
 use super::*;
 
@@ -213,4 +215,57 @@ fn case_34_before_17_nothing_is_said_of_changed_blocks() {
     let (second, said) = back_up(&bed);
     assert_eq!(second.kind, BaseType::Incremental);
     assert!(!said.iter().any(|stage| matches!(stage, Stage::Native | Stage::NotNative { .. })), "{said:?}");
+}
+
+#[test]
+fn case_36_changed_blocks_that_an_interrupted_backup_stored_are_not_stored_again() {
+    let server = Cluster::builder().major(17).setting("summarize_wal", "on");
+    let (bed, store) = watched(cluster_of_many(server));
+    let (full, _) = back_up(&bed);
+    let options = BackupOptions { resume_every: 256 << 10, ..bed.options() };
+    TABLES.for_each(|table| change_table(&bed.cluster, &format!("t{table}"), "block % 4 = 0"));
+    let attempt = interrupt(&bed, &store, &options, 8);
+    // One has changed more since, and its frames lie elsewhere now.
+    change_table(&bed.cluster, "t1", "block % 4 = 1");
+    let (label, said) = back_up(&bed);
+    assert!(said.contains(&Stage::Native), "{said:?}");
+    assert!(said.contains(&Stage::GoingOn { attempts: vec![attempt.clone()] }), "{said:?}");
+    assert_eq!((label.native, label.parent.as_ref()), (true, Some(&full.id)));
+    let own = |object: &&ObjectReference| object.name.contains(attempt.as_str());
+    let of_attempt: u64 = label.objects.iter().filter(own).map(|object| object.size).sum();
+    let had = stored(&bed, &attempt);
+    assert!(of_attempt * 4 > had * 3, "{of_attempt} bytes of the {had} of the attempt are referred to");
+    assert!(label.stored_size < had * 2, "{} bytes beside the {had} of the attempt", label.stored_size);
+    TABLES.for_each(|table| holds(&bed, &label, &format!("t{table}")));
+}
+
+#[test]
+fn case_34_a_list_that_cannot_be_read_again_calls_for_everything() {
+    let faulty: Mutex<Option<Arc<Faulty>>> = Mutex::default();
+    let bed = Bed::with(cluster(17, "on"), |store| {
+        let store = Arc::new(Faulty::new(store));
+        *faulty.lock().expect("not poisoned") = Some(store.clone());
+        store
+    });
+    let store = faulty.into_inner().expect("not poisoned").expect("it was made");
+    let (full, _) = back_up(&bed);
+    change(&bed.cluster);
+    // Each page of the list is read, and the server's manifest; then no more.
+    let pages = full.resume.as_ref().expect("pages");
+    let first = (pages.list.len() + pages.server_manifest.len()) as u64;
+    let below = format!("{}/base/{}/resume/", bed.repository.cluster(), full.id);
+    store.plan_below(&below, Call::Get, first + 1..=9999, Effect::Truncated);
+    let error = block_on(bed.back_up_with(&bed.options(), &mut ())).expect_err("no line to put changed blocks on");
+    assert!(matches!(error, BaseError::NothingBefore(_)) && !error.is_permanent(), "{error}");
+    let why = error.calls_for_everything().expect("another attempt may do");
+    assert_eq!(block_on(bed.repository.base_ids()).expect("a listing"), [full.id]);
+    store.heal();
+    let options = BackupOptions { whole: Some(why.clone()), ..bed.options() };
+    let log: Arc<Mutex<Vec<Stage>>> = Arc::default();
+    let kept = log.clone();
+    let label = block_on(bed.back_up_with(&options, &mut move |stage| kept.lock().expect("not poisoned").push(stage)));
+    let label = label.expect("a backup");
+    assert_eq!(why_not(&log.lock().expect("not poisoned")), why);
+    assert!(!label.native && label.kind == BaseType::Incremental && label.stored_size < full.stored_size / 2);
+    bed.verified(&label);
 }

@@ -3,19 +3,18 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
-use tokio::sync::oneshot;
-use walseal_common::repository::{RepositoryError, ResumeEntry};
-use walseal_common::seal::{Envelope, TrustedWriter, TrustedWriters, WriterKey};
+use walseal_common::repository::RepositoryError;
+use walseal_common::seal::{TrustedWriter, TrustedWriters, WriterKey};
+use walseal_common::store::StoreErrorKind;
 use walseal_common::store::fault::{Call, Effect, Faulty};
-use walseal_common::store::{ObjectMeta, ObjectStore, PutOutcome, RangeBody, StoreError, StoreErrorKind};
 use walseal_tests::cluster::{Cluster, Stop};
 use walseal_tests::oracle;
 
 use super::bed::{Bed, block_on};
+use super::interrupted::{TABLES, change_table, cluster_of_many, files, interrupt, stored, watched};
 use super::*;
 
 /// A cluster with a table of some 50 MB that does not shrink much, each page with room for a changed row.
@@ -35,41 +34,9 @@ fn cluster() -> Cluster {
     cluster
 }
 
-/// A cluster with a dozen tables of some 3 MB each.
-fn cluster_of_many() -> Cluster {
-    let cluster = Cluster::builder().setting("wal_keep_size", "1GB").setting("autovacuum", "off").start();
-    let cluster = cluster.expect("a cluster");
-    let session = cluster.session().expect("a session");
-    for table in TABLES {
-        let rows = format!("md5((n * {table})::text) || md5((n * 7 * {table})::text) || md5((n * 11)::text)");
-        for statement in [
-            format!("create table t{table} (n int, v text) with (fillfactor = 85)"),
-            format!("insert into t{table} select n, {rows} from generate_series(1, 18000) n"),
-        ] {
-            session.rows(&statement).expect(&statement);
-        }
-    }
-    for statement in ["create view t as select * from t1", "vacuum (freeze, analyze)", "checkpoint"] {
-        session.rows(statement).expect(statement);
-    }
-    drop(session);
-    cluster
-}
-
-const TABLES: std::ops::RangeInclusive<u32> = 1..=12;
-
 /// Changes the first row of each block of the table of which this is true.
 fn change(cluster: &Cluster, blocks: &str) {
     change_table(cluster, "t", blocks);
-}
-
-fn change_table(cluster: &Cluster, table: &str, blocks: &str) {
-    let block = "((ctid::text::point)[0])::int";
-    let first = "((ctid::text::point)[1])::int = 1";
-    cluster
-        .sql(&format!("update {table} set v = reverse(v) where {first} and {}", blocks.replace("block", block)))
-        .expect("rows");
-    cluster.sql("checkpoint").expect("a checkpoint");
 }
 
 fn stages() -> (Arc<Mutex<Vec<Stage>>>, impl FnMut(Stage) + Send) {
@@ -88,15 +55,6 @@ fn back_up(bed: &Bed, options: &BackupOptions) -> (Label, Vec<Stage>) {
 
 fn why_full(said: &[Stage]) -> &str {
     said.iter().find_map(|s| if let Stage::Full { why } = s { Some(why.as_str()) } else { None }).unwrap_or_default()
-}
-
-/// Objects in the store's folder, below `base/` of the backup.
-fn files(bed: &Bed, id: &BaseId, kind: &str) -> Vec<PathBuf> {
-    let folder = bed.store.join(bed.repository.cluster().to_string()).join("base").join(id.as_str()).join(kind);
-    let mut found: Vec<PathBuf> =
-        fs::read_dir(folder).into_iter().flatten().map(|entry| entry.expect("an entry").path()).collect();
-    found.sort();
-    found
 }
 
 /// Starts the rebuilt backup with the WAL of its server, and compares it with that.
@@ -269,33 +227,9 @@ fn i7_objects_that_vanish_while_the_backup_is_made_end_it_without_a_label() {
     bed.verified(&next);
 }
 
-/// Begins a backup, lets it store `pages` resume pages and nothing more, and drops it.
-fn interrupt(bed: &Bed, store: &Watchful, options: &BackupOptions, pages: u64) -> BaseId {
-    let begun: Mutex<Option<BaseId>> = Mutex::default();
-    let stopped = store.stop_after(pages);
-    block_on(async {
-        let mut progress = |stage| {
-            if let Stage::Checkpoint { id } = stage {
-                *begun.lock().expect("not poisoned") = Some(id);
-            }
-        };
-        tokio::select! {
-            biased;
-            told = stopped => told.expect("the store is there"),
-            outcome = bed.back_up_with(options, &mut progress) => panic!("it ended: {outcome:?}"),
-        }
-    });
-    drop(store.stop_after(u64::MAX));
-    begun.into_inner().expect("not poisoned").expect("it began")
-}
-
-fn stored(bed: &Bed, id: &BaseId) -> u64 {
-    files(bed, id, "data").iter().map(|file| fs::metadata(file).expect("an object").len()).sum()
-}
-
 #[test]
 fn case_36_what_an_interrupted_backup_stored_is_not_stored_again() {
-    let (bed, store) = watched(cluster_of_many());
+    let (bed, store) = watched(cluster_of_many(Cluster::builder()));
     let options = BackupOptions { resume_every: 2 << 20, ..bed.options() };
     // Twice, so that the second one itself goes on with what the first had.
     let first = interrupt(&bed, &store, &options, 4);
@@ -321,7 +255,7 @@ fn case_36_what_an_interrupted_backup_stored_is_not_stored_again() {
 
 #[test]
 fn case_36_an_interrupted_incremental_is_gone_on_with_as_well() {
-    let (bed, store) = watched(cluster_of_many());
+    let (bed, store) = watched(cluster_of_many(Cluster::builder()));
     let options = BackupOptions { resume_every: 512 << 10, ..bed.options() };
     let (full, _) = back_up(&bed, &options);
     // Every other frame of all tables.
@@ -338,7 +272,7 @@ fn case_36_an_interrupted_incremental_is_gone_on_with_as_well() {
 
 #[test]
 fn case_36_a_full_backup_takes_up_an_attempt_and_no_backup() {
-    let (bed, store) = watched(cluster_of_many());
+    let (bed, store) = watched(cluster_of_many(Cluster::builder()));
     let options = BackupOptions { resume_every: 512 << 10, ..bed.options() };
     let (before, _) = back_up(&bed, &options);
     TABLES.for_each(|table| change_table(&bed.cluster, &format!("t{table}"), "block % 16 = 0"));
@@ -351,99 +285,9 @@ fn case_36_a_full_backup_takes_up_an_attempt_and_no_backup() {
     bed.verified(&full);
 }
 
-/// A store that takes its time over data objects, and looks whether what a resume page names is there when the page comes.
-#[derive(Debug)]
-struct Watchful {
-    inner: Arc<dyn ObjectStore>,
-    writer: Mutex<Option<WriterKey>>,
-    pages: AtomicU64,
-    /// After so many more pages nothing is stored any more.
-    rest: AtomicU64,
-    stopped: Mutex<Option<oneshot::Sender<()>>>,
-    early: Mutex<Vec<String>>,
-}
-
-/// A bed with such a store.
-fn watched(cluster: Cluster) -> (Bed, Arc<Watchful>) {
-    let watchful: Mutex<Option<Arc<Watchful>>> = Mutex::default();
-    let bed = Bed::with(cluster, |inner| {
-        let (writer, pages, early, stopped) =
-            (Mutex::default(), AtomicU64::default(), Mutex::default(), Mutex::default());
-        let store = Arc::new(Watchful { inner, writer, pages, early, rest: AtomicU64::new(u64::MAX), stopped });
-        *watchful.lock().expect("not poisoned") = Some(store.clone());
-        store
-    });
-    let store = watchful.into_inner().expect("not poisoned").expect("it was made");
-    *store.writer.lock().expect("not poisoned") = Some(bed.writer.clone());
-    (bed, store)
-}
-
-impl Watchful {
-    /// Stores so many more pages, and then nothing; tells when it does not.
-    fn stop_after(&self, pages: u64) -> oneshot::Receiver<()> {
-        let (tell, told) = oneshot::channel();
-        *self.stopped.lock().expect("not poisoned") = Some(tell);
-        self.rest.store(pages, Ordering::SeqCst);
-        told
-    }
-
-    async fn look(&self, key: &str, body: Bytes) {
-        let Some(writer) = self.writer.lock().expect("not poisoned").clone() else { return };
-        let (cluster, name) = key.split_once('/').expect("a cluster's folder");
-        let trust = TrustedWriters::new(vec![TrustedWriter::archiver(writer.public())]);
-        let envelope = Envelope::read(body, &trust, cluster.parse().expect("a number"), name).expect("a page");
-        let plain = writer.resume().expect("a key").open(&envelope).expect("its own");
-        for line in plain.split(|byte| *byte == b'\n') {
-            if let Ok(ResumeEntry::Object(object)) = serde_json::from_slice(line) {
-                let named = format!("{cluster}/{}", object.reference.name);
-                if self.inner.get_range(&named, 0..1).await.is_err() {
-                    self.early.lock().expect("not poisoned").push(named);
-                }
-            }
-        }
-        self.pages.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
-#[async_trait::async_trait]
-impl ObjectStore for Watchful {
-    async fn put_new(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
-        let step = u64::from(key.contains("/resume/"));
-        let left = |rest: u64| if rest == 0 { None } else { Some(rest - step) };
-        if self.rest.fetch_update(Ordering::SeqCst, Ordering::SeqCst, left).is_err() {
-            let told = self.stopped.lock().expect("not poisoned").take();
-            told.map(|told| told.send(()));
-            return std::future::pending().await;
-        }
-        if key.contains("/resume/") {
-            self.look(key, body.clone()).await;
-        } else if key.contains("/data/") {
-            for _ in 0..2000 {
-                tokio::task::yield_now().await;
-            }
-        }
-        self.inner.put_new(key, body).await
-    }
-    async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
-        self.inner.get(key).await
-    }
-    async fn get_range(&self, key: &str, range: std::ops::Range<u64>) -> Result<RangeBody, StoreError> {
-        self.inner.get_range(key, range).await
-    }
-    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<ObjectMeta>, StoreError> {
-        self.inner.list(prefix, after, limit).await
-    }
-    async fn delete(&self, key: &str) -> Result<(), StoreError> {
-        self.inner.delete(key).await
-    }
-    fn describe(&self) -> String {
-        "watchful".to_owned()
-    }
-}
-
 #[test]
 fn i7_a_resume_page_is_stored_after_all_objects_that_it_names() {
-    let (bed, store) = watched(cluster_of_many());
+    let (bed, store) = watched(cluster_of_many(Cluster::builder()));
     let options = BackupOptions { resume_every: 2 << 20, ..bed.options() };
     let (label, _) = back_up(&bed, &options);
     let list = label.resume.expect("pages").list.len() as u64;

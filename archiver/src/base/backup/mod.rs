@@ -10,7 +10,7 @@ use walseal_common::postgres::replication::{
     BackupEvent, BaseBackup, BaseBackupOptions, Checkpoint, ManifestChecksums, ReplicationClient,
 };
 use walseal_common::repository::{BaseId, BaseType, Label, ObjectName, ObjectReference, Repository, Step};
-use walseal_common::seal::{Draft, Kind};
+use walseal_common::seal::Kind;
 use walseal_common::timeline::{Branch, TimelineHistory, TimelineId};
 
 use super::checksum::ChecksumAlgorithm;
@@ -52,6 +52,8 @@ pub struct BackupOptions {
     pub effort: Effort,
     /// Whether it is to be full or incremental.
     pub mode: BackupMode,
+    /// Why the server is to send everything, where it could send changed blocks only; a clause.
+    pub whole: Option<String>,
     /// When a full one is due.
     pub policy: Policy,
     /// Where copies are kept of what the next one has to know.
@@ -81,6 +83,7 @@ impl BackupOptions {
             keys: Arc::new(keys),
             effort: Effort::default(),
             mode: BackupMode::Auto,
+            whole: None,
             policy: Policy::default(),
             cache: PageCache::default(),
             resume_every: RESUME_EVERY,
@@ -158,7 +161,7 @@ pub async fn run(
     let source = source(client, repository).await?;
     let start_time = Timestamp::now();
     let mut before = earlier::Earlier::look(repository, options, &source, progress).await?;
-    let native = Native::prepare(client, repository, &source, &before).await?;
+    let native = Native::prepare(client, repository, &source, &before, options.whole.as_deref()).await?;
     let drawn = || BaseId::generate().map_err(|source| BaseError::Seal { name: "base".to_owned(), source });
     let id = options.id.clone().map_or_else(drawn, Ok)?;
     progress.report(Stage::Checkpoint { id: id.clone() });
@@ -385,16 +388,7 @@ async fn wait_for_wal(
 /// Makes the backup visible.
 async fn store_label(repository: &Repository, options: &BackupOptions, label: &Label) -> Result<(), BaseError> {
     let name = ObjectName::Label(label.id.clone());
-    let draft = Draft {
-        kind: Kind::Label,
-        cluster: repository.cluster(),
-        name: name.to_string(),
-        wal: None,
-        frame_size: 64 << 10,
-        level: options.effort.level,
-    };
-    let signed = draft.sign(&options.keys.writer, label);
-    let object = signed.map_err(|source| BaseError::Seal { name: name.to_string(), source })?;
+    let object = repository.signed(Kind::Label, &name, label, &options.keys.writer)?;
     put(repository, &name, &object).await
 }
 
@@ -412,6 +406,8 @@ mod clusters;
 mod faults;
 #[cfg(test)]
 mod incremental;
+#[cfg(test)]
+mod interrupted;
 #[cfg(test)]
 mod rebuilt;
 #[cfg(test)]

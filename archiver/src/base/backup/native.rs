@@ -37,7 +37,7 @@ impl Native {
         Native::No { why: Some(why.into()) }
     }
 
-    /// Decides, and sends the server what it has to know.
+    /// Decides, and sends the server what it has to know. `whole` says why it is to send everything, where it is.
     ///
     /// Errors: the connection's; the repository's, where another attempt may succeed. What the server refuses is a reason.
     pub async fn prepare(
@@ -45,10 +45,14 @@ impl Native {
         repository: &Repository,
         source: &Source,
         earlier: &Earlier,
+        whole: Option<&str>,
     ) -> Result<Native, BaseError> {
         let Some(parent) = &earlier.parent else { return Ok(Native::No { why: None }) };
         if source.postgres_version < VERSION_17 {
             return Ok(Native::No { why: None });
+        }
+        if let Some(why) = whole {
+            return Ok(Native::because(why));
         }
         if let Some(why) = unfit(client, source, parent).await? {
             return Ok(Native::because(why));

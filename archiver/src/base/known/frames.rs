@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt};
-use walseal_common::repository::{BaseId, Extent, FileEntry, Label, RelativePath, RepositoryError};
+use walseal_common::repository::{BaseId, Extent, FileEntry, Label, Layer, RelativePath, RepositoryError};
 use walseal_common::seal::SealError;
 
 use super::file::{KnownExtent, KnownFile, even_frame_size};
@@ -260,10 +260,16 @@ impl KnownFrames {
         self.longest_layered
     }
 
-    async fn file(&mut self, place: Place, path: &RelativePath) -> Option<KnownFile> {
-        // Of a file of layers the oldest has frames of the whole file. Those that are the same as now can be referred to,
-        // whatever newer layers have over them.
-        let file = self.entry(place, path).await?.into_layers().into_iter().next()?;
+    /// Where lines of the file at `path` may be, in the parent's list or in those of attempts.
+    fn places(&self, path: &RelativePath, of_parent: bool) -> Vec<Place> {
+        let of = |place: &Place| {
+            self.pages.get(place.page as usize).is_some_and(|page| (self.has_parent && page.list == 0) == of_parent)
+        };
+        self.index.find(path).filter(of).collect()
+    }
+
+    /// The frames of a layer of a line at this place.
+    fn frames_of(&self, place: Place, layer: Layer) -> Option<KnownFile> {
         let numbers = self.lists.get(self.pages.get(place.page as usize)?.list)?;
         let usable = |number: &u32| self.objects.get(*number).is_some_and(super::KnownObject::is_usable);
         let extent = |extent: Extent| KnownExtent {
@@ -271,7 +277,8 @@ impl KnownFrames {
             frame: extent.frame,
             count: extent.count,
         };
-        Some(KnownFile::new(file.length, file.extents.into_iter().map(extent).collect(), file.digests))
+        let size = layer.plain_size();
+        Some(KnownFile::new(size, layer.extents.into_iter().map(extent).collect(), layer.digests))
     }
 }
 
@@ -281,15 +288,26 @@ impl KnownFiles for KnownFrames {
         let places: Vec<Place> = self.index.find(path).collect();
         let mut found = Vec::new();
         for place in places {
-            found.extend(self.file(place, path).await);
+            // Of a file of layers the oldest has frames of the whole file. Those that are the same as now can be referred to,
+            // whatever newer layers have over them.
+            let oldest = self.entry(place, path).await.and_then(|entry| entry.into_layers().into_iter().next());
+            found.extend(oldest.and_then(|layer| self.frames_of(place, layer)));
+        }
+        found
+    }
+
+    async fn changed(&mut self, path: &RelativePath) -> Vec<KnownFile> {
+        let mut found = Vec::new();
+        for place in self.places(path, false) {
+            let newest = self.entry(place, path).await.and_then(|entry| entry.into_layers().pop());
+            let newest = newest.filter(|layer| layer.blocks.is_some());
+            found.extend(newest.and_then(|layer| self.frames_of(place, layer)));
         }
         found
     }
 
     async fn line(&mut self, path: &RelativePath) -> Option<FileEntry> {
-        let of_parent = |place: &Place| self.pages.get(place.page as usize).is_some_and(|page| page.list == 0);
-        let places: Vec<Place> = self.index.find(path).filter(|place| self.has_parent && of_parent(place)).collect();
-        for place in places {
+        for place in self.places(path, true) {
             let Some(mut entry) = self.entry(place, path).await.filter(FileEntry::adds_up) else { continue };
             let numbers = self.lists.first()?;
             for extent in entry.all_extents_mut() {

@@ -36,6 +36,10 @@ pub trait KnownFiles: Send {
     /// What was stored of the file at `path`, the best first. That it is not known is no error: its frames are stored anew.
     async fn find(&mut self, path: &RelativePath) -> Vec<KnownFile>;
 
+    /// Likewise of the changed blocks of the file at `path`, by an attempt that was interrupted: where the same blocks have changed
+    /// since, their frames are the same.
+    async fn changed(&mut self, path: &RelativePath) -> Vec<KnownFile>;
+
     /// The whole line of the file at `path` in the parent, whose extents have the numbers of known objects. `None` where it has
     /// none, or where it can't be read again.
     async fn line(&mut self, path: &RelativePath) -> Option<FileEntry>;
@@ -45,6 +49,10 @@ pub trait KnownFiles: Send {
 #[async_trait::async_trait]
 impl KnownFiles for () {
     async fn find(&mut self, _: &RelativePath) -> Vec<KnownFile> {
+        Vec::new()
+    }
+
+    async fn changed(&mut self, _: &RelativePath) -> Vec<KnownFile> {
         Vec::new()
     }
 

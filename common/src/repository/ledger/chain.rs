@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use super::reading::AT_A_TIME;
 use super::{Act, Body, Head, LedgerSigner, RunId};
 use crate::repository::{ObjectName, Repository, RepositoryError};
-use crate::seal::{Draft, Kind, ObjectDigest, SealedObject};
+use crate::seal::{Kind, ObjectDigest, SealedObject};
 use crate::store::PutOutcome;
 
 /// A run of this process. An entry is sealed once, and stored until it is there; then comes the next.
@@ -85,15 +85,7 @@ impl Chain {
             facts,
         };
         let name = ObjectName::Ledger(Box::new(self.signer.writer.public()), self.run, self.next);
-        let draft = Draft {
-            kind: Kind::Ledger,
-            cluster: self.repository.cluster(),
-            name: name.to_string(),
-            wal: None,
-            frame_size: 64 << 10,
-            level: 1,
-        };
-        draft.sign(&self.signer.writer, &body).map_err(|source| self.repository.refused(&name, source))
+        self.repository.signed(Kind::Ledger, &name, &body, &self.signer.writer)
     }
 
     /// The last entries of all other runs. One that cannot be verified is left out, with a word in the log: whoever checks the
