@@ -18,6 +18,7 @@ mod lease;
 mod ledger;
 mod listing;
 mod name;
+mod reference;
 mod resume;
 mod surplus;
 mod wal;
@@ -250,30 +251,6 @@ impl Repository {
                     .map_err(|error| refuse(SealError::Structure(format!("a line of the list of files: {error}"))))
             })
             .collect()
-    }
-
-    /// Reads an object that a label refers to and checks that it is the very same.
-    pub async fn read_reference(&self, reference: &ObjectReference) -> Result<Envelope, RepositoryError> {
-        let bytes = self.reference_bytes(reference).await?;
-        let name = reference.name.parse().map_err(|error: UnknownName| RepositoryError::Object {
-            name: reference.name.clone(),
-            source: SealError::Structure(error.to_string()),
-        })?;
-        self.verify(&name, bytes)
-    }
-
-    /// The bytes of an object that a label refers to, which have its size and digest.
-    pub async fn reference_bytes(&self, reference: &ObjectReference) -> Result<Bytes, RepositoryError> {
-        let refuse = |source| RepositoryError::Object { name: reference.name.clone(), source };
-        let unknown = |error: UnknownName| refuse(SealError::Structure(error.to_string()));
-        let name: ObjectName = reference.name.parse().map_err(unknown)?;
-        let bytes = self.store.get(&name.key(self.cluster)).await?;
-        if bytes.len() as u64 != reference.size || crate::seal::ObjectDigest::of(&bytes) != reference.digest {
-            // Reading it as an object first says more precisely what is wrong, where that is possible.
-            self.verify(&name, bytes)?.verify_frames().map_err(refuse)?;
-            return Err(refuse(SealError::Structure("it is not the object that the label refers to".to_owned())));
-        }
-        Ok(bytes)
     }
 
     /// One page of what lies below `prefix`, beginning after `after`, keys relative to the cluster's folder. An empty page

@@ -239,29 +239,7 @@ impl Envelope {
         name: &str,
     ) -> Result<Envelope, SealError> {
         let signed = SignedHeader::read(&bytes, trust, cluster, name)?;
-        let cut = || SealError::Truncated("its footer is missing");
-        let footer_at = bytes.len().checked_sub(FOOTER).filter(|at| *at >= signed.frames_at).ok_or_else(cut)?;
-        if bytes.get(footer_at + 8..) != Some(FOOTER_MAGIC) {
-            return Err(cut());
-        }
-        let length = u32_at(&bytes, footer_at).filter(|length| *length <= MAX_TRAILER).ok_or_else(cut)? as usize;
-        let trailer_at = footer_at
-            .checked_sub(SIGNATURE + length)
-            .filter(|at| *at >= signed.frames_at)
-            .ok_or(SealError::Truncated("its trailer is not whole"))?;
-        let json = bytes.get(trailer_at..trailer_at + length).ok_or_else(cut)?;
-        let signature = signature_at(&bytes, trailer_at + length).ok_or_else(cut)?;
-        let mut checksum = crc32fast::Hasher::new();
-        checksum.update(json);
-        checksum.update(&signature);
-        if u32_at(&bytes, footer_at + 4) != Some(checksum.finalize()) {
-            return Err(SealError::Structure("its trailer is damaged: the checksum does not match".to_owned()));
-        }
-        let key = trust.key_for(&signed.header.writer, signed.header.kind)?;
-        if !key.verifies(&trailer_message(&signed.digest, json), &signature) {
-            return Err(SealError::Signature("trailer"));
-        }
-        let trailer = Trailer::parse(json, &signed, trailer_at)?;
+        let trailer = Trailer::read(&bytes, 0, &signed, trust)?;
         Ok(Envelope { signed, trailer, bytes })
     }
 
@@ -313,9 +291,91 @@ impl Envelope {
         opener.frame_into(number, bytes, &mut plain)?;
         Ok(plain)
     }
+
+    /// Its plain parts, and all its bytes.
+    pub fn into_parts(self) -> (Outline, Bytes) {
+        (Outline { signed: self.signed, trailer: self.trailer }, self.bytes)
+    }
+}
+
+/// The plain parts of an object with both signatures verified, without its frames: they tell where each of those lies.
+#[derive(Clone, Debug)]
+pub struct Outline {
+    /// The verified header.
+    pub signed: SignedHeader,
+    /// The verified trailer.
+    pub trailer: Trailer,
+}
+
+impl Outline {
+    /// Reads the plain parts of the object `name` of `cluster` from its first bytes and its last ones; it has `size` bytes.
+    ///
+    /// Errors: anything that is not exactly what a trusted writer signed; [`SealError::Truncated`] also when `first` is shorter
+    /// than [`SignedHeader::length`] or `last` than [`Outline::trailer_length`].
+    pub fn read(
+        first: &[u8],
+        last: &[u8],
+        size: u64,
+        trust: &TrustedWriters,
+        cluster: SystemIdentifier,
+        name: &str,
+    ) -> Result<Outline, SealError> {
+        let signed = SignedHeader::read(first, trust, cluster, name)?;
+        let before = size.checked_sub(last.len() as u64).and_then(|before| usize::try_from(before).ok());
+        let before = before.ok_or_else(|| SealError::Structure("it has more bytes than its size says".to_owned()))?;
+        let trailer = Trailer::read(last, before, &signed, trust)?;
+        Ok(Outline { signed, trailer })
+    }
+
+    /// Bytes from the trailer's begin to the end of the object that ends with `last`.
+    ///
+    /// Errors: there is no footer.
+    pub fn trailer_length(last: &[u8]) -> Result<u64, SealError> {
+        let (_, length) = footer(last)?;
+        Ok((length + SIGNATURE + FOOTER) as u64)
+    }
+
+    /// What opens its frames: see [`Opener::frame_into`].
+    ///
+    /// Errors: as [`Envelope::open`].
+    pub fn opener(&self, identities: &[Identity]) -> Result<Opener, SealError> {
+        Opener::new(&self.signed, self.trailer.clone(), identities)
+    }
+}
+
+/// Where the footer begins in `bytes`, which end with it, and the length of the trailer's JSON.
+fn footer(bytes: &[u8]) -> Result<(usize, usize), SealError> {
+    let cut = || SealError::Truncated("its footer is missing");
+    let at = bytes.len().checked_sub(FOOTER).ok_or_else(cut)?;
+    if bytes.get(at + 8..) != Some(FOOTER_MAGIC) {
+        return Err(cut());
+    }
+    let length = u32_at(bytes, at).filter(|length| *length <= MAX_TRAILER).ok_or_else(cut)?;
+    Ok((at, length as usize))
 }
 
 impl Trailer {
+    /// The trailer of the object that ends with `last`, which `before` other bytes precede.
+    fn read(last: &[u8], before: usize, signed: &SignedHeader, trust: &TrustedWriters) -> Result<Trailer, SealError> {
+        let cut = || SealError::Truncated("its trailer is not whole");
+        let (footer_at, length) = footer(last)?;
+        let at = footer_at.checked_sub(SIGNATURE + length).ok_or_else(cut)?;
+        let frames_end = before.checked_add(at).filter(|end| *end >= signed.frames_at).ok_or_else(cut)?;
+        let json = last.get(at..at + length).ok_or_else(cut)?;
+        let signature = signature_at(last, at + length).ok_or_else(cut)?;
+        let mut checksum = crc32fast::Hasher::new();
+        checksum.update(json);
+        checksum.update(&signature);
+        if u32_at(last, footer_at + 4) != Some(checksum.finalize()) {
+            return Err(SealError::Structure("its trailer is damaged: the checksum does not match".to_owned()));
+        }
+        let key = trust.key_for(&signed.header.writer, signed.header.kind)?;
+        if !key.verifies(&trailer_message(&signed.digest, json), &signature) {
+            return Err(SealError::Signature("trailer"));
+        }
+        Trailer::parse(json, signed, frames_end)
+    }
+
     /// Checks the stored bytes of frame `number` and returns its ciphertext.
     pub(super) fn verified_frame<'a>(&self, number: usize, bytes: &'a [u8]) -> Result<&'a [u8], SealError> {
         let index = number as u64;

@@ -1,6 +1,7 @@
 //! Turning frames back into plaintext, with an identity.
 
 use std::fmt;
+use std::io::Cursor;
 
 use chacha20poly1305::XChaCha20Poly1305;
 use chacha20poly1305::aead::{AeadInOut, KeyInit};
@@ -50,7 +51,7 @@ impl Opener {
     }
 
     /// Opens frame `number`, whose stored bytes with length and checksum are `bytes`, and appends its plaintext to
-    /// `plain`.
+    /// `plain`, which grows where it has no room for it.
     ///
     /// Errors: names the frame and what is wrong with it; `plain` is then as long as before.
     pub fn frame_into(&mut self, number: usize, bytes: &[u8], plain: &mut Vec<u8>) -> Result<(), SealError> {
@@ -65,10 +66,12 @@ impl Opener {
             .map_err(|_| SealError::FrameForeign(index))?;
         let length = entry.plain as usize;
         let before = plain.len();
-        plain.resize(before + length, 0);
-        let target = plain.get_mut(before..).unwrap_or_default();
-        // The target has exactly the recorded length, so a compression bomb cannot inflate beyond it.
-        match self.decompressor.decompress_to_buffer(&self.scratch, target) {
+        // Not `resize`: nobody has to clear what is written over next.
+        plain.reserve(length);
+        let mut target = Cursor::new(&mut *plain);
+        target.set_position(before as u64);
+        // The target has no more room than it had or was just made, so a compression bomb cannot inflate beyond it.
+        match self.decompressor.decompress_to_buffer(&self.scratch, &mut target) {
             Ok(written) if written == length => Ok(()),
             _ => {
                 plain.truncate(before);

@@ -46,7 +46,7 @@ pub(super) fn plaintext(length: usize) -> Vec<u8> {
     (0..length).map(|at| ((at / 3) ^ (at >> 8)) as u8).collect()
 }
 
-fn sealed(fixture: &Fixture, name: &str, plain: &[u8]) -> Bytes {
+pub(super) fn sealed(fixture: &Fixture, name: &str, plain: &[u8]) -> Bytes {
     let mut sealer =
         draft(Kind::Data, name).seal(&[fixture.identity.recipient().clone()], &fixture.writer).expect("sealable");
     sealer.frames_of(plain).expect("within bounds");
@@ -430,4 +430,5 @@ proptest! {
     }
 }
 
+mod outline;
 mod vectors;

@@ -13,7 +13,7 @@ use super::target::TargetArguments;
 use crate::access::Access;
 use crate::instance::{self, InstanceError, Landing};
 use crate::plan::{Plan, Request};
-use crate::rebuild::{Accounts, Destination, Order, Owner, RebuildError, Restored, TablespaceMapping};
+use crate::rebuild::{Accounts, Destination, Order, Owner, RebuildError, Restored, Swept, TablespaceMapping, Traffic};
 use crate::record;
 
 const SCHEMA: Schema = Schema { name: "restore", version: 1 };
@@ -26,12 +26,15 @@ const JOBS_PER_CPU: usize = 2;
 pub struct Arguments {
     #[command(flatten)]
     pub(super) target: TargetArguments,
-    /// The data directory to make: a folder that is empty or not there yet
+    /// The data directory to make: a folder that is empty or not there yet, or what an interrupted restore left
     #[arg(long, value_name = "D", required_unless_present = "dry_run")]
     target_dir: Option<PathBuf>,
     /// Explain the restore and stop: as the verb plan
     #[arg(long)]
     dry_run: bool,
+    /// Write over the stopped cluster in the data directory: only what differs is fetched, what is not in the backup goes
+    #[arg(long)]
+    delta: bool,
     /// Also run recovery to its end, on a private server
     #[arg(long)]
     start: bool,
@@ -66,6 +69,10 @@ pub struct Arguments {
 struct Report<'a> {
     target_dir: String,
     bytes: u64,
+    #[serde(flatten)]
+    traffic: Traffic,
+    /// What was in the data directory and is not in the backup.
+    swept: &'a Swept,
     plan: &'a Plan,
     archiving: &'static str,
     /// Configuration files that lay outside the data directory, where they are now.
@@ -89,7 +96,8 @@ pub async fn run(arguments: &Arguments, request: &Request, access: &Access) -> R
     let owner = Owner::decide(&accounts, process, arguments.owner.as_deref(), &target_dir).map_err(failed)?;
     let tablespaces =
         TablespaceMapping { pairs: arguments.tablespace.clone(), folder: arguments.tablespace_dir.clone() };
-    let destination = Destination { data: target_dir, waldir: arguments.waldir.clone(), tablespaces, owner };
+    let (waldir, delta) = (arguments.waldir.clone(), arguments.delta);
+    let destination = Destination { data: target_dir, waldir, tablespaces, owner, delta };
     let plan = plan::make(access, request).await?;
     // Without --start they are only named in what is printed last.
     let programs = instance::Programs::find(plan.base.postgres_version, pg_bin(arguments, &access.config));
@@ -140,7 +148,7 @@ async fn carry_out(
             return Err(failure(&error));
         }
     };
-    progress.finish(&format!("files in {}", restored.layout.data.display()));
+    progress.finish(&format!("files in {}{}", restored.layout.data.display(), restored.kept()));
     let landing = match programs {
         None => None,
         Some(programs) => match instance::recover(programs, &restored, plan).await {
@@ -179,6 +187,8 @@ fn show(
     let report = Report {
         target_dir: restored.layout.data.display().to_string(),
         bytes: restored.bytes,
+        traffic: restored.traffic,
+        swept: &restored.swept,
         plan,
         config_files: restored.config_files.files.iter().map(|(_, path)| path.display().to_string()).collect(),
         archiving: if arguments.keep_archiving { "kept" } else { "off" },
@@ -195,7 +205,7 @@ fn failure(error: &RebuildError) -> Failure {
     let shown = match error {
         RebuildError::Refused { .. } => Failure::saying(error).exit(Exit::Failed),
         _ => Failure::from_error("rebuild the data directory", error)
-            .next("look at the reason, remove what was written to the target, and restore again"),
+            .next("look at the reason, and give the same command again: it goes on with what is there"),
     };
     error.next().iter().fold(shown, |failure, step| failure.next(step))
 }

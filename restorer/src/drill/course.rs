@@ -48,7 +48,8 @@ impl Course<'_> {
         let (data, tablespaces) = (scratch.data(), scratch.tablespaces());
         self.scratch = Some(scratch);
         let tablespaces = TablespaceMapping { pairs: Vec::new(), folder: Some(tablespaces) };
-        let restored = self.restore(&plan, Destination { data, waldir: None, tablespaces, owner }).await?;
+        let restored =
+            self.restore(&plan, Destination { data, waldir: None, tablespaces, owner, delta: false }).await?;
         let (mut instance, recovered) = self.recover(&programs, &restored, &plan).await?;
         self.look(&instance, &plan, &recovered, known_until).await;
         let begun = Instant::now();

@@ -2,6 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use walseal_common::timeline::SystemIdentifier;
+
+use super::owner::resolve;
+use super::standing::{self, Standing};
 use super::vacancy::{self, Vacancy};
 use super::{Owner, PlacedTablespace, RebuildError, Survey, TablespaceMapping};
 
@@ -16,6 +20,8 @@ pub struct Destination {
     pub tablespaces: TablespaceMapping,
     /// Who will own it.
     pub owner: Owner,
+    /// `--delta`: a cluster that is there may be written over.
+    pub delta: bool,
 }
 
 /// Where everything goes, decided and free to be taken. Paths are absolute and real.
@@ -31,15 +37,22 @@ pub struct Layout {
     pub tablespaces: Vec<PlacedTablespace>,
     /// Who will own it.
     pub owner: Owner,
-    /// Of all these folders, those that are there already, empty.
+    /// Of all these folders, those that are there already.
     pub existing: Vec<PathBuf>,
+    /// Whether they hold an earlier state of the cluster, of which is kept what is right. Else they are empty.
+    pub stands: bool,
 }
 
 impl Layout {
-    /// Decides, without writing anything.
+    /// Decides for a backup of `cluster`, without writing anything.
     ///
-    /// Errors: a place that is not free; places that lie within each other.
-    pub fn decide(destination: &Destination, survey: &Survey) -> Result<Layout, RebuildError> {
+    /// Errors: a place that is neither free nor part of what may be written over; places that lie within each other.
+    pub fn decide(
+        destination: &Destination,
+        survey: &Survey,
+        cluster: SystemIdentifier,
+    ) -> Result<Layout, RebuildError> {
+        let standing = standing::look(&destination.data, destination.delta, cluster)?;
         let mut existing = Vec::new();
         let mut take = |path: &Path, flag: &str| {
             let (path, vacancy) = vacancy::look(path, flag)?;
@@ -48,12 +61,25 @@ impl Layout {
             }
             Ok::<PathBuf, RebuildError>(path)
         };
-        let data = take(&destination.data, "--target-dir")?;
-        let waldir = destination.waldir.as_ref().map(|waldir| take(waldir, "--waldir")).transpose()?;
-        let tablespaces = destination.tablespaces.place(survey)?;
+        let data = match &standing {
+            Some(standing) => standing.data.clone(),
+            None => take(&destination.data, "--target-dir")?,
+        };
+        let waldir = match (&standing, &destination.waldir) {
+            (Some(standing), wanted) if standing.has_waldir(wanted.as_deref())? => standing.waldir.clone(),
+            (_, wanted) => wanted.as_ref().map(|waldir| take(waldir, "--waldir")).transpose()?,
+        };
+        if let Some(standing) = &standing {
+            existing.push(data.clone());
+            existing.extend(
+                standing.waldir.iter().filter(|there| waldir.as_ref() == Some(there) && there.is_dir()).cloned(),
+            );
+        }
+        let tablespaces = destination.tablespaces.place(survey, standing.as_ref())?;
         existing.extend(tablespaces.iter().filter(|space| space.exists).map(|space| space.place.clone()));
         let mode = if survey.group_access { 0o750 } else { 0o700 };
-        let layout = Layout { data, mode, waldir, tablespaces, owner: destination.owner.clone(), existing };
+        let (owner, stands) = (destination.owner.clone(), standing.is_some());
+        let layout = Layout { data, mode, waldir, tablespaces, owner, existing, stands };
         layout.check_apart()?;
         if survey.has_tablespace_map && layout.is_remapped() {
             // Changing the map would make it another file than the server's manifest says (case 56).
@@ -63,7 +89,7 @@ impl Layout {
         Ok(layout)
     }
 
-    /// All top folders: the data directory, the WAL's, the tablespaces'.
+    /// All top folders, the data directory first: the data directory, the WAL's, the tablespaces'.
     pub fn roots(&self) -> impl Iterator<Item = &Path> {
         let spaces = self.tablespaces.iter().map(|space| space.place.as_path());
         std::iter::once(self.data.as_path()).chain(self.waldir.as_deref()).chain(spaces)
@@ -86,5 +112,28 @@ impl Layout {
             }
         }
         Ok(())
+    }
+}
+
+impl Standing {
+    /// Whether its `pg_wal` is a link, and to where it was asked for.
+    ///
+    /// Errors: it is elsewhere than asked for.
+    fn has_waldir(&self, wanted: Option<&Path>) -> Result<bool, RebuildError> {
+        let wanted = wanted.map(resolve).transpose()?;
+        let folder = self.data.join("pg_wal");
+        let shown = folder.display();
+        match (&self.waldir, wanted) {
+            (Some(there), Some(wanted)) if *there == wanted => Ok(true),
+            (Some(there), _) => {
+                let why = format!("{shown} is a link to {}, which nothing else may use", there.display());
+                Err(RebuildError::refused(why, [format!("when that is so: --waldir {}", there.display())]))
+            }
+            (None, Some(_)) if folder.is_dir() => {
+                let why = format!("{shown} is a folder, and stays one");
+                Err(RebuildError::refused(why, ["leave out --waldir".to_owned()]))
+            }
+            (None, _) => Ok(false),
+        }
     }
 }

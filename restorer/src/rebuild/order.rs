@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use walseal_common::config::{Config, RepositoryUrl};
 use walseal_common::repository::{ObjectName, Repository};
 use walseal_common::seal::Identity;
-use walseal_common::terminal::Progress;
+use walseal_common::terminal::{Progress, units};
 
 use super::config_files::put_beside;
 use super::{
-    Access, ConfigFiles, Destination, Layout, RebuildError, RecoveryConfig, Source, Survey, check_space,
-    companion_folder, configure, needs, rebuild, recovery_command, write_plan,
+    Access, ConfigFiles, Destination, Layout, RebuildError, RecoveryConfig, Source, Survey, Swept, Traffic,
+    check_space, companion_folder, configure, needs, rebuild, recovery_command, write_plan,
 };
 use crate::plan::Plan;
 
@@ -50,6 +50,32 @@ pub struct Restored {
     pub bytes: u64,
     /// Configuration files that lay outside the data directory, now beside it.
     pub config_files: ConfigFiles,
+    /// What it has cost.
+    pub traffic: Traffic,
+    /// What was in the data directory and is not in the backup.
+    pub swept: Swept,
+}
+
+impl Restored {
+    /// What was done with what was there, where anything was: to be appended to where it is.
+    pub fn kept(&self) -> String {
+        if !self.layout.stands {
+            return String::new();
+        }
+        let (traffic, swept, size) = (self.traffic, &self.swept, units::size);
+        let mut text = format!(
+            "; {} were there, {} are new, for which {} were fetched; {} files were removed",
+            size(traffic.kept),
+            size(traffic.written),
+            size(traffic.fetched),
+            swept.removed
+        );
+        if let Some(folder) = &swept.aside {
+            let of_wal = if swept.set_aside == 1 { "file of WAL was" } else { "files of WAL were" };
+            text += &format!("; {} {of_wal} moved to {}", swept.set_aside, folder.display());
+        }
+        text
+    }
 }
 
 impl Order<'_> {
@@ -66,7 +92,7 @@ impl Order<'_> {
         let label = repository.label(&self.plan.base.id).await?;
         let source = Source { repository, identities, label: &label };
         let survey = Survey::of(source).await?;
-        let layout = Layout::decide(&self.destination, &survey)?;
+        let layout = Layout::decide(&self.destination, &survey, repository.cluster())?;
         let wal = self.plan.cost.wal_bytes.min(MOST_WAL).saturating_add(2 * self.plan.segment_size.bytes());
         check_space(&needs(&layout, &survey, wal)?)?;
         self.check_access(repository)?;
@@ -79,9 +105,10 @@ impl Order<'_> {
         let unfinished = rebuild(source, layout.clone(), self.jobs, progress).await?;
         let recovery = self.plan.recovery.clone();
         configure(&unfinished, &RecoveryConfig { recovery, restore_command, keep_archiving: self.keep_archiving })?;
+        let (traffic, swept) = (unfinished.traffic(), unfinished.swept().clone());
         unfinished.finish()?;
         let (has_configuration, bytes) = (survey.has_configuration, survey.total_bytes());
-        Ok(Restored { layout, plan_file, has_configuration, bytes, config_files })
+        Ok(Restored { layout, plan_file, has_configuration, bytes, config_files, traffic, swept })
     }
 
     fn config_file(&self) -> Result<Option<&Path>, RebuildError> {

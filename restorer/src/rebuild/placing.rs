@@ -1,44 +1,63 @@
 //! Writing frames where they belong.
 
+use std::fs::File;
 use std::ops::Range;
+use std::sync::Arc;
 
 use walseal_common::repository::{FrameDigest, ObjectReference, RepositoryError};
-use walseal_common::seal::{Envelope, Identity, Opener, SealError};
-use walseal_common::terminal::Progress;
+use walseal_common::seal::SealError;
 
+use super::object::Object;
+use super::retrieval::{Retrieved, Way};
 use super::target_file::{TargetFile, TargetLayer};
-use super::window::Window;
-use super::{RebuildError, Source};
+use super::window::{Piece, Window};
+use super::{RebuildError, Source, Toll};
 
-/// Fetches an object and checks that it is the very one that the label refers to.
-async fn fetch(source: Source<'_>, reference: &ObjectReference) -> Result<Envelope, RebuildError> {
-    match source.repository.read_reference(reference).await {
-        // Bytes may be damaged on their way, too; what is damaged in the store is so the second time as well.
-        Err(RepositoryError::Object { name, source: why }) => {
-            tracing::warn!("object {name}: {why}; reading it again");
-            Ok(source.repository.read_reference(reference).await?)
-        }
-        read => Ok(read?),
+/// Frames that follow one another in a file are written at once, up to so many bytes: few enough that they are still in the
+/// processor's cache.
+const RUN: usize = 256 << 10;
+
+/// Fetches one object, or what is needed of it, and writes all its frames of this window; the files of which nothing is
+/// missing any more. `pieces` is one of [`Window::objects`].
+pub(super) async fn place_object(
+    source: Source<'_>,
+    window: &Window,
+    pieces: Range<usize>,
+    toll: &Arc<Toll>,
+) -> Result<Vec<usize>, RebuildError> {
+    let Some(first) = window.pieces(pieces.clone()).first() else { return Ok(Vec::new()) };
+    let reference = source.reference(first.object)?;
+    let way = Way::to(reference, window.plain_bytes(pieces.clone()));
+    match attempt(source, reference, way, window, pieces.clone(), toll).await {
+        Err(error) if is_damage(&error) => attempt(source, reference, Way::Whole, window, pieces, toll).await,
+        placed => placed,
     }
 }
 
-fn reference<'a>(source: Source<'a>, object: u32) -> Result<&'a ObjectReference, RebuildError> {
-    let missing = || RebuildError::backup(source.label, format!("its label lists no object {object}"));
-    source.label.objects.get(object as usize).ok_or_else(missing)
+/// Whether to read an object again: bytes may be damaged on their way, too, and what is damaged in the store is so the second
+/// time as well.
+fn is_damage(error: &RebuildError) -> bool {
+    let RebuildError::Repository(RepositoryError::Object { name, source }) = error else { return false };
+    tracing::warn!("object {name}: {source}; reading it again");
+    true
 }
 
-/// Fetches one object and writes all its frames of this window. `pieces` is one of [`Window::objects`].
-pub(super) async fn place_object(
+async fn attempt(
     source: Source<'_>,
-    window: Window,
+    reference: &ObjectReference,
+    way: Way,
+    window: &Window,
     pieces: Range<usize>,
-    progress: &Progress,
-) -> Result<(), RebuildError> {
-    let Some(first) = window.pieces(pieces.clone()).first() else { return Ok(()) };
-    let reference = reference(source, first.object)?.clone();
-    let envelope = fetch(source, &reference).await?;
-    let (identities, progress) = (source.identities.to_vec(), progress.clone());
-    let work = move || Object::new(envelope, &reference, &identities)?.place(&window, pieces, &progress);
+    toll: &Arc<Toll>,
+) -> Result<Vec<usize>, RebuildError> {
+    let frames = window.pieces(pieces.clone()).iter().map(Piece::frames);
+    let retrieved = Retrieved::get(source, reference, way, frames, toll).await?;
+    let (reference, repository) = (reference.clone(), source.repository.clone());
+    let (identities, window, toll) = (source.identities.to_vec(), window.clone(), toll.clone());
+    let work = move || {
+        let object = Object::open(retrieved, &repository, &reference, &identities)?;
+        Placing { object, run: Vec::with_capacity(RUN) }.place(&window, pieces, &toll)
+    };
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|join| Err(RebuildError::Thread(join.to_string())))
 }
 
@@ -47,15 +66,20 @@ pub(super) async fn place_in_order(
     source: Source<'_>,
     file: &TargetFile,
     layer: &TargetLayer,
+    toll: &Toll,
 ) -> Result<(), RebuildError> {
     let target = file.open()?;
-    let (mut at, mut index) = (0, 0);
+    let (mut at, mut index, mut plain) = (0, 0, Vec::new());
     for extent in &layer.extents {
-        let reference = reference(source, extent.object)?;
-        let mut object = Object::new(fetch(source, reference).await?, reference, source.identities)?;
+        let reference = source.reference(extent.object)?;
+        let mut object = match whole(source, reference, toll).await {
+            Err(error) if is_damage(&error) => whole(source, reference, toll).await?,
+            object => object?,
+        };
         for frame in extent.frame..extent.frame.saturating_add(extent.count) {
-            let plain = object.frame(frame, file, layer, index)?;
-            file.write(&target, layer, plain, at)?;
+            plain.clear();
+            append_frame(&mut object, frame, file, layer, index, &mut plain)?;
+            toll.wrote(file.write(&target, layer, &plain, at)?);
             at += plain.len() as u64;
             index += 1;
         }
@@ -69,62 +93,79 @@ pub(super) async fn place_in_order(
     }
 }
 
-/// A verified object that frames are taken from.
-struct Object {
-    envelope: Envelope,
-    opener: Opener,
-    name: String,
-    plain: Vec<u8>,
+async fn whole(source: Source<'_>, reference: &ObjectReference, toll: &Toll) -> Result<Object, RebuildError> {
+    let retrieved = Retrieved::get(source, reference, Way::Whole, std::iter::empty(), toll).await?;
+    Object::open(retrieved, source.repository, reference, source.identities)
 }
 
-impl Object {
-    fn new(envelope: Envelope, reference: &ObjectReference, identities: &[Identity]) -> Result<Object, RebuildError> {
-        let name = reference.name.clone();
-        let opener =
-            envelope.open(identities).map_err(|source| RepositoryError::Object { name: name.clone(), source })?;
-        Ok(Object { envelope, opener, name, plain: Vec::new() })
+/// Appends the plaintext of a frame, which is frame `index` of `layer` of `file`; how many bytes that are.
+fn append_frame(
+    object: &mut Object,
+    frame: u32,
+    file: &TargetFile,
+    layer: &TargetLayer,
+    index: usize,
+    plain: &mut Vec<u8>,
+) -> Result<usize, RebuildError> {
+    let before = plain.len();
+    object.frame_into(frame, plain)?;
+    let found = plain.get(before..).unwrap_or_default();
+    if layer.digests.get(index) != Some(&FrameDigest::of(found)) {
+        let why = format!("frame {frame} is not frame {index} of {}, as the list of files says", file.path.display());
+        return Err(object.refuse(SealError::Structure(why)));
+    }
+    Ok(found.len())
+}
+
+/// One object on its way into files, on a thread of its own.
+struct Placing {
+    object: Object,
+    /// Frames that are opened and not written yet.
+    run: Vec<u8>,
+}
+
+impl Placing {
+    fn place(mut self, window: &Window, pieces: Range<usize>, toll: &Toll) -> Result<Vec<usize>, RebuildError> {
+        let (mut written, mut open): (u64, Option<(u32, File)>) = (0, None);
+        for piece in window.pieces(pieces.clone()) {
+            let Some((file, layer)) = window.layer(piece.file, piece.layer) else { continue };
+            let (_, target) = match open.take().filter(|(number, _)| *number == piece.file) {
+                Some(same) => open.insert(same),
+                None => open.insert((piece.file, file.open()?)),
+            };
+            written += self.place_piece(piece, file, layer, target)?;
+        }
+        drop(open);
+        // Only now, so that an object that is read again counts once.
+        toll.wrote(written);
+        let done = |piece: &Piece| window.placed(piece.file).then_some(piece.file as usize);
+        Ok(window.pieces(pieces).iter().filter_map(done).collect())
     }
 
-    fn refuse(&self, source: SealError) -> RebuildError {
-        RepositoryError::Object { name: self.name.clone(), source }.into()
-    }
-
-    /// The plaintext of a frame, which is frame `index` of `layer` of `file`.
-    fn frame(
+    /// Writes a piece, unless its frames turn out to be of other lengths than they should; how many bytes that were.
+    fn place_piece(
         &mut self,
-        frame: u32,
+        piece: &Piece,
         file: &TargetFile,
         layer: &TargetLayer,
-        index: usize,
-    ) -> Result<&[u8], RebuildError> {
-        self.plain = self
-            .envelope
-            .read_frame(&mut self.opener, frame as usize)
-            .map_err(|source| RepositoryError::Object { name: self.name.clone(), source })?;
-        if layer.digests.get(index) != Some(&FrameDigest::of(&self.plain)) {
-            let why =
-                format!("frame {frame} is not frame {index} of {}, as the list of files says", file.path.display());
-            return Err(self.refuse(SealError::Structure(why)));
-        }
-        Ok(&self.plain)
-    }
-
-    fn place(mut self, window: &Window, pieces: Range<usize>, progress: &Progress) -> Result<(), RebuildError> {
-        for piece in window.pieces(pieces) {
-            let Some((file, layer)) = window.layer(piece.file, piece.layer) else { continue };
-            let target = file.open()?;
-            let mut written = 0;
-            for step in 0..piece.count {
-                let index = piece.index as usize + step as usize;
-                let plain = self.frame(piece.frame.saturating_add(step), file, layer, index)?;
-                if plain.len() as u64 != layer.frame_length(index) {
-                    layer.mark_uneven();
-                    break;
-                }
-                written += file.write(&target, layer, plain, index as u64 * layer.frame_size)?;
+        target: &File,
+    ) -> Result<u64, RebuildError> {
+        let (mut written, mut at) = (0, u64::from(piece.index) * layer.frame_size);
+        self.run.clear();
+        for step in 0..piece.count {
+            let (frame, index) = (piece.frame.saturating_add(step), piece.index as usize + step as usize);
+            let expected = layer.frame_length(index);
+            if self.run.len() as u64 + expected > RUN as u64 {
+                written += file.write(target, layer, &self.run, at)?;
+                at += self.run.len() as u64;
+                self.run.clear();
             }
-            progress.advance(written);
+            let length = append_frame(&mut self.object, frame, file, layer, index, &mut self.run)?;
+            if length as u64 != expected {
+                layer.mark_uneven();
+                return Ok(written);
+            }
         }
-        Ok(())
+        Ok(written + file.write(target, layer, &self.run, at)?)
     }
 }

@@ -1,10 +1,11 @@
-//! Folders, links and empty files: what frames are then written into.
+//! Folders and links: what files are then made in.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use walseal_common::repository::{FileEntry, RelativePath};
@@ -12,7 +13,7 @@ use walseal_common::repository::{FileEntry, RelativePath};
 use super::{Layout, Owner, RebuildError, sync_folder};
 
 /// Where `pg_control` lies until the end (case 27). PostgreSQL does not look for that name.
-const UNFINISHED_CONTROL: &str = "global/pg_control.unfinished";
+pub(super) const UNFINISHED_CONTROL: &str = "global/pg_control.unfinished";
 
 /// The data directory under construction. While it is, folders are open to this process only.
 #[derive(Debug)]
@@ -21,14 +22,17 @@ pub(super) struct Skeleton {
     owner: Owner,
     folders: Vec<(PathBuf, u32)>,
     made: HashSet<PathBuf>,
+    /// Whether folders and links may be there.
+    stands: bool,
     control: Option<PathBuf>,
 }
 
 impl Skeleton {
-    /// Makes the top folders and the links to them.
+    /// Makes the top folders.
     pub(super) fn begin(layout: &Layout) -> Result<Skeleton, RebuildError> {
         let (data, owner) = (layout.data.clone(), layout.owner.clone());
-        let mut skeleton = Skeleton { data, owner, folders: Vec::new(), made: HashSet::new(), control: None };
+        let (folders, made, stands) = (Vec::new(), HashSet::new(), layout.stands);
+        let mut skeleton = Skeleton { data, owner, folders, made, stands, control: None };
         for root in layout.roots() {
             if layout.existing.iter().any(|existing| existing == root) {
                 skeleton.made.insert(root.to_owned());
@@ -39,20 +43,33 @@ impl Skeleton {
                 skeleton.make_folder(root, layout.mode)?;
             }
         }
+        Ok(skeleton)
+    }
+
+    /// Makes the links to them.
+    pub(super) fn links(&mut self, layout: &Layout) -> Result<(), RebuildError> {
         if let Some(waldir) = &layout.waldir {
-            skeleton.link(&layout.data.join("pg_wal"), waldir)?;
+            self.link(&layout.data.join("pg_wal"), waldir)?;
         }
         if !layout.tablespaces.is_empty() {
-            skeleton.make_folder(&layout.data.join("pg_tblspc"), layout.mode)?;
+            self.make_folder(&layout.data.join("pg_tblspc"), layout.mode)?;
         }
         for space in &layout.tablespaces {
-            skeleton.link(&layout.data.join(format!("pg_tblspc/{}", space.oid)), &space.place)?;
+            self.link(&layout.data.join(format!("pg_tblspc/{}", space.oid)), &space.place)?;
         }
-        Ok(skeleton)
+        Ok(())
     }
 
     /// A link to a folder; what the list of files says of it holds for that folder.
     fn link(&mut self, link: &Path, folder: &Path) -> Result<(), RebuildError> {
+        if self.stands {
+            match fs::remove_file(link) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(RebuildError::io("remove the link", link)(error));
+                }
+                _ => {}
+            }
+        }
         std::os::unix::fs::symlink(folder, link).map_err(RebuildError::io("make the link", link))?;
         self.owner.take_link(link)?;
         self.made.insert(link.to_owned());
@@ -61,7 +78,11 @@ impl Skeleton {
 
     fn make_folder(&mut self, path: &Path, mode: u32) -> Result<(), RebuildError> {
         if self.made.insert(path.to_owned()) {
-            DirBuilder::new().mode(0o700).create(path).map_err(RebuildError::io("make the folder", path))?;
+            match DirBuilder::new().mode(0o700).create(path) {
+                // What is there is a folder: the sweep has left nothing else under such a name.
+                Err(error) if self.stands && error.kind() == ErrorKind::AlreadyExists => {}
+                made => made.map_err(RebuildError::io("make the folder", path))?,
+            }
             self.folders.push((path.to_owned(), mode));
         }
         Ok(())
@@ -82,18 +103,11 @@ impl Skeleton {
         self.make_folder(&path, mode & 0o777)
     }
 
-    /// Makes an empty file of the list of files, of its full length, and says where it is.
+    /// Where a file of the list of files goes, in a folder that is there.
     pub(super) fn file(&mut self, file: &FileEntry) -> Result<PathBuf, RebuildError> {
         let is_control = file.path.0.as_bytes() == b"global/pg_control";
         let path = if is_control { self.data.join(UNFINISHED_CONTROL) } else { self.place(&file.path.0) };
         self.parents(&path)?;
-        let made = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(RebuildError::io("make the file", &path))?;
-        made.set_len(file.size).map_err(RebuildError::io("make room for", &path))?;
         if is_control {
             self.control = Some(path.clone());
         }
@@ -110,6 +124,11 @@ impl Skeleton {
 
     fn place(&self, path: &RelativePath) -> PathBuf {
         self.data.join(OsStr::from_bytes(path.as_bytes()))
+    }
+
+    /// Whether there may be files already.
+    pub(super) fn stands(&self) -> bool {
+        self.stands
     }
 
     /// Where `pg_control` is now.

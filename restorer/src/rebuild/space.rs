@@ -47,9 +47,10 @@ pub fn needs(layout: &Layout, survey: &Survey, wal: u64) -> Result<Vec<Need>, Re
         let found =
             rustix::fs::statvfs(existing).map_err(|error| RebuildError::io("look at", existing)(error.into()))?;
         let free = found.f_bavail.saturating_mul(found.f_frsize);
-        let folder = folder.to_owned();
-        let need = needs.entry(device).or_insert(Need { folder, files: 0, wal: 0, reserve: RESERVE, free });
-        need.files = need.files.saturating_add(files);
+        let owned = folder.to_owned();
+        let need = needs.entry(device).or_insert(Need { folder: owned, files: 0, wal: 0, reserve: RESERVE, free });
+        // What is written over is not needed twice.
+        need.files = need.files.saturating_add(files.saturating_sub(if layout.stands { occupied(folder) } else { 0 }));
         need.wal = need.wal.saturating_add(wal);
     }
     Ok(needs.into_values().collect())
@@ -69,6 +70,14 @@ pub fn check_space(needs: &[Need]) -> Result<(), RebuildError> {
     );
     let next = ["name a folder on a larger file system, or make room", "spread it: --waldir, --tablespace OLD=NEW"];
     Err(RebuildError::refused(why, next.map(str::to_owned)))
+}
+
+/// Bytes that the files below a folder take of its file system; links are not followed. What cannot be looked at counts nothing:
+/// the need is rather said too large.
+fn occupied(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let each = entries.filter_map(|entry| Some((entry.path(), entry.metadata().ok()?)));
+    each.map(|(path, found)| if found.is_dir() { occupied(&path) } else { found.blocks().saturating_mul(512) }).sum()
 }
 
 /// The nearest folder on the way to `path` that exists.

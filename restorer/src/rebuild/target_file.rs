@@ -1,11 +1,13 @@
 //! A file under construction: which frames it is made of, and where their bytes belong.
 
 use std::fs::{File, FileTimes, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use rustix::fs::OFlags;
 use walseal_common::repository::{Extent, FileEntry, FrameDigest, Layer, Span, spans};
 
 use super::{Owner, RebuildError};
@@ -16,6 +18,12 @@ pub(super) struct TargetFile {
     pub(super) path: PathBuf,
     mode: u32,
     mtime: i64,
+    /// Bytes of all of it.
+    pub(super) size: u64,
+    /// Whether it was made, or was there.
+    is_there: Mutex<bool>,
+    /// Pieces of it that are not placed yet.
+    left: AtomicU32,
     /// From the oldest to the newest; a file that was read whole has one. There is at least one.
     pub(super) layers: Vec<TargetLayer>,
 }
@@ -31,19 +39,21 @@ pub(super) struct TargetLayer {
     pub(super) frame_size: u64,
     /// Which of those bytes the file has, in order.
     spans: Vec<Span>,
+    /// Which frames the file has already; none where nobody looked.
+    pub(super) held: Vec<bool>,
     /// Set where frames turn out to have other lengths than that: the layer is then put together in order.
     uneven: AtomicBool,
 }
 
 impl TargetFile {
-    /// The file of an entry that adds up. What no layer gives is zeros: the file has its full length by now.
+    /// The file of an entry that adds up, which is not there yet.
     pub(super) fn new(path: PathBuf, entry: FileEntry) -> TargetFile {
-        let (mode, mtime) = (entry.mode, entry.mtime);
+        let (mode, mtime, size) = (entry.mode, entry.mtime, entry.size);
         let layers = entry.into_layers();
         let layers =
             layers.iter().map(Layer::plain_size).zip(spans(&layers)).collect::<Vec<_>>().into_iter().zip(layers);
         let layers = layers.map(|((size, spans), layer)| TargetLayer::new(layer, size, spans)).collect();
-        TargetFile { path, mode, mtime, layers }
+        TargetFile { path, mode, mtime, size, is_there: Mutex::default(), left: AtomicU32::default(), layers }
     }
 
     /// How it counts against the memory of a window, in frames.
@@ -51,9 +61,45 @@ impl TargetFile {
         self.layers.iter().map(|layer| layer.digests.len() + 2 * layer.spans.len()).sum()
     }
 
-    /// Opens it, to write into it.
+    /// Opens it, to write into it; the first time it is made.
     pub(super) fn open(&self) -> Result<File, RebuildError> {
-        OpenOptions::new().write(true).open(&self.path).map_err(RebuildError::io("open", &self.path))
+        let mut is_there = self.is_there.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut options = OpenOptions::new();
+        options.write(true).mode(0o600).create_new(!*is_there).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+        let operation = if *is_there { "open" } else { "make the file" };
+        let file = options.open(&self.path).map_err(RebuildError::io(operation, &self.path))?;
+        // What no layer gives is zeros. A file of one layer gets its length from the last byte that is written.
+        if !*is_there && self.layers.len() > 1 {
+            file.set_len(self.size).map_err(RebuildError::io("make room for", &self.path))?;
+        }
+        *is_there = true;
+        Ok(file)
+    }
+
+    /// Its name was taken by a file that is written over, of its full length by now.
+    pub(super) fn was_there(&mut self) {
+        *self.is_there.get_mut().unwrap_or_else(PoisonError::into_inner) = true;
+    }
+
+    /// So many pieces of it are going to be placed.
+    pub(super) fn expect(&self, pieces: u32) {
+        self.left.store(pieces, Ordering::Relaxed);
+    }
+
+    /// A piece was placed: whether nothing is missing any more.
+    pub(super) fn placed(&self) -> bool {
+        // Whoever places the last piece sees what others noted before they placed theirs.
+        self.left.fetch_sub(1, Ordering::AcqRel) == 1 && !self.has_uneven_layers()
+    }
+
+    /// Whether it can be finished although no piece of it is placed: there is none, and no layer is put together in order.
+    pub(super) fn needs_nothing(&self) -> bool {
+        self.left.load(Ordering::Relaxed) == 0 && !self.has_uneven_layers()
+    }
+
+    /// Whether any of its layers is put together in order.
+    pub(super) fn has_uneven_layers(&self) -> bool {
+        self.layers.iter().any(TargetLayer::is_uneven)
     }
 
     /// Writes of a layer's bytes, which begin at `at` in its joined frames, what the file has of them; how many that were.
@@ -69,16 +115,17 @@ impl TargetFile {
         Ok(written)
     }
 
-    /// Everything is written: makes it durable and gives it its time, permissions and owner.
+    /// Everything is written: gives it its time, permissions and owner, and makes it durable.
     pub(super) fn finish(&self, owner: &Owner) -> Result<(), RebuildError> {
         let file = self.open()?;
+        let found = file.metadata().map_err(RebuildError::io("look at", &self.path))?;
         let distance = Duration::from_secs(self.mtime.unsigned_abs());
         let moment = if self.mtime < 0 {
             SystemTime::UNIX_EPOCH.checked_sub(distance)
         } else {
             SystemTime::UNIX_EPOCH.checked_add(distance)
         };
-        if let Some(moment) = moment {
+        if let Some(moment) = moment.filter(|_| (found.mtime(), found.mtime_nsec()) != (self.mtime, 0)) {
             file.set_times(FileTimes::new().set_modified(moment))
                 .map_err(RebuildError::io("set the time of", &self.path))?;
         }
@@ -92,7 +139,7 @@ impl TargetLayer {
         let Layer { extents, digests, .. } = layer;
         let frame_size = even_frame_size(size, digests.len() as u64);
         let uneven = AtomicBool::new(frame_size == 0 && !spans.is_empty());
-        TargetLayer { extents, digests, size, frame_size, spans, uneven }
+        TargetLayer { extents, digests, size, frame_size, spans, held: Vec::new(), uneven }
     }
 
     /// How long frame `index` is, where all but the last are equally long.
@@ -101,8 +148,11 @@ impl TargetLayer {
         self.size.saturating_sub(before).min(self.frame_size)
     }
 
-    /// Whether the file has any byte of frame `index`, where all but the last are equally long.
+    /// Whether any byte of frame `index` is missing that the file should have, where all frames but the last are equally long.
     pub(super) fn needs_frame(&self, index: usize) -> bool {
+        if self.held.get(index) == Some(&true) {
+            return false;
+        }
         let at = (index as u64).saturating_mul(self.frame_size);
         let end = at.saturating_add(self.frame_length(index));
         self.spans_from(at).first().is_some_and(|span| span.stream < end)
@@ -118,8 +168,13 @@ impl TargetLayer {
         self.uneven.load(Ordering::Relaxed)
     }
 
+    /// Which of its bytes the file has, in order.
+    pub(super) fn spans(&self) -> &[Span] {
+        &self.spans
+    }
+
     /// The spans that do not end before `at`.
-    fn spans_from(&self, at: u64) -> &[Span] {
+    pub(super) fn spans_from(&self, at: u64) -> &[Span] {
         let first = self.spans.partition_point(|span| span.stream + span.length <= at);
         self.spans.get(first..).unwrap_or_default()
     }

@@ -3,6 +3,8 @@
 mod layers;
 mod refusals;
 mod server_manifest;
+mod standing;
+mod sweep;
 mod toy;
 
 use std::fs;

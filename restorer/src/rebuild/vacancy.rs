@@ -1,4 +1,4 @@
-//! Which folders are free to be taken: nothing that exists is ever written over.
+//! Which folders are free to be taken: nothing that exists is written over unless [`super::standing`] says so.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -39,9 +39,10 @@ pub(super) fn look(path: &Path, flag: &str) -> Result<(PathBuf, Vacancy), Rebuil
     if path.as_os_str().as_encoded_bytes().iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
         return Err(RebuildError::refused(format!("{flag} {shown:?} has a line end in it"), []));
     }
-    if let Some(data) = path.ancestors().find(|folder| is_data_directory(folder)) {
-        return Err(occupied(&path, data, flag));
+    if is_data_directory(&path) {
+        return Err(occupied(&path, &path, flag));
     }
+    check_outside(&path, flag)?;
     match fs::read_dir(&path) {
         Ok(mut entries) => match entries.next() {
             None => Ok((path, Vacancy::Empty)),
@@ -74,6 +75,14 @@ pub(super) fn look(path: &Path, flag: &str) -> Result<(PathBuf, Vacancy), Rebuil
     }
 }
 
+/// Refuses a real absolute path within a data directory.
+pub(super) fn check_outside(path: &Path, flag: &str) -> Result<(), RebuildError> {
+    match path.ancestors().skip(1).find(|folder| is_data_directory(folder)) {
+        Some(data) => Err(occupied(path, data, flag)),
+        None => Ok(()),
+    }
+}
+
 fn is_data_directory(folder: &Path) -> bool {
     folder.join("PG_VERSION").is_file() && folder.join("global").is_dir()
 }
@@ -87,10 +96,12 @@ fn occupied(path: &Path, data: &Path, flag: &str) -> RebuildError {
         }
         None => format!("{flag} {shown} {place} the data directory of a cluster; a restore never writes over one"),
     };
-    let next = if live_server(data).is_some() {
-        "name another folder".to_owned()
-    } else {
-        format!("name another folder, or, when the cluster is not needed any more: mv {data_shown} {data_shown}.old")
-    };
-    RebuildError::refused(why, [next])
+    let mut next = vec!["name another folder".to_owned()];
+    if live_server(data).is_none() {
+        next.push(format!("when the cluster is not needed any more: mv {data_shown} {data_shown}.old"));
+        if path == data && flag == "--target-dir" {
+            next.push("make it the backup's again, and fetch only what differs: --delta".to_owned());
+        }
+    }
+    RebuildError::refused(why, next)
 }

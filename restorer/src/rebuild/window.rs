@@ -1,13 +1,14 @@
 //! Which frame goes where, for as much of the list of files as fits into bounded memory.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use futures_util::stream::{self, StreamExt, TryStreamExt};
 use walseal_common::repository::{Extent, ManifestEntry};
 
+use super::comparison::compare;
 use super::skeleton::Skeleton;
 use super::target_file::{TargetFile, TargetLayer};
-use super::{Owner, RebuildError, Source};
+use super::{RebuildError, Source, Toll};
 
 /// A window ends after the page in which it gets this many frames or files: with frames of 64 KiB, 256 GiB of a cluster.
 /// That is 64 MiB of digests and as much again for paths and places, so memory does not grow with the cluster (I11). An
@@ -34,6 +35,14 @@ pub(super) struct Piece {
     pub(super) index: u32,
 }
 
+impl Piece {
+    /// The frames in the object.
+    pub(super) fn frames(&self) -> Range<usize> {
+        let first = self.frame as usize;
+        first..first + self.count as usize
+    }
+}
+
 /// A part of the list of files, with its frames by object.
 #[derive(Clone, Debug)]
 pub(super) struct Window {
@@ -43,7 +52,7 @@ pub(super) struct Window {
 
 impl Window {
     /// The objects that are needed, each once, with the pieces in them.
-    pub(super) fn objects(&self) -> Vec<std::ops::Range<usize>> {
+    pub(super) fn objects(&self) -> Vec<Range<usize>> {
         let mut ranges = Vec::new();
         let mut start = 0;
         for chunk in self.pieces.chunk_by(|one, other| one.object == other.object) {
@@ -54,7 +63,7 @@ impl Window {
     }
 
     /// The pieces of an object, in order of its frames.
-    pub(super) fn pieces(&self, object: std::ops::Range<usize>) -> &[Piece] {
+    pub(super) fn pieces(&self, object: Range<usize>) -> &[Piece] {
         self.pieces.get(object).unwrap_or_default()
     }
 
@@ -64,29 +73,33 @@ impl Window {
         Some((file, file.layers.get(layer as usize)?))
     }
 
-    /// Layers that must be put together in order.
-    pub(super) fn uneven_layers(&self) -> impl Iterator<Item = (&TargetFile, &TargetLayer)> {
-        let layers = self.files.iter().flat_map(|file| file.layers.iter().map(move |layer| (file, layer)));
-        layers.filter(|(_, layer)| layer.is_uneven())
+    /// Bytes of plaintext in these pieces, where all frames of a layer but the last are equally long.
+    pub(super) fn plain_bytes(&self, pieces: Range<usize>) -> u64 {
+        let frames = |piece: &Piece| {
+            let layer = self.layer(piece.file, piece.layer);
+            let length = |index| layer.map_or(0, |(_, layer)| layer.frame_length(index as usize));
+            (piece.index..piece.index + piece.count).map(length).sum::<u64>()
+        };
+        self.pieces(pieces).iter().map(frames).sum()
     }
 
-    /// All frames are written: makes the files durable, and gives them their times, permissions and owner.
-    pub(super) async fn finish(self, owner: &Owner, jobs: usize) -> Result<(), RebuildError> {
-        let count = self.files.len();
-        let share = count.div_ceil(jobs.max(1)).max(1);
-        let tasks = (0..count).step_by(share).map(|start| {
-            let (files, owner) = (self.files.clone(), owner.clone());
-            let task = tokio::task::spawn_blocking(move || {
-                let files = files.get(start..(start + share).min(count)).unwrap_or_default();
-                files.iter().try_for_each(|file| file.finish(&owner))
-            });
-            async { task.await.unwrap_or_else(|join| Err(RebuildError::Thread(join.to_string()))) }
-        });
-        stream::iter(tasks).buffer_unordered(jobs.max(1)).try_collect::<()>().await
+    /// A piece of a file was placed: whether nothing of the file is missing any more.
+    pub(super) fn placed(&self, file: u32) -> bool {
+        self.files.get(file as usize).is_some_and(TargetFile::placed)
+    }
+
+    /// Files that are what they should be without a piece being placed.
+    pub(super) fn untouched(&self) -> impl Iterator<Item = usize> {
+        self.files.iter().enumerate().filter(|(_, file)| file.needs_nothing()).map(|(number, _)| number)
+    }
+
+    /// Files with layers that must be put together in order.
+    pub(super) fn uneven(&self) -> impl Iterator<Item = (usize, &TargetFile)> {
+        self.files.iter().enumerate().filter(|(_, file)| file.has_uneven_layers())
     }
 }
 
-/// Reads the list of files window by window, making folders and empty files on the way.
+/// Reads the list of files window by window, making folders on the way.
 pub(super) struct Windows<'a> {
     source: Source<'a>,
     page: usize,
@@ -98,7 +111,12 @@ impl<'a> Windows<'a> {
     }
 
     /// The next window; `None` after the last page.
-    pub(super) async fn next(&mut self, skeleton: &mut Skeleton) -> Result<Option<Window>, RebuildError> {
+    pub(super) async fn next(
+        &mut self,
+        skeleton: &mut Skeleton,
+        jobs: usize,
+        toll: &Arc<Toll>,
+    ) -> Result<Option<Window>, RebuildError> {
         let (mut files, mut pieces, mut weight) = (Vec::new(), Vec::new(), 0);
         let pages = self.source.label.manifest.len();
         if self.page >= pages {
@@ -112,12 +130,17 @@ impl<'a> Windows<'a> {
                     ManifestEntry::File(entry) => {
                         let file = TargetFile::new(skeleton.file(&entry)?, entry);
                         weight += file.weight() + FILE_WEIGHT;
-                        add_pieces(&file, files.len(), &mut pieces);
                         files.push(file);
                     }
                 }
             }
             self.page += 1;
+        }
+        if skeleton.stands() {
+            files = compare(files, jobs, toll).await?;
+        }
+        for (number, file) in files.iter().enumerate() {
+            add_pieces(file, number, &mut pieces);
         }
         pieces.sort_unstable();
         Ok(Some(Window { files: Arc::new(files), pieces: Arc::new(pieces) }))
@@ -126,6 +149,7 @@ impl<'a> Windows<'a> {
 
 /// Adds the frames of a file that it has any byte of.
 fn add_pieces(file: &TargetFile, number: usize, pieces: &mut Vec<Piece>) {
+    let before = pieces.len();
     for (layer, place) in file.layers.iter().enumerate().filter(|(_, layer)| !layer.is_uneven()) {
         let mut index = 0;
         for extent in &place.extents {
@@ -147,4 +171,6 @@ fn add_pieces(file: &TargetFile, number: usize, pieces: &mut Vec<Piece>) {
             index += count;
         }
     }
+    // As above: fewer than 32 bits count.
+    file.expect((pieces.len() - before) as u32);
 }

@@ -4,11 +4,13 @@
 #![allow(dead_code, unused_imports)] // Each room's tests use a part of it.
 
 mod late;
+mod meter;
 mod repository;
 mod shelf;
 mod wal;
 
 pub(crate) use late::LateStore;
+pub(crate) use meter::Meter;
 pub(crate) use repository::{SYSTEM, SampleRepository};
 pub(crate) use shelf::Shelf;
 pub(crate) use wal::{SampleWal, Spot};

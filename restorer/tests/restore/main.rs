@@ -2,6 +2,8 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic)]
 
+mod delta;
+
 use std::fs;
 
 use anyhow::{Context, Result, ensure};

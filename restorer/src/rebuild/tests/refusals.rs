@@ -84,6 +84,7 @@ async fn case_28_a_tablespace_without_a_place_is_refused_with_the_flags_to_give(
     let mut bed = toy.bed_without_layout(&label).await;
     let text = refusal(&bed);
     assert!(text.contains(&format!("--tablespace {}=NEW", old.display())) && text.contains("not exist"), "{text}");
+    assert!(text.contains(&format!("mkdir -p {}", old.display())), "{text}");
     fs::create_dir(&old).expect("ours");
     assert!(bed.decide().is_ok(), "an empty folder in its old place was made ready for it");
     fs::write(old.join("x"), "").expect("ours");
@@ -96,6 +97,23 @@ async fn case_28_a_tablespace_without_a_place_is_refused_with_the_flags_to_give(
     assert!(refusal(&bed).contains("data"), "a tablespace inside the data directory");
     bed.destination.tablespaces.pairs = vec![(old, toy.folder().join("new"))];
     assert!(bed.decide().expect("a free place").is_remapped());
+}
+
+#[tokio::test]
+async fn case_28_all_tablespaces_without_a_place_are_named_in_one_refusal() {
+    let mut toy = Toy::new().await;
+    let old = [toy.folder().join("fast"), toy.folder().join("slow")];
+    toy.tablespace(16384, old[0].to_str());
+    toy.tablespace(16390, old[1].to_str());
+    let label = toy.store().await;
+    let mut bed = toy.bed_without_layout(&label).await;
+    let text = refusal(&bed);
+    let flags = format!("--tablespace {}=NEW --tablespace {}=NEW", old[0].display(), old[1].display());
+    assert!(text.contains(&flags) && text.contains("16384") && text.contains("16390"), "{text}");
+    bed.destination.tablespaces.folder = Some(toy.folder().join("spaces"));
+    fs::create_dir(toy.folder().join("spaces")).expect("ours");
+    let places = bed.decide().expect("free places").tablespaces;
+    assert!(places[0].place.ends_with("spaces/16384") && places[1].place.ends_with("spaces/16390"));
 }
 
 #[test]

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use walseal_common::lsn::Lsn;
 use walseal_common::repository::{
     BlockRun, Extent, FileEntry, FrameDigest, Label, Layer, ManifestEntry, ObjectName, ObjectReference, PathField,
-    RelativePath,
+    RelativePath, Repository,
 };
 use walseal_common::seal::{Draft, Kind, SealedObject};
+use walseal_common::store::ObjectStore;
 
 use crate::rebuild::{Accounts, Destination, Layout, Owner, RebuildError, Source, Survey, TablespaceMapping};
 use crate::sample::{SYSTEM, SampleRepository};
@@ -19,6 +21,18 @@ const FRAMES_IN_OBJECT: usize = 128;
 
 pub(super) fn content(size: usize, seed: usize) -> Vec<u8> {
     (0..size).map(|n| (n / 7 + n * seed) as u8).collect()
+}
+
+/// Bytes that do not shrink.
+pub(super) fn noise(size: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    std::iter::repeat_with(&mut next).flatten().take(size).collect()
 }
 
 pub(super) struct Toy {
@@ -55,7 +69,9 @@ impl Toy {
         };
         toy.file("backup_label", b"START WAL LOCATION: 0/2000028\n");
         toy.file("PG_VERSION", b"15\n");
-        toy.file("global/pg_control", &content(8192, 1));
+        let mut control = content(8192, 1);
+        control[..8].copy_from_slice(&SYSTEM.0.to_ne_bytes());
+        toy.file("global/pg_control", &control);
         toy.file("global/1262", &content(8192, 2));
         toy
     }
@@ -177,6 +193,11 @@ impl Toy {
         label
     }
 
+    /// The repository as it is reached through `store`, which wraps its own.
+    pub(super) fn through(&self, store: Arc<dyn ObjectStore>) -> Repository {
+        Repository::new(store, SYSTEM, self.sample.repository.trust().clone())
+    }
+
     /// Somewhere to restore to, decided.
     pub(super) async fn bed<'a>(&'a self, label: &'a Label) -> Decided<'a> {
         let bed = self.bed_without_layout(label).await;
@@ -194,7 +215,8 @@ impl Toy {
         let process = rustix::process::geteuid().as_raw();
         let accounts = Accounts::of_this_machine().expect("accounts");
         let owner = Owner::decide(&accounts, process, None, &data).expect("PostgreSQL's user");
-        let destination = Destination { data, waldir: None, tablespaces: TablespaceMapping::default(), owner };
+        let destination =
+            Destination { data, waldir: None, tablespaces: TablespaceMapping::default(), owner, delta: false };
         let survey = Survey::of(source).await.expect("a sound backup");
         Bed { source, destination, survey }
     }
@@ -231,7 +253,7 @@ impl<'a> Bed<'a> {
     }
 
     pub(super) fn decide(&self) -> Result<Layout, RebuildError> {
-        Layout::decide(&self.destination, &self.survey)
+        Layout::decide(&self.destination, &self.survey, SYSTEM)
     }
 }
 
