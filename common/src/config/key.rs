@@ -282,6 +282,12 @@ pub const KEYS: &[Key] = &[
         "likewise on a standby, which can also stream; one call may be silent for so long, too",
     ),
     key(
+        "fetch.prefetch",
+        Size,
+        Value("128MiB"),
+        "disk beside the data directory that `fetch` may use for the next segments, as many whole ones as fit; `0` fetches each when it is asked for",
+    ),
+    key(
         "drill.schedule",
         Text,
         None,

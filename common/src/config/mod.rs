@@ -262,6 +262,7 @@ impl Config {
             fetch: FetchConfig {
                 retry: read.or_default("fetch.retry", reader::duration)?,
                 retry_standby: read.or_default("fetch.retry_standby", reader::duration)?,
+                prefetch: read.or_default("fetch.prefetch", reader::size)?,
             },
             drill: DrillConfig {
                 schedule: read.optional("drill.schedule", special::schedule)?.and_then(|setting| setting.value),

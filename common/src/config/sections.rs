@@ -177,6 +177,8 @@ pub struct FetchConfig {
     pub retry: Setting<Duration>,
     /// Likewise on a standby.
     pub retry_standby: Setting<Duration>,
+    /// Bytes of segments that are kept ready; 0 for none.
+    pub prefetch: Setting<u64>,
 }
 
 /// `[drill]`: restores that prove a backup.

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::future::try_join_all;
+
 use crate::lsn::{Lsn, LsnRange};
 use crate::seal::MAX_PLAINTEXT;
 use crate::segment::{SegmentName, SegmentNumber, SegmentSize};
 use crate::store::LARGEST_PAGE;
-use crate::timeline::Branch;
+use crate::timeline::{Branch, TimelineId};
 
 use super::{BaseId, Cover, ObjectName, Repository, RepositoryError};
 
@@ -381,20 +383,44 @@ impl Repository {
 
     /// Every branch that any object of WAL or history names, in order.
     pub async fn branches(&self) -> Result<Vec<Branch>, RepositoryError> {
-        let mut branches = std::collections::BTreeSet::new();
-        for prefix in ["wal/", "tail/", "history/"] {
-            let mut after: Option<String> = None;
-            loop {
-                let page = self.list_page(prefix, after.as_deref(), 1).await?;
-                let Some(first) = page.first() else { break };
-                let folder = first.key.get(prefix.len()..).unwrap_or_default().split('/').next().unwrap_or_default();
-                if let Ok(branch) = folder.parse::<Branch>() {
-                    branches.insert(branch);
-                }
-                after = Some(format!("{prefix}{folder}0"));
-            }
+        self.branches_like("").await
+    }
+
+    /// Those of one timeline. Where there is none, that costs the time of one call.
+    pub async fn branches_of(&self, timeline: TimelineId) -> Result<Vec<Branch>, RepositoryError> {
+        self.branches_like(&format!("{timeline}-")).await
+    }
+
+    /// Those whose name starts like this.
+    async fn branches_like(&self, start: &str) -> Result<Vec<Branch>, RepositoryError> {
+        let kinds = ["wal/", "tail/", "history/"].map(|kind| self.branches_below(kind, start));
+        let found: std::collections::BTreeSet<Branch> = try_join_all(kinds).await?.into_iter().flatten().collect();
+        Ok(found.into_iter().collect())
+    }
+
+    /// The branches of which anything lies below `kind`, in one call each.
+    async fn branches_below(&self, kind: &str, start: &str) -> Result<Vec<Branch>, RepositoryError> {
+        let (prefix, mut after) = (format!("{kind}{start}"), None);
+        let mut branches = Vec::new();
+        loop {
+            let page = self.list_page(&prefix, after.as_deref(), 1).await?;
+            let Some(first) = page.first() else { return Ok(branches) };
+            let folder = first.key.get(kind.len()..).unwrap_or_default().split('/').next().unwrap_or_default();
+            branches.extend(folder.parse::<Branch>().ok());
+            after = Some(format!("{kind}{folder}0"));
         }
-        Ok(branches.into_iter().collect())
+    }
+
+    /// Every branch that has a history, in one call for each thousand of them.
+    pub async fn branches_with_history(&self) -> Result<Vec<Branch>, RepositoryError> {
+        let mut branches = Vec::new();
+        let each = |name| {
+            if let ObjectName::History(branch) = name {
+                branches.push(branch)
+            }
+        };
+        self.for_each_name("history/", Between::default(), each).await?;
+        Ok(branches)
     }
 
     /// Ids of all base backups that have a label, oldest first.
@@ -486,7 +512,7 @@ impl Repository {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::timeline::{SystemIdentifier, TimelineHistory, TimelineId};
+    use crate::timeline::{SystemIdentifier, TimelineHistory};
 
     fn listing(mib: u64) -> WalListing {
         let branch = TimelineHistory::root(TimelineId::FIRST).branch(SystemIdentifier(7));

@@ -74,10 +74,21 @@ impl Repository {
         branch: Branch,
         identities: &[crate::seal::Identity],
     ) -> Result<TimelineHistory, RepositoryError> {
-        let name = ObjectName::History(branch);
         if branch.timeline == crate::timeline::TimelineId::FIRST {
             return Ok(TimelineHistory::root(branch.timeline));
         }
+        Ok(self.history_file(branch, identities).await?.0)
+    }
+
+    /// The same, and the file as it is stored, of a later timeline than the first, which has none.
+    ///
+    /// Errors: as [`Repository::history`].
+    pub async fn history_file(
+        &self,
+        branch: Branch,
+        identities: &[crate::seal::Identity],
+    ) -> Result<(TimelineHistory, Vec<u8>), RepositoryError> {
+        let name = ObjectName::History(branch);
         let content = self.open(&name, identities).await?;
         let refuse = |why: String| RepositoryError::Object {
             name: name.to_string(),
@@ -85,7 +96,7 @@ impl Repository {
         };
         let history = TimelineHistory::parse(branch.timeline, &content).map_err(|error| refuse(error.to_string()))?;
         if history.branch(self.cluster()) == branch {
-            Ok(history)
+            Ok((history, content))
         } else {
             Err(refuse("its content is the history of another branch".to_owned()))
         }

@@ -6,6 +6,7 @@ mod keygen;
 mod ledger;
 mod list;
 mod plan;
+mod prefetch;
 mod restore;
 mod run;
 mod target;
@@ -56,6 +57,9 @@ enum Verb {
     /// Deliver a file of WAL to PostgreSQL: the restore_command hook
     #[command(after_help = "Exit codes: 0 delivered; 1 proven that nothing is known there; 200 anything else.")]
     Fetch(fetch::Arguments),
+    /// Have WAL ready for fetch, which starts this
+    #[command(hide = true)]
+    Prefetch(prefetch::Arguments),
 }
 
 /// Parses the command line, runs the verb, and says how it ended.
@@ -84,16 +88,22 @@ fn start(arguments: &Arguments) -> Result<(), Failure> {
     if let Verb::Keygen(arguments) = &arguments.verb {
         return keygen::run(arguments);
     }
+    if let Verb::Prefetch(_) = &arguments.verb {
+        prefetch::detach();
+    }
     let environment = Environment::of_this_process()?;
     init_logging(arguments.global.log_format, &environment)
         .map_err(|error| Failure::from_error("start logging", &error))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::from_error("start", &error))?;
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if let Verb::Prefetch(_) = &arguments.verb {
+        // While all processors open segments, whoever asks is still heard.
+        builder.worker_threads(std::thread::available_parallelism().map_or(1, usize::from) + 2);
+    }
+    let runtime = builder.enable_all().build().map_err(|error| Failure::from_error("start", &error))?;
     runtime.block_on(async {
         match &arguments.verb {
             Verb::Keygen(_) | Verb::Fetch(_) => Ok(()),
+            Verb::Prefetch(verb) => prefetch::run(verb, arguments.cluster_id, arguments.global.load()?).await,
             Verb::List(verb) => list::run(verb, &arguments.open().await?).await,
             Verb::Ledger(verb) => ledger::run(verb, &arguments.open().await?).await,
             // The target is read before the repository: a wrong command line should not wait for a store.
@@ -120,6 +130,9 @@ fn start_fetch(arguments: &Arguments, verb: &fetch::Arguments) -> FetchExit {
         eprintln!("walseal-restorer: failed to fetch: {error}");
         FetchExit::Failed
     };
+    if let Some(exit) = verb.served_by_restore() {
+        return exit;
+    }
     let environment = match Environment::of_this_process() {
         Ok(environment) => environment,
         Err(error) => return failed(&error),
@@ -128,10 +141,8 @@ fn start_fetch(arguments: &Arguments, verb: &fetch::Arguments) -> FetchExit {
         return failed(&error);
     }
     // It runs once for each segment: the configuration's warnings are not repeated each time.
-    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(fetch::run(verb, arguments.cluster_id, arguments.global.load())),
-        Err(error) => failed(&error),
-    }
+    let global = &arguments.global;
+    fetch::run(verb, arguments.cluster_id, global.load(), global.config.as_deref())
 }
 
 impl Arguments {

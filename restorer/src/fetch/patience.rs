@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use walseal_common::config::StorePatience;
-use walseal_common::terminal::FetchExit;
 
-use super::{FetchError, Outcome};
+use super::FetchError;
 
 /// The first pause between two attempts; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -26,53 +25,48 @@ pub struct Patience {
     pub standby: Option<Duration>,
 }
 
-/// How a request ended, for PostgreSQL and for its log.
+/// How the attempts ended.
 #[derive(Debug)]
-pub enum Ending {
-    /// The file is there.
-    Delivered,
-    /// It is proven that nothing is known there.
-    NotThere(String),
+pub enum Ending<T> {
+    /// With an answer.
+    Answered(T),
     /// A standby is told "not there" because the store does not answer.
     StandbyWaits(FetchError),
     /// Anything else.
     Failed(FetchError),
 }
 
-impl Ending {
-    /// The exit code (case 1).
-    pub fn exit(&self) -> FetchExit {
-        match self {
-            Ending::Delivered => FetchExit::Delivered,
-            Ending::NotThere(_) | Ending::StandbyWaits(_) => FetchExit::NotThere,
-            Ending::Failed(_) => FetchExit::Failed,
-        }
-    }
-}
-
 impl Patience {
     /// How long the store is waited for in a request that began at `begun`. A store repeats what failed by itself, so it must
     /// know when to give up; and a standby is not kept waiting by one call of a store that has fallen silent.
     fn with_the_store(&self, begun: Instant) -> StorePatience {
-        StorePatience {
-            deadline: begun.checked_add(self.standby.unwrap_or(self.retry)),
-            silence: self.standby.map(|limit| limit.max(SHORTEST_SILENCE)),
-        }
+        StorePatience { deadline: begun.checked_add(self.standby.unwrap_or(self.retry)), silence: self.silence() }
+    }
+
+    /// How long one call of the store may be silent.
+    pub(super) fn silence(&self) -> Option<Duration> {
+        self.standby.map(|limit| limit.max(SHORTEST_SILENCE))
+    }
+
+    /// What is left of a request that began at `begun`.
+    pub(super) fn left(&self, begun: Instant) -> Duration {
+        self.standby.unwrap_or(self.retry).saturating_sub(begun.elapsed())
     }
 }
 
 /// Attempts until there is an answer, as long as `patience` lasts; each is told how long to wait for the store. What cannot
 /// pass by waiting is tried once more, for bytes that were damaged on the way.
-pub async fn patiently<F: Future<Output = Result<Outcome, FetchError>>>(
+///
+/// The request began at `begun`, perhaps with somebody else.
+pub async fn patiently<T, F: Future<Output = Result<T, FetchError>>>(
     patience: Patience,
+    begun: Instant,
     mut attempt: impl FnMut(StorePatience) -> F,
-) -> Ending {
-    let begun = Instant::now();
+) -> Ending<T> {
     let (mut pause, mut second_chance) = (FIRST_PAUSE, true);
     loop {
         let error = match attempt(patience.with_the_store(begun)).await {
-            Ok(Outcome::Delivered) => return Ending::Delivered,
-            Ok(Outcome::NotThere(why)) => return Ending::NotThere(why),
+            Ok(answer) => return Ending::Answered(answer),
             Err(error) => error,
         };
         let left = |limit: Duration| limit.saturating_sub(begun.elapsed());

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use walseal_common::lsn::Lsn;
 use walseal_common::timeline::SystemIdentifier;
 
-use super::FetchError;
-use crate::plan::{Plan, RecoverySetting};
+use super::{FetchError, Route};
+use crate::plan::RecoverySetting;
 
 /// A working directory, which may be a data directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -26,14 +26,22 @@ impl WorkingDirectory {
         WorkingDirectory(path.to_owned())
     }
 
+    /// Its absolute path, as the file system has it.
+    ///
+    /// Errors: it cannot be looked at.
+    pub fn absolute(&self) -> Result<PathBuf, FetchError> {
+        self.0.canonicalize().map_err(|source| FetchError::Io { operation: "look at", path: self.0.clone(), source })
+    }
+
     /// Whether a standby runs here (`standby.signal`), which a code above 125 would shut down.
     pub fn is_standby(&self) -> bool {
         self.0.join("standby.signal").exists()
     }
 
-    /// Up to where recovery has to read WAL here before it stops by itself on the plan's last timeline; `None` where nothing
+    /// Up to where recovery has to read WAL here before it stops by itself on a plan's last timeline; `None` where nothing
     /// but the end of WAL stops it, also because somebody has changed the recovery settings since the restore.
-    pub fn read_through(&self, plan: &Plan) -> Option<Lsn> {
+    pub fn read_through(&self, route: &Route) -> Option<Lsn> {
+        let plan = route.plan()?;
         let text = std::fs::read_to_string(self.0.join("postgresql.auto.conf")).ok()?;
         let mut found: BTreeMap<&str, &str> = BTreeMap::new();
         for line in text.lines().map(str::trim).filter(|line| line.starts_with("recovery_target")) {

@@ -23,7 +23,7 @@ impl Route {
         matches!(self, Route::Planned(_))
     }
 
-    fn plan(&self) -> Option<&Plan> {
+    pub(super) fn plan(&self) -> Option<&Plan> {
         match self {
             Route::Planned(plan) => Some(plan),
             Route::ByNumber => None,
@@ -55,6 +55,14 @@ impl Route {
     pub(super) fn branch(&self, timeline: TimelineId, range: LsnRange) -> Option<Branch> {
         let begun = |step: &&PathStep| self.begin(step.branch).is_some_and(|begin| begin < range.end);
         self.steps(timeline).rev().find(begun).map(|step| step.branch).or_else(|| self.origin(timeline))
+    }
+
+    /// The timeline under which recovery asks for the segment with the bytes `range`, when it goes on from `timeline`: PostgreSQL
+    /// tries the newest one that had begun there first (`XLogFileReadAnyTLI` in `xlogrecovery.c`).
+    pub(super) fn timeline_at(&self, timeline: TimelineId, range: LsnRange) -> TimelineId {
+        let steps = self.plan().into_iter().flat_map(|plan| &plan.path);
+        let begun = steps.filter(|step| self.begin(step.branch).is_some_and(|begin| begin < range.end));
+        begun.map(|step| step.timeline).next_back().unwrap_or(timeline).max(timeline)
     }
 
     /// The branch that a planned recovery ends on.

@@ -32,7 +32,7 @@ fn an_unknown_key_is_named_with_its_line_and_the_nearest_known_one() {
     assert_snapshot!(complaint("[wall]\nenabled = true"), @r#"/walseal.toml:1: table "wall" is not known; use the nearest known one, [wal], or take it out"#);
     assert_snapshot!(complaint("[entirely.other]\nx = 1"), @r#"/walseal.toml:1: table "entirely" is not known; known tables are cluster, repository, repository.s3, keys, wal, base, retention, fetch, drill, alerts, http, walseal, extra_repository, drill.checks, snapshot"#);
     assert_snapshot!(complaint("recipients = []"), @r#"/walseal.toml:1: key "recipients" is not known; use the nearest known one, keys.recipients, or take it out"#);
-    assert_snapshot!(complaint("[fetch]\nzzz = 1"), @r#"/walseal.toml:2: key "fetch.zzz" is not known; known keys under [fetch] are retry, retry_standby"#);
+    assert_snapshot!(complaint("[fetch]\nzzz = 1"), @r#"/walseal.toml:2: key "fetch.zzz" is not known; known keys under [fetch] are retry, retry_standby, prefetch"#);
     assert_snapshot!(complaint("wal = true"), @r#"/walseal.toml:1: key "wal" is not known; wal is a table: write [wal] on a line of its own, and its keys below"#);
     assert_snapshot!(complaint("[repository.s3.endpoint]\nurl = \"x\""), @r#"repository.s3.endpoint (from /walseal.toml:1) is a table, not text; write it as in "text in quotes""#);
     assert_snapshot!(complaint("[[drill.checks]]\nname = \"a\"\nsqll = \"b\""), @r#"drill.checks (from /walseal.toml:1) has an unknown "sqll" in line 3; each of [[drill.checks]] has name, database, sql and expect, all in quotes, and may have tolerance and timeout"#);

@@ -127,7 +127,7 @@ impl Desk {
     fn new(sample: &SampleRepository, route: Route) -> Desk {
         let (repository, identities) = (sample.repository.clone(), sample.identities.clone());
         let folder = tempfile::tempdir().expect("a temporary folder");
-        Desk { fetcher: Fetcher { repository, identities, route, read_through: None }, folder }
+        Desk { fetcher: Fetcher { repository, identities, route, read_through: None, size: Arc::default() }, folder }
     }
 
     pub(super) async fn fetch(&self, file: &str) -> Result<Outcome, FetchError> {

@@ -4,6 +4,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use walseal_common::repository::Repository;
 use walseal_common::seal::{Identity, TrustedWriters};
 use walseal_common::segment::WalFileName;
@@ -18,10 +19,10 @@ use crate::sample::SYSTEM;
 
 const AT_ONCE: Patience = Patience { retry: Duration::ZERO, standby: None };
 
-async fn end(bed: &Bed, fetcher: &Fetcher, file: &str, patience: Patience) -> Ending {
+async fn end(bed: &Bed, fetcher: &Fetcher, file: &str, patience: Patience) -> Reply {
     let file: WalFileName = file.parse().expect("a name");
     let target = bed.target();
-    patiently(patience, |_| fetcher.fetch(file, &target)).await
+    patiently(patience, Instant::now(), |_| fetcher.fetch(file, &target)).await.into()
 }
 
 #[tokio::test]
@@ -96,7 +97,7 @@ async fn case_01_a_store_that_does_not_answer_is_200_and_on_a_standby_1() {
         assert_eq!(ending.exit(), FetchExit::Failed, "{file}: {ending:?}");
         let standby = Patience { retry: Duration::from_secs(600), standby: Some(Duration::ZERO) };
         let ending = end(&bed, &fetcher, file, standby).await;
-        assert!(matches!(ending, Ending::StandbyWaits(_)), "{file}: {ending:?}");
+        assert!(matches!(ending, Reply::StandbyWaits(_)), "{file}: {ending:?}");
         assert_eq!(ending.exit(), FetchExit::NotThere);
     }
     // Refused credentials are no silence.
@@ -115,7 +116,7 @@ async fn case_01_the_stores_own_retries_end_when_the_request_must() {
         // On a standby it is not the other limit that counts.
         let retry = if standby.is_some() { Duration::from_secs(600) } else { Duration::ZERO };
         let file: WalFileName = "000000010000000000000003".parse().expect("a name");
-        let ending = patiently(Patience { retry, standby }, |patience| {
+        let ending = patiently(Patience { retry, standby }, Instant::now(), |patience| {
             let policy = RetryPolicy { deadline: patience.deadline, ..RetryPolicy::default() };
             let retrying = Arc::new(Retry::new(store.clone(), policy));
             let repository = Repository::new(retrying, SYSTEM, bed.sample.repository.trust().clone());
@@ -123,6 +124,7 @@ async fn case_01_the_stores_own_retries_end_when_the_request_must() {
             async move { fetcher.fetch(file, &target).await }
         })
         .await;
+        let ending = Reply::from(ending);
         assert_eq!(ending.exit(), exit, "{ending:?}");
         assert_eq!(store.history().len(), 1, "{:?}", store.history());
     }

@@ -57,17 +57,18 @@ async fn i6_recovery_settings_that_somebody_changed_are_not_the_plans() {
     plan.request = crate::plan::Request::to("lsn:0/500010".parse().expect("a target"));
     plan.recovery = crate::plan::recovery_settings(&plan.request, plan.timeline());
     plan.stop = Lsn(0x50_0100);
+    let route = Route::Planned(std::sync::Arc::new(plan.clone()));
     let place = WorkingDirectory::at(bed.folder());
     let write = |text: &str| fs::write(bed.folder().join("postgresql.auto.conf"), text).expect("ours");
-    assert_eq!(place.read_through(&plan), None, "there is no such file");
+    assert_eq!(place.read_through(&route), None, "there is no such file");
     let lines: Vec<String> = plan.recovery.iter().map(|setting| setting.line()).collect();
     let all = format!("# written by hand\nport = 5433\nrecovery_target_time = ''\n{}\n", lines.join("\n"));
     write(&all);
-    assert_eq!(place.read_through(&plan), Some(Lsn(0x50_0100)));
+    assert_eq!(place.read_through(&route), Some(Lsn(0x50_0100)));
     write(&all.replace("0/500010", "0/900010"));
-    assert_eq!(place.read_through(&plan), None, "another target");
+    assert_eq!(place.read_through(&route), None, "another target");
     write(&all.replace("recovery_target_lsn", "# recovery_target_lsn"));
-    assert_eq!(place.read_through(&plan), None, "no target");
+    assert_eq!(place.read_through(&route), None, "no target");
     write(&format!("{all}recovery_target_lsn = ''\n"));
-    assert_eq!(place.read_through(&plan), None, "a later line counts");
+    assert_eq!(place.read_through(&route), None, "a later line counts");
 }

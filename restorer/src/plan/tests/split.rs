@@ -160,6 +160,7 @@ async fn case_17_fetch_takes_each_segment_from_the_branch_on_which_it_lies() {
         identities: sample.identities.clone(),
         route,
         read_through: None,
+        size: Default::default(),
     };
     let planned = crate::fetch::Route::Planned(std::sync::Arc::new(plan));
     for route in [planned, crate::fetch::Route::ByNumber] {
