@@ -18,6 +18,7 @@ use walseal_common::telemetry::{self, AlertCommand, Alerts, Outlet};
 use crate::aftermath;
 use crate::archive::{Archive, ArchiveError, LAST_ENTRIES};
 use crate::base_backup::Manner;
+use crate::canary;
 use crate::cataloguer;
 use crate::desk::Desk;
 use crate::figures::{FigurePages, Figures};
@@ -205,6 +206,10 @@ fn beside(
     if let Some(interval) = &config.wal.heartbeat {
         let (conninfo, name) = (desk.conninfo.clone(), streamer.application_name.clone());
         beside.spawn(heartbeat::beat(conninfo, name, interval.value, progress()));
+    }
+    if config.wal.canary.value {
+        let (conninfo, name) = (desk.conninfo.clone(), streamer.application_name.clone());
+        beside.spawn(canary::keep(conninfo, name, config.wal.canary_interval.value, progress()));
     }
     let interval = config.wal.frontier_interval.value;
     beside.spawn(frontier_recorder::run(repository(), desk.keys.clone(), interval, progress()));

@@ -20,7 +20,8 @@
 //! | [`aftermath`] | the base backup that follows a gap by itself |
 //! | [`cataloguer`] | pages that say what 256 segments hold |
 //! | [`frontier_recorder`] | the frontier, written down now and then, signed |
-//! | [`heartbeat`] | a commit now and then on an idle cluster |
+//! | [`heartbeat`], [`canary`] | a commit now and then on an idle cluster; a chained row for drills to find |
+//! | [`writing_connection`] | how both are written |
 //! | [`figures`] | metrics and health over HTTP |
 //! | [`lookout`] | what is looked at at intervals, and becomes an alert |
 //! | [`primary`] | which of several hosts is the primary |
@@ -37,6 +38,7 @@ pub mod alone;
 pub mod archive;
 pub mod base;
 pub mod base_backup;
+pub mod canary;
 pub mod card;
 pub mod cataloguer;
 pub mod chunks;
@@ -63,3 +65,4 @@ pub mod socket;
 pub mod status;
 pub mod stream;
 pub mod turns;
+pub mod writing_connection;

@@ -6,6 +6,7 @@
 //! | --- | --- |
 //! | [`lsn`], [`timeline`], [`segment`], [`time`] | newtypes; no I/O |
 //! | [`schedule`] | times as cron writes them, in a time zone; no I/O beyond the host's list of time zones |
+//! | [`canary`] | the rows of a chained table in the cluster; no I/O
 //! | [`buffer`] | large buffers that go back to the system at once; no I/O |
 //! | [`secret`] | text that must not be seen |
 //! | [`wal`] | reading WAL bytes: pages, records, what a segment contains; no I/O |
@@ -30,6 +31,7 @@
 //! ```
 
 pub mod buffer;
+pub mod canary;
 pub mod config;
 pub mod lsn;
 pub mod postgres;

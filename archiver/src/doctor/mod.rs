@@ -22,6 +22,7 @@ pub use message::Message;
 
 use self::server::Seen;
 use crate::archive::Archive;
+use crate::canary;
 
 /// The findings, as they come.
 pub struct Examination<'a> {
@@ -107,6 +108,9 @@ async fn run(config: Config, examination: &mut Examination<'_>) -> Option<Messag
             failover::examine(conninfo, slot, sql, examination).await;
         }
         server::examine_archiving(sql, examination).await;
+        if let (true, false, Some(conninfo)) = (config.wal.canary.value, standby, &conninfo) {
+            examination.add(canary::finding(sql, conninfo.user()).await);
+        }
     }
     if let (Some(archive), true) = (&archive, probed.is_some()) {
         let witness = holdings::Witness {

@@ -11,17 +11,14 @@ use super::key::{self, KEYS, Kind};
 use super::layers::{Layers, Raw};
 use super::nearest;
 use super::origin::Origin;
+use super::reader;
+use super::sections::DrillCheck;
 
 /// Adds every key of a configuration file's text to `layers`.
 ///
 /// Errors: the text is no TOML; a key or table that nobody knows, naming the first of them.
 pub(super) fn read(text: &str, path: &Path, layers: &mut Layers) -> Result<(), ConfigError> {
-    let document = DeTable::parse(text).map_err(|error| ConfigError::Syntax {
-        path: path.to_owned(),
-        line: line_of(text, error.span().map_or(0, |span| span.start)),
-        // The message alone: the whole error would quote the line, which may hold a secret.
-        reason: error.message().lines().collect::<Vec<_>>().join(", "),
-    })?;
+    let document = parse(text, path)?;
     let mut reader = FileReader { text, path, layers, unknown: Vec::new() };
     reader.table("", document.get_ref());
     // In the order of the file, whatever the order of the map.
@@ -29,6 +26,36 @@ pub(super) fn read(text: &str, path: &Path, layers: &mut Layers) -> Result<(), C
         Some((_, error)) => Err(error),
         None => Ok(()),
     }
+}
+
+/// The checks in a file of their own: `[[checks]]`, and nothing else.
+///
+/// Errors: the text is no TOML; another key; a check that is none.
+pub(super) fn read_checks(text: &str, path: &Path) -> Result<Vec<DrillCheck>, ConfigError> {
+    let document = parse(text, path)?;
+    // Only what reads single values is asked of it.
+    let reader = FileReader { text, path, layers: &mut Layers::default(), unknown: Vec::new() };
+    let mut checks = Vec::new();
+    for (name, value) in document.get_ref() {
+        let line = line_of(text, name.span().start);
+        let origin = Origin::File { path: path.to_owned(), line };
+        if name.get_ref() != "checks" {
+            let (name, fix) = (name.get_ref().to_string(), "the file holds [[checks]] and nothing else".to_owned());
+            return Err(ConfigError::Unknown { origin, what: "key", name, fix });
+        }
+        let read = reader::checks(&reader.raw(value), &origin);
+        checks = read.map_err(|wrong| ConfigError::Invalid { key: "drill.checks_file", origin, wrong })?;
+    }
+    Ok(checks)
+}
+
+fn parse<'a>(text: &'a str, path: &Path) -> Result<Spanned<DeTable<'a>>, ConfigError> {
+    DeTable::parse(text).map_err(|error| ConfigError::Syntax {
+        path: path.to_owned(),
+        line: line_of(text, error.span().map_or(0, |span| span.start)),
+        // The message alone: the whole error would quote the line, which may hold a secret.
+        reason: error.message().lines().collect::<Vec<_>>().join(", "),
+    })
 }
 
 /// The line, counted from 1, that the byte at `offset` lies in.

@@ -235,7 +235,13 @@ pub const KEYS: &[Key] = &[
         None,
         "WAL that the server keeps for the slot beyond which the daemon drops it, recording a gap; no limit without it",
     ),
-    later("wal.canary", Boolean, Value("false"), "keep a small hash-chained table that drills check"),
+    key(
+        "wal.canary",
+        Boolean,
+        Value("false"),
+        "keep a small table of chained rows in the cluster, `walseal.canary`, that drills check",
+    ),
+    key("wal.canary_interval", Duration, Value("1m"), "how often the canary gets a row; from 1s to 1d"),
     key(
         "wal.frontier_interval",
         Duration,
@@ -336,6 +342,12 @@ pub const KEYS: &[Key] = &[
         None,
         "a drill fails when the newest WAL in the repository is older: the last transaction, or the last word that nothing was missing",
     ),
+    key(
+        "drill.foreign_keys",
+        Boolean,
+        Value("false"),
+        "whether a drill looks for the row that each foreign key of each row refers to",
+    ),
     later("drill.make_base", Boolean, Value("false"), "take the next base backup from the drill's instance"),
     later("drill.snapshot", List, None, "databases to dump from the drill's instance"),
     key(
@@ -344,6 +356,7 @@ pub const KEYS: &[Key] = &[
         None,
         "checks of your own: `name`, `database`, `sql`, `expect`, and `tolerance` and `timeout`",
     ),
+    key("drill.checks_file", Path, None, "file with further checks, as `[[checks]]`; read when a drill begins"),
     later("snapshot", OpenTable, None, "logical dumps; the keys are those of the version that makes them"),
     key(
         "alerts.command",

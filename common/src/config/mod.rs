@@ -242,6 +242,8 @@ impl Config {
                 heartbeat: read.optional("wal.heartbeat", special::slow_interval)?,
                 frontier_interval: read.or_default("wal.frontier_interval", special::slow_interval)?,
                 give_up_at: read.optional("wal.give_up_at", special::limit)?,
+                canary: read.or_default("wal.canary", reader::boolean)?,
+                canary_interval: read.or_default("wal.canary_interval", special::slow_interval)?,
             },
             base: BaseConfig {
                 schedule: read.or_default("base.schedule", special::schedule)?,
@@ -279,7 +281,9 @@ impl Config {
                 shrinking_fails: read.or_default("drill.on_shrink", special::shrinking_fails)?,
                 max_rto: read.optional("drill.max_rto", reader::duration)?,
                 max_rpo: read.optional("drill.max_rpo", reader::duration)?,
+                foreign_keys: read.or_default("drill.foreign_keys", reader::boolean)?,
                 checks: read.optional("drill.checks", reader::checks)?.map(|setting| setting.value).unwrap_or_default(),
+                checks_file: read.optional("drill.checks_file", reader::path)?,
             },
             alerts: AlertsConfig {
                 command: read.optional("alerts.command", reader::text)?,

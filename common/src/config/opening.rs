@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Checksums, Config, ConfigError, RepositoryUrl, WriterRole};
+use super::{Checksums, Config, ConfigError, DrillCheck, RepositoryUrl, WriterRole, file};
 use crate::postgres::conninfo::system_user;
 use crate::postgres::{Conninfo, ConninfoError};
 use crate::seal::{Identity, KeyError, Recipient, Role, TrustedWriter, WriterKey, WriterPublic};
@@ -164,6 +164,19 @@ impl Config {
                 })
             })
             .collect()
+    }
+
+    /// The checks of drills: those of the configuration, and those of `drill.checks_file`, which is read now.
+    ///
+    /// Errors: the file is not readable, or not one of checks.
+    pub fn open_checks(&self) -> Result<Vec<DrillCheck>, OpenError> {
+        let mut checks = self.drill.checks.clone();
+        if let Some(setting) = &self.drill.checks_file {
+            let path = &setting.value;
+            let unreadable = |source| ConfigError::Unreadable { path: path.clone(), source };
+            checks.extend(file::read_checks(&std::fs::read_to_string(path).map_err(unreadable)?, path)?);
+        }
+        Ok(checks)
     }
 
     /// The archiver's writer key.

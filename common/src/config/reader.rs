@@ -184,7 +184,7 @@ fn writer(fields: &[(String, usize, Raw)], origin: &Origin) -> Result<TrustedWri
 }
 
 pub(super) fn checks(raw: &Raw, origin: &Origin) -> Result<Vec<DrillCheck>, Wrong> {
-    let example = "each of [[drill.checks]] has name, database, sql and expect, all in quotes, and may have tolerance and timeout";
+    let example = "each check has name, database, sql and expect, all in quotes, and may have tolerance and timeout";
     let Raw::List(items) = raw else { return Err(mismatch(raw, "an array of tables", "[[drill.checks]]")) };
     let mut checks = Vec::new();
     for (line, item) in items {

@@ -134,6 +134,10 @@ pub struct WalConfig {
     pub give_up_at: Option<Setting<u64>>,
     /// How often the frontier is written down; 1 s to 1 d.
     pub frontier_interval: Setting<Duration>,
+    /// Whether a chained table is kept in the cluster.
+    pub canary: Setting<bool>,
+    /// How often it gets a row; 1 s to 1 d.
+    pub canary_interval: Setting<Duration>,
 }
 
 /// `[base]`: base backups.
@@ -212,8 +216,12 @@ pub struct DrillConfig {
     pub max_rto: Option<Setting<Duration>>,
     /// A drill fails when more time than this would be lost.
     pub max_rpo: Option<Setting<Duration>>,
+    /// Whether foreign keys are validated.
+    pub foreign_keys: Setting<bool>,
     /// Checks of the user's own.
     pub checks: Vec<DrillCheck>,
+    /// A file with more of them. See [`Config::open_checks`](super::Config::open_checks).
+    pub checks_file: Option<Setting<PathBuf>>,
 }
 
 /// One of `[[drill.checks]]`.

@@ -37,6 +37,12 @@ pub(super) struct Course<'a> {
 
 impl Course<'_> {
     pub(super) async fn carry_out(&mut self) -> Result<(), BrokeOff> {
+        let begun = Instant::now();
+        // Before anything takes long: a file that cannot be read makes no pass.
+        let checks = match self.access.config.open_checks() {
+            Ok(checks) => checks,
+            Err(error) => return Err(self.broke_off(Kind::Assertions, "drill.checks_file can be read", error, begun)),
+        };
         let (request, known_until) = self.choose().await?;
         self.restoring = Instant::now();
         let plan = self.plan(&request).await?;
@@ -51,7 +57,7 @@ impl Course<'_> {
         let restored =
             self.restore(&plan, Destination { data, waldir: None, tablespaces, owner, delta: false }).await?;
         let (mut instance, recovered) = self.recover(&programs, &restored, &plan).await?;
-        self.look(&instance, &plan, &recovered, known_until).await;
+        self.look(&instance, &plan, &recovered, known_until, &checks).await;
         let begun = Instant::now();
         if let Err(error) = instance.stop().await {
             self.report.log = instance.log();

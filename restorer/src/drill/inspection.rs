@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use walseal_common::config::Setting;
+use walseal_common::config::{DrillCheck, Setting};
 use walseal_common::postgres::{PostgresError, SqlClient};
 
-use super::check::{assertions, catalogs, counts, freshness, precision, structure};
+use super::check::{assertions, canary, catalogs, counts, extensions, foreign_keys, freshness, precision, structure};
 use super::course::Course;
 use super::evidence;
 use super::report::{Check, Kind};
@@ -21,6 +21,7 @@ impl Course<'_> {
         plan: &Plan,
         recovered: &Recovered,
         known_until: Option<Timestamp>,
+        checks: &[DrillCheck],
     ) {
         let begun = Instant::now();
         let config = &self.access.config.drill;
@@ -40,7 +41,11 @@ impl Course<'_> {
         // First of all: a check that writes would use up transaction numbers.
         let expected = precision::expected(plan);
         self.add(Check::run(Kind::Precision, "precision", expected, precision::look(&client, plan, recovered))).await;
+        self.find_canary(instance, &client, plan, recovered).await;
         self.judge_times(took, known_until).await;
+        // Before what would fail without them.
+        let libraries = extensions::look(instance, &client, user);
+        self.add(Check::run(Kind::Extensions, "extensions", extensions::EXPECTED, libraries)).await;
         let invalid = catalogs::invalid_indexes(instance, &client, user);
         self.add(Check::run(Kind::Indexes, "valid indexes", "every index is valid", invalid)).await;
         let collations = catalogs::collations(instance, &client, user);
@@ -50,13 +55,31 @@ impl Course<'_> {
         let structure = structure::look(instance, user, depth);
         self.add(Check::run(Kind::Structure, "amcheck", structure::expected(depth), structure)).await;
         self.count(instance, &client).await;
-        for check in &config.checks {
+        if config.foreign_keys.value {
+            let keys = foreign_keys::look(instance, &client, user);
+            self.add(Check::run(Kind::ForeignKeys, "foreign keys", foreign_keys::EXPECTED, keys)).await;
+        }
+        for check in checks {
             let asked = assertions::ask(instance, user, check);
             let expected = assertions::expected(check);
             let check = Check::run(Kind::Assertions, &check.name, expected, asked);
             self.add(check).await;
         }
         self.stage("checks", begun);
+    }
+
+    /// Where there is a canary, or should be one.
+    async fn find_canary(&mut self, instance: &Instance, client: &SqlClient, plan: &Plan, recovered: &Recovered) {
+        let (config, user) = (&self.access.config, self.access.config.drill.user.value.as_str());
+        let begun = Instant::now();
+        match canary::find(instance, client, user).await {
+            Ok(databases) if databases.is_empty() && !config.wal.canary.value => {}
+            Ok(databases) => {
+                let looked = canary::look(instance, user, &databases, &config.wal, plan, recovered);
+                self.add(Check::run(Kind::Canary, "canary", canary::EXPECTED, looked)).await;
+            }
+            Err(error) => self.report.checks.push(Check::broke_off(Kind::Canary, canary::EXPECTED, error, begun)),
+        }
     }
 
     async fn judge_times(&mut self, took: Duration, known_until: Option<Timestamp>) {

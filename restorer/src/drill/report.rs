@@ -32,8 +32,12 @@ pub enum Kind {
     Recovery,
     /// It ended exactly where it should.
     Precision,
+    /// The canary's rows.
+    Canary,
     /// How much would be lost, and how long it would take.
     Freshness,
+    /// Libraries that the cluster's functions are in.
+    Extensions,
     /// Indexes that PostgreSQL does not use.
     Indexes,
     /// Collations that sort otherwise here.
@@ -42,6 +46,8 @@ pub enum Kind {
     Structure,
     /// Tables and their rows are there.
     Counts,
+    /// Rows that refer to others have them.
+    ForeignKeys,
     /// The user's own questions.
     Assertions,
     /// Every page is what it says.
@@ -57,11 +63,14 @@ impl Kind {
             Kind::Restore => "restore",
             Kind::Recovery => "recovery",
             Kind::Precision => "precision",
+            Kind::Canary => "canary",
             Kind::Freshness => "freshness",
+            Kind::Extensions => "extensions",
             Kind::Indexes => "indexes",
             Kind::Collations => "collations",
             Kind::Structure => "structure",
             Kind::Counts => "counts",
+            Kind::ForeignKeys => "foreign-keys",
             Kind::Assertions => "assertions",
             Kind::Pages => "pages",
         }

@@ -1,6 +1,8 @@
 //! The drill: what passes, what is recorded, what is left behind, and every way in which it must turn red (case 45, I12).
 
+mod canary;
 mod mutations;
+mod relations;
 
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -82,8 +84,18 @@ fn i12_a_drill_that_passes_proves_the_backup_and_leaves_nothing_behind() -> Resu
     let outcomes = outcomes(&report)?;
     ensure!(outcomes.iter().all(|(_, outcome)| outcome == "passed"), "{report:#}");
     let names: Vec<&str> = outcomes.iter().map(|(name, _)| name.as_str()).collect();
-    let expected =
-        ["recovery", "precision", "loss", "time to restore", "valid indexes", "collations", "amcheck", "rows", "pages"];
+    let expected = [
+        "recovery",
+        "precision",
+        "loss",
+        "time to restore",
+        "extensions",
+        "valid indexes",
+        "collations",
+        "amcheck",
+        "rows",
+        "pages",
+    ];
     assert_eq!(names, expected);
     let rows = |table: &str| {
         let tables = report["tables"].as_array().cloned().unwrap_or_default();

@@ -253,3 +253,31 @@ fn names_are_derived_with_hyphens_as_underscores() {
         ("mine".into(), "walseal_orders_eu".into())
     );
 }
+
+#[test]
+fn checks_may_stand_in_a_file_of_their_own() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (checks, main) = (folder.path().join("checks.toml"), folder.path().join("walseal.toml"));
+    let check = |name: &str| format!("name = \"{name}\"\ndatabase = \"b\"\nsql = \"c\"\nexpect = \"1\"\n");
+    std::fs::write(&main, format!("[drill]\nchecks_file = \"checks.toml\"\n[[drill.checks]]\n{}", check("a")))
+        .expect("written");
+    let mut sources = Sources::new(Environment::from_iter([("NOTHING", "")]));
+    sources.config_flag = Some(main);
+    let config = Config::load(&sources).expect("a configuration");
+    let open = |text: Option<&str>| {
+        if let Some(text) = text {
+            std::fs::write(&checks, text).expect("written");
+        }
+        config
+            .open_checks()
+            .map(|all| all.into_iter().map(|one| one.name).collect::<Vec<_>>())
+            .map_err(|error| error.to_string())
+    };
+    assert!(open(None).is_err_and(|why| why.contains("checks.toml cannot be read")));
+    assert_eq!(open(Some("")), Ok(vec!["a".to_owned()]));
+    assert_eq!(open(Some(&format!("[[checks]]\n{}", check("b")))), Ok(vec!["a".to_owned(), "b".to_owned()]));
+    assert!(
+        open(Some("checks = 1")).is_err_and(|why| why.contains("drill.checks_file") && why.contains("array of tables"))
+    );
+    assert!(open(Some("[drill]")).is_err_and(|why| why.contains("\"drill\" is not known; the file holds [[checks]]")));
+}

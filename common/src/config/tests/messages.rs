@@ -35,7 +35,7 @@ fn an_unknown_key_is_named_with_its_line_and_the_nearest_known_one() {
     assert_snapshot!(complaint("[fetch]\nzzz = 1"), @r#"/walseal.toml:2: key "fetch.zzz" is not known; known keys under [fetch] are retry, retry_standby, prefetch"#);
     assert_snapshot!(complaint("wal = true"), @r#"/walseal.toml:1: key "wal" is not known; wal is a table: write [wal] on a line of its own, and its keys below"#);
     assert_snapshot!(complaint("[repository.s3.endpoint]\nurl = \"x\""), @r#"repository.s3.endpoint (from /walseal.toml:1) is a table, not text; write it as in "text in quotes""#);
-    assert_snapshot!(complaint("[[drill.checks]]\nname = \"a\"\nsqll = \"b\""), @r#"drill.checks (from /walseal.toml:1) has an unknown "sqll" in line 3; each of [[drill.checks]] has name, database, sql and expect, all in quotes, and may have tolerance and timeout"#);
+    assert_snapshot!(complaint("[[drill.checks]]\nname = \"a\"\nsqll = \"b\""), @r#"drill.checks (from /walseal.toml:1) has an unknown "sqll" in line 3; each check has name, database, sql and expect, all in quotes, and may have tolerance and timeout"#);
     let check =
         |more: &str| format!("[[drill.checks]]\nname = \"a\"\ndatabase = \"b\"\nsql = \"c\"\nexpect = \"1\"\n{more}");
     assert_snapshot!(complaint(&check("tolerance = \"-1\"")), @r#"drill.checks (from /walseal.toml:1) has the tolerance "-1"; write it as in "5" or "2.5%""#);

@@ -3,16 +3,22 @@
 //! | module | looks at |
 //! | --- | --- |
 //! | [`precision`] | where recovery ended, against what the WAL says |
+//! | [`canary`] | the chain of rows that the archiver wrote |
 //! | [`freshness`] | how much would be lost, and how long it took |
+//! | [`extensions`] | libraries that the cluster's functions are in |
 //! | [`catalogs`] | indexes that are not valid, collations that sort otherwise here |
 //! | [`structure`] | tables and indexes, by `pg_amcheck` |
 //! | [`counts`] | tables and their rows, against the drill before |
+//! | [`foreign_keys`] | whether rows that refer to others have them |
 //! | [`assertions`] | the user's own questions |
 //! | [`pages`] | every page, on the stopped instance |
 
 pub mod assertions;
+pub mod canary;
 pub mod catalogs;
 pub mod counts;
+pub mod extensions;
+pub mod foreign_keys;
 pub mod freshness;
 pub mod pages;
 pub mod precision;

@@ -16,7 +16,7 @@ use super::{TABLE, checks, drill, left_behind, site};
 use crate::flow;
 
 /// The drill fails, for this reason and no other, says so, and leaves nothing behind.
-fn red(site: &Site, side: &Side, more: &[&str], kind: &str, why: &str) -> Result<Value> {
+pub(super) fn red(site: &Site, side: &Side, more: &[&str], kind: &str, why: &str) -> Result<Value> {
     let (finished, report) = drill(side, more)?;
     ensure!(finished.code == Some(1) && report["verdict"] == "failed", "{why}: {finished}");
     let checks = report["checks"].as_array().context("checks")?;
@@ -33,7 +33,7 @@ fn red(site: &Site, side: &Side, more: &[&str], kind: &str, why: &str) -> Result
     Ok(report)
 }
 
-fn green(side: &Side, more: &[&str]) -> Result<Finished> {
+pub(super) fn green(side: &Side, more: &[&str]) -> Result<Finished> {
     let (finished, _) = drill(side, more)?;
     ensure!(finished.code == Some(0), "{finished}");
     Ok(finished)
