@@ -6,8 +6,9 @@
 //! | --- | --- |
 //! | [`lsn`], [`timeline`], [`segment`], [`time`] | newtypes; no I/O |
 //! | [`schedule`] | times as cron writes them, in a time zone; no I/O beyond the host's list of time zones |
-//! | [`canary`] | the rows of a chained table in the cluster; no I/O
+//! | [`canary`] | the rows of a chained table in the cluster; no I/O |
 //! | [`buffer`] | large buffers that go back to the system at once; no I/O |
+//! | [`uncached`] | files that are written past the page cache |
 //! | [`secret`] | text that must not be seen |
 //! | [`wal`] | reading WAL bytes: pages, records, what a segment contains; no I/O |
 //! | [`seal`] | the sealed object: keys, envelope, frames, signatures; no I/O |
@@ -45,4 +46,5 @@ pub mod telemetry;
 pub mod terminal;
 pub mod time;
 pub mod timeline;
+pub mod uncached;
 pub mod wal;

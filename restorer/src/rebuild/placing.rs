@@ -1,11 +1,12 @@
 //! Writing frames where they belong.
 
-use std::fs::File;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use walseal_common::buffer::{Spare, Spares};
 use walseal_common::repository::{FrameDigest, ObjectReference, RepositoryError};
 use walseal_common::seal::SealError;
+use walseal_common::uncached::{BLOCK, Uncached, aligned};
 
 use super::object::Object;
 use super::retrieval::{Retrieved, Way};
@@ -13,9 +14,8 @@ use super::target_file::{TargetFile, TargetLayer};
 use super::window::{Piece, Window};
 use super::{RebuildError, Source, Toll};
 
-/// Frames that follow one another in a file are written at once, up to so many bytes: few enough that they are still in the
-/// processor's cache.
-const RUN: usize = 256 << 10;
+/// Frames that follow one another in a file are written at once, up to so many bytes: the disk is waited for each time.
+const RUN: usize = 1 << 20;
 
 /// Fetches one object, or what is needed of it, and writes all its frames of this window; the files of which nothing is
 /// missing any more. `pieces` is one of [`Window::objects`].
@@ -56,7 +56,7 @@ async fn attempt(
     let (identities, window, toll) = (source.identities.to_vec(), window.clone(), toll.clone());
     let work = move || {
         let object = Object::open(retrieved, &repository, &reference, &identities)?;
-        Placing { object, run: Vec::with_capacity(RUN) }.place(&window, pieces, &toll)
+        Placing { object, run: Run::new() }.place(&window, pieces, &toll)
     };
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|join| Err(RebuildError::Thread(join.to_string())))
 }
@@ -68,7 +68,7 @@ pub(super) async fn place_in_order(
     layer: &TargetLayer,
     toll: &Toll,
 ) -> Result<(), RebuildError> {
-    let target = file.open()?;
+    let mut target = Uncached::new(file.open()?, 0);
     let (mut at, mut index, mut plain) = (0, 0, Vec::new());
     for extent in &layer.extents {
         let reference = source.reference(extent.object)?;
@@ -79,7 +79,7 @@ pub(super) async fn place_in_order(
         for frame in extent.frame..extent.frame.saturating_add(extent.count) {
             plain.clear();
             append_frame(&mut object, frame, file, layer, index, &mut plain)?;
-            toll.wrote(file.write(&target, layer, &plain, at)?);
+            toll.wrote(file.write(&mut target, layer, &plain, at)?);
             at += plain.len() as u64;
             index += 1;
         }
@@ -120,18 +120,42 @@ fn append_frame(
 /// One object on its way into files, on a thread of its own.
 struct Placing {
     object: Object,
-    /// Frames that are opened and not written yet.
-    run: Vec<u8>,
+    run: Run,
+}
+
+/// Frames that are opened and not written yet, in memory that begins at a block.
+struct Run {
+    bytes: Spare,
+    begin: usize,
+}
+
+/// Memory of runs, used again; as many as are usually written at once.
+static RUNS: LazyLock<Spares> = LazyLock::new(|| Spares::new(RUN + BLOCK, 8));
+
+impl Run {
+    fn new() -> Run {
+        let mut bytes = RUNS.take();
+        let begin = aligned(bytes.vec(), RUN);
+        Run { bytes, begin }
+    }
+
+    fn clear(&mut self) {
+        self.bytes.vec().truncate(self.begin);
+    }
+
+    fn plain(&self) -> &[u8] {
+        self.bytes.as_ref().get(self.begin..).unwrap_or_default()
+    }
 }
 
 impl Placing {
     fn place(mut self, window: &Window, pieces: Range<usize>, toll: &Toll) -> Result<Vec<usize>, RebuildError> {
-        let (mut written, mut open): (u64, Option<(u32, File)>) = (0, None);
+        let (mut written, mut open): (u64, Option<(u32, Uncached)>) = (0, None);
         for piece in window.pieces(pieces.clone()) {
             let Some((file, layer)) = window.layer(piece.file, piece.layer) else { continue };
             let (_, target) = match open.take().filter(|(number, _)| *number == piece.file) {
                 Some(same) => open.insert(same),
-                None => open.insert((piece.file, file.open()?)),
+                None => open.insert((piece.file, Uncached::new(file.open()?, file.size))),
             };
             written += self.place_piece(piece, file, layer, target)?;
         }
@@ -148,24 +172,25 @@ impl Placing {
         piece: &Piece,
         file: &TargetFile,
         layer: &TargetLayer,
-        target: &File,
+        target: &mut Uncached,
     ) -> Result<u64, RebuildError> {
         let (mut written, mut at) = (0, u64::from(piece.index) * layer.frame_size);
         self.run.clear();
         for step in 0..piece.count {
             let (frame, index) = (piece.frame.saturating_add(step), piece.index as usize + step as usize);
             let expected = layer.frame_length(index);
-            if self.run.len() as u64 + expected > RUN as u64 {
-                written += file.write(target, layer, &self.run, at)?;
-                at += self.run.len() as u64;
+            let opened = self.run.plain().len() as u64;
+            if opened + expected > RUN as u64 {
+                written += file.write(target, layer, self.run.plain(), at)?;
+                at += opened;
                 self.run.clear();
             }
-            let length = append_frame(&mut self.object, frame, file, layer, index, &mut self.run)?;
+            let length = append_frame(&mut self.object, frame, file, layer, index, self.run.bytes.vec())?;
             if length as u64 != expected {
                 layer.mark_uneven();
                 return Ok(written);
             }
         }
-        Ok(written + file.write(target, layer, &self.run, at)?)
+        Ok(written + file.write(target, layer, self.run.plain(), at)?)
     }
 }

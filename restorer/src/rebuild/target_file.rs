@@ -1,16 +1,22 @@
 //! A file under construction: which frames it is made of, and where their bytes belong.
 
 use std::fs::{File, FileTimes, OpenOptions};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::OFlags;
+use rustix::fs::{FallocateFlags, OFlags, fallocate};
+use rustix::io::Errno;
 use walseal_common::repository::{Extent, FileEntry, FrameDigest, Layer, Span, spans};
+use walseal_common::uncached::Uncached;
 
 use super::{Owner, RebuildError};
+
+/// Room for a smaller file is made by writing it.
+const LARGE: u64 = 1 << 20;
 
 /// A file whose frames are to be written.
 #[derive(Debug)]
@@ -68,12 +74,24 @@ impl TargetFile {
         options.write(true).mode(0o600).create_new(!*is_there).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
         let operation = if *is_there { "open" } else { "make the file" };
         let file = options.open(&self.path).map_err(RebuildError::io(operation, &self.path))?;
-        // What no layer gives is zeros. A file of one layer gets its length from the last byte that is written.
-        if !*is_there && self.layers.len() > 1 {
-            file.set_len(self.size).map_err(RebuildError::io("make room for", &self.path))?;
+        if !*is_there {
+            self.make_room(&file).map_err(RebuildError::io("make room for", &self.path))?;
         }
         *is_there = true;
         Ok(file)
+    }
+
+    /// Gives a new file its length; what no layer gives is zeros. Its parts are written in any order, and the file system is
+    /// told of all of them at once, where it lets itself be told.
+    fn make_room(&self, file: &File) -> io::Result<()> {
+        if self.size >= LARGE {
+            match fallocate(file, FallocateFlags::empty(), 0, self.size) {
+                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
+                made => return Ok(made?),
+            }
+        }
+        // A file of one layer gets its length from the last byte that is written.
+        if self.layers.len() > 1 { file.set_len(self.size) } else { Ok(()) }
     }
 
     /// Its name was taken by a file that is written over, of its full length by now.
@@ -103,7 +121,13 @@ impl TargetFile {
     }
 
     /// Writes of a layer's bytes, which begin at `at` in its joined frames, what the file has of them; how many that were.
-    pub(super) fn write(&self, file: &File, layer: &TargetLayer, plain: &[u8], at: u64) -> Result<u64, RebuildError> {
+    pub(super) fn write(
+        &self,
+        file: &mut Uncached,
+        layer: &TargetLayer,
+        plain: &[u8],
+        at: u64,
+    ) -> Result<u64, RebuildError> {
         let (end, mut written) = (at.saturating_add(plain.len() as u64), 0);
         for span in layer.spans_from(at).iter().take_while(|span| span.stream < end) {
             let (from, to) = (span.stream.max(at), (span.stream + span.length).min(end));

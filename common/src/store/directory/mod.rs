@@ -1,6 +1,5 @@
 //! A directory as a store: one file per object, its key is its path below the root.
 
-mod direct;
 mod durable;
 mod list;
 mod publish;
@@ -21,7 +20,7 @@ use rustix::io::Errno;
 use super::failure::Failure;
 use super::key::{check_key, check_prefix};
 use super::{LARGEST_GET, ObjectMeta, ObjectStore, PutOutcome, RangeBody, StoreError, StoreErrorKind};
-use direct::Writer;
+use crate::buffer::Spares;
 use durable::DurableFolders;
 
 /// Folder below the root that holds files which are still being written. No key may start with it.
@@ -49,14 +48,15 @@ pub struct DirectoryStore {
 struct Inner {
     root: PathBuf,
     folders: DurableFolders,
-    writer: Writer,
+    /// What bodies are written from: memory that begins at a block.
+    stretches: Spares,
 }
 
 impl DirectoryStore {
     /// A store in the existing directory `root`. Nothing is touched; a missing root shows in the first call.
     pub fn new(root: PathBuf) -> DirectoryStore {
-        let (folders, writer) = (DurableFolders::new(root.clone()), Writer::new());
-        DirectoryStore { inner: Arc::new(Inner { root, folders, writer }) }
+        let folders = DurableFolders::new(root.clone());
+        DirectoryStore { inner: Arc::new(Inner { root, folders, stretches: publish::stretches() }) }
     }
 
     /// A store in the existing directory `root`, after a look at it: removes what a kill left unfinished

@@ -1,18 +1,30 @@
 //! Writing an object: hidden and synced first, then named in one step.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-use super::direct;
 use super::{Failure, Inner, PutOutcome, unfinished_folder};
+use crate::buffer::Spares;
+use crate::uncached::{BLOCK, Uncached, aligned};
 
 /// How often a put makes its folder again after a concurrent delete removed it while it was empty.
 const FOLDER_ATTEMPTS: usize = 64;
+
+/// What is written at once, in bytes.
+const STRETCH: usize = 1 << 20;
+
+/// Most buffers of that size that are kept while nobody writes.
+const STRETCHES: usize = 4;
+
+/// Buffers for [`Inner::write`].
+pub(super) fn stretches() -> Spares {
+    Spares::new(STRETCH + BLOCK, STRETCHES)
+}
 
 impl Inner {
     pub(super) fn put_new(&self, key: &str, body: &[u8]) -> Result<PutOutcome, Failure> {
@@ -35,6 +47,21 @@ impl Inner {
         }
         let gone = io::Error::from(io::ErrorKind::NotFound);
         Err(Failure::io("the object's folder vanished again and again while it was written", &gone))
+    }
+
+    fn write(&self, file: &mut Uncached, body: &[u8]) -> io::Result<()> {
+        if !file.is_direct() {
+            return file.write_all_at(body, 0);
+        }
+        let mut memory = self.stretches.take();
+        let mut at = 0;
+        for stretch in body.chunks(STRETCH) {
+            let begin = aligned(memory.vec(), STRETCH);
+            memory.extend(stretch);
+            file.write_all_at(memory.as_ref().get(begin..).unwrap_or_default(), at)?;
+            at += stretch.len() as u64;
+        }
+        Ok(())
     }
 
     /// The name is taken. Its writer may have died, or be about to, before the name was durable; whoever is
@@ -95,10 +122,11 @@ impl Unfinished {
         let name = format!("{}-{:016x}", std::process::id(), u64::from_ne_bytes(random));
         let failed = |e: io::Error| Failure::io("could not write the file", &e);
         let path = folder.join(name);
-        let mut file = direct::create(&path, body.len()).map_err(failed)?;
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
         let unfinished = Unfinished { path };
-        store.writer.write(&mut file, body).map_err(failed)?;
-        file.sync_all().map_err(failed)?;
+        let mut file = Uncached::new(file, body.len() as u64);
+        store.write(&mut file, body).map_err(failed)?;
+        file.file().sync_all().map_err(failed)?;
         Ok(unfinished)
     }
 }
