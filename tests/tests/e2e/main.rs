@@ -23,6 +23,7 @@ mod metrics;
 mod native;
 mod network;
 mod outage;
+mod pace;
 mod patroni;
 mod preconditions;
 mod restored;
