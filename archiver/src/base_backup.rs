@@ -70,6 +70,9 @@ impl TakeError {
 /// How long a server may take to hear that a backup was stopped.
 const CANCEL: Duration = Duration::from_secs(5);
 
+/// Pauses of a backup that are worth a word, in all.
+const PAUSES: Duration = Duration::from_secs(1);
+
 /// How base backups are taken, by configuration.
 #[derive(Clone, Debug)]
 pub struct Manner {
@@ -245,7 +248,7 @@ async fn take_with(
     let pace = options.pace.clone();
     let probing = async {
         match probe {
-            Some(probe) => probe.keep(&pace).await,
+            Some(probe) => probe.keep(&options.pace).await,
             None => std::future::pending().await,
         }
     };
@@ -304,6 +307,13 @@ async fn take_with(
             Err(TakeError::Stopped)
         }
     };
+    if pace.paused() >= PAUSES {
+        let paused = units::duration(pace.paused());
+        tracing::info!(
+            paused,
+            "the base backup paused again and again, for so long in all, because the server answered slowly"
+        );
+    }
     lease.release().await;
     if taken.is_ok() {
         client.close().await;

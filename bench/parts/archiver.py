@@ -7,6 +7,7 @@ import time
 
 from .cluster import lsn_number
 from .scratch import Failed, end_process
+from .timing import quiet_disk
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -14,7 +15,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 class Archiver:
     """One repository for one cluster, in a store."""
 
-    def __init__(self, place, arguments, cluster, store, name, settings=""):
+    def __init__(self, place, arguments, cluster, store, name, settings="", base=""):
         self.place, self.cluster, self.store = place, cluster, store
         self.folder = place.folder(name)
         built = arguments.bin or os.path.join(ROOT, "target", "release")
@@ -43,6 +44,7 @@ state_dir = "{self.folder}/state"
 url = "{store.url(name)}"
 [base]
 schedule = "off"
+{base}
 [keys]
 recipients = ["{recipient}"]
 writer_key_file = "{writer}"
@@ -89,6 +91,11 @@ trusted_writers = ["{public}"]
         with open(f"{self.folder}/log", encoding="utf-8", errors="replace") as file:
             return file.read()[-3000:]
 
+    def words_of(self, *texts):
+        """Lines of its log that contain one of these."""
+        with open(f"{self.folder}/log", encoding="utf-8", errors="replace") as file:
+            return [line.strip() for line in file if any(text in line for text in texts)]
+
     def confirmed(self):
         """What the server was told is durable."""
         text = self.cluster.sql(
@@ -106,6 +113,17 @@ trusted_writers = ["{public}"]
         return self.place.start(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.environment
         )
+
+    def backed_up(self, *options):
+        """Takes a base backup: seconds, CPU seconds of the daemon, and its line in `status`."""
+        quiet_disk()
+        cpu, begun = self.cpu(), time.monotonic()
+        process = self.backup(*options)
+        _, err = process.communicate()
+        took = time.monotonic() - begun
+        if process.returncode != 0:
+            raise Failed(f"the backup failed:\n{err}\n{self.words()}")
+        return {"s": took, "cpu": self.cpu() - cpu, "base": self.status()["bases"][-1]}
 
     def restore(self, folder):
         """The command that rebuilds the cluster there, at its latest state."""

@@ -92,6 +92,15 @@ autovacuum = off
         self.sql(f"alter system set fsync = {'on' if whether else 'off'}")
         self.sql("select pg_reload_conf()")
 
+    def native(self):
+        """Whether the server can send changed blocks only."""
+        return self.number("select current_setting('server_version_num')") >= 170000
+
+    def summarize(self):
+        """From here on it notes which blocks change."""
+        self.sql("alter system set summarize_wal = on")
+        self.sql("select pg_reload_conf()")
+
     def session(self):
         """A psql that is fed line by line."""
         command = [f"{self.pg_bin}/psql", "-XAtq", "-F", "\t", "-v", "ON_ERROR_STOP=1", "-d", self.conninfo]
@@ -124,6 +133,16 @@ autovacuum = off
 
     def size(self):
         return self.number("select sum(pg_database_size(oid)) from pg_database")
+
+    def ended_cpu(self):
+        """CPU seconds of all server processes that have ended; those of a base backup are among them once it is done."""
+        while self.number("select count(*) from pg_stat_activity where backend_type = 'walsender' and state <> 'active'") > 0:
+            time.sleep(0.01)
+        with open(f"{self.path}/postmaster.pid", encoding="ascii") as file:
+            pid = int(file.readline())
+        with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+            fields = file.read().rsplit(")", 1)[1].split()
+        return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
 
     def lsn(self):
         return self.number("select pg_current_wal_flush_lsn() - '0/0'")

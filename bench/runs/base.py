@@ -1,13 +1,10 @@
 """Full base backups beside other tools, and incremental ones after a part of the cluster has changed."""
-import time
-
 from parts.archiver import Archiver
 from parts.cluster import Cluster
 from parts.figures import median
 from parts.peers import Peers
-from parts.scratch import Failed
 from parts.store import stores
-from parts.timing import quiet_disk, timed
+from parts.timing import timed
 
 
 def run(place, arguments, figures):
@@ -17,10 +14,9 @@ def run(place, arguments, figures):
     for name, value in (("archive_mode", "on"), ("archive_command", "true")):
         cluster.sql_file_setting(name, value)
     cluster.start()
-    native = cluster.number("select current_setting('server_version_num')") >= 170000
+    native = cluster.native()
     if native:
-        cluster.sql("alter system set summarize_wal = on")
-        cluster.sql("select pg_reload_conf()")
+        cluster.summarize()
     cluster.fill(kind, arguments.size * 1e9)
     bench = Bench(place, arguments, cluster, figures)
     bench.server_alone()
@@ -54,16 +50,16 @@ class Bench:
         archiver.start()
         archiver.wait_confirmed(self.cluster.lsn())
         archiver.forget_peak()
-        full = [self.backed_up(archiver, "--full") for _ in range(self.arguments.runs)]
+        full = [archiver.backed_up("--full") for _ in range(self.arguments.runs)]
         self.add("walseal, full", store.name, full, archiver)
-        whole = median([took["stored"] for took in full])
+        whole = median([stored_size(took) for took in full])
         for change in ("clustered", "scattered"):
             took = []
             for _ in range(self.arguments.runs):
                 self.change(change)
                 archiver.wait_confirmed(self.cluster.lsn())
                 archiver.forget_peak()
-                took.append(self.backed_up(archiver, "--incremental"))
+                took.append(archiver.backed_up("--incremental"))
             way = "native" if native else "compared"
             self.add(f"walseal, 1 % changed, {change}, {way}", store.name, took, archiver, whole)
         archiver.stop()
@@ -80,24 +76,17 @@ class Bench:
         self.row += 1
         self.cluster.sql("checkpoint")
 
-    def backed_up(self, archiver, *options):
-        quiet_disk()
-        cpu, begun = archiver.cpu(), time.monotonic()
-        process = archiver.backup(*options)
-        _, err = process.communicate()
-        took = time.monotonic() - begun
-        if process.returncode != 0:
-            raise Failed(f"the backup failed:\n{err}\n{archiver.words()}")
-        newest = archiver.status()["bases"][-1]
-        return {"s": took, "cpu": archiver.cpu() - cpu, "stored": newest["stored_size"]}
-
     def add(self, what, store, runs, archiver=None, whole=None):
         seconds = median([run["s"] for run in runs])
         row = {"what": what, "store": store, "median s": seconds, "MB/s": self.size / 1e6 / seconds,
                "CPU s": median([run["cpu"] for run in runs])}
         if archiver:
-            stored = median([run["stored"] for run in runs])
+            stored = median([stored_size(run) for run in runs])
             row |= {"peak MiB": archiver.memory("VmHWM"), "stored MB": stored / 1e6}
             if whole:
                 row["% of full"] = 100 * stored / whole
         self.figures.add(**row)
+
+
+def stored_size(took):
+    return took["base"]["stored_size"]

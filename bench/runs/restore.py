@@ -7,7 +7,6 @@ from parts.archiver import Archiver
 from parts.cluster import Cluster
 from parts.figures import median
 from parts.peers import Peers
-from parts.scratch import Failed
 from parts.store import stores
 from parts.timing import timed
 
@@ -29,10 +28,7 @@ def run(place, arguments, figures):
             bench.measure(tool.name, store, tool.restore, tool.environment)
         archiver = Archiver(place, arguments, cluster, store, f"restore-{store.name}")
         archiver.start()
-        backup = archiver.backup("--full")
-        _, err = backup.communicate()
-        if backup.returncode != 0:
-            raise Failed(f"the backup failed:\n{err}\n{archiver.words()}")
+        archiver.backed_up("--full")
         archiver.stop()
         bench.measure("walseal", store, archiver.restore, archiver.environment)
         cluster.sql("select pg_drop_replication_slot('walseal_bench')")

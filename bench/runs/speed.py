@@ -23,13 +23,9 @@ def run(place, arguments, figures):
         archiver.start()
         took, cpu = [], []
         for _ in range(arguments.runs):
-            begun, used = time.monotonic(), archiver.cpu()
-            backup = archiver.backup("--full")
-            _, err = backup.communicate()
-            if backup.returncode != 0:
-                raise Failed(f"the backup failed:\n{err}\n{archiver.words()}")
-            took.append(time.monotonic() - begun)
-            cpu.append(archiver.cpu() - used)
+            taken = archiver.backed_up("--full")
+            took.append(taken["s"])
+            cpu.append(taken["cpu"])
         figures.add(what="walseal backup", store=store.name, **{"median s": median(took),
                     "MB/s": size / 1e6 / median(took), "archiver CPU s": median(cpu)})
         took, cpu, rates = [], [], []

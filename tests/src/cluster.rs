@@ -228,6 +228,11 @@ impl Cluster {
         format!("host={} port={} user={user} dbname=postgres", self.sockets.display(), self.port)
     }
 
+    /// Where it listens over TCP: `host:port`.
+    pub fn tcp_address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
     /// How the role of `access` connects over TCP; its password is not in it.
     pub fn tcp_conninfo(&self, access: Access) -> String {
         format!("host=127.0.0.1 port={} user={} dbname=postgres", self.port, access.role())

@@ -1,9 +1,9 @@
-//! A TCP proxy before a store: an outage at the turn of a switch.
+//! A TCP proxy before a store: an outage at the turn of a switch. Before a server: one that answers some of its clients slowly.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -34,14 +34,28 @@ pub struct Proxy {
 struct Switch {
     line: AtomicU8,
     gone: AtomicBool,
+    /// A client that sends this gets its answers late, by so many milliseconds.
+    mark: Option<&'static str>,
+    late: AtomicU64,
 }
 
 impl Proxy {
     /// A proxy to `upstream`, a `host:port`; its line is up.
     pub fn start(upstream: &str) -> Result<Proxy> {
+        Proxy::with(upstream, Switch::default())
+    }
+
+    /// A proxy behind which clients that send `mark` wait for each answer, as long as [`Proxy::answer_late`] says.
+    pub fn start_late_for(upstream: &str, mark: &'static str, late: Duration) -> Result<Proxy> {
+        let proxy = Proxy::with(upstream, Switch { mark: Some(mark), ..Switch::default() })?;
+        proxy.answer_late(late);
+        Ok(proxy)
+    }
+
+    fn with(upstream: &str, switch: Switch) -> Result<Proxy> {
         let listener = TcpListener::bind("127.0.0.1:0").context("opening a port for a proxy")?;
         let address = listener.local_addr().context("asking for the port of a proxy")?;
-        let switch = Arc::new(Switch::default());
+        let switch = Arc::new(switch);
         let (upstream, shared) = (upstream.to_owned(), switch.clone());
         std::thread::spawn(move || {
             for incoming in listener.incoming() {
@@ -51,10 +65,13 @@ impl Proxy {
                 // A client that left before it was let in is none, and neither is one whose upstream is gone.
                 let Ok(client) = incoming else { continue };
                 let Ok(server) = TcpStream::connect(&upstream) else { continue };
-                for (from, to) in [(client.try_clone(), server.try_clone()), (Ok(server), Ok(client))] {
+                let marked = Arc::new(AtomicBool::new(false));
+                for (from, to, way) in
+                    [(client.try_clone(), server.try_clone(), Way::Question), (Ok(server), Ok(client), Way::Answer)]
+                {
                     let (Ok(from), Ok(to)) = (from, to) else { continue };
-                    let switch = shared.clone();
-                    std::thread::spawn(move || pass(from, to, &switch));
+                    let (switch, marked) = (shared.clone(), marked.clone());
+                    std::thread::spawn(move || pass(from, to, way, &marked, &switch));
                 }
             }
         });
@@ -64,6 +81,11 @@ impl Proxy {
     /// Switches the line.
     pub fn set(&self, line: Line) {
         self.switch.line.store(line as u8, Ordering::Relaxed);
+    }
+
+    /// From now on each answer to a marked client waits so long.
+    pub fn answer_late(&self, late: Duration) {
+        self.switch.late.store(late.as_millis().try_into().unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Where clients connect to: `host:port`.
@@ -80,8 +102,17 @@ impl Drop for Proxy {
     }
 }
 
+/// Which way bytes go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// From the client.
+    Question,
+    /// To it.
+    Answer,
+}
+
 /// Carries bytes one way until either side ends, or the line goes down.
-fn pass(mut from: TcpStream, mut to: TcpStream, switch: &Switch) {
+fn pass(mut from: TcpStream, mut to: TcpStream, way: Way, marked: &AtomicBool, switch: &Switch) {
     let mut buffer = vec![0; 64 << 10];
     // Bytes that were read and wait for the line.
     let mut held = 0;
@@ -91,6 +122,19 @@ fn pass(mut from: TcpStream, mut to: TcpStream, switch: &Switch) {
             // Only the rate of looking at the switch.
             std::thread::sleep(LOOK);
         } else if held > 0 {
+            match way {
+                Way::Question => {
+                    let sent = buffer.get(..held).unwrap_or_default();
+                    if switch.mark.is_some_and(|mark| sent.windows(mark.len()).any(|bytes| bytes == mark.as_bytes())) {
+                        marked.store(true, Ordering::Relaxed);
+                    }
+                }
+                Way::Answer if marked.load(Ordering::Relaxed) => {
+                    // The line's own latency.
+                    std::thread::sleep(Duration::from_millis(switch.late.load(Ordering::Relaxed)));
+                }
+                Way::Answer => {}
+            }
             if to.write_all(&buffer[..held]).is_err() {
                 break;
             }

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -94,13 +94,15 @@ pub struct Pace(Arc<Measure>);
 #[derive(Debug)]
 struct Measure {
     share: AtomicU32,
+    /// Microseconds of all pauses.
+    paused: AtomicU64,
     /// Since when it has been reading without a pause.
     since: Mutex<Option<Instant>>,
 }
 
 impl Default for Measure {
     fn default() -> Measure {
-        Measure { share: AtomicU32::new(ALL), since: Mutex::default() }
+        Measure { share: AtomicU32::new(ALL), paused: AtomicU64::new(0), since: Mutex::default() }
     }
 }
 
@@ -111,9 +113,17 @@ impl Pace {
         if share < ALL
             && let Some(pause) = self.due(share)
         {
+            let begun = Instant::now();
             sleep(pause).await;
+            let paused = begun.elapsed().as_micros().try_into().unwrap_or(u64::MAX);
+            self.0.paused.fetch_add(paused, Ordering::Relaxed);
             self.restart();
         }
+    }
+
+    /// How long it has paused, in all.
+    pub fn paused(&self) -> Duration {
+        Duration::from_micros(self.0.paused.load(Ordering::Relaxed))
     }
 
     fn due(&self, share: u32) -> Option<Duration> {
@@ -156,7 +166,8 @@ impl Probe {
 
     /// Probes, and sets the pace by it, until it is dropped or the connection is gone, which leaves the pace unlimited.
     pub async fn keep(mut self, pace: &Pace) -> Infallible {
-        let mut said = false;
+        // Since when it reads more slowly, and how often it did before: only the first time is told as it begins and ends.
+        let (mut slow, mut times): (Option<Instant>, u32) = (None, 0);
         loop {
             let latency = match ask(&self.sql).await {
                 Ok(latency) => latency,
@@ -168,13 +179,28 @@ impl Probe {
             };
             let before = self.controller.share;
             let share = self.controller.take(latency);
-            if share < before && !std::mem::replace(&mut said, true) {
-                tracing::warn!(
-                    usually = units::duration(self.controller.before),
-                    now = units::duration(latency),
-                    "the server answers much more slowly than before the base backup, which now reads more slowly until that is over \
-                     (base.backoff)"
-                );
+            if share < before && slow.is_none() {
+                slow = Some(Instant::now());
+                if times == 0 {
+                    tracing::warn!(
+                        usually = units::duration(self.controller.before),
+                        now = units::duration(latency),
+                        "the server answers much more slowly than before the base backup, which now reads more slowly until that is \
+                         over (base.backoff)"
+                    );
+                }
+            }
+            if share == ALL
+                && let Some(since) = slow.take()
+            {
+                if times == 0 {
+                    let slow_for = units::duration(since.elapsed());
+                    tracing::info!(
+                        slow_for,
+                        "the server answers as before, and the base backup reads at full speed again"
+                    );
+                }
+                times += 1;
             }
             pace.set(share);
             sleep(INTERVAL).await;

@@ -1,6 +1,7 @@
 //! walseal end to end: real clusters, a real store, both programs as a user runs them.
 
 mod alerts;
+mod backup_sweep;
 mod blindness;
 mod case49;
 mod debian;
@@ -23,6 +24,7 @@ mod metrics;
 mod native;
 mod network;
 mod outage;
+mod pace;
 mod patroni;
 mod preconditions;
 mod restored;

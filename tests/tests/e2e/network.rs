@@ -12,7 +12,7 @@ use walseal_tests::workload::{self, Workload};
 use crate::{flow, restored};
 
 /// A conninfo of `access` whose password comes from a file, as it should.
-fn conninfo(site: &Site, access: Access, more: &str) -> Result<String> {
+pub fn conninfo(site: &Site, access: Access, more: &str) -> Result<String> {
     // A password file escapes colons and backslashes.
     let password = access.password().replace('\\', "\\\\").replace(':', "\\:");
     let name = format!("passfile-{}", access.role());

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Result, ensure};
 
 use walseal_common::lsn::Lsn;
-use walseal_tests::cluster::Cluster;
+use walseal_tests::cluster::{Cluster, Stop};
 use walseal_tests::deadline::PATIENCE;
 use walseal_tests::oracle;
 use walseal_tests::site::Site;
@@ -29,6 +29,24 @@ pub fn restore_with(site: &Site, target: &str, name: &str, more: &[&str]) -> Res
     restored.start()?;
     restored.wait_promoted(PATIENCE)?;
     Ok(restored)
+}
+
+/// A database as `pg_dump` writes it, but for the words that it draws at random.
+pub fn dump(cluster: &Cluster) -> Result<String> {
+    let dumped = cluster.client("pg_dump").args(["-d", &cluster.conninfo()]).run()?.success()?;
+    Ok(dumped.stdout.lines().filter(|line| !line.contains("restrict ")).collect::<Vec<_>>().join("\n"))
+}
+
+/// The restored cluster, which runs, holds what `expected` says, and is sound: its dump, its tables and indexes by `pg_amcheck`, and once
+/// it has stopped, its page checksums.
+pub fn sound(mut restored: Cluster, expected: &str) -> Result<()> {
+    let found = dump(&restored)?;
+    let differs = found.lines().zip(expected.lines()).find(|(found, expected)| found != expected);
+    ensure!(found == expected, "the dumps have {} and {} bytes and part at {differs:?}", found.len(), expected.len());
+    // It makes its extension in the cluster that it looks at.
+    oracle::amcheck(&restored)?;
+    restored.stop(Stop::Fast)?;
+    oracle::checksums(&restored)
 }
 
 /// What the server says of every transaction's end, from `start` on, in WAL that it still holds.
