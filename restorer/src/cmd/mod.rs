@@ -5,6 +5,7 @@ mod fetch;
 mod keygen;
 mod ledger;
 mod list;
+mod place;
 mod plan;
 mod prefetch;
 mod restore;

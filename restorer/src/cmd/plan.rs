@@ -1,26 +1,72 @@
 //! `plan`: explain a restore before a byte moves.
 
-use walseal_common::show;
-use walseal_common::terminal::{Failure, Progress, to_json};
+use std::fmt::Write;
+use std::path::PathBuf;
 
+use serde::Serialize;
+use walseal_common::show;
+use walseal_common::terminal::{Failure, Progress, printable, to_json, units};
+
+use super::place::PlaceArguments;
 use super::target::{TargetArguments, refusal};
 use crate::access::Access;
-use crate::plan::{self, PLAN_SCHEMA, Plan, Request};
+use crate::plan::{self, Estimate, PLAN_SCHEMA, Plan, Request};
+use crate::rebuild::{Destination, Room, check_space, needs, room_for};
 
 /// What `plan` is told.
 #[derive(clap::Args, Debug)]
 pub struct Arguments {
     #[command(flatten)]
     pub(super) target: TargetArguments,
+    /// The data directory that a restore would make: also tells the space that it needs there, and what is free
+    #[arg(long, value_name = "D")]
+    target_dir: Option<PathBuf>,
+    #[command(flatten)]
+    place: PlaceArguments,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
+/// The plan, with what is not kept beside the data directory.
+#[derive(Serialize)]
+struct Report<'a> {
+    #[serde(flatten)]
+    plan: &'a Plan,
+    estimate: Estimate,
+    /// Where a target was given.
+    space: Option<&'a [Room]>,
+}
+
 /// Makes the plan and explains it.
 pub async fn run(arguments: &Arguments, request: &Request, access: &Access) -> Result<(), Failure> {
+    let destination = arguments.target_dir.as_deref().map(|data| arguments.place.destination(data)).transpose()?;
+    run_for(destination.as_ref(), request, access, arguments.json).await
+}
+
+/// The same for a restore to `destination`, where there is one.
+pub(super) async fn run_for(
+    destination: Option<&Destination>,
+    request: &Request,
+    access: &Access,
+    json: bool,
+) -> Result<(), Failure> {
     let plan = make(access, request).await?;
-    show(&plan, arguments.json)
+    let rooms = match destination {
+        None => None,
+        Some(destination) => {
+            let rooms = room_for(&plan, destination, &access.repository, &access.identities).await;
+            Some(rooms.map_err(|error| super::restore::failure(&error))?)
+        }
+    };
+    if json {
+        let report = Report { plan: &plan, estimate: plan.estimate(), space: rooms.as_deref() };
+        let text = to_json(PLAN_SCHEMA, &report).map_err(|error| Failure::from_error("print the plan", &error))?;
+        show!("{text}");
+    } else {
+        print!("{}{}", plan.explain(), printable(&rooms.as_deref().map(space).unwrap_or_default()));
+    }
+    Ok(())
 }
 
 /// Makes the plan, with progress on standard error while WAL is read.
@@ -31,13 +77,20 @@ pub async fn make(access: &Access, request: &Request) -> Result<Plan, Failure> {
     planned.map_err(|error| refusal(&error))
 }
 
-/// Prints the plan on standard output.
-pub fn show(plan: &Plan, json: bool) -> Result<(), Failure> {
-    if json {
-        let text = to_json(PLAN_SCHEMA, plan).map_err(|error| Failure::from_error("print the plan", &error))?;
-        show!("{text}");
-    } else {
-        print!("{}", plan.explain());
+/// What is needed where, and what is free there, a line for each folder.
+fn space(rooms: &[Room]) -> String {
+    let mut text = "\nSpace:\n".to_owned();
+    for room in rooms {
+        let (needed, free) = (units::size(room.files.saturating_add(room.wal)), units::size(room.free));
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "  {:<16} needs {needed}, {free} free in {}", room.what, room.folder);
     }
-    Ok(())
+    let filesystems = needs(rooms);
+    if filesystems.len() < rooms.len() {
+        let _ = writeln!(text, "  (some of these folders share a file system, and what is free on it)");
+    }
+    if let Err(short) = check_space(&filesystems) {
+        let _ = writeln!(text, "Warning: {short}.");
+    }
+    text
 }

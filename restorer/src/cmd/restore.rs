@@ -8,12 +8,13 @@ use walseal_common::config::Config;
 use walseal_common::repository::{FailureClass, Ledger};
 use walseal_common::terminal::{Exit, Failure, Progress, Schema, printable, to_json};
 
+use super::place::PlaceArguments;
 use super::plan;
 use super::target::TargetArguments;
 use crate::access::Access;
 use crate::instance::{self, InstanceError, Landing};
 use crate::plan::{Plan, Request};
-use crate::rebuild::{Accounts, Destination, Order, Owner, RebuildError, Restored, Swept, TablespaceMapping, Traffic};
+use crate::rebuild::{Order, RebuildError, Restored, Swept, Traffic};
 use crate::record;
 
 const SCHEMA: Schema = Schema { name: "restore", version: 1 };
@@ -32,27 +33,14 @@ pub struct Arguments {
     /// Explain the restore and stop: as the verb plan
     #[arg(long)]
     dry_run: bool,
-    /// Write over the stopped cluster in the data directory: only what differs is fetched, what is not in the backup goes
-    #[arg(long)]
-    delta: bool,
     /// Also run recovery to its end, on a private server
     #[arg(long)]
     start: bool,
-    /// Where a tablespace goes; may be given several times
-    #[arg(long, value_name = "OLD=NEW", value_parser = TablespaceMapping::parse_pair)]
-    tablespace: Vec<(PathBuf, PathBuf)>,
-    /// Where all other tablespaces go: each to D/<oid>
-    #[arg(long, value_name = "D")]
-    tablespace_dir: Option<PathBuf>,
-    /// A folder for pg_wal elsewhere
-    #[arg(long, value_name = "D")]
-    waldir: Option<PathBuf>,
+    #[command(flatten)]
+    place: PlaceArguments,
     /// Data objects to fetch at a time, each about 20 MiB of memory [default: two for each processor]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     jobs: Option<u16>,
-    /// The user that the cluster will belong to, for root [default: the owner of D's parent, else postgres]
-    #[arg(long, value_name = "USER")]
-    owner: Option<String>,
     /// The folder of PostgreSQL's programs, for --start
     #[arg(long, value_name = "D")]
     pg_bin: Option<PathBuf>,
@@ -84,20 +72,11 @@ struct Report<'a> {
 
 /// Plans, rebuilds, and starts where that was asked for.
 pub async fn run(arguments: &Arguments, request: &Request, access: &Access) -> Result<(), Failure> {
-    let Some(target_dir) = arguments.target_dir.as_ref().filter(|_| !arguments.dry_run) else {
-        let plan = plan::make(access, request).await?;
-        return plan::show(&plan, arguments.json);
-    };
-    let failed = |error: RebuildError| failure(&error);
-    let target_dir = std::path::absolute(target_dir).map_err(|error| Failure::from_error("restore", &error))?;
     // What costs nothing to find out comes before WAL is read for the plan.
-    let accounts = Accounts::of_this_machine().map_err(failed)?;
-    let process = rustix::process::geteuid().as_raw();
-    let owner = Owner::decide(&accounts, process, arguments.owner.as_deref(), &target_dir).map_err(failed)?;
-    let tablespaces =
-        TablespaceMapping { pairs: arguments.tablespace.clone(), folder: arguments.tablespace_dir.clone() };
-    let (waldir, delta) = (arguments.waldir.clone(), arguments.delta);
-    let destination = Destination { data: target_dir, waldir, tablespaces, owner, delta };
+    let destination = arguments.target_dir.as_deref().map(|data| arguments.place.destination(data)).transpose()?;
+    let Some(destination) = destination.as_ref().filter(|_| !arguments.dry_run) else {
+        return plan::run_for(destination.as_ref(), request, access, arguments.json).await;
+    };
     let plan = plan::make(access, request).await?;
     // Without --start they are only named in what is printed last.
     let programs = instance::Programs::find(plan.base.postgres_version, pg_bin(arguments, &access.config));
@@ -110,7 +89,7 @@ pub async fn run(arguments: &Arguments, request: &Request, access: &Access) -> R
     }
     let order = Order {
         plan: &plan,
-        destination,
+        destination: destination.clone(),
         jobs: jobs(arguments),
         keep_archiving: arguments.keep_archiving,
         program: std::env::current_exe().map_err(|error| Failure::from_error("find this program's path", &error))?,
@@ -201,7 +180,7 @@ fn show(
 }
 
 /// A refusal or failure of the rebuild as a person sees it.
-fn failure(error: &RebuildError) -> Failure {
+pub(super) fn failure(error: &RebuildError) -> Failure {
     let shown = match error {
         RebuildError::Refused { .. } => Failure::saying(error).exit(Exit::Failed),
         _ => Failure::from_error("rebuild the data directory", error)

@@ -32,8 +32,10 @@ impl Planner<'_> {
         let steps = steps(path, base.branch, base.start, proven);
         let segments = (last.0 + 1).saturating_sub(first.0);
         let objects = base.objects.iter().chain(&base.manifest);
+        let base_objects = (base.objects.len() + base.manifest.len()) as u64;
         let cost = Cost {
-            base_objects: (base.objects.len() + base.manifest.len()) as u64,
+            base_objects,
+            requests: base_objects + segments,
             base_bytes: objects.map(|object| object.size).sum(),
             wal_segments: segments,
             wal_bytes: stop.bytes_since(base.start),

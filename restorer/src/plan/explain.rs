@@ -47,12 +47,14 @@ impl Plan {
         lines.push(entry(
             "to fetch",
             &format!(
-                "{} in {} objects of the base backup, and the WAL; about {} on disk",
+                "{} in {} objects of the base backup, and the WAL, in about {} requests; about {} on disk",
                 units::size(self.cost.base_bytes),
                 self.cost.base_objects,
+                self.cost.requests,
                 units::size(self.cost.disk_bytes)
             ),
         ));
+        lines.push(entry("expected", &self.estimate().words()));
         lines.push(String::new());
         lines.push("Recovery settings:".to_owned());
         lines.extend(self.recovery.iter().map(|setting| format!("  {}", RecoverySetting::line(setting))));

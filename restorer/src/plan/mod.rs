@@ -3,6 +3,7 @@
 mod assembly;
 mod branches;
 mod decision;
+mod estimate;
 mod explain;
 mod facts;
 mod gap;
@@ -35,6 +36,7 @@ use walseal_common::timeline::{Branch, SystemIdentifier, TimelineId};
 use walseal_common::wal::{TransactionOutcome, Xid};
 
 pub use branches::{End, Ends, ends, known};
+pub use estimate::Estimate;
 pub use facts::BranchFacts;
 pub use gap::{Gap, Nearest};
 pub use holding::Holding;
@@ -216,6 +218,9 @@ pub struct Cost {
     pub base_objects: u64,
     /// Their bytes in the store.
     pub base_bytes: u64,
+    /// Requests to the store: one for each of those objects, and one for each segment of WAL that is whole.
+    #[serde(default)]
+    pub requests: u64,
     /// WAL segments to replay, the last one counted whole.
     pub wal_segments: u64,
     /// Bytes of WAL to replay, before compression.

@@ -9,14 +9,33 @@ use walseal_common::terminal::{Progress, units};
 
 use super::config_files::put_beside;
 use super::{
-    Access, ConfigFiles, Destination, Layout, RebuildError, RecoveryConfig, Source, Survey, Swept, Traffic,
-    check_space, companion_folder, configure, needs, rebuild, recovery_command, write_plan,
+    Access, ConfigFiles, Destination, Layout, RebuildError, RecoveryConfig, Room, Source, Survey, Swept, Traffic,
+    check_space, companion_folder, configure, needs, rebuild, recovery_command, rooms, write_plan,
 };
 use crate::plan::Plan;
 
 /// The most WAL that is counted on: recovery removes what it has replayed at each restartpoint, which comes at the latest
 /// after `max_wal_size` (1 GiB unless set).
 const MOST_WAL: u64 = 2 << 30;
+
+/// The most WAL that lies in `pg_wal` at a time, in bytes.
+fn most_wal(plan: &Plan) -> u64 {
+    plan.cost.wal_bytes.min(MOST_WAL).saturating_add(2 * plan.segment_size.bytes())
+}
+
+/// What a restore to `destination` needs where, and what is free there. Nothing is written.
+///
+/// Errors: those of [`Order::carry_out`] for the destination; too little space is none.
+pub async fn room_for(
+    plan: &Plan,
+    destination: &Destination,
+    repository: &Repository,
+    identities: &[Identity],
+) -> Result<Vec<Room>, RebuildError> {
+    let label = repository.label(&plan.base.id).await?;
+    let survey = Survey::of(Source { repository, identities, label: &label }).await?;
+    rooms(&Layout::decide(destination, &survey, repository.cluster())?, &survey, most_wal(plan))
+}
 
 /// What is to be restored, to where, and how.
 #[derive(Clone, Debug)]
@@ -93,8 +112,7 @@ impl Order<'_> {
         let source = Source { repository, identities, label: &label };
         let survey = Survey::of(source).await?;
         let layout = Layout::decide(&self.destination, &survey, repository.cluster())?;
-        let wal = self.plan.cost.wal_bytes.min(MOST_WAL).saturating_add(2 * self.plan.segment_size.bytes());
-        check_space(&needs(&layout, &survey, wal)?)?;
+        check_space(&needs(&rooms(&layout, &survey, most_wal(self.plan))?))?;
         self.check_access(repository)?;
         let plan_file = companion_folder(&layout.data).join("plan.json");
         let restore_command = recovery_command(&self.program, self.config_file()?, &plan_file)?;

@@ -27,7 +27,7 @@ pub(super) async fn place_object(
 ) -> Result<Vec<usize>, RebuildError> {
     let Some(first) = window.pieces(pieces.clone()).first() else { return Ok(Vec::new()) };
     let reference = source.reference(first.object)?;
-    let way = Way::to(reference, window.plain_bytes(pieces.clone()));
+    let way = window.way_to(reference, pieces.clone());
     match attempt(source, reference, way, window, pieces.clone(), toll).await {
         Err(error) if is_damage(&error) => attempt(source, reference, Way::Whole, window, pieces, toll).await,
         placed => placed,

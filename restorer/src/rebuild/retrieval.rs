@@ -36,10 +36,12 @@ pub(super) enum Retrieved {
 }
 
 impl Way {
-    /// How to get `plain` bytes of an object, of which nobody knows how well they shrank: as all objects did that are full.
-    pub(super) fn to(reference: &ObjectReference, plain: u64) -> Way {
+    /// How to get `plain` bytes of an object in so many `frames` of its first `until`. How well they shrank nobody knows yet: as
+    /// in all objects that are full. One that is not full is needed whole, where nothing tells otherwise.
+    pub(super) fn to(reference: &ObjectReference, plain: u64, frames: u64, until: u64) -> Way {
         let stored = u128::from(plain) * u128::from(reference.size.min(MAX_PLAINTEXT)) / u128::from(MAX_PLAINTEXT);
-        if worth_it(stored as u64 + OUTLINE, reference) { Way::Parts } else { Way::Whole }
+        let few = frames <= until / 2 || worth_it(plain, reference);
+        if few && worth_it(stored as u64 + OUTLINE, reference) { Way::Parts } else { Way::Whole }
     }
 }
 
@@ -92,4 +94,36 @@ fn ranges(table: &[FrameEntry], frames: impl Iterator<Item = Range<usize>>) -> V
         }
     }
     joined
+}
+
+#[cfg(test)]
+mod tests {
+    use walseal_common::seal::ObjectDigest;
+
+    use super::*;
+
+    #[test]
+    fn an_object_is_fetched_in_parts_only_where_little_of_it_is_needed() {
+        let object = |size| ObjectReference { name: "x".to_owned(), size, digest: ObjectDigest::of(b"") };
+        let (frame, full, last) = (64 << 10, object(5 << 20), object(350 << 10));
+        for (reference, frames, until, way) in [
+            (&full, 256, 256, Way::Whole),
+            (&full, 1, 1, Way::Parts),
+            (&full, 20, 250, Way::Parts),
+            (&full, 100, 256, Way::Parts),
+            (&full, 130, 256, Way::Whole),
+            // The last object of a backup: all of it.
+            (&last, 16, 16, Way::Whole),
+            (&last, 1, 16, Way::Parts),
+            // A few kilobytes are not worth two requests more.
+            (&object(20 << 10), 1, 16, Way::Whole),
+        ] {
+            assert_eq!(
+                Way::to(reference, frames * frame, frames, until),
+                way,
+                "{frames} of {until} in {}",
+                reference.size
+            );
+        }
+    }
 }

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use serde::Serialize;
 use walseal_common::terminal::units;
 
 use super::{Layout, RebuildError, Survey};
@@ -15,7 +16,7 @@ const RESERVE: u64 = 64 << 20;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Need {
     /// A folder on it.
-    pub folder: PathBuf,
+    pub folder: String,
     /// Bytes of files.
     pub files: u64,
     /// Bytes of WAL that lie there at a time.
@@ -33,27 +34,55 @@ impl Need {
     }
 }
 
-/// What goes where; `wal` is the most WAL that lies in `pg_wal` at a time, in bytes.
-pub fn needs(layout: &Layout, survey: &Survey, wal: u64) -> Result<Vec<Need>, RebuildError> {
-    let mut shares = vec![(layout.data.as_path(), survey.data_bytes, 0)];
-    shares.push((layout.waldir.as_deref().unwrap_or(&layout.data), 0, wal));
+/// What goes to one folder.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Room {
+    /// Which it is: `data directory`, `pg_wal`, `tablespace 16384`.
+    pub what: String,
+    /// Where.
+    pub folder: String,
+    /// Bytes of files that come there, beside what is there and written over.
+    pub files: u64,
+    /// Bytes of WAL that lie there at a time.
+    pub wal: u64,
+    /// Bytes that are free for users on its file system now.
+    pub free: u64,
+    /// Which file system that is: folders of the same number share what is free.
+    pub filesystem: u64,
+}
+
+/// What goes where, folder by folder; `wal` is the most WAL that lies in `pg_wal` at a time, in bytes.
+pub fn rooms(layout: &Layout, survey: &Survey, wal: u64) -> Result<Vec<Room>, RebuildError> {
+    let own_wal = if layout.waldir.is_none() { wal } else { 0 };
+    let mut shares = vec![("data directory".to_owned(), layout.data.as_path(), survey.data_bytes, own_wal)];
+    shares.extend(layout.waldir.iter().map(|waldir| ("pg_wal".to_owned(), waldir.as_path(), 0, wal)));
     for space in &layout.tablespaces {
-        shares.push((&space.place, survey.tablespace_bytes.get(&space.oid).copied().unwrap_or(0), 0));
+        let bytes = survey.tablespace_bytes.get(&space.oid).copied().unwrap_or(0);
+        shares.push((format!("tablespace {}", space.oid), &space.place, bytes, 0));
     }
-    let mut needs: BTreeMap<u64, Need> = BTreeMap::new();
-    for (folder, files, wal) in shares {
+    let room = |(what, folder, files, wal): (String, &Path, u64, u64)| {
         let existing = existing_part(folder);
-        let device = std::fs::metadata(existing).map_err(RebuildError::io("look at", existing))?.dev();
+        let filesystem = std::fs::metadata(existing).map_err(RebuildError::io("look at", existing))?.dev();
         let found =
             rustix::fs::statvfs(existing).map_err(|error| RebuildError::io("look at", existing)(error.into()))?;
         let free = found.f_bavail.saturating_mul(found.f_frsize);
-        let owned = folder.to_owned();
-        let need = needs.entry(device).or_insert(Need { folder: owned, files: 0, wal: 0, reserve: RESERVE, free });
         // What is written over is not needed twice.
-        need.files = need.files.saturating_add(files.saturating_sub(if layout.stands { occupied(folder) } else { 0 }));
-        need.wal = need.wal.saturating_add(wal);
+        let files = files.saturating_sub(if layout.stands { occupied(folder) } else { 0 });
+        Ok(Room { what, folder: folder.display().to_string(), files, wal, free, filesystem })
+    };
+    shares.into_iter().map(room).collect()
+}
+
+/// What goes to which file system.
+pub fn needs(rooms: &[Room]) -> Vec<Need> {
+    let mut needs: BTreeMap<u64, Need> = BTreeMap::new();
+    for room in rooms {
+        let (folder, free) = (room.folder.clone(), room.free);
+        let need = needs.entry(room.filesystem).or_insert(Need { folder, files: 0, wal: 0, reserve: RESERVE, free });
+        need.files = need.files.saturating_add(room.files);
+        need.wal = need.wal.saturating_add(room.wal);
     }
-    Ok(needs.into_values().collect())
+    needs.into_values().collect()
 }
 
 /// Refuses when a file system has less free than is needed, with both numbers.
@@ -61,7 +90,7 @@ pub fn check_space(needs: &[Need]) -> Result<(), RebuildError> {
     let Some(short) = needs.iter().find(|need| need.bytes() > need.free) else { return Ok(()) };
     let why = format!(
         "the file system of {} has {} free, and the restore needs {} there ({} of files, {} of WAL, {} to spare)",
-        short.folder.display(),
+        short.folder,
         units::size(short.free),
         units::size(short.bytes()),
         units::size(short.files),

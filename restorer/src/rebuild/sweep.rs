@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, Metadata};
 use std::hash::{BuildHasher, RandomState};
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -172,7 +173,10 @@ impl Broom {
         }
         let folder = place.parent().unwrap_or(place).join(&self.aside);
         if self.swept.aside.is_none() {
-            DirBuilder::new().mode(0o700).create(&folder).map_err(RebuildError::io("make the folder", &folder))?;
+            match DirBuilder::new().mode(0o700).create(&folder) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {} // Of a rebuild a moment ago.
+                made => made.map_err(RebuildError::io("make the folder", &folder))?,
+            }
             self.layout.owner.take(&folder, 0o700)?;
         }
         let to = folder.join(OsStr::from_bytes(name));

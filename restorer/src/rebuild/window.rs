@@ -3,9 +3,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use walseal_common::repository::{Extent, ManifestEntry};
+use walseal_common::repository::{Extent, ManifestEntry, ObjectReference};
 
 use super::comparison::compare;
+use super::retrieval::Way;
 use super::skeleton::Skeleton;
 use super::target_file::{TargetFile, TargetLayer};
 use super::{RebuildError, Source, Toll};
@@ -73,14 +74,22 @@ impl Window {
         Some((file, file.layers.get(layer as usize)?))
     }
 
+    /// How to get these pieces of an object.
+    pub(super) fn way_to(&self, reference: &ObjectReference, pieces: Range<usize>) -> Way {
+        let all = self.pieces(pieces);
+        let (frames, until) =
+            (all.iter().map(|piece| u64::from(piece.count)).sum(), all.last().map_or(0, |last| last.frames().end));
+        Way::to(reference, self.plain_bytes(all), frames, until as u64)
+    }
+
     /// Bytes of plaintext in these pieces, where all frames of a layer but the last are equally long.
-    pub(super) fn plain_bytes(&self, pieces: Range<usize>) -> u64 {
+    fn plain_bytes(&self, pieces: &[Piece]) -> u64 {
         let frames = |piece: &Piece| {
             let layer = self.layer(piece.file, piece.layer);
             let length = |index| layer.map_or(0, |(_, layer)| layer.frame_length(index as usize));
             (piece.index..piece.index + piece.count).map(length).sum::<u64>()
         };
-        self.pieces(pieces).iter().map(frames).sum()
+        pieces.iter().map(frames).sum()
     }
 
     /// A piece of a file was placed: whether nothing of the file is missing any more.

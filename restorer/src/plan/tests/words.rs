@@ -24,7 +24,9 @@ Restore cluster 7437123456789012345 from file:///srv/walseal to 2026-11-21 10:02
   recovery     stops at 0/4FFFE8 on timeline 1, just before transaction 704
   last in it   transaction 703, rolled back 2026-11-21 10:02:00+00 at 0/300148
   first after  transaction 704, committed 2026-11-21 10:03:00+00 at 0/4FFFE8
-  to fetch     0 B in 0 objects of the base backup, and the WAL; about 42 MiB on disk
+  to fetch     0 B in 0 objects of the base backup, and the WAL, in about 2 requests; about 42 MiB on disk
+  expected     about 1 s: 1 s to fetch, meanwhile 1 s to rebuild, then 1 s to replay (assuming 112 MiB/s, 300 MiB/s of files \
+             and 40 MiB/s of WAL; nothing was measured)
 
 Recovery settings:
   recovery_target_timeline = '1'

@@ -132,11 +132,37 @@ async fn too_little_space_is_refused_with_both_numbers() {
     let label = toy.store().await;
     let mut bed = toy.bed_without_layout(&label).await;
     let layout = bed.decide().expect("free places");
-    check_space(&needs(&layout, &bed.survey, 0).expect("a file system")).expect("a few KiB");
+    let needs = |survey: &Survey, wal| needs(&rooms(&layout, survey, wal).expect("a file system"));
+    check_space(&needs(&bed.survey, 0)).expect("a few KiB");
     bed.survey.data_bytes = 1 << 60;
-    let error = check_space(&needs(&layout, &bed.survey, 1 << 30).expect("a file system")).expect_err("an exbibyte");
+    let error = check_space(&needs(&bed.survey, 1 << 30)).expect_err("an exbibyte");
     let text = error.to_string();
     assert!(text.contains("free") && text.contains("1 EiB") && text.contains("1 GiB of WAL"), "{text}");
+}
+
+#[tokio::test]
+async fn space_is_told_folder_by_folder_and_what_is_written_over_counts_once() {
+    let mut toy = Toy::new().await;
+    let old = toy.folder().join("fast");
+    toy.tablespace(16384, old.to_str());
+    toy.file("pg_tblspc/16384/PG_15_202209061/5/100", &[7; 5000]);
+    toy.file("base/5/1259", &super::toy::noise(3 << 20, 1));
+    let label = toy.store().await;
+    let mut bed = toy.bed_without_layout(&label).await;
+    bed.destination.tablespaces.pairs = vec![(old, toy.folder().join("new"))];
+    bed.destination.waldir = Some(toy.folder().join("wal"));
+    let layout = bed.decide().expect("free places");
+    let told = rooms(&layout, &bed.survey, 77).expect("a file system");
+    let words: Vec<_> = told.iter().map(|room| (room.what.as_str(), room.files, room.wal)).collect();
+    let data = bed.survey.data_bytes;
+    assert_eq!(words, [("data directory", data, 0), ("pg_wal", 0, 77), ("tablespace 16384", 5000, 0)]);
+    assert!(told.iter().all(|room| room.filesystem == told[0].filesystem && room.free > 0), "{told:?}");
+    let need = &needs(&told)[0];
+    assert_eq!((need.files, need.wal), (data + 5000, 77), "one file system");
+    rebuild(bed.source(), layout, 1, &super::silent()).await.expect("sound").finish().expect("ours");
+    bed.destination.delta = true;
+    let told = rooms(&bed.decide().expect("a cluster"), &bed.survey, 0).expect("a file system");
+    assert!(told[0].files < data / 2, "{told:?}");
 }
 
 /// Accounts of this machine, with root and the user that PostgreSQL's package makes.
