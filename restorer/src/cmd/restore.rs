@@ -9,11 +9,13 @@ use walseal_common::repository::{FailureClass, Ledger};
 use walseal_common::terminal::{Exit, Failure, Progress, Schema, printable, to_json};
 
 use super::plan;
+use super::standby::{StandbyArguments, follow};
 use super::target::TargetArguments;
 use crate::access::Access;
+use crate::fetch::prefetcher::Serving;
 use crate::instance::{self, InstanceError, Landing};
 use crate::plan::{Plan, Request};
-use crate::rebuild::{Accounts, Destination, Order, Owner, RebuildError, Restored, TablespaceMapping};
+use crate::rebuild::{Accounts, Destination, Order, Owner, RebuildError, Restored, TablespaceMapping, served_command};
 use crate::record;
 
 const SCHEMA: Schema = Schema { name: "restore", version: 1 };
@@ -56,6 +58,8 @@ pub struct Arguments {
     /// Leave archiving as it was: for a restore that replaces the cluster
     #[arg(long)]
     keep_archiving: bool,
+    #[command(flatten)]
+    standby: StandbyArguments,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -82,6 +86,7 @@ pub async fn run(arguments: &Arguments, request: &Request, access: &Access) -> R
         return plan::show(&plan, arguments.json);
     };
     let failed = |error: RebuildError| failure(&error);
+    let standby = arguments.standby.standby(request)?;
     let target_dir = std::path::absolute(target_dir).map_err(|error| Failure::from_error("restore", &error))?;
     // What costs nothing to find out comes before WAL is read for the plan.
     let accounts = Accounts::of_this_machine().map_err(failed)?;
@@ -90,7 +95,10 @@ pub async fn run(arguments: &Arguments, request: &Request, access: &Access) -> R
     let tablespaces =
         TablespaceMapping { pairs: arguments.tablespace.clone(), folder: arguments.tablespace_dir.clone() };
     let destination = Destination { data: target_dir, waldir: arguments.waldir.clone(), tablespaces, owner };
-    let plan = plan::make(access, request).await?;
+    let mut plan = plan::make(access, request).await?;
+    if standby.is_some() {
+        follow(&mut plan);
+    }
     // Without --start they are only named in what is printed last.
     let programs = instance::Programs::find(plan.base.postgres_version, pg_bin(arguments, &access.config));
     let programs = match programs {
@@ -108,6 +116,8 @@ pub async fn run(arguments: &Arguments, request: &Request, access: &Access) -> R
         program: std::env::current_exe().map_err(|error| Failure::from_error("find this program's path", &error))?,
         config: &access.config,
         inherits_environment: arguments.start,
+        is_served: arguments.start && instance::ends_promoted(&plan),
+        standby,
     };
     let ledger = record::ledger(access);
     ledger.record(record::started(&plan, &order.destination.data));
@@ -131,6 +141,7 @@ async fn carry_out(
     ledger: &Ledger,
 ) -> Result<(Restored, Option<Landing>), Failure> {
     let (begun, plan, directory) = (Instant::now(), order.plan, &order.destination.data.clone());
+    let server = order.is_served.then(|| order.program.clone());
     let progress = Progress::new("restore", None);
     let restored = match order.carry_out(&access.repository, &access.identities, &progress).await {
         Ok(restored) => restored,
@@ -143,7 +154,7 @@ async fn carry_out(
     progress.finish(&format!("files in {}", restored.layout.data.display()));
     let landing = match programs {
         None => None,
-        Some(programs) => match instance::recover(programs, &restored, plan).await {
+        Some(programs) => match recover(programs, &restored, plan, access, server).await {
             Ok(landing) => Some(landing),
             Err(error) => {
                 ledger.record(record::failed(directory, FailureClass::Recovery));
@@ -153,6 +164,20 @@ async fn carry_out(
     };
     ledger.record(record::finished(directory, restored.bytes, begun.elapsed(), landing.as_ref()));
     Ok((restored, landing))
+}
+
+/// Runs recovery; where `program` is given, its server gets its WAL from this process.
+async fn recover(
+    programs: &instance::Programs,
+    restored: &Restored,
+    plan: &Plan,
+    access: &Access,
+    program: Option<PathBuf>,
+) -> Result<Landing, InstanceError> {
+    let Some(program) = program else { return instance::recover(programs, restored, plan, None).await };
+    let serving = Serving::begin(&access.config, restored).await?;
+    let command = served_command(&program, serving.folder())?;
+    instance::recover(programs, restored, plan, Some(&command)).await
 }
 
 fn jobs(arguments: &Arguments) -> usize {

@@ -46,13 +46,13 @@ use walseal_common::seal::Identity;
 use walseal_common::terminal::Progress;
 
 pub use config_files::ConfigFiles;
-pub use configure::{RecoveryConfig, configure, strip_inherited};
+pub use configure::{RecoveryConfig, Standby, configure, strip_inherited};
 pub use error::RebuildError;
 pub use layout::{Destination, Layout};
 pub use order::{Order, Restored};
 pub use owner::{Access, Accounts, Owner};
 pub use plan_file::{PlanFileError, companion_folder, read_plan, write_plan};
-pub use recovery_command::recovery_command;
+pub use recovery_command::{recovery_command, served_command};
 pub use space::{Need, check_space, needs};
 pub use survey::Survey;
 pub use tablespaces::{PlacedTablespace, TablespaceMapping};
