@@ -48,7 +48,7 @@ impl Arguments {
         match &reply {
             Reply::Delivered => {}
             // A standby asks every few seconds; its log is not for that.
-            Reply::NotThere(why) if self.plan.is_none() && self.from.is_none() => {
+            Reply::NotThere(why) if WorkingDirectory::current().is_standby() => {
                 tracing::debug!("{file} is not there: {why}");
             }
             Reply::NotThere(why) => eprintln!("walseal-restorer: {file} is not there: {}", printable(why)),
@@ -116,8 +116,13 @@ fn from_prefetcher(
     let data = opening.place.absolute().ok()?;
     let premises = match premises(|uid| Premises::beside(&data, uid, true)) {
         Ok(premises) => premises,
-        Err(error) => {
+        // Somebody should know: WAL is not where it is safe.
+        Err(error @ PremisesError::Open { .. }) => {
             eprintln!("walseal-restorer: no WAL is fetched ahead: {}", printable(&error.to_string()));
+            return None;
+        }
+        Err(error) => {
+            tracing::debug!("no WAL is fetched ahead: {error}");
             return None;
         }
     };

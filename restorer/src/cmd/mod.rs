@@ -10,6 +10,7 @@ mod plan;
 mod prefetch;
 mod restore;
 mod run;
+mod standby;
 mod target;
 
 use std::process::ExitCode;

@@ -10,11 +10,13 @@ use walseal_common::terminal::{Exit, Failure, Progress, Schema, printable, to_js
 
 use super::place::PlaceArguments;
 use super::plan;
+use super::standby::{StandbyArguments, follow};
 use super::target::TargetArguments;
 use crate::access::Access;
+use crate::fetch::prefetcher::Serving;
 use crate::instance::{self, InstanceError, Landing};
 use crate::plan::{Plan, Request};
-use crate::rebuild::{Order, RebuildError, Restored, Swept, Traffic};
+use crate::rebuild::{Order, RebuildError, Restored, Swept, Traffic, served_command};
 use crate::record;
 
 const SCHEMA: Schema = Schema { name: "restore", version: 1 };
@@ -47,6 +49,8 @@ pub struct Arguments {
     /// Leave archiving as it was: for a restore that replaces the cluster
     #[arg(long)]
     keep_archiving: bool,
+    #[command(flatten)]
+    standby: StandbyArguments,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -72,12 +76,16 @@ struct Report<'a> {
 
 /// Plans, rebuilds, and starts where that was asked for.
 pub async fn run(arguments: &Arguments, request: &Request, access: &Access) -> Result<(), Failure> {
+    let standby = arguments.standby.standby(request)?;
     // What costs nothing to find out comes before WAL is read for the plan.
     let destination = arguments.target_dir.as_deref().map(|data| arguments.place.destination(data)).transpose()?;
     let Some(destination) = destination.as_ref().filter(|_| !arguments.dry_run) else {
         return plan::run_for(destination.as_ref(), request, access, arguments.json).await;
     };
-    let plan = plan::make(access, request).await?;
+    let mut plan = plan::make(access, request).await?;
+    if standby.is_some() {
+        follow(&mut plan);
+    }
     // Without --start they are only named in what is printed last.
     let programs = instance::Programs::find(plan.base.postgres_version, pg_bin(arguments, &access.config));
     let programs = match programs {
@@ -95,6 +103,8 @@ pub async fn run(arguments: &Arguments, request: &Request, access: &Access) -> R
         program: std::env::current_exe().map_err(|error| Failure::from_error("find this program's path", &error))?,
         config: &access.config,
         inherits_environment: arguments.start,
+        is_served: arguments.start && instance::ends_promoted(&plan),
+        standby,
     };
     let ledger = record::ledger(access);
     ledger.record(record::started(&plan, &order.destination.data));
@@ -118,6 +128,7 @@ async fn carry_out(
     ledger: &Ledger,
 ) -> Result<(Restored, Option<Landing>), Failure> {
     let (begun, plan, directory) = (Instant::now(), order.plan, &order.destination.data.clone());
+    let server = order.is_served.then(|| order.program.clone());
     let progress = Progress::new("restore", None);
     let restored = match order.carry_out(&access.repository, &access.identities, &progress).await {
         Ok(restored) => restored,
@@ -130,7 +141,7 @@ async fn carry_out(
     progress.finish(&format!("files in {}{}", restored.layout.data.display(), restored.kept()));
     let landing = match programs {
         None => None,
-        Some(programs) => match instance::recover(programs, &restored, plan).await {
+        Some(programs) => match recover(programs, &restored, plan, access, server).await {
             Ok(landing) => Some(landing),
             Err(error) => {
                 ledger.record(record::failed(directory, FailureClass::Recovery));
@@ -140,6 +151,20 @@ async fn carry_out(
     };
     ledger.record(record::finished(directory, restored.bytes, begun.elapsed(), landing.as_ref()));
     Ok((restored, landing))
+}
+
+/// Runs recovery; where `program` is given, its server gets its WAL from this process.
+async fn recover(
+    programs: &instance::Programs,
+    restored: &Restored,
+    plan: &Plan,
+    access: &Access,
+    program: Option<PathBuf>,
+) -> Result<Landing, InstanceError> {
+    let Some(program) = program else { return instance::recover(programs, restored, plan, None).await };
+    let serving = Serving::begin(&access.config, restored).await?;
+    let command = served_command(&program, serving.folder())?;
+    instance::recover(programs, restored, plan, Some(&command)).await
 }
 
 fn jobs(arguments: &Arguments) -> usize {

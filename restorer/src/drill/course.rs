@@ -13,10 +13,11 @@ use super::check::{freshness, pages};
 use super::report::{Check, Drilled, DrilledBase, Found, Kind, Outcome, Report, Stage};
 use super::target::{self, Choice};
 use crate::access::Access;
+use crate::fetch::prefetcher::Serving;
 use crate::instance::{Instance, InstanceError, Preload, Programs, Recovered, Scratch, sweep};
 use crate::plan::windows::{Window, windows};
 use crate::plan::{self, Inventory, Plan, Request};
-use crate::rebuild::{Accounts, Destination, Order, Owner, Restored, TablespaceMapping};
+use crate::rebuild::{Accounts, Destination, Order, Owner, Restored, TablespaceMapping, served_command};
 
 /// Data objects at a time for each processor: the store's latency is what is waited for.
 const JOBS_PER_CPU: usize = 2;
@@ -174,6 +175,8 @@ impl Course<'_> {
             program,
             config: &self.access.config,
             inherits_environment: true,
+            is_served: true,
+            standby: None,
         };
         let progress = Progress::new("restore", None);
         let restored = order.carry_out(&self.access.repository, &self.access.identities, &progress).await;
@@ -202,7 +205,10 @@ impl Course<'_> {
             Ok(preload) => preload,
             Err(error) => return Err(self.broke_off(Kind::Recovery, expected, error, begun)),
         };
-        let recovered = Instance::recover(programs, restored, plan, &mut preload).await;
+        let recovered = match self.serve(restored).await {
+            Ok((command, _serving)) => Instance::recover(programs, restored, plan, &mut preload, &command).await,
+            Err(error) => Err(error),
+        };
         let found = said_of(&preload);
         self.report.preload = Some(preload);
         let (instance, recovered) = match recovered {
@@ -223,6 +229,13 @@ impl Course<'_> {
         self.report.checks.push(check);
         self.stage("recovery", begun);
         Ok((instance, recovered))
+    }
+
+    /// Hands the instance its WAL, so that its user needs no keys; with the command that asks for it.
+    async fn serve(&self, restored: &Restored) -> Result<(String, Serving), InstanceError> {
+        let serving = Serving::begin(&self.access.config, restored).await?;
+        let program = std::env::current_exe().map_err(InstanceError::io("find this program in", serving.folder()))?;
+        Ok((served_command(&program, serving.folder())?, serving))
     }
 
     pub(super) async fn add(&mut self, check: impl Future<Output = Check>) {

@@ -181,6 +181,22 @@ async fn case_17_two_branches_of_one_number_are_named_and_only_a_plan_chooses() 
 }
 
 #[tokio::test]
+async fn case_17_of_several_timelines_of_a_number_a_plan_goes_on_to_the_one_that_comes_from_its_end() {
+    let bed = Bed::new(3, 5000).await;
+    let end = bed.wal.end();
+    let two = bed.sample.put_history(&bed.root(), 2, Lsn(4 * MIB)).await;
+    for switch in [Lsn(4 * MIB + 8), Lsn(4 * MIB + 16)] {
+        bed.sample.put_history(&bed.root(), 3, switch).await;
+    }
+    let three = bed.sample.put_history(&two, 3, Lsn(5 * MIB)).await;
+    let planned = bed.planned(vec![(bed.root(), Lsn(4 * MIB), end), (two, end, end)]);
+    assert_eq!(planned.fetch("00000003.history").await.expect("decided"), Outcome::Delivered);
+    assert_eq!(planned.delivered(), three.render());
+    let error = bed.fetch("00000003.history").await.expect_err("without a plan nothing tells");
+    assert!(matches!(error, FetchError::AmbiguousTimeline { .. }), "{error}");
+}
+
+#[tokio::test]
 async fn case_03_a_segment_is_exactly_one_segment_long_and_a_tail_ends_in_zeros() {
     let bed = Bed::new(3, 5000).await;
     assert_eq!(bed.fetch("000000010000000000000004").await.expect("there"), Outcome::Delivered);

@@ -36,7 +36,7 @@ pub struct Instance {
 
 impl Instance {
     /// Starts it on a restored directory and runs recovery to its end, which is a promotion. Nothing of the cluster's own
-    /// configuration holds (case 48). Libraries of `preload` that are not here are taken out of it.
+    /// configuration holds (case 48). Libraries of `preload` that are not here are taken out of it. WAL comes by `restore_command`.
     ///
     /// Errors: the server ends early, with the last lines of its log; it says nothing for half an hour.
     pub async fn recover(
@@ -44,12 +44,14 @@ impl Instance {
         restored: &Restored,
         plan: &Plan,
         preload: &mut Preload,
+        restore_command: &str,
     ) -> Result<(Instance, Recovered), InstanceError> {
         strip_inherited(&restored.layout.data)?;
         let restored = Restored { has_configuration: false, ..restored.clone() };
         let progress = Progress::new("recovery", None);
         loop {
-            let mut server = Server::start(programs, &restored, &Purpose::Disposable { preload: preload.setting() })?;
+            let purpose = Purpose::Disposable { preload: preload.setting() };
+            let mut server = Server::start(programs, &restored, &purpose, Some(restore_command))?;
             match follow(&mut server, plan, Action::Promote, &progress).await {
                 Ok((End::Promoted, story)) => {
                     progress.finish("done, promoted");

@@ -7,6 +7,7 @@ use std::time::Duration;
 use walseal_common::postgres::programs::ProgramError;
 use walseal_common::terminal::units;
 
+use crate::fetch::prefetcher::PremisesError;
 use crate::rebuild::RebuildError;
 
 /// A private server failed.
@@ -36,6 +37,9 @@ pub enum InstanceError {
     /// Giving a file to the owner.
     #[error(transparent)]
     Owner(#[from] RebuildError),
+    /// This process cannot serve the server.
+    #[error("hand WAL to the server: {0}")]
+    Serving(#[from] PremisesError),
     /// The place for what is thrown away cannot be used.
     #[error("{why}")]
     Scratch {

@@ -100,7 +100,10 @@ pub fn next_steps(
     let (data, owner) = (restored.layout.data.display(), &restored.layout.owner);
     let major = plan.base.postgres_version / 10_000;
     let mut lines = Vec::new();
-    lines.push(if kept_archiving {
+    lines.push(if restored.is_standby {
+        let archiving = if kept_archiving { "as it was (--keep-archiving)" } else { "off" };
+        format!("It is a standby: it goes on from the repository until it is promoted. Archiving is {archiving}.")
+    } else if kept_archiving {
         "Archiving is as it was (--keep-archiving): the cluster archives as soon as it runs.".to_owned()
     } else {
         "Archiving is off, synchronous_standby_names is empty, and the cluster follows no other server \
@@ -151,6 +154,11 @@ pub fn next_steps(
         Some(Reached::Promoted) => {
             lines.push("To go live:".to_owned());
             lines.push(start);
+        }
+        None if restored.is_standby => {
+            lines.push("To let it follow, and some day to make it the primary:".to_owned());
+            lines.push(start);
+            lines.push(format!("  {run_as}{pg_ctl} -D {data} promote"));
         }
         Some(Reached::ShutDown) | None => {
             lines.push("To go live, which replays the WAL to the target:".to_owned());

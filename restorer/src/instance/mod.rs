@@ -31,5 +31,5 @@ pub use error::InstanceError;
 pub use landing::{Landing, Reached, next_steps};
 pub use preload::Preload;
 pub use programs::{Programs, command};
-pub use recovery::recover;
+pub use recovery::{ends_promoted, recover};
 pub use scratch::{Scratch, sweep};

@@ -19,12 +19,23 @@ const LONGEST_SILENCE: Duration = Duration::from_secs(1800);
 /// How long a shutdown with its checkpoint may take.
 pub(super) const SHUTDOWN: Duration = Duration::from_secs(600);
 
+/// Whether recovery ends with a server that [`recover`] shuts down again and that needs no WAL any more.
+pub fn ends_promoted(plan: &Plan) -> bool {
+    action(plan) == Action::Promote
+}
+
 /// Runs recovery on a restored directory to its end: a promoted server is shut down again, a paused one goes on running.
+/// `restore_command` stands in for the directory's own.
 ///
 /// Errors: the server ends early, with the last lines of its log; it says nothing for half an hour; an interrupt.
-pub async fn recover(programs: &Programs, restored: &Restored, plan: &Plan) -> Result<Landing, InstanceError> {
+pub async fn recover(
+    programs: &Programs,
+    restored: &Restored,
+    plan: &Plan,
+    restore_command: Option<&str>,
+) -> Result<Landing, InstanceError> {
     let progress = Progress::new("recovery", None);
-    let outcome = watch(programs, restored, plan, &progress).await;
+    let outcome = watch(programs, restored, plan, restore_command, &progress).await;
     match &outcome {
         Ok(landing) => progress.finish(landing.word()),
         Err(_) => progress.abandon(),
@@ -44,6 +55,7 @@ async fn watch(
     programs: &Programs,
     restored: &Restored,
     plan: &Plan,
+    restore_command: Option<&str>,
     progress: &Progress,
 ) -> Result<Landing, InstanceError> {
     let action = action(plan);
@@ -51,7 +63,8 @@ async fn watch(
         |kind: SignalKind| signal(kind).map_err(InstanceError::io("listen for signals to", &restored.plan_file));
     let (mut terminated, mut interrupted) =
         (interrupts(SignalKind::terminate())?, interrupts(SignalKind::interrupt())?);
-    let mut server = Server::start(programs, restored, &Purpose::Recovery { readable: action == Action::Pause })?;
+    let purpose = Purpose::Recovery { readable: action == Action::Pause };
+    let mut server = Server::start(programs, restored, &purpose, restore_command)?;
     let followed = tokio::select! {
         followed = follow(&mut server, plan, action, progress) => followed,
         _ = terminated.recv() => return interrupt(server).await,

@@ -31,11 +31,17 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Starts it on the restored directory.
-    pub(super) fn start(programs: &Programs, restored: &Restored, purpose: &Purpose) -> Result<Server, InstanceError> {
+    /// Starts it on the restored directory; `restore_command` stands in for the directory's own.
+    pub(super) fn start(
+        programs: &Programs,
+        restored: &Restored,
+        purpose: &Purpose,
+        restore_command: Option<&str>,
+    ) -> Result<Server, InstanceError> {
         let (data, owner) = (&restored.layout.data, &restored.layout.owner);
         let files = prepare(restored)?;
-        let settings = settings(programs, owner, data, &files, purpose)?;
+        let mut settings = settings(programs, owner, data, &files, purpose)?;
+        settings.extend(restore_command.map(|command| ("restore_command".to_owned(), command.to_owned())));
         let log = files.log();
         let output = write_private(restored, &log, "")?;
         let errors = output.try_clone().map_err(InstanceError::io("open", &log))?;

@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use super::{RebuildError, Unfinished, access_files, sync_folder};
 use crate::plan::RecoverySetting;
@@ -41,6 +42,27 @@ pub struct RecoveryConfig {
     pub restore_command: String,
     /// Whether archiving stays as it was (`--keep-archiving`).
     pub keep_archiving: bool,
+    /// A standby in place of a recovery that ends.
+    pub standby: Option<Standby>,
+}
+
+/// A standby: it goes on from the repository.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Standby {
+    /// `primary_conninfo`: it goes on from there, too.
+    pub primary_conninfo: Option<String>,
+    /// How long a commit waits before it is replayed.
+    pub delay: Duration,
+}
+
+impl Standby {
+    /// What a standby needs of the settings that are cut off.
+    fn settings(&self) -> [RecoverySetting; 2] {
+        [
+            RecoverySetting::new("primary_conninfo", self.primary_conninfo.as_deref().unwrap_or_default()),
+            RecoverySetting::new("recovery_min_apply_delay", format!("{}ms", self.delay.as_millis())),
+        ]
+    }
 }
 
 impl RecoveryConfig {
@@ -48,6 +70,10 @@ impl RecoveryConfig {
     fn settings(&self) -> Vec<RecoverySetting> {
         let mut settings: Vec<RecoverySetting> =
             CUT_OFF.iter().map(|(name, value)| RecoverySetting::new(name, *value)).collect();
+        for own in self.standby.iter().flat_map(Standby::settings) {
+            settings.retain(|setting| setting.name != own.name);
+            settings.push(own);
+        }
         if !self.keep_archiving {
             settings.push(RecoverySetting::new("archive_mode", "off"));
         }
@@ -88,8 +114,8 @@ fn parameter(line: &str) -> Option<&str> {
     line.get(..end).filter(|name| !name.is_empty() && !name.starts_with('#'))
 }
 
-/// Writes `postgresql.auto.conf` and `recovery.signal`, and nothing else: all other files are as the server's manifest says
-/// (case 56). A `standby.signal` that the backup brought would win over `recovery.signal` and is taken away.
+/// Writes `postgresql.auto.conf` and `recovery.signal`, or `standby.signal` for a standby, and nothing else: all other files are as
+/// the server's manifest says (case 56). The other signal file, which the backup may have brought, is taken away.
 pub fn configure(unfinished: &Unfinished, config: &RecoveryConfig) -> Result<(), RebuildError> {
     let layout = unfinished.layout();
     let file = layout.data.join("postgresql.auto.conf");
@@ -110,12 +136,16 @@ pub fn configure(unfinished: &Unfinished, config: &RecoveryConfig) -> Result<(),
         layout.owner.take_file(&file, path, mode)
     };
     write(&file, &config.edit(&inherited, access_files::brought_along(&layout.data)?))?;
-    let standby = layout.data.join("standby.signal");
-    match fs::remove_file(&standby) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(RebuildError::io("remove", &standby)(error)),
+    let signals = ["recovery.signal", "standby.signal"].map(|name| layout.data.join(name));
+    let (signal, other) = match (&signals, &config.standby) {
+        ([recovery, standby], None) => (recovery, standby),
+        ([recovery, standby], Some(_)) => (standby, recovery),
+    };
+    match fs::remove_file(other) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(RebuildError::io("remove", other)(error)),
         _ => {}
     }
-    write(&layout.data.join("recovery.signal"), "")?;
+    write(signal, "")?;
     sync_folder(&layout.data)
 }
 
@@ -145,7 +175,7 @@ mod tests {
             RecoverySetting::new("recovery_target_xid", "742"),
             RecoverySetting::new("recovery_target_action", "promote"),
         ];
-        RecoveryConfig { recovery, restore_command: "fetch %f %p".to_owned(), keep_archiving }
+        RecoveryConfig { recovery, restore_command: "fetch %f %p".to_owned(), keep_archiving, standby: None }
     }
 
     #[test]
@@ -184,6 +214,29 @@ mod tests {
         assert!(off.contains("archive_mode = 'off'") && !off.contains("archive_mode = on"), "{off}");
         let kept = config(true).edit(inherited, Vec::new());
         assert!(kept.contains("archive_mode = on\n") && !kept.contains("archive_mode = 'off'"), "{kept}");
+    }
+
+    #[test]
+    fn a_standby_follows_the_primary_that_is_named_and_waits_as_long_as_it_is_told() {
+        let standby =
+            Standby { primary_conninfo: Some("host=db1 user=it's".to_owned()), delay: Duration::from_secs(3600) };
+        let config = RecoveryConfig {
+            recovery: vec![RecoverySetting::new("recovery_target_timeline", "latest")],
+            standby: Some(standby),
+            ..config(false)
+        };
+        let inherited = "primary_conninfo = 'host=old'\nprimary_slot_name = 'old'\nrecovery_min_apply_delay = '1d'\n";
+        let text = config.edit(inherited, Vec::new());
+        let count = |line: &str| text.lines().filter(|found| *found == line).count();
+        for line in [
+            "primary_conninfo = 'host=db1 user=it''s'",
+            "recovery_min_apply_delay = '3600000ms'",
+            "primary_slot_name = ''",
+            "recovery_target_timeline = 'latest'",
+        ] {
+            assert_eq!(count(line), 1, "{line}\n{text}");
+        }
+        assert!(!text.contains("host=old") && text.matches("primary_conninfo").count() == 1, "{text}");
     }
 
     #[test]

@@ -63,13 +63,13 @@ use walseal_common::terminal::Progress;
 
 pub use companion::companion_folder;
 pub use config_files::ConfigFiles;
-pub use configure::{RecoveryConfig, configure, strip_inherited};
+pub use configure::{RecoveryConfig, Standby, configure, strip_inherited};
 pub use error::RebuildError;
 pub use layout::{Destination, Layout};
 pub use order::{Order, Restored, room_for};
 pub use owner::{Access, Accounts, Owner};
 pub use plan_file::{PlanFileError, read_plan, write_plan};
-pub use recovery_command::recovery_command;
+pub use recovery_command::{recovery_command, served_command};
 pub use space::{Need, Room, check_space, needs, rooms};
 pub use survey::Survey;
 pub use sweep::Swept;

@@ -9,8 +9,8 @@ use walseal_common::terminal::{Progress, units};
 
 use super::config_files::put_beside;
 use super::{
-    Access, ConfigFiles, Destination, Layout, RebuildError, RecoveryConfig, Room, Source, Survey, Swept, Traffic,
-    check_space, companion_folder, configure, needs, rebuild, recovery_command, rooms, write_plan,
+    Access, ConfigFiles, Destination, Layout, RebuildError, RecoveryConfig, Room, Source, Standby, Survey, Swept,
+    Traffic, check_space, companion_folder, configure, needs, rebuild, recovery_command, rooms, write_plan,
 };
 use crate::plan::Plan;
 
@@ -54,6 +54,10 @@ pub struct Order<'a> {
     pub config: &'a Config,
     /// Whether `restore_command` may rely on this process' environment where there is no configuration file.
     pub inherits_environment: bool,
+    /// Whether this process hands the server all its WAL, so that the owner needs no keys.
+    pub is_served: bool,
+    /// To be a standby, where that is wanted.
+    pub standby: Option<Standby>,
 }
 
 /// A data directory that is ready to be started.
@@ -73,6 +77,8 @@ pub struct Restored {
     pub traffic: Traffic,
     /// What was in the data directory and is not in the backup.
     pub swept: Swept,
+    /// Whether it is to be a standby.
+    pub is_standby: bool,
 }
 
 impl Restored {
@@ -122,11 +128,13 @@ impl Order<'_> {
         progress.set_total(survey.total_bytes());
         let unfinished = rebuild(source, layout.clone(), self.jobs, progress).await?;
         let recovery = self.plan.recovery.clone();
-        configure(&unfinished, &RecoveryConfig { recovery, restore_command, keep_archiving: self.keep_archiving })?;
+        let is_standby = self.standby.is_some();
+        let (keep_archiving, standby) = (self.keep_archiving, self.standby);
+        configure(&unfinished, &RecoveryConfig { recovery, restore_command, keep_archiving, standby })?;
         let (traffic, swept) = (unfinished.traffic(), unfinished.swept().clone());
         unfinished.finish()?;
         let (has_configuration, bytes) = (survey.has_configuration, survey.total_bytes());
-        Ok(Restored { layout, plan_file, has_configuration, bytes, config_files, traffic, swept })
+        Ok(Restored { layout, plan_file, has_configuration, bytes, config_files, traffic, swept, is_standby })
     }
 
     fn config_file(&self) -> Result<Option<&Path>, RebuildError> {
@@ -140,11 +148,15 @@ impl Order<'_> {
         Ok(file)
     }
 
-    /// The owner runs `fetch` during recovery: everything that it reads must be open to that user.
+    /// The owner runs `fetch` during recovery: everything that it reads must be open to that user. Where this process answers it,
+    /// that is the program alone.
     fn check_access(&self, repository: &Repository) -> Result<(), RebuildError> {
         let owner = &self.destination.owner;
         let check = |path: &Path, access, purpose| owner.check_access(path, access, purpose);
         check(&self.program, Access::Run, "it is the program of restore_command")?;
+        if self.is_served {
+            return Ok(());
+        }
         if let Some(file) = self.config.file() {
             check(file, Access::Read, "it says where the WAL is")?;
         }

@@ -17,6 +17,13 @@ pub fn recovery_command(program: &Path, config: Option<&Path>, plan: &Path) -> R
     Ok(format!("{} \"%f\" \"%p\"", words.join(" ")))
 }
 
+/// The same for a server that the restore itself serves, in `folder`.
+///
+/// Errors: as [`recovery_command`].
+pub fn served_command(program: &Path, folder: &Path) -> Result<String, RebuildError> {
+    Ok(format!("{} fetch --from {} \"%f\" \"%p\"", word(program)?, word(folder)?))
+}
+
 /// A path as one word of the shell, with `%` doubled for PostgreSQL.
 fn word(path: &Path) -> Result<String, RebuildError> {
     let text = path.to_str().filter(|text| path.is_absolute() && !text.contains(['\n', '\r']));

@@ -158,6 +158,7 @@ async fn case_56_only_auto_conf_and_signal_files_differ_from_the_backup() {
         recovery: vec![RecoverySetting::new("recovery_target_timeline", "1")],
         restore_command: "x".to_owned(),
         keep_archiving: false,
+        standby: None,
     };
     configure(&unfinished, &config).expect("our own folder");
     unfinished.finish().expect("ours");

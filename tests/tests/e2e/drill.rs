@@ -287,6 +287,9 @@ fn a_drill_as_root_runs_its_server_as_an_unprivileged_user() -> Result<()> {
         return Ok(()); // Then there is no other user to become; every other test drills as oneself.
     }
     let site = site(Cluster::builder())?;
+    // That user has no business with the keys: the drill hands it the WAL.
+    let identity = site.restorer.folder().join("identity.key");
+    me.own(&identity)?;
     let call = site.scratch.call_as(&me, site.restorer.program()).arg("--config").arg(site.restorer.config());
     let finished = call.args(["drill", "--json", "--keep"]).within(PATIENCE * 2).run()?;
     let report = finished.json()?;
@@ -301,6 +304,7 @@ fn a_drill_as_root_runs_its_server_as_an_unprivileged_user() -> Result<()> {
         );
     }
     // What was kept is left alone by the next one.
+    site.scratch.account().own(&identity)?;
     drill(&site.restorer, &[])?;
     ensure!(kept.join("data/global/pg_control").exists());
     assert_eq!(oracle::lives_below(&scratch_dir(&site))?, Vec::<i32>::new());

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 
+use walseal_tests::account::Account;
 use walseal_tests::cluster::Cluster;
 use walseal_tests::deadline::PATIENCE;
 use walseal_tests::oracle;
@@ -40,6 +41,39 @@ fn a_restore_that_is_started_lands_on_the_last_commit_before_the_time_and_says_s
     assert_eq!(landed.value("select pg_is_in_recovery()")?, "f");
     restored::holds_exactly(&landed, &restored::rows_of(&commits, &held))?;
     oracle::amcheck(&landed)
+}
+
+#[test]
+fn a_restore_by_root_serves_its_server_whose_user_cannot_read_the_identity() -> Result<()> {
+    let me = Account::current()?;
+    if me.uid != 0 {
+        return Ok(()); // Then there is no other user to become; every other test restores as oneself.
+    }
+    let site = Site::new(Cluster::builder().segment_mib(1), Store::Directory)?;
+    let mut daemon = site.archive()?;
+    site.archiver.run_long(&["backup"])?.success()?;
+    site.cluster.sql("create table t as select generate_series(1, 60000) as a")?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    for path in [site.restorer.folder().join("identity.key"), site.restorer.config(), site.restorer.folder().to_owned()]
+    {
+        me.own(&path)?;
+    }
+    let folder = site.target("started");
+    let to = folder.to_string_lossy().into_owned();
+    let restore = |more: &[&str]| {
+        let call = site.scratch.call_as(&me, site.restorer.program()).arg("--config").arg(site.restorer.config());
+        call.args(["restore", "--to", "latest", "--target-dir", &to]).args(more).within(PATIENCE * 2).run()
+    };
+    // Its user would have to fetch by itself.
+    let refused = restore(&[])?.exits(1)?;
+    ensure!(refused.stderr.contains("PostgreSQL will need"), "{refused}");
+    restore(&["--start"])?.success()?;
+    let left = site.target("started.walseal");
+    ensure!(!left.join("fetch.sock").exists() && !left.join("fetch.ready").exists(), "it is served no more");
+    let mut landed = site.restored(&folder)?;
+    landed.start()?;
+    assert_eq!(landed.value("select count(*) from t")?, "60000");
+    Ok(())
 }
 
 #[test]

@@ -18,7 +18,7 @@ const IN_MEMORY: u64 = 64 << 20;
 const AT_ONCE: u64 = 4;
 
 /// How long a call of the store is repeated for what nobody waits for yet.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How far a segment is.
 #[derive(Clone, Debug)]

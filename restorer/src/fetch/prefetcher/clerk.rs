@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use walseal_common::config::StorePatience;
 use walseal_common::segment::{SegmentName, WalFileName};
 use walseal_common::store::with_patience;
 use walseal_common::timeline::TimelineId;
 
-use super::ahead::Ahead;
+use super::ahead::{Ahead, PATIENCE};
 use super::message::Answer;
 use super::premises::{Ready, ReadyFile};
 use crate::fetch::patience::{Ending, patiently};
@@ -67,7 +67,10 @@ impl Clerk {
         drop(self.handed_out.lock().unwrap_or_else(PoisonError::into_inner).take());
         let (begun, patience) = (Instant::now(), self.opening.patience());
         let kept = match file {
-            WalFileName::Segment(name) => self.kept_segment(name, patience).await,
+            // One that is still coming is not waited for longer than one that is asked for.
+            WalFileName::Segment(name) => {
+                timeout(patience.left(begun), self.kept_segment(name, patience)).await.ok().flatten()
+            }
             WalFileName::History(timeline) => self.kept_history(timeline, patience).await,
             _ => None,
         };
@@ -186,6 +189,3 @@ impl Clerk {
         self.histories.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
-
-/// How long a call of the store is repeated for what nobody waits for yet.
-const PATIENCE: Duration = Duration::from_secs(10);

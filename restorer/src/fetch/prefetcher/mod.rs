@@ -14,6 +14,7 @@
 //! | [`client`] | the hook's side |
 //! | [`launch`] | starting the process, and what it does |
 //! | [`server`] | the socket, and when it ends |
+//! | [`serving`] | a restore that serves its own server |
 //! | [`clerk`] | the answer to a request |
 //! | [`ahead`] | segments that are fetched before they are asked for |
 //! | [`fingerprint`] | what it was started with |
@@ -26,12 +27,14 @@ mod launch;
 mod message;
 mod premises;
 mod server;
+mod serving;
 
 pub use client::{NoReply, ask};
 pub use fingerprint::Fingerprint;
 pub use launch::{Orders, launch, run};
 pub use premises::{Premises, PremisesError};
-pub use server::{Over, Prefetcher, Serving};
+pub use server::{Over, Prefetcher};
+pub use serving::Serving;
 
 #[cfg(test)]
 mod tests;

@@ -9,14 +9,13 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, timeout};
 use walseal_common::segment::{SegmentName, WalFileName};
 
 use super::clerk::Clerk;
 use super::message::{Answer, LONGEST_LINE, PULSE, Request};
 use super::premises::Occupied;
-use super::{Fingerprint, Premises, PremisesError};
+use super::{Fingerprint, Premises, PremisesError, Serving};
 use crate::fetch::Opening;
 use crate::rebuild::Owner;
 
@@ -78,7 +77,7 @@ impl Prefetcher {
         loop {
             tokio::select! {
                 accepted = self.listener.accept() => {
-                    self.attend(accepted, Some(fingerprint.clone()), &work, Some(stale.clone()));
+                    self.attend(accepted, Some(fingerprint.clone()), &work, Some(stale.clone())).await;
                 }
                 _ = glance.tick() => {
                     if !self.occupied.is_found() {
@@ -91,7 +90,7 @@ impl Prefetcher {
                         return Over::Idle;
                     }
                 }
-                _ = became_stale.wait_for(|stale| *stale) => return Over::Stale,
+                Ok(()) = became_stale.changed() => return Over::Stale,
             }
         }
     }
@@ -103,14 +102,14 @@ impl Prefetcher {
             let work = Arc::new(Work::default());
             loop {
                 let accepted = self.listener.accept().await;
-                self.attend(accepted, None, &work, None);
+                self.attend(accepted, None, &work, None).await;
             }
         });
-        Serving { folder, task }
+        Serving::new(folder, task)
     }
 
     /// Begins a conversation.
-    fn attend(
+    async fn attend(
         &self,
         accepted: io::Result<(UnixStream, tokio::net::unix::SocketAddr)>,
         fingerprint: Option<Fingerprint>,
@@ -119,8 +118,11 @@ impl Prefetcher {
     ) {
         let stream = match accepted {
             Ok((stream, _)) => stream,
-            // The hook finds nobody, and helps itself.
-            Err(error) => return tracing::warn!("a request did not get through: {error}"),
+            // The hook hears nothing, and helps itself.
+            Err(error) => {
+                tracing::warn!("a request did not get through: {error}");
+                return tokio::time::sleep(GLANCE).await;
+            }
         };
         match stream.peer_cred() {
             Ok(peer) if self.clients.contains(&peer.uid()) => {}
@@ -210,25 +212,5 @@ impl Drop for Busy {
     fn drop(&mut self) {
         *self.0.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         self.0.conversations.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// One who answers everybody. Dropped, it ends.
-#[derive(Debug)]
-pub struct Serving {
-    folder: std::path::PathBuf,
-    task: JoinHandle<()>,
-}
-
-impl Serving {
-    /// Where it is asked.
-    pub fn folder(&self) -> &Path {
-        &self.folder
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }

@@ -11,7 +11,7 @@ use walseal_common::segment::WalFileName;
 use walseal_common::store::fault::{Call, Effect, Faulty};
 use walseal_common::store::{DirectoryStore, Retry, RetryPolicy, StoreErrorKind};
 use walseal_common::terminal::FetchExit;
-use walseal_common::timeline::SystemIdentifier;
+use walseal_common::timeline::{SystemIdentifier, TimelineId};
 
 use super::bed::Bed;
 use crate::fetch::*;
@@ -85,6 +85,24 @@ async fn a_whole_segment_costs_one_get_and_no_listing() {
     fetcher.route = bed.planned(vec![(bed.root(), bed.wal.end(), bed.wal.end())]).fetcher.route.clone();
     assert_eq!(end(&bed, &fetcher, "000000010000000000000003", AT_ONCE).await.exit(), FetchExit::Delivered);
     assert_eq!(store.history().len(), 1, "{:?}", store.history());
+}
+
+#[tokio::test]
+async fn case_02_probing_for_timelines_costs_no_more_the_more_there_are() {
+    let bed = Bed::new(3, 5000).await;
+    let two = bed.sample.put_history(&bed.root(), 2, walseal_common::lsn::Lsn(4 << 20)).await;
+    let three = bed.sample.put_history(&two, 3, walseal_common::lsn::Lsn(5 << 20)).await;
+    let (fetcher, store) = faulty(&bed);
+    // Adoptions, the identity, and three places where somebody could have left something of it: all at once.
+    assert_eq!(end(&bed, &fetcher, "00000004.history", AT_ONCE).await.exit(), FetchExit::NotThere);
+    assert_eq!(store.history().len(), 5, "{:?}", store.history());
+    let (fetcher, store) = faulty(&bed);
+    let found = fetcher.later_histories(TimelineId::FIRST).await.expect("they are there");
+    assert_eq!(found.into_values().collect::<Vec<_>>(), [two.render(), three.render()]);
+    let lists = store.history().into_iter().filter(|(call, _)| *call == Call::List);
+    let histories = lists.filter(|(_, prefix)| prefix.ends_with("history/")).count();
+    // The second page is empty: nothing more.
+    assert_eq!(histories, 2, "{:?}", store.history());
 }
 
 #[tokio::test]
