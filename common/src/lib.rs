@@ -8,6 +8,7 @@
 //! | [`schedule`] | times as cron writes them, in a time zone; no I/O beyond the host's list of time zones |
 //! | [`buffer`] | large buffers that go back to the system at once; no I/O |
 //! | [`secret`] | text that must not be seen |
+//! | [`nearest`] | the known name that a wrong one most looks like |
 //! | [`wal`] | reading WAL bytes: pages, records, what a segment contains; no I/O |
 //! | [`seal`] | the sealed object: keys, envelope, frames, signatures; no I/O |
 //! | [`store`] | the object-store trait, its backends and decorators |
@@ -32,6 +33,7 @@
 pub mod buffer;
 pub mod config;
 pub mod lsn;
+pub mod nearest;
 pub mod postgres;
 pub mod repository;
 pub mod schedule;
