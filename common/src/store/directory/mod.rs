@@ -21,6 +21,7 @@ use super::failure::Failure;
 use super::key::{check_key, check_prefix};
 use super::{LARGEST_GET, ObjectMeta, ObjectStore, PutOutcome, RangeBody, StoreError, StoreErrorKind};
 use durable::DurableFolders;
+pub use publish::name_once;
 
 /// Folder below the root that holds files which are still being written. No key may start with it.
 const UNFINISHED: &str = ".walseal-unfinished";
@@ -47,12 +48,15 @@ pub struct DirectoryStore {
 struct Inner {
     root: PathBuf,
     folders: DurableFolders,
+    kept: list::Kept,
 }
 
 impl DirectoryStore {
     /// A store in the existing directory `root`. Nothing is touched; a missing root shows in the first call.
     pub fn new(root: PathBuf) -> DirectoryStore {
-        DirectoryStore { inner: Arc::new(Inner { folders: DurableFolders::new(root.clone()), root }) }
+        DirectoryStore {
+            inner: Arc::new(Inner { folders: DurableFolders::new(root.clone()), root, kept: list::Kept::default() }),
+        }
     }
 
     /// A store in the existing directory `root`, after a look at it: removes what a kill left unfinished
@@ -110,7 +114,7 @@ impl ObjectStore for DirectoryStore {
         self.blocking("list", prefix, move |inner| {
             check_prefix(&owned).map_err(Failure::protocol)?;
             inner.check_root()?;
-            list::page(&inner.root, &owned, start_after.as_deref(), limit)
+            list::page(&inner.root, &inner.kept, &owned, start_after.as_deref(), limit)
         })
         .await
     }
