@@ -8,6 +8,7 @@ use walseal_common::config::Config;
 use walseal_common::repository::{FailureClass, Ledger};
 use walseal_common::terminal::{Exit, Failure, Progress, Schema, printable, to_json};
 
+use super::extract::{self, PartArguments};
 use super::plan;
 use super::target::TargetArguments;
 use crate::access::Access;
@@ -27,11 +28,11 @@ pub struct Arguments {
     #[command(flatten)]
     pub(super) target: TargetArguments,
     /// The data directory to make: a folder that is empty or not there yet
-    #[arg(long, value_name = "D", required_unless_present = "dry_run")]
+    #[arg(long, value_name = "D", required_unless_present_any = ["dry_run", "into"])]
     target_dir: Option<PathBuf>,
     /// Explain the restore and stop: as the verb plan
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     /// Also run recovery to its end, on a private server
     #[arg(long)]
     start: bool,
@@ -46,19 +47,21 @@ pub struct Arguments {
     waldir: Option<PathBuf>,
     /// Data objects to fetch at a time, each about 20 MiB of memory [default: two for each processor]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
-    jobs: Option<u16>,
+    pub(super) jobs: Option<u16>,
     /// The user that the cluster will belong to, for root [default: the owner of D's parent, else postgres]
     #[arg(long, value_name = "USER")]
     owner: Option<String>,
     /// The folder of PostgreSQL's programs, for --start
     #[arg(long, value_name = "D")]
-    pg_bin: Option<PathBuf>,
+    pub(super) pg_bin: Option<PathBuf>,
     /// Leave archiving as it was: for a restore that replaces the cluster
     #[arg(long)]
     keep_archiving: bool,
+    #[command(flatten)]
+    pub(super) part: PartArguments,
     /// Print JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 /// What a restore says when it is done.
@@ -77,6 +80,9 @@ struct Report<'a> {
 
 /// Plans, rebuilds, and starts where that was asked for.
 pub async fn run(arguments: &Arguments, request: &Request, access: &Access) -> Result<(), Failure> {
+    if let Some(part) = arguments.part.part()? {
+        return extract::run(arguments, part, request, access).await;
+    }
     let Some(target_dir) = arguments.target_dir.as_ref().filter(|_| !arguments.dry_run) else {
         let plan = plan::make(access, request).await?;
         return plan::show(&plan, arguments.json);
@@ -155,12 +161,12 @@ async fn carry_out(
     Ok((restored, landing))
 }
 
-fn jobs(arguments: &Arguments) -> usize {
+pub(super) fn jobs(arguments: &Arguments) -> usize {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     arguments.jobs.map_or(processors * JOBS_PER_CPU, usize::from)
 }
 
-fn pg_bin(arguments: &Arguments, config: &Config) -> Option<PathBuf> {
+pub(super) fn pg_bin(arguments: &Arguments, config: &Config) -> Option<PathBuf> {
     arguments.pg_bin.clone().or_else(|| config.cluster.pg_bin.as_ref().map(|setting| setting.value.clone()))
 }
 

@@ -6,6 +6,7 @@ mod case49;
 mod debian;
 mod doctor;
 mod drill;
+mod extract;
 mod failover;
 mod fetch;
 mod first_restore;
