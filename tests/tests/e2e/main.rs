@@ -27,6 +27,7 @@ mod outage;
 mod patroni;
 mod preconditions;
 mod restored;
+mod runbook;
 mod schedule;
 mod service;
 mod slots;
