@@ -10,6 +10,7 @@
 //! | [`buffer`] | large buffers that go back to the system at once; no I/O |
 //! | [`uncached`] | files that are written past the page cache |
 //! | [`secret`] | text that must not be seen |
+//! | [`nearest`] | the known name that a wrong one most looks like |
 //! | [`wal`] | reading WAL bytes: pages, records, what a segment contains; no I/O |
 //! | [`seal`] | the sealed object: keys, envelope, frames, signatures; no I/O |
 //! | [`store`] | the object-store trait, its backends and decorators |
@@ -35,6 +36,7 @@ pub mod buffer;
 pub mod canary;
 pub mod config;
 pub mod lsn;
+pub mod nearest;
 pub mod postgres;
 pub mod repository;
 pub mod schedule;

@@ -1,7 +1,8 @@
 //! The reading side: from a repository back to a PostgreSQL cluster.
 //!
 //! [`plan`] turns a target and a repository into a [`plan::Plan`], a value that says everything before a byte moves;
-//! [`rebuild`] writes the data directory; [`instance`] runs recovery on it; [`drill`] proves a backup; [`fetch`] hands PostgreSQL its WAL;
+//! [`rebuild`] writes the data directory; [`instance`] runs recovery on it; [`drill`] proves a backup; [`extract`] takes one database or some
+//! tables out of one; [`fetch`] hands PostgreSQL its WAL;
 //! [`record`] is what of it goes to the ledger; [`segment_source`] puts the bytes of a segment together from whatever objects hold them.
 
 pub mod access;
@@ -9,6 +10,7 @@ pub mod cmd;
 pub mod daemon;
 pub mod damage;
 pub mod drill;
+pub mod extract;
 pub mod fetch;
 pub mod instance;
 pub mod plan;

@@ -296,6 +296,11 @@ impl Cluster {
         &self.sockets
     }
 
+    /// The port of its socket.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The server's programs.
     pub fn server(&self) -> &Server {
         &self.server

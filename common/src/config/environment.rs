@@ -6,8 +6,8 @@ use std::ffi::OsString;
 use super::error::ConfigError;
 use super::key::{self, KEYS};
 use super::layers::{Layers, Raw};
-use super::nearest;
 use super::origin::Origin;
+use crate::nearest;
 use crate::secret::Secret;
 
 /// Variables that start with `WALSEAL_` and are no keys.

@@ -9,10 +9,10 @@ use zeroize::Zeroizing;
 use super::error::ConfigError;
 use super::key::{self, KEYS, Kind};
 use super::layers::{Layers, Raw};
-use super::nearest;
 use super::origin::Origin;
 use super::reader;
 use super::sections::DrillCheck;
+use crate::nearest;
 
 /// Adds every key of a configuration file's text to `layers`.
 ///

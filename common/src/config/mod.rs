@@ -25,7 +25,6 @@ mod key;
 mod key_file;
 mod layers;
 mod location;
-mod nearest;
 mod need;
 mod opening;
 mod origin;

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use futures_util::future::try_join_all;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use jiff::Timestamp;
 
 use crate::lsn::{Lsn, LsnRange};
 use crate::seal::MAX_PLAINTEXT;
@@ -181,6 +183,25 @@ impl Default for Between {
     fn default() -> Self {
         Between { after: None, end: None, length: LARGEST_PAGE as u64 }
     }
+}
+
+/// Base backups that are looked for one after another before several walks begin.
+const ALONE: usize = 8;
+
+/// Walks over base backups at a time.
+const WALKS: usize = 16;
+
+/// Keys at which walks over the base backups after `first` begin, so that each has about as much time between.
+fn stretches(first: Option<&BaseId>, now: Timestamp) -> Vec<String> {
+    let time = first.map(ToString::to_string).and_then(|id| id.get(..16).map(str::to_owned));
+    let time = time.and_then(|time| jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", time).ok());
+    let Some(first) = time.and_then(|time| time.in_tz("UTC").ok()).map(|time| time.timestamp()) else {
+        return Vec::new();
+    };
+    let length = now.duration_since(first).as_secs() / WALKS as i64;
+    let start = |walk: i64| first + jiff::SignedDuration::from_secs(walk.saturating_mul(length));
+    let starts = (1..WALKS as i64).filter(|_| length > 0).map(start);
+    starts.map(|start| format!("base/{}", start.strftime("%Y%m%dT%H%M%SZ"))).collect()
 }
 
 /// Names beyond a range that are listed with it: `.partial` objects lie between, too.
@@ -433,24 +454,60 @@ impl Repository {
         self.bases(after, false).await
     }
 
+    /// Ids below `base/`, with a label or without one, oldest first: a label that is read tells as well, in one call less.
+    pub async fn begun_bases(&self) -> Result<Vec<BaseId>, RepositoryError> {
+        self.base_folders(None).await
+    }
+
     /// Ids below `base/` after `after`, those with a label or those without, oldest first.
     async fn bases(&self, after: Option<&BaseId>, labelled: bool) -> Result<Vec<BaseId>, RepositoryError> {
+        let looks = stream::iter(self.base_folders(after).await?).map(|id| async move {
+            let label = ObjectName::Label(id.clone()).to_string();
+            let found = self.list_page(&label, None, 1).await?;
+            Ok::<_, RepositoryError>((found.iter().any(|meta| meta.key == label) == labelled).then_some(id))
+        });
+        let found: Vec<Option<BaseId>> = looks.buffered(WALKS).try_collect().await?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// Every id below `base/` after `after`, oldest first. Where there are many they are looked for in several stretches of time at
+    /// once, because each is found only from the one before it.
+    async fn base_folders(&self, after: Option<&BaseId>) -> Result<Vec<BaseId>, RepositoryError> {
+        let begin = after.map(|id| format!("base/{id}0"));
+        let (mut ids, begin) = self.walk_bases(begin, None, ALONE).await?;
+        let Some(begin) = begin else { return Ok(ids) };
+        // Ids begin with a time. By whose clock does not matter: the last stretch has no end.
+        let stretches = stretches(ids.last(), Timestamp::now()).into_iter().filter(|start| *start > begin);
+        let starts: Vec<String> = std::iter::once(begin.clone()).chain(stretches).collect();
+        let ends = starts.iter().skip(1).cloned().map(Some).chain([None]);
+        let walks = stream::iter(starts.iter().cloned().zip(ends))
+            .map(|(start, end)| self.walk_bases(Some(start), end, usize::MAX));
+        let found: Vec<(Vec<BaseId>, Option<String>)> = walks.buffered(WALKS).try_collect().await?;
+        ids.extend(found.into_iter().flat_map(|(ids, _)| ids));
+        Ok(ids)
+    }
+
+    /// The ids below `base/` from the key after `after` on and before `end`, at most `most` of them; and after which key there may be
+    /// more.
+    async fn walk_bases(
+        &self,
+        mut after: Option<String>,
+        end: Option<String>,
+        most: usize,
+    ) -> Result<(Vec<BaseId>, Option<String>), RepositoryError> {
         let mut ids = Vec::new();
-        let mut after: Option<String> = after.map(|id| format!("base/{id}0"));
-        // A backup's names sort as data, label, manifest: after `data/` jump to the label, then to the next backup.
-        loop {
+        while ids.len() < most {
             let page = self.list_page("base/", after.as_deref(), 1).await?;
-            let Some(first) = page.first() else { return Ok(ids) };
-            let folder = first.key.get("base/".len()..).unwrap_or_default().split('/').next().unwrap_or_default();
-            if let Ok(id) = folder.parse::<BaseId>() {
-                let label = ObjectName::Label(id.clone()).to_string();
-                let found = self.list_page(&label, None, 1).await?;
-                if found.iter().any(|meta| meta.key == label) == labelled {
-                    ids.push(id);
-                }
+            let Some(first) = page.first() else { return Ok((ids, None)) };
+            if end.as_deref().is_some_and(|end| first.key.as_str() >= end) {
+                return Ok((ids, None));
             }
+            let folder = first.key.get("base/".len()..).unwrap_or_default().split('/').next().unwrap_or_default();
+            ids.extend(folder.parse::<BaseId>());
+            // '0' is the byte after '/': everything of this backup sorts before it.
             after = Some(format!("base/{folder}0"));
         }
+        Ok((ids, after))
     }
 
     /// How many resume pages a base backup has without one missing, from page 0 on.
@@ -525,6 +582,19 @@ mod tests {
     fn whole(listing: &WalListing, number: u64, part: Option<u8>) -> ObjectName {
         let segment = SegmentName::new(TimelineId::FIRST, SegmentNumber(number), listing.segment_size);
         ObjectName::Wal(listing.branch, segment, part)
+    }
+
+    #[test]
+    fn many_base_backups_are_walked_over_in_stretches_of_time() {
+        let first: BaseId = "20251001T000000Z-00000001".parse().expect("an id");
+        let now: Timestamp = "2026-11-04T00:00:00Z".parse().expect("a time");
+        let starts = stretches(Some(&first), now);
+        assert_eq!(starts.len(), WALKS - 1);
+        assert_eq!((starts[0].as_str(), starts[14].as_str()), ("base/20251025T220730Z", "base/20261010T010530Z"));
+        assert!(starts.is_sorted());
+        // A clock that was set back.
+        assert_eq!(stretches(Some(&first), "2025-01-01T00:00:00Z".parse().expect("a time")), Vec::<String>::new());
+        assert_eq!(stretches(None, now), Vec::<String>::new());
     }
 
     #[test]

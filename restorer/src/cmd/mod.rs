@@ -1,6 +1,7 @@
 //! The verbs: parse, call one thing, show the result.
 
 mod drill;
+mod extract;
 mod fetch;
 mod keygen;
 mod ledger;

@@ -8,6 +8,7 @@ use walseal_common::config::Config;
 use walseal_common::repository::{FailureClass, Ledger};
 use walseal_common::terminal::{Exit, Failure, Progress, Schema, printable, to_json};
 
+use super::extract::{self, PartArguments};
 use super::place::PlaceArguments;
 use super::plan;
 use super::standby::{StandbyArguments, follow};
@@ -30,11 +31,11 @@ pub struct Arguments {
     #[command(flatten)]
     pub(super) target: TargetArguments,
     /// The data directory to make: a folder that is empty or not there yet, or what an interrupted restore left
-    #[arg(long, value_name = "D", required_unless_present = "dry_run")]
+    #[arg(long, value_name = "D", required_unless_present_any = ["dry_run", "into"])]
     target_dir: Option<PathBuf>,
     /// Explain the restore and stop: as the verb plan
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     /// Also run recovery to its end, on a private server
     #[arg(long)]
     start: bool,
@@ -42,18 +43,20 @@ pub struct Arguments {
     place: PlaceArguments,
     /// Data objects to fetch at a time, each about 20 MiB of memory [default: two for each processor]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
-    jobs: Option<u16>,
+    pub(super) jobs: Option<u16>,
     /// The folder of PostgreSQL's programs, for --start
     #[arg(long, value_name = "D")]
-    pg_bin: Option<PathBuf>,
+    pub(super) pg_bin: Option<PathBuf>,
     /// Leave archiving as it was: for a restore that replaces the cluster
     #[arg(long)]
     keep_archiving: bool,
     #[command(flatten)]
     standby: StandbyArguments,
+    #[command(flatten)]
+    pub(super) part: PartArguments,
     /// Print JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 /// What a restore says when it is done.
@@ -76,6 +79,9 @@ struct Report<'a> {
 
 /// Plans, rebuilds, and starts where that was asked for.
 pub async fn run(arguments: &Arguments, request: &Request, access: &Access) -> Result<(), Failure> {
+    if let Some(part) = arguments.part.part()? {
+        return extract::run(arguments, part, request, access).await;
+    }
     let standby = arguments.standby.standby(request)?;
     // What costs nothing to find out comes before WAL is read for the plan.
     let destination = arguments.target_dir.as_deref().map(|data| arguments.place.destination(data)).transpose()?;
@@ -167,12 +173,12 @@ async fn recover(
     instance::recover(programs, restored, plan, Some(&command)).await
 }
 
-fn jobs(arguments: &Arguments) -> usize {
+pub(super) fn jobs(arguments: &Arguments) -> usize {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     arguments.jobs.map_or(processors * JOBS_PER_CPU, usize::from)
 }
 
-fn pg_bin(arguments: &Arguments, config: &Config) -> Option<PathBuf> {
+pub(super) fn pg_bin(arguments: &Arguments, config: &Config) -> Option<PathBuf> {
     arguments.pg_bin.clone().or_else(|| config.cluster.pg_bin.as_ref().map(|setting| setting.value.clone()))
 }
 

@@ -14,10 +14,10 @@ use super::report::{Check, Drilled, DrilledBase, Found, Kind, Outcome, Report, S
 use super::target::{self, Choice};
 use crate::access::Access;
 use crate::fetch::prefetcher::Serving;
-use crate::instance::{Instance, InstanceError, Preload, Programs, Recovered, Scratch, sweep};
+use crate::instance::{Instance, InstanceError, Preload, Programs, Recovered, Scratch};
 use crate::plan::windows::{Window, windows};
 use crate::plan::{self, Inventory, Plan, Request};
-use crate::rebuild::{Accounts, Destination, Order, Owner, Restored, TablespaceMapping, served_command};
+use crate::rebuild::{Destination, Order, Restored, TablespaceMapping, served_command};
 
 /// Data objects at a time for each processor: the store's latency is what is waited for.
 const JOBS_PER_CPU: usize = 2;
@@ -51,7 +51,9 @@ impl Course<'_> {
             let pg_bin = course.access.config.drill.pg_bin.as_ref().or(course.access.config.cluster.pg_bin.as_ref());
             Programs::find(plan.base.postgres_version, pg_bin.map(|setting| setting.value.clone()))
         })?;
-        let (scratch, owner) = self.step(Kind::Restore, "a place to restore to", |course| course.scratch())?;
+        let (scratch, owner) = self.step(Kind::Restore, "a place to restore to", |course| {
+            Scratch::fresh(&course.access.config.drill.scratch_dir.value)
+        })?;
         let (data, tablespaces) = (scratch.data(), scratch.tablespaces());
         self.scratch = Some(scratch);
         let tablespaces = TablespaceMapping { pairs: Vec::new(), folder: Some(tablespaces) };
@@ -146,18 +148,6 @@ impl Course<'_> {
         // The plan has read it; without it the evidence says a little less.
         let bytes = self.access.repository.store().get(&key).await.ok()?;
         Some(ObjectDigest::of(&bytes))
-    }
-
-    /// Takes away what killed drills left, and makes a folder.
-    fn scratch(&self) -> Result<(Scratch, Owner), InstanceError> {
-        let place = &self.access.config.drill.scratch_dir.value;
-        for folder in sweep(place)? {
-            tracing::info!(folder = %folder.display(), "removed what a drill left that was killed");
-        }
-        let accounts = Accounts::of_this_machine()?;
-        let process = rustix::process::geteuid().as_raw();
-        let owner = Owner::decide(&accounts, process, None, &place.join("data"))?;
-        Ok((Scratch::make(place, &owner)?, owner))
     }
 
     async fn restore(&mut self, plan: &Plan, destination: Destination) -> Result<Restored, BrokeOff> {
@@ -280,18 +270,7 @@ async fn survey(access: &Access) -> Result<(Vec<Window>, Option<Timestamp>), pla
 
 /// What recovery itself leaves to say: libraries that the cluster loads and the instance does not.
 fn said_of(preload: &Preload) -> Found {
-    let mut details: Vec<String> = preload
-        .missing
-        .iter()
-        .map(|name| format!("{name} of shared_preload_libraries is not on this host, and left out"))
-        .collect();
-    details.extend(
-        preload.kept_out.iter().map(|name| format!("{name} is left out, because its workers act by themselves")),
-    );
-    details.extend(
-        preload.unknown.iter().map(|why| format!("shared_preload_libraries of the cluster is not known: {why}")),
-    );
     let noteworthy = !preload.missing.is_empty() || preload.unknown.is_some();
     let found = "it ended, and the instance was promoted";
-    if noteworthy { Found::odd(found).with(details) } else { Found::good(found).with(details) }
+    if noteworthy { Found::odd(found) } else { Found::good(found) }.with(preload.remarks())
 }

@@ -86,7 +86,7 @@ impl Instance {
             doing: format!("naming database {database}"),
             why: error.to_string(),
         })?;
-        SqlClient::connect(&conninfo, "walseal_drill").await
+        SqlClient::connect(&conninfo, "walseal_restorer").await
     }
 
     /// The connection string of a database.

@@ -32,4 +32,4 @@ pub use landing::{Landing, Reached, next_steps};
 pub use preload::Preload;
 pub use programs::{Programs, command};
 pub use recovery::{ends_promoted, recover};
-pub use scratch::{Scratch, sweep};
+pub use scratch::Scratch;

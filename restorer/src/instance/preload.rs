@@ -57,6 +57,18 @@ impl Preload {
         Preload { loaded, kept_out, ..Preload::default() }
     }
 
+    /// What the cluster loads and the instance does not, a line each.
+    pub fn remarks(&self) -> Vec<String> {
+        let missing = self.missing.iter();
+        let missing =
+            missing.map(|name| format!("{name} of shared_preload_libraries is not on this host, and left out"));
+        let kept_out = self.kept_out.iter();
+        let kept_out = kept_out.map(|name| format!("{name} is left out, because its workers act by themselves"));
+        let unknown = self.unknown.iter();
+        let unknown = unknown.map(|why| format!("shared_preload_libraries of the cluster is not known: {why}"));
+        missing.chain(kept_out).chain(unknown).collect()
+    }
+
     /// The setting.
     pub(super) fn setting(&self) -> String {
         let quoted: Vec<String> = self.loaded.iter().map(|name| format!("\"{}\"", name.replace('"', "\"\""))).collect();

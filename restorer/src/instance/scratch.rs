@@ -15,14 +15,14 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::InstanceError;
-use crate::rebuild::{Owner, companion_folder};
+use crate::rebuild::{Accounts, Owner, companion_folder};
 
 /// The marker: its owner keeps it locked.
 const MARKER: &str = "walseal-drill";
 
 /// What it says to those who find it.
-const WORDS: &str =
-    "A drill of walseal-restorer makes and removes this folder. When none runs, it may be removed by hand.\n";
+const WORDS: &str = "A drill or another restore of walseal-restorer that leaves nothing behind makes and removes this folder. When none runs, it may \
+                     be removed by hand.\n";
 
 /// What the marker is called in a folder that a person wanted to keep.
 const KEPT: &str = "kept";
@@ -43,6 +43,19 @@ pub struct Scratch {
 }
 
 impl Scratch {
+    /// Takes away what killed runs left in `place`, and makes a folder in it for the user that servers run as.
+    ///
+    /// Errors: as [`Scratch::make`] and [`sweep`]; for root, there is no user `postgres`.
+    pub fn fresh(place: &Path) -> Result<(Scratch, Owner), InstanceError> {
+        for folder in sweep(place)? {
+            tracing::info!(folder = %folder.display(), "removed what a run left that was killed");
+        }
+        let accounts = Accounts::of_this_machine()?;
+        let process = rustix::process::geteuid().as_raw();
+        let owner = Owner::decide(&accounts, process, None, &place.join("data"))?;
+        Ok((Scratch::make(place, &owner)?, owner))
+    }
+
     /// Makes a folder in `place`, which is made where it is missing, for `owner`.
     ///
     /// Errors: `place` is open to others, or its path too long for a socket; the disk.
@@ -109,7 +122,7 @@ impl Drop for Scratch {
             return;
         }
         if let Err(error) = destroy(&self.folder) {
-            tracing::warn!(%error, "what a drill restored is not all removed; the next drill on this host tries again");
+            tracing::warn!(%error, "what was restored is not all removed; the next run on this host tries again");
         }
     }
 }
@@ -117,7 +130,7 @@ impl Drop for Scratch {
 /// Takes away what runs that were killed left in `place`: ends their servers, removes their files. Gives the folders.
 ///
 /// Errors: `place` cannot be used. A single folder that stays is warned about.
-pub fn sweep(place: &Path) -> Result<Vec<PathBuf>, InstanceError> {
+fn sweep(place: &Path) -> Result<Vec<PathBuf>, InstanceError> {
     let _alone = lock_place(place)?;
     let mut removed = Vec::new();
     for entry in fs::read_dir(place).map_err(InstanceError::io("list", place))? {
@@ -128,7 +141,7 @@ pub fn sweep(place: &Path) -> Result<Vec<PathBuf>, InstanceError> {
         match take_away(&folder) {
             Ok(true) => removed.push(folder),
             Ok(false) => {}
-            Err(error) => tracing::warn!(%error, "a drill that was killed left a folder that cannot be removed"),
+            Err(error) => tracing::warn!(%error, "a run that was killed left a folder that cannot be removed"),
         }
     }
     Ok(removed)
@@ -256,7 +269,7 @@ fn lock_place(place: &Path) -> Result<File, InstanceError> {
 
 /// The number of the user `postgres`.
 fn postgres() -> Option<u32> {
-    let accounts = crate::rebuild::Accounts::of_this_machine().ok()?;
+    let accounts = Accounts::of_this_machine().ok()?;
     Some(Owner::decide(&accounts, 0, Some("postgres"), Path::new("/")).ok()?.uid)
 }
 

@@ -1,9 +1,11 @@
 //! From a decision to the plan: neighbours of the stopping point, the path, the cost, the warnings.
 
 use walseal_common::lsn::{Lsn, LsnRange};
+use walseal_common::timeline::{Branch, TimelineId};
 
 use super::hole::Hole;
-use super::path::Path;
+use super::inventory::InventoryError;
+use super::path::{Path, Step};
 use super::planner::{Decision, Planner};
 use super::reader::PathReader;
 use super::refusal::PlanError;
@@ -15,7 +17,9 @@ use super::{
 impl Planner<'_> {
     pub(super) async fn assemble(&self, reader: &PathReader<'_>, decision: Decision<'_>) -> Result<Plan, PlanError> {
         let path = reader.path();
-        let (base, stop) = (decision.base, decision.stop);
+        // The inventory has it without its objects.
+        let label = self.repository.label(&decision.base.id).await.map_err(InventoryError::from)?;
+        let (base, stop) = (&label, decision.stop);
         let end = path.contiguous_end(base.start);
         let size = path.size();
         // Names are hints; the headers at both ends are read and verified.
@@ -67,6 +71,7 @@ impl Planner<'_> {
                 suspect: base.suspect,
             },
             passed_over,
+            histories: histories(path),
             path: steps,
             stop,
             recovery: recovery_settings(self.request, path.branch().timeline),
@@ -147,6 +152,13 @@ impl Planner<'_> {
         }
         warnings
     }
+}
+
+/// The branches of the path whose history file was read.
+fn histories(path: &Path<'_>) -> Vec<Branch> {
+    let read = |step: &&Step| path.facts(step).is_some_and(|facts| facts.history.is_ok());
+    let made = path.steps.iter().filter(|step| step.branch.timeline != TimelineId::FIRST);
+    made.filter(read).map(|step| step.branch).collect()
 }
 
 /// The path as the plan keeps it.

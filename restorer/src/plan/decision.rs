@@ -4,6 +4,7 @@ use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::repository::Label;
 use walseal_common::time::PgTimestamp;
 
+use super::holding::Holding;
 use super::planner::{Decision, Planner, holds_later, may_hold_later, stops_late};
 use super::reader::PathReader;
 use super::refusal::PlanError;
@@ -62,6 +63,11 @@ impl<'a> Planner<'a> {
         let later = |ended: PgTimestamp| if exclusive { ended >= time } else { ended > time };
         let mut passed_over = Vec::new();
         for base in &bases {
+            // What the archiver saw before it was complete is signed: of hundreds of backups no WAL is read for this.
+            if let Some(seen) = base.highest_time.map(PgTimestamp::from_jiff).filter(|seen| later(*seen)) {
+                passed_over.push(may_hold_later(base, Holding::Transaction(seen)));
+                continue;
+            }
             let end = reader.path().contiguous_end(base.start);
             let wal = LsnRange { start: base.start, end };
             let dull = |hint: &walseal_common::seal::Transactions| {

@@ -35,7 +35,7 @@ impl Plan {
                 false => step.timeline.number().to_string(),
             };
             let steps: Vec<String> = self.path.iter().map(word).collect();
-            lines.push(entry("timelines", &steps.join(" -> ")));
+            lines.push(entry("timelines", &format!("{}{}", steps.join(" -> "), self.histories_words())));
         }
         lines.push(entry("recovery", &self.recovery_words()));
         if let Some(last) = &self.last_before {
@@ -100,6 +100,16 @@ impl Plan {
             self.cost.wal_segments,
             if self.cost.wal_segments == 1 { "" } else { "s" }
         )
+    }
+
+    /// Which history files are there.
+    fn histories_words(&self) -> String {
+        let numbers: Vec<String> = self.histories.iter().map(|branch| branch.timeline.number().to_string()).collect();
+        match numbers.split_last() {
+            None => String::new(),
+            Some((only, [])) => format!(", with the history file of timeline {only}"),
+            Some((last, others)) => format!(", with the history files of timelines {} and {last}", others.join(", ")),
+        }
     }
 
     fn recovery_words(&self) -> String {

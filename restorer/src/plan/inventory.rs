@@ -19,6 +19,9 @@ use crate::damage::Damage;
 /// Small objects that are read at the same time.
 const READS_AT_ONCE: usize = 8;
 
+/// Labels that are read at the same time: there may be hundreds, and each waits for the store.
+const LABELS_AT_ONCE: usize = 32;
+
 /// What a repository holds: verified where it was read, by name elsewhere.
 #[derive(Clone, Debug)]
 pub struct Inventory {
@@ -26,8 +29,11 @@ pub struct Inventory {
     pub store: String,
     /// What it is.
     pub identity: RepositoryIdentity,
-    /// The base backups whose label verifies, oldest first.
+    /// The base backups whose label verifies, oldest first; without the names of their objects, of which hundreds of backups have
+    /// millions (I11).
     pub bases: Vec<Label>,
+    /// Bytes of other backups' objects that each of them needs.
+    pub referenced: BTreeMap<BaseId, u64>,
     /// Those whose label does not: reported, never used.
     pub unusable: Vec<UnusableBase>,
     /// Where two servers wrote the same timeline, on which branch the WAL of the living one lies.
@@ -115,7 +121,7 @@ impl Inventory {
         let adoptions = repository.adoptions().await?;
         // Before the names of WAL, so that what is written meanwhile is no hole.
         let frontiers = repository.frontiers().await?;
-        let (bases, unusable) = read_labels(repository).await?;
+        let Labels { bases, referenced, unusable } = read_labels(repository).await?;
         let size = identity.segment_size;
         // WAL from before the oldest base backup is of no use to anybody who restores; but what lies shortly before it tells
         // when the last transaction in it ended.
@@ -153,7 +159,7 @@ impl Inventory {
             .try_collect::<BTreeMap<_, _>>()
             .await?;
         let store = repository.describe();
-        Ok(Inventory { store, identity, bases, unusable, adoptions, gaps, frontiers, scope, branches })
+        Ok(Inventory { store, identity, bases, referenced, unusable, adoptions, gaps, frontiers, scope, branches })
     }
 
     /// Goes on without the catalog pages of a branch, of which one is not true. Whether that makes a difference.
@@ -183,30 +189,43 @@ impl Inventory {
 }
 
 /// The labels that verify, oldest first, and the others.
-async fn read_labels(repository: &Repository) -> Result<(Vec<Label>, Vec<UnusableBase>), InventoryError> {
-    let ids = repository.base_ids().await?;
-    let read: Vec<(BaseId, Result<Label, RepositoryError>)> = stream::iter(ids)
+#[derive(Default)]
+struct Labels {
+    bases: Vec<Label>,
+    referenced: BTreeMap<BaseId, u64>,
+    unusable: Vec<UnusableBase>,
+}
+
+async fn read_labels(repository: &Repository) -> Result<Labels, InventoryError> {
+    let ids = repository.begun_bases().await?;
+    let mut read = stream::iter(ids)
         .map(|id| async move {
             let label = repository.label(&id).await;
             (id, label)
         })
-        .buffered(READS_AT_ONCE)
-        .collect()
-        .await;
-    let (mut bases, mut unusable) = (Vec::new(), Vec::new());
-    for (id, label) in read {
+        .buffered(LABELS_AT_ONCE);
+    let mut labels = Labels::default();
+    while let Some((id, label)) = read.next().await {
         match label {
-            Ok(label) => bases.push(label),
+            Ok(mut label) => {
+                labels.referenced.insert(id, label.referenced_size());
+                (label.objects, label.manifest) = (Vec::new(), Vec::new());
+                (label.resume, label.names, label.config) = (None, Vec::new(), Vec::new());
+                labels.bases.push(label);
+            }
             // Only what the object itself says makes it unusable; a store that does not answer says nothing about it.
-            Err(RepositoryError::Object { source, .. }) => unusable.push(UnusableBase { id, why: source.to_string() }),
+            Err(RepositoryError::Object { source, .. }) => {
+                labels.unusable.push(UnusableBase { id, why: source.to_string() });
+            }
+            // An attempt that was interrupted, or is under way.
             Err(error) if error.is_not_found() => {}
             Err(error) => match Damage::of(&error, repository.cluster()) {
-                Some(damage) => unusable.push(UnusableBase { id, why: damage.why }),
+                Some(damage) => labels.unusable.push(UnusableBase { id, why: damage.why }),
                 None => return Err(error.into()),
             },
         }
     }
-    Ok((bases, unusable))
+    Ok(labels)
 }
 
 /// The writers that the objects of a repository claim, unverified: its identity, its newest base backup, and the first

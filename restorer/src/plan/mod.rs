@@ -96,6 +96,10 @@ pub struct Plan {
     /// [`Plan::timeline`]'s ancestry is here, also what lies before the base. Where two servers wrote one timeline, two branches of it
     /// may follow each other.
     pub path: Vec<PathStep>,
+    /// The branches of the way whose history file is in the repository, verified and opened; timeline 1 has none. That of the last
+    /// timeline is among them, or there is no plan; an ancestor's that is not follows from its child's (case 2).
+    #[serde(default)]
+    pub histories: Vec<Branch>,
     /// Where recovery stops: end of the last record that is replayed. For `latest`, the end of the last whole record
     /// known when the plan was made; more may have come since.
     pub stop: Lsn,

@@ -54,7 +54,8 @@ impl Scope {
         };
         let Some(at) = newest.iter().position(|base| fits(&base)) else { return Ok(None) };
         let (newer, Some(base)) = (newest.get(..at).unwrap_or_default(), newest.get(at)) else { return Ok(None) };
-        if newer.iter().any(|base| base.highest_time.is_none()) {
+        // Of those that are passed over the label tells why; else their WAL has to.
+        if matches!(request.target, Target::Time(_)) && newer.iter().any(|base| base.highest_time.is_none()) {
             return Ok(None);
         }
         let first = size.number(base.start);
@@ -73,9 +74,6 @@ impl Scope {
         let end = SegmentNumber(u64::MAX);
         let begin = SegmentNumber(first.0.saturating_sub(BEFORE));
         let mut ranges = vec![(begin, until.unwrap_or(end))];
-        for base in newer.iter().filter(|newer| newer.branch == base.branch) {
-            ranges.push((SegmentNumber(size.number(base.start).0.saturating_sub(1)), size.number(base.stop).next()));
-        }
         // Whether a gap was filled, its own segments tell.
         for record in gaps.iter().filter(|record| record.branch == base.branch) {
             let Ok(gap) = &record.content else { return Ok(None) };

@@ -46,12 +46,13 @@ fn site(cluster: ClusterBuilder) -> Result<Site> {
     Ok(site)
 }
 
-fn scratch_dir(site: &Site) -> PathBuf {
+/// Where the site's restorer puts what it throws away.
+pub fn scratch_dir(site: &Site) -> PathBuf {
     site.scratch.path().join("d")
 }
 
 /// What lies in the scratch directory, but for its lock.
-fn left_behind(site: &Site) -> Result<Vec<String>> {
+pub fn left_behind(site: &Site) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(scratch_dir(site))? {
         names.push(entry?.file_name().to_string_lossy().into_owned());

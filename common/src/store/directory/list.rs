@@ -1,24 +1,57 @@
 //! Listing a tree of files as S3 lists keys: byte order over the whole key, any prefix, page by page.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs::{self, DirEntry, FileType};
 use std::io;
 use std::path::Path;
-use std::time::UNIX_EPOCH;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::super::key::check_key;
 use super::super::{LARGEST_PAGE, ObjectMeta};
 use super::{Failure, is_reserved};
 
+/// Folders with fewer entries are read anew for each page.
+const MANY: usize = 16_384;
+
+/// Bytes of names that are kept at most: about two million segments.
+const MOST_KEPT: usize = 64 << 20;
+
+/// A folder that has not changed for so long will not change again without its time telling.
+const SETTLED: Duration = Duration::from_secs(2);
+
+/// The names in the last large folder that was read. Its pages would otherwise each read all of it; as long as the folder has the
+/// same time of change, which every name that comes or goes moves on, the names are the same.
+#[derive(Debug, Default)]
+pub(super) struct Kept(Mutex<Option<Arc<Names>>>);
+
+/// The entries of a folder, in no order: folders with a slash at the end.
+#[derive(Debug)]
+struct Names {
+    folder: String,
+    modified: SystemTime,
+    /// All names, one after another, and where each ends.
+    text: String,
+    ends: Vec<usize>,
+}
+
+impl Names {
+    fn iter(&self) -> impl Iterator<Item = &str> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).filter_map(|(start, end)| self.text.get(start..*end))
+    }
+}
+
 /// One page. Reads only folders that can hold keys of the page, and holds at most a page of names for each
-/// level of folders.
+/// level of folders, and what is `kept`.
 pub(super) fn page(
     root: &Path,
+    kept: &Kept,
     prefix: &str,
     start_after: Option<&str>,
     limit: usize,
 ) -> Result<Vec<ObjectMeta>, Failure> {
-    let mut walk = Walk { root, prefix, start_after, limit: limit.min(LARGEST_PAGE), found: Vec::new() };
+    let mut walk = Walk { root, kept, prefix, start_after, limit: limit.min(LARGEST_PAGE), found: Vec::new() };
     let folder = prefix.rfind('/').map_or("", |end| &prefix[..=end]);
     if folder.split('/').next().is_some_and(is_reserved) {
         return Ok(Vec::new());
@@ -29,6 +62,7 @@ pub(super) fn page(
 
 struct Walk<'a> {
     root: &'a Path,
+    kept: &'a Kept,
     prefix: &'a str,
     start_after: Option<&'a str>,
     limit: usize,
@@ -43,11 +77,11 @@ impl Walk<'_> {
         while self.found.len() < self.limit {
             let room = self.limit - self.found.len();
             let names = self.smallest(folder, last.as_deref(), room)?;
-            for (key, entry) in &names {
+            for key in &names {
                 if key.ends_with('/') {
                     self.folder(key)?;
                 } else {
-                    self.object(key, entry)?;
+                    self.object(key)?;
                 }
                 if self.found.len() >= self.limit {
                     return Ok(());
@@ -56,21 +90,60 @@ impl Walk<'_> {
             if names.len() < room {
                 return Ok(());
             }
-            last = names.into_iter().next_back().map(|(key, _)| key);
+            last = names.into_iter().next_back();
         }
         Ok(())
     }
 
     /// The `room` smallest names in `folder` after `last` that can lead to a key of this page, as whole keys.
-    fn smallest(&self, folder: &str, last: Option<&str>, room: usize) -> Result<BTreeMap<String, DirEntry>, Failure> {
+    fn smallest(&self, folder: &str, last: Option<&str>, room: usize) -> Result<BTreeSet<String>, Failure> {
+        let mut names: BTreeSet<String> = BTreeSet::new();
+        // Most names of a large folder are told by these alone.
+        let (wanted, passed) =
+            (self.prefix.strip_prefix(folder), self.start_after.and_then(|key| key.strip_prefix(folder)));
+        let mut look = |name: &str| {
+            let is_wanted = wanted.is_none_or(|wanted| name.starts_with(wanted) || wanted.starts_with(name));
+            let is_passed = passed.is_some_and(|passed| name <= passed && !name.ends_with('/'));
+            let largest = names.last().filter(|_| names.len() >= room).and_then(|key| key.strip_prefix(folder));
+            if !is_wanted || is_passed || largest.is_some_and(|largest| name > largest) {
+                return;
+            }
+            let key = format!("{folder}{name}");
+            if last.is_none_or(|last| key.as_str() > last) && self.may_hold(&key) {
+                names.insert(key);
+                if names.len() > room {
+                    names.pop_last();
+                }
+            }
+        };
+        match self.kept_names(folder) {
+            Some(kept) => kept.iter().for_each(look),
+            None => self.read(folder, &mut look)?,
+        }
+        Ok(names)
+    }
+
+    /// The names of `folder`, where they are kept and still those.
+    fn kept_names(&self, folder: &str) -> Option<Arc<Names>> {
+        let kept = self.kept.0.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let now = || fs::metadata(self.root.join(folder)).and_then(|found| found.modified()).ok();
+        (kept.folder == folder && now() == Some(kept.modified)).then_some(kept)
+    }
+
+    /// Calls `look` with the name of every object and folder in `folder`, and keeps the names where they are many.
+    fn read(&self, folder: &str, look: &mut dyn FnMut(&str)) -> Result<(), Failure> {
         let failed = |e: &io::Error| Failure::io(&format!("could not read the folder \"{folder}\""), e);
-        let mut names = BTreeMap::new();
-        let entries = match fs::read_dir(self.root.join(folder)) {
+        let path = self.root.join(folder);
+        // Before it is read: what comes or goes meanwhile moves it on.
+        let modified = fs::metadata(&path).and_then(|found| found.modified()).ok();
+        let mut keeps = modified.is_some_and(|time| time.elapsed().is_ok_and(|age| age > SETTLED));
+        let entries = match fs::read_dir(&path) {
             Ok(entries) => entries,
             // Never there, or removed since its parent was read.
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(names),
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(()),
             Err(error) => return Err(failed(&error)),
         };
+        let (mut text, mut ends) = (String::new(), Vec::new());
         for entry in entries {
             let entry = entry.map_err(|e| failed(&e))?;
             let name = entry.file_name();
@@ -79,22 +152,30 @@ impl Walk<'_> {
             if folder.is_empty() && is_reserved(name) {
                 continue;
             }
-            let mut key = format!("{folder}{name}");
+            let begin = text.len();
+            text.push_str(name);
             match file_type(&entry) {
-                Ok(Some(kind)) if kind.is_dir() => key.push('/'),
+                Ok(Some(kind)) if kind.is_dir() => text.push('/'),
                 Ok(Some(kind)) if kind.is_file() => {}
-                Ok(_) => continue,
+                Ok(_) => {
+                    text.truncate(begin);
+                    continue;
+                }
                 Err(error) => return Err(failed(&error)),
             }
-            if last.is_some_and(|last| key.as_str() <= last) || !self.may_hold(&key) {
-                continue;
-            }
-            names.insert(key, entry);
-            if names.len() > room {
-                names.pop_last();
+            look(text.get(begin..).unwrap_or_default());
+            keeps &= text.len() <= MOST_KEPT;
+            if keeps {
+                ends.push(text.len());
+            } else {
+                (text, ends) = (String::new(), Vec::new());
             }
         }
-        Ok(names)
+        if let Some(modified) = modified.filter(|_| keeps && ends.len() >= MANY) {
+            let names = Names { folder: folder.to_owned(), modified, text, ends };
+            *self.kept.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(names));
+        }
+        Ok(())
     }
 
     /// Whether `key`, or a key below it when it ends with a slash, belongs to what is asked for.
@@ -109,8 +190,8 @@ impl Walk<'_> {
         wanted && !passed
     }
 
-    fn object(&mut self, key: &str, entry: &DirEntry) -> Result<(), Failure> {
-        let meta = match fs::metadata(entry.path()) {
+    fn object(&mut self, key: &str) -> Result<(), Failure> {
+        let meta = match fs::metadata(self.root.join(key)) {
             Ok(meta) => meta,
             // Deleted since the folder was read.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

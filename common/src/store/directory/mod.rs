@@ -22,6 +22,7 @@ use super::key::{check_key, check_prefix};
 use super::{LARGEST_GET, ObjectMeta, ObjectStore, PutOutcome, RangeBody, StoreError, StoreErrorKind};
 use crate::buffer::Spares;
 use durable::DurableFolders;
+pub use publish::name_once;
 
 /// Folder below the root that holds files which are still being written. No key may start with it.
 const UNFINISHED: &str = ".walseal-unfinished";
@@ -50,13 +51,15 @@ struct Inner {
     folders: DurableFolders,
     /// What bodies are written from: memory that begins at a block.
     stretches: Spares,
+    kept: list::Kept,
 }
 
 impl DirectoryStore {
     /// A store in the existing directory `root`. Nothing is touched; a missing root shows in the first call.
     pub fn new(root: PathBuf) -> DirectoryStore {
         let folders = DurableFolders::new(root.clone());
-        DirectoryStore { inner: Arc::new(Inner { root, folders, stretches: publish::stretches() }) }
+        let (stretches, kept) = (publish::stretches(), list::Kept::default());
+        DirectoryStore { inner: Arc::new(Inner { root, folders, stretches, kept }) }
     }
 
     /// A store in the existing directory `root`, after a look at it: removes what a kill left unfinished
@@ -114,7 +117,7 @@ impl ObjectStore for DirectoryStore {
         self.blocking("list", prefix, move |inner| {
             check_prefix(&owned).map_err(Failure::protocol)?;
             inner.check_root()?;
-            list::page(&inner.root, &owned, start_after.as_deref(), limit)
+            list::page(&inner.root, &inner.kept, &owned, start_after.as_deref(), limit)
         })
         .await
     }

@@ -143,10 +143,11 @@ impl Drop for Unfinished {
     }
 }
 
-/// Gives the file at `from` the name `to`; exactly one of several concurrent callers succeeds.
+/// Gives the file at `from` the name `to`, which nothing has yet; exactly one of several concurrent callers succeeds. It may keep its
+/// old name as well, which the caller then removes.
 ///
 /// Errors: `EXIST` when the name is taken, `NOENT` when its folder is gone.
-fn name_once(from: &Path, to: &Path) -> Result<(), Errno> {
+pub fn name_once(from: &Path, to: &Path) -> Result<(), Errno> {
     match name_by_rename(from, to) {
         // Not every file system knows the flag (NFS does not), and those that do not have hard links.
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => name_by_link(from, to),

@@ -57,6 +57,36 @@ async fn a_listing_is_in_byte_order_of_whole_keys_where_folders_and_names_mix() 
 }
 
 #[tokio::test]
+async fn a_large_folder_is_read_once_as_long_as_its_time_of_change_stays() {
+    let (folder, store) = store();
+    let many = folder.path().join("many");
+    fs::create_dir(&many).expect("ours");
+    let name = |number: usize| format!("many/{number:08}");
+    for number in (0..20_000).filter(|number| *number != 5) {
+        File::create(folder.path().join(name(number))).expect("ours");
+    }
+    let long_ago = SystemTime::now() - Duration::from_secs(3600);
+    let set_back = || File::open(&many).and_then(|many| many.set_modified(long_ago)).expect("ours");
+    set_back();
+    let after = |number: usize| {
+        let store = store.clone();
+        async move { keys(&store, "many/", Some(&name(number)), 3).await }
+    };
+    assert_eq!(after(3).await, [name(4), name(6), name(7)]);
+    assert_eq!(after(19_996).await, [name(19_997), name(19_998), name(19_999)]);
+    assert_eq!(keys(&store, "many/0000123", None, 2).await, [name(12_30), name(12_31)]);
+    // It is not read again: what came although the time says that nothing did is not seen.
+    File::create(folder.path().join(name(5))).expect("ours");
+    set_back();
+    assert_eq!(after(3).await, [name(4), name(6), name(7)]);
+    // Whatever comes or goes moves the time on.
+    store.put_new("many/00000005x", Bytes::new()).await.expect("put");
+    assert_eq!(after(3).await, [name(4), name(5), "many/00000005x".to_owned()]);
+    store.delete(&name(5)).await.expect("deleted");
+    assert_eq!(after(3).await, [name(4), "many/00000005x".to_owned(), name(6)]);
+}
+
+#[tokio::test]
 async fn i7_what_a_kill_left_unfinished_is_never_seen_and_goes_after_a_day() {
     let (folder, store) = store();
     store.put_new("a", Bytes::from_static(b"x")).await.expect("put");

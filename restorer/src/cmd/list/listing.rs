@@ -78,7 +78,7 @@ pub(super) struct Base {
 }
 
 impl Base {
-    fn of(label: &Label, proof: &Proof) -> Base {
+    fn of(label: &Label, referenced_size: u64, proof: &Proof) -> Base {
         Base {
             id: label.id.clone(),
             kind: label.kind,
@@ -92,7 +92,7 @@ impl Base {
             postgres_version: label.postgres_version,
             cluster_size: label.cluster_size,
             stored_size: label.stored_size,
-            referenced_size: label.referenced_size(),
+            referenced_size,
             tablespaces: label.tablespaces,
             suspect: label.suspect,
             proven: proof.of_base(&label.id),
@@ -194,7 +194,8 @@ impl Listing {
         restore_points: Option<Vec<RestorePoint>>,
         proof: &Proof,
     ) -> Listing {
-        let bases = inventory.bases.iter().map(|label| Base::of(label, proof));
+        let referenced = |label: &Label| inventory.referenced.get(&label.id).copied().unwrap_or(0);
+        let bases = inventory.bases.iter().map(|label| Base::of(label, referenced(label), proof));
         let unusable = inventory.unusable.iter().map(|base| Unusable { id: base.id.clone(), why: base.why.clone() });
         let damaged = inventory.branches.values().flat_map(|facts| {
             facts.damaged.iter().map(|(held, damage)| Damaged {
@@ -257,7 +258,7 @@ impl Listing {
                     window.bases.len().to_string(),
                 ]);
             }
-            text.push_str(&format!("{}\n", table.render(look)));
+            text.push_str(&format!("{}{}\n", self.headline(now), table.render(look)));
         }
         if let Some(fresh) = &self.fresh {
             text.push_str(&format!("{}\n", fresh.words(now)));
@@ -368,6 +369,26 @@ impl Listing {
 }
 
 impl Listing {
+    /// The windows of the way that lived longest, in a line.
+    fn headline(&self, now: Timestamp) -> String {
+        let Some(newest) = self.windows.iter().max_by_key(|window| (window.to_time, window.timeline)) else {
+            return String::new();
+        };
+        let same: Vec<&Window> = self.windows.iter().filter(|window| window.branch == newest.branch).collect();
+        let beyond = same.last().is_some_and(|last| last.gap.is_some());
+        let gaps = match same.len() - 1 + usize::from(beyond) {
+            0 => "no gap".to_owned(),
+            1 => "1 gap".to_owned(),
+            more => format!("{more} gaps"),
+        };
+        let from = same.first().map_or_else(|| time(None), |first| time(first.from_time));
+        let to = newest.to_time.map_or_else(
+            || "where its base backup is complete".to_owned(),
+            |to| format!("{to} ({})", units::ago(PgTimestamp::from_jiff(now), to)),
+        );
+        format!("Any second from {from} to {to}, {gaps}.\n\n")
+    }
+
     fn restore_points_words(&self, look: Look) -> String {
         let points = match self.restore_points.as_deref() {
             None if self.windows.is_empty() => return String::new(),

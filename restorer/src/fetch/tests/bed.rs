@@ -148,6 +148,7 @@ impl Desk {
 fn plan(sample: &SampleRepository, wal: &SampleWal, path: Vec<PathStep>) -> Plan {
     let began: Timestamp = "2026-11-21T02:30:00Z".parse().expect("a time");
     Plan {
+        histories: Vec::new(),
         version: PLAN_SCHEMA.version,
         cluster: SYSTEM,
         repository: sample.repository.describe(),

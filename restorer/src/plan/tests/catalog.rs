@@ -161,6 +161,26 @@ async fn a_plan_over_20_000_segments_lists_what_it_needs_and_reads_a_few_pages()
     assert_eq!(plan.as_ref().ok(), Some(&plans[0]), "a stranger's pages count for nothing");
 }
 
+#[tokio::test]
+async fn of_many_base_backups_no_more_than_the_labels_are_read() {
+    let (last, middle) = (FIRST + 2_999, 1_210);
+    let bases: Vec<u64> = (0..60).map(|number| 300 + number * 45).collect();
+    let long = Long::new(last, &bases, middle).await;
+    let position = SegmentNumber(middle).start(long.sample.size).advance(60);
+    let count = bases.len() as u64;
+    for target in [moment(middle), "latest".to_owned(), "immediate".to_owned(), format!("lsn:{position}")] {
+        let (plan, lists, gets) = long.plan(&target).await;
+        // Each is found by a listing, and has a label; what else a plan reads does not grow with their number.
+        assert!(lists <= count + 55 && gets <= count + 60, "{target}: {lists} listings, {gets} gets");
+        let plan = plan.expect("a plan");
+        let newer = bases.iter().filter(|base| **base > long.sample.size.number(plan.base.start).0).count();
+        assert_eq!(plan.passed_over.len(), newer, "{target}");
+    }
+    let found = long.sample.repository.begun_bases().await.expect("readable");
+    assert_eq!(found, long.sample.repository.base_ids().await.expect("readable"));
+    assert_eq!(found.len(), bases.len());
+}
+
 fn shift(page: &mut CatalogPage, seconds: i64) {
     let move_by =
         |time: &mut Option<Timestamp>| *time = time.map(|time| time + jiff::SignedDuration::from_secs(seconds));

@@ -62,6 +62,9 @@ async fn case_05_the_way_leads_through_both_timelines_by_lsn() {
     // The old branch's surplus is known, so that fetch can tell a hole from the end.
     assert_eq!(plan.path[0].known_end, failover.day.wal.end());
     assert_eq!(plan.recovery[0].line(), "recovery_target_timeline = '2'");
+    assert_eq!(plan.histories, [failover.second()]);
+    let words = plan.explain();
+    assert!(words.contains("\n  timelines    1 -> 2, with the history file of timeline 2\n"), "{words}");
 }
 
 #[tokio::test]

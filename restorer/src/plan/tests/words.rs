@@ -62,7 +62,7 @@ async fn every_refusal_says_what_to_do_instead() {
             at("10:00:00"),
             "\
 2026-11-21 10:00:00+00 cannot be reached: no base backup on timeline 1 is complete before it
-  20261121T100000Z-00000007: it is complete only at 0/300120, and holds transaction 701 of 2026-11-21 10:00:01+00, later \
+  20261121T100000Z-00000007: it is complete only at 0/300120, and holds a transaction of 2026-11-21 10:00:01+00, later \
              than the target
 The earliest point that can be reached is 0/300120 (the last transaction there is of 2026-11-21 10:00:01+00): --to \
              immediate --base 20261121T100000Z-00000007",
@@ -106,7 +106,7 @@ To get everything up to that end: --to latest",
     assert_eq!(
         told(&day, day.request(&request).await.expect_err("it is too new")),
         "base backup 20261121T100000Z-00000007 cannot lead to 2026-11-21 10:00:00+00: it is complete only at 0/300120, \
-         and holds transaction 701 of 2026-11-21 10:00:01+00, later than the target; leave out --base, and the newest \
+         and holds a transaction of 2026-11-21 10:00:01+00, later than the target; leave out --base, and the newest \
          one that fits is taken"
     );
 }
