@@ -30,7 +30,7 @@ pub struct PartArguments {
     #[arg(long, value_name = "NAME", requires = "into")]
     database: Option<String>,
     /// The file that the dump goes to; one that is there is never overwritten
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["target_dir", "start", "tablespace", "tablespace_dir", "waldir",
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["target_dir", "delta", "start", "standby", "tablespace", "tablespace_dir", "waldir",
         "owner", "keep_archiving"])]
     into: Option<PathBuf>,
     /// custom, for pg_restore, or plain, for psql [default: plain for a FILE that ends in .sql, else custom]
