@@ -30,7 +30,7 @@ pub struct PartArguments {
     #[arg(long, value_name = "NAME", requires = "into")]
     database: Option<String>,
     /// The file that the dump goes to; one that is there is never overwritten
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["target_dir", "start", "tablespace", "tablespace_dir", "waldir",
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["target_dir", "delta", "start", "standby", "tablespace", "tablespace_dir", "waldir",
         "owner", "keep_archiving"])]
     into: Option<PathBuf>,
     /// custom, for pg_restore, or plain, for psql [default: plain for a FILE that ends in .sql, else custom]
@@ -52,6 +52,13 @@ impl PartArguments {
     /// Errors: wrong usage.
     pub fn part(&self) -> Result<Option<Part>, Failure> {
         let wrong = |words: &str| Err(Failure::saying(words).exit(Exit::Usage));
+        // Beside --target-dir, which --into excludes, nothing asks for it.
+        let part = self.database.is_some() || !self.table.is_empty();
+        if self.into.is_none() && (part || self.format.is_some() || self.scratch_dir.is_some()) {
+            return wrong(
+                "--table, --database, --format and --scratch-dir go with --into FILE, and not with --target-dir",
+            );
+        }
         if let Some(database) = &self.database {
             return Ok(Some(Part::Database(database.clone())));
         }
@@ -340,6 +347,8 @@ mod tests {
             (&["--database", "a", "--into", "x", "--start"], "cannot be used with"),
             (&["--database", "a", "--into", "x", "--format", "tar"], "custom or plain"),
             (&["--format", "plain", "--target-dir", "d"], "--into"),
+            (&["--table", "a.b.c", "--target-dir", "d"], "--into"),
+            (&["--database", "a", "--into", "x", "--delta"], "cannot be used with"),
             (&[], "--target-dir"),
         ] {
             let error = part(wrong).expect_err(why);

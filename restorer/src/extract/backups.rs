@@ -147,19 +147,16 @@ impl Part {
             .collect()
     }
 
-    /// Tables that may have been meant: of the same name elsewhere, or of one that looks like it.
+    /// Tables that may have been meant, by their own names: in the schema that was named first.
     fn similar(&self, wanted: &TableName, tables: &BTreeSet<TableName>) -> Vec<String> {
-        let namesakes = tables.iter().filter(|table| table.name.eq_ignore_ascii_case(&wanted.name));
-        let shown: Vec<String> = tables.iter().map(|table| self.shown(table)).collect();
-        let near = nearest::several(&self.shown(wanted), shown.iter().map(String::as_str), MOST_SIMILAR);
-        let mut similar: Vec<String> = namesakes.map(|table| self.shown(table)).collect();
-        for name in near {
-            if !similar.iter().any(|known| known == name) {
-                similar.push(name.to_owned());
-            }
+        let same = |table: &&TableName| table.name.eq_ignore_ascii_case(&wanted.name);
+        let mut similar: Vec<&TableName> = tables.iter().filter(same).collect();
+        for name in nearest::several(&wanted.name, tables.iter().map(|table| table.name.as_str()), MOST_SIMILAR) {
+            similar.extend(tables.iter().filter(|table| table.name == name && !same(table)));
         }
+        similar.sort_by_key(|table| table.schema != wanted.schema);
         similar.truncate(MOST_SIMILAR);
-        similar
+        similar.into_iter().map(|table| self.shown(table)).collect()
     }
 }
 
@@ -185,7 +182,10 @@ mod tests {
         let expect = |what: &str, similar: &[&str]| {
             vec![(what.to_owned(), similar.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>())]
         };
-        assert_eq!(ask("public", "ordres"), expect("table shop.public.ordres", &["shop.public.orders"]));
+        assert_eq!(
+            ask("public", "ordres"),
+            expect("table shop.public.ordres", &["shop.public.orders", "shop.archive.orders"])
+        );
         assert_eq!(
             ask("sales", "orders"),
             expect("table shop.sales.orders", &["shop.archive.orders", "shop.public.orders"])

@@ -181,7 +181,7 @@ async fn a_damaged_segment_ends_its_window_and_is_named_with_what_to_do() {
         "\
 file:///srv/walseal: cluster 7437123456789012345, PostgreSQL 15, WAL segments of 1 MiB
 
-Any second from 2026-11-21 10:00:01+00 to 2026-11-21 11:05:00+00 (3 min ago), 1 gap.
+Any second from 2026-11-21 10:00:01+00 to 2026-11-21 10:00:01+00 (1 h ago), 1 gap.
 
 timeline  any second from         to                      WAL from        to  base backups
        1  2026-11-21 10:00:01+00  2026-11-21 10:00:01+00  0/3000C8  0/400000             1
