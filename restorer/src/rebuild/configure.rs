@@ -90,12 +90,14 @@ fn parameter(line: &str) -> Option<&str> {
 
 /// Writes `postgresql.auto.conf` and `recovery.signal`, and nothing else: all other files are as the server's manifest says
 /// (case 56). A `standby.signal` that the backup brought would win over `recovery.signal` and is taken away.
-pub fn configure(unfinished: &Unfinished, config: &RecoveryConfig) -> Result<(), RebuildError> {
+///
+/// Gives `postgresql.auto.conf` as the backup has it; `None` where it has none.
+pub fn configure(unfinished: &Unfinished, config: &RecoveryConfig) -> Result<Option<Vec<u8>>, RebuildError> {
     let layout = unfinished.layout();
     let file = layout.data.join("postgresql.auto.conf");
     let inherited = match fs::read(&file) {
-        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-        Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+        Ok(bytes) => Some(bytes),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => return Err(RebuildError::io("read", &file)(error)),
     };
     let mode = if layout.mode & 0o040 != 0 { 0o640 } else { 0o600 };
@@ -109,14 +111,16 @@ pub fn configure(unfinished: &Unfinished, config: &RecoveryConfig) -> Result<(),
         let file = write().map_err(RebuildError::io("write", path))?;
         layout.owner.take_file(&file, path, mode)
     };
-    write(&file, &config.edit(&inherited, access_files::brought_along(&layout.data)?))?;
+    let text = String::from_utf8_lossy(inherited.as_deref().unwrap_or_default());
+    write(&file, &config.edit(&text, access_files::brought_along(&layout.data)?))?;
     let standby = layout.data.join("standby.signal");
     match fs::remove_file(&standby) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(RebuildError::io("remove", &standby)(error)),
         _ => {}
     }
     write(&layout.data.join("recovery.signal"), "")?;
-    sync_folder(&layout.data)
+    sync_folder(&layout.data)?;
+    Ok(inherited)
 }
 
 /// Leaves in the `postgresql.auto.conf` of a restored directory only what [`configure`] wrote: for a server that is to have no

@@ -50,6 +50,8 @@ pub struct Restored {
     pub bytes: u64,
     /// Configuration files that lay outside the data directory, now beside it.
     pub config_files: ConfigFiles,
+    /// `postgresql.auto.conf` as the backup has it; `None` where it has none.
+    pub inherited: Option<Vec<u8>>,
 }
 
 impl Order<'_> {
@@ -78,10 +80,11 @@ impl Order<'_> {
         progress.set_total(survey.total_bytes());
         let unfinished = rebuild(source, layout.clone(), self.jobs, progress).await?;
         let recovery = self.plan.recovery.clone();
-        configure(&unfinished, &RecoveryConfig { recovery, restore_command, keep_archiving: self.keep_archiving })?;
+        let recovery = RecoveryConfig { recovery, restore_command, keep_archiving: self.keep_archiving };
+        let inherited = configure(&unfinished, &recovery)?;
         unfinished.finish()?;
         let (has_configuration, bytes) = (survey.has_configuration, survey.total_bytes());
-        Ok(Restored { layout, plan_file, has_configuration, bytes, config_files })
+        Ok(Restored { layout, plan_file, has_configuration, bytes, config_files, inherited })
     }
 
     fn config_file(&self) -> Result<Option<&Path>, RebuildError> {
