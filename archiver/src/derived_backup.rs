@@ -5,6 +5,7 @@
 //! nothing is visible.
 
 use std::time::Instant;
+
 use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::postgres::PostgresError;
 use walseal_common::repository::{Act, BaseId, Derivation, Label, Repository, RepositoryIdentity};
