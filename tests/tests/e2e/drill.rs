@@ -1,6 +1,7 @@
 //! The drill: what passes, what is recorded, what is left behind, and every way in which it must turn red (case 45, I12).
 
 mod canary;
+mod killed;
 mod mutations;
 mod next_base;
 mod relations;
