@@ -15,7 +15,7 @@
 //! | [`shipment`] | a piece of WAL on its way into the repository |
 //! | [`landed`] | digests of segments that the stream has stored |
 //! | [`chunks`], [`memory`] | its bytes, freed as they are sealed; and the bound on all that is under way |
-//! | [`base`] | base backups; [`base_backup`] brings one together with the stream |
+//! | [`base`] | base backups; [`base_backup`] brings one together with the stream, [`derived_backup`] takes one of a drill's instance |
 //! | [`admission`] | what lets the archiver's role into the server |
 //! | [`aftermath`] | the base backup that follows a gap by itself |
 //! | [`cataloguer`] | pages that say what 256 segments hold |
@@ -44,6 +44,7 @@ pub mod cataloguer;
 pub mod chunks;
 pub mod cmd;
 pub mod daemon;
+pub mod derived_backup;
 pub mod desk;
 pub mod doctor;
 pub mod drain;

@@ -11,7 +11,7 @@ use serde::Serialize;
 use walseal_common::config::{Config, OpenError, StoreUse};
 use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::repository::{
-    Adoption, BaseId, BaseType, Gap, Label, Proof, Repository, RepositoryError, RepositoryIdentity,
+    Adoption, BaseId, BaseType, Gap, Label, Lineage, Proof, Repository, RepositoryError, RepositoryIdentity,
 };
 use walseal_common::store::{ObjectStore, RetryPolicy, StoreErrorKind};
 use walseal_common::telemetry::OpenAlert;
@@ -112,6 +112,8 @@ pub struct BaseStatus {
     pub proven: Option<bool>,
     /// When one last did.
     pub proven_at: Option<Timestamp>,
+    /// What it comes from, where a drill made it.
+    pub derived: Option<Lineage>,
 }
 
 /// What drills found.
@@ -160,6 +162,7 @@ impl BaseStatus {
             suspect: label.suspect,
             proven: proof.of_base(&label.id),
             proven_at: proof.proven.get(&label.id).copied(),
+            derived: label.derived.clone(),
         }
     }
 }

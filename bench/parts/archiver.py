@@ -58,11 +58,31 @@ url = "{store.url(name)}"
 identity_files = ["{identity}"]
 trusted_writers = ["{public}"]
 """)
+        self.public, self.identity = public, identity
         self.daemon, self.log = None, None
         place.at_end(self.kill)
         # The slot keeps WAL from the last checkpoint on: what an earlier bench wrote is not to be streamed first.
         cluster.sql("checkpoint")
         self.run("walseal-archiver", "init")
+
+    def drill_config(self, pg_bin, settings=""):
+        """What a drill host has: a key of its own, and room."""
+        key = f"{self.folder}/drill.key"
+        if not os.path.exists(key):
+            self.drill_key = self.run("walseal-archiver", "keygen", "--output", key, configured=False).split()[-1]
+            self.place.folder(f"{os.path.basename(self.folder)}/scratch")
+        return self.place.file(f"{os.path.basename(self.folder)}/drill.toml", f"""
+[repository]
+url = "{self.store.url(os.path.basename(self.folder))}"
+[keys]
+identity_files = ["{self.identity}"]
+writer_key_file = "{key}"
+trusted_writers = ["{self.public}", {{ key = "{self.drill_key}", roles = ["drill", "base"] }}]
+[drill]
+scratch_dir = "{self.folder}/scratch"
+pg_bin = "{pg_bin}"
+{settings}
+""")
 
     def run(self, program, *arguments, configured=True):
         command = [self.programs[program], *(["--config", self.config] if configured else []), *arguments]

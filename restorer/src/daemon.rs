@@ -9,15 +9,17 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
-use walseal_common::repository::RepositoryError;
+use tokio::net::TcpListener;
+use walseal_common::repository::{Proof, RepositoryError};
 use walseal_common::schedule::Schedule;
 use walseal_common::seal::WriterPublic;
-use walseal_common::telemetry::{AlertCommand, AlertKind, Alerts, Outlet, Severity};
+use walseal_common::telemetry::{self, AlertCommand, AlertKind, Alerts, Outlet, Severity};
 
 use crate::access::Access;
 use crate::drill::report::Verdict;
 use crate::drill::target::Choice;
 use crate::drill::{Exercise, drill, evidence, render};
+use crate::figures::Figures;
 use crate::plan::Target;
 use crate::record;
 
@@ -66,17 +68,36 @@ fn turn(timetable: &Timetable, last: Timestamp, now: Timestamp) -> Turn {
     }
 }
 
-/// Drills by the timetable, until this is dropped.
+/// Drills by the timetable, until this is dropped. With `listener`, figures are served there.
 ///
 /// Errors: the schedule has no further time.
-pub async fn keep(access: &Access, timetable: &Timetable) -> Result<(), String> {
+pub async fn run(access: &Access, timetable: &Timetable, listener: Option<TcpListener>) -> Result<(), String> {
     let command = alert_command(access);
     let alerts = Alerts::to(command.iter().map(|command| Arc::clone(command) as Arc<dyn Outlet>).collect());
+    let figures = Arc::new(Figures::new(alerts.clone()));
+    let serving = async {
+        match listener {
+            Some(listener) => telemetry::serve(listener, figures.clone()).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        ended = keep(access, timetable, &alerts, &figures) => {
+            if let Some(command) = command {
+                command.finish(LAST_WORDS).await;
+            }
+            ended
+        }
+        () = serving => Err("figures are not served any more".to_owned()),
+    }
+}
+
+async fn keep(access: &Access, timetable: &Timetable, alerts: &Alerts, figures: &Figures) -> Result<(), String> {
     tracing::info!(schedule = %timetable.schedule, target = %timetable.target, "drills are held on schedule");
     // Without any drill before, the first one is at the schedule's next time.
     let mut last = Timestamp::now();
     let mut pause = PAUSES.0;
-    match last_recorded(access).await {
+    match last_recorded(access, figures).await {
         Ok(Some(recorded)) => last = recorded,
         Ok(None) => {}
         Err(error) => tracing::warn!(%error, "when the last drill was cannot be seen; the next one is by schedule"),
@@ -86,19 +107,15 @@ pub async fn keep(access: &Access, timetable: &Timetable) -> Result<(), String> 
         let due = match turn(timetable, last, now) {
             Turn::Due(due) => due,
             Turn::Wait(next) => {
+                figures.next(next);
                 sleep_until(next).await;
                 continue;
             }
-            Turn::Never => {
-                if let Some(command) = command {
-                    command.finish(LAST_WORDS).await;
-                }
-                return Err(format!("the schedule {} has no further time", timetable.schedule));
-            }
+            Turn::Never => return Err(format!("the schedule {} has no further time", timetable.schedule)),
         };
         sleep_until(due.saturating_add(draw(timetable.jitter)).unwrap_or(due)).await;
         // Another host may have drilled meanwhile with the same key; that is as good.
-        match last_recorded(access).await {
+        match last_recorded(access, figures).await {
             Ok(recorded) if recorded.is_some_and(|recorded| recorded >= due) => {
                 last = recorded.unwrap_or(last);
                 continue;
@@ -113,17 +130,19 @@ pub async fn keep(access: &Access, timetable: &Timetable) -> Result<(), String> 
                 continue;
             }
         }
-        hold(access, &timetable.target, &alerts).await;
+        hold(access, &timetable.target, alerts, figures).await;
         last = Timestamp::now();
     }
 }
 
 /// One drill, its record, and an alert where it is no full pass.
-async fn hold(access: &Access, target: &Choice, alerts: &Alerts) {
+async fn hold(access: &Access, target: &Choice, alerts: &Alerts, figures: &Figures) {
     tracing::info!(target = %target, "a drill begins");
+    figures.begun();
     let exercise = Exercise { target: target.clone(), base: None, timeline: None, seed: None, keep: false };
     let report = drill(&exercise, access).await.report;
     let recorded = evidence::record(access, &report, target.word()).await;
+    figures.judged(&report, recorded.as_ref().err().map(ToString::to_string));
     let verdict = render::verdict(&report);
     let drawn = report.seed.map(|seed| format!(" (--to random --seed {seed})")).unwrap_or_default();
     match (report.verdict, recorded) {
@@ -143,10 +162,11 @@ async fn hold(access: &Access, target: &Choice, alerts: &Alerts) {
     }
 }
 
-/// When this host's writer last recorded a drill.
-async fn last_recorded(access: &Access) -> Result<Option<Timestamp>, RepositoryError> {
+/// When this host's writer last recorded a drill; `figures` hears of all.
+async fn last_recorded(access: &Access, figures: &Figures) -> Result<Option<Timestamp>, RepositoryError> {
     let own: Option<WriterPublic> = record::signer(&access.config).ok().flatten().map(|signer| signer.writer.public());
     let drills = record::with_own(access).drills().await?;
+    figures.read(&Proof::of(&drills));
     Ok(drills.iter().filter(|drill| Some(drill.writer) == own).map(|drill| drill.time).max())
 }
 

@@ -2,7 +2,7 @@
 //!
 //! [`plan`] turns a target and a repository into a [`plan::Plan`], a value that says everything before a byte moves;
 //! [`rebuild`] writes the data directory; [`instance`] runs recovery on it; [`drill`] proves a backup; [`extract`] takes one database or some
-//! tables out of one; [`fetch`] hands PostgreSQL its WAL;
+//! tables out of one; [`fetch`] hands PostgreSQL its WAL; [`daemon`] drills on schedule, and [`figures`] shows how that goes;
 //! [`record`] is what of it goes to the ledger; [`segment_source`] puts the bytes of a segment together from whatever objects hold them.
 
 pub mod access;
@@ -12,6 +12,7 @@ pub mod damage;
 pub mod drill;
 pub mod extract;
 pub mod fetch;
+pub mod figures;
 pub mod instance;
 pub mod plan;
 pub mod rebuild;

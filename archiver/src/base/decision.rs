@@ -223,6 +223,7 @@ mod tests {
             native: false,
             names: Vec::new(),
             config: Vec::new(),
+            derived: None,
             resume: Some(ResumePages::default()),
         }
     }

@@ -47,7 +47,7 @@ pub mod switch;
 pub mod tablespaces;
 pub mod tar;
 
-pub use backup::{BackupOptions, DurableWal, WaitDurable, run};
+pub use backup::{BackupOptions, DurableWal, WaitDurable, publish, run, store};
 pub use decision::{BackupMode, Policy};
 pub use error::BaseError;
 pub use known::PageCache;

@@ -1,9 +1,11 @@
 //! `backup`: a base backup now, through the daemon when it runs.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use walseal_common::repository::{BaseType, Label};
+use tokio::sync::oneshot;
+use walseal_common::repository::{BaseId, BaseType, Derivation, Label};
 use walseal_common::show;
 use walseal_common::terminal::{Failure, Progress, units};
 
@@ -11,6 +13,7 @@ use crate::alone::{Alone, while_streaming};
 use crate::archive::Archive;
 use crate::base::BackupMode;
 use crate::base_backup::{self, Manner, Means, Report};
+use crate::derived_backup;
 use crate::socket::{self, Client, Request};
 use crate::turns::Occasion;
 
@@ -23,6 +26,10 @@ pub struct Arguments {
     /// Refer to what has not changed since the last backup, even where a full one is due (base.full_every)
     #[arg(long, conflicts_with = "full")]
     incremental: bool,
+    /// Of a server that is paused in recovery, from what FILE says of it; published when "publish" comes on standard input.
+    /// walseal-restorer drill starts this (drill.make_base)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["full", "incremental"])]
+    derived: Option<PathBuf>,
 }
 
 impl Arguments {
@@ -37,6 +44,9 @@ impl Arguments {
 
 /// Takes the backup and says what it took.
 pub async fn run(arguments: &Arguments, archive: Archive) -> Result<(), Failure> {
+    if let Some(file) = &arguments.derived {
+        return derive(file, &archive).await;
+    }
     let progress = Progress::new("base backup", None);
     let mut before = 0;
     let shown = progress.clone();
@@ -91,6 +101,30 @@ async fn take(
     .await
     .map_err(|error| Failure::new("take a base backup", error))
 }
+
+/// Takes a backup of a drill's instance: says its name when all but the label is stored, and waits for the word.
+async fn derive(file: &Path, archive: &Archive) -> Result<(), Failure> {
+    let read =
+        || -> Result<Derivation, Box<dyn std::error::Error>> { Ok(serde_json::from_slice(&std::fs::read(file)?)?) };
+    let derivation = read().map_err(|error| Failure::new(format!("read {}", file.display()), error))?;
+    let (say, said) = oneshot::channel();
+    // Not one of the runtime's threads: those are waited for at the end.
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let wanted = std::io::stdin().read_line(&mut line).is_ok() && line.trim() == PUBLISH;
+        // Nobody hears it where the backup failed by then.
+        let _ = say.send(wanted);
+    });
+    let wanted = async { said.await.unwrap_or(false) };
+    let stored = |id: &BaseId| show!("{id}");
+    let taken = derived_backup::take(archive, &derivation, stored, wanted).await;
+    let label = taken.map_err(|error| Failure::from_error("derive a base backup", &error))?;
+    show!("{}", label.id);
+    Ok(())
+}
+
+/// The word on standard input that makes a derived backup visible.
+const PUBLISH: &str = "publish";
 
 /// Returns when a person, or a service manager, asks to stop.
 async fn stop_asked() {

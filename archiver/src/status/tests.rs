@@ -27,6 +27,7 @@ fn base(suspect: u64) -> BaseStatus {
         suspect,
         proven: None,
         proven_at: None,
+        derived: None,
     }
 }
 

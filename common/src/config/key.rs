@@ -348,7 +348,12 @@ pub const KEYS: &[Key] = &[
         Value("false"),
         "whether a drill looks for the row that each foreign key of each row refers to",
     ),
-    later("drill.make_base", Boolean, Value("false"), "take the next base backup from the drill's instance"),
+    key(
+        "drill.make_base",
+        Boolean,
+        Value("false"),
+        "whether a drill to the latest moment makes the next base backup of its instance, where it passes",
+    ),
     later("drill.snapshot", List, None, "databases to dump from the drill's instance"),
     key(
         "drill.checks",

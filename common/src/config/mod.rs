@@ -280,6 +280,7 @@ impl Config {
                 shrinking_fails: read.or_default("drill.on_shrink", special::shrinking_fails)?,
                 max_rto: read.optional("drill.max_rto", reader::duration)?,
                 max_rpo: read.optional("drill.max_rpo", reader::duration)?,
+                make_base: read.or_default("drill.make_base", reader::boolean)?,
                 foreign_keys: read.or_default("drill.foreign_keys", reader::boolean)?,
                 checks: read.optional("drill.checks", reader::checks)?.map(|setting| setting.value).unwrap_or_default(),
                 checks_file: read.optional("drill.checks_file", reader::path)?,

@@ -216,6 +216,8 @@ pub struct DrillConfig {
     pub max_rto: Option<Setting<Duration>>,
     /// A drill fails when more time than this would be lost.
     pub max_rpo: Option<Setting<Duration>>,
+    /// Whether the next base backup is made of the instance.
+    pub make_base: Setting<bool>,
     /// Whether foreign keys are validated.
     pub foreign_keys: Setting<bool>,
     /// Checks of the user's own.

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize};
 
+use super::derivation::Lineage;
 use super::layer::Layer;
 use crate::lsn::Lsn;
 use crate::seal::{ObjectDigest, SealedObject};
@@ -178,6 +179,9 @@ pub struct Label {
     /// The pages with configuration files that lie outside the data directory, in order; none where there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub config: Vec<ObjectReference>,
+    /// What it comes from, where it was taken of a drill's instance and not of the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub derived: Option<Lineage>,
 }
 
 /// The pages with which the next backup of the same writer goes on. Only the archiver that wrote them opens them.

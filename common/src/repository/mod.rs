@@ -8,6 +8,7 @@ mod attachment;
 mod base;
 mod catalog;
 mod cover;
+mod derivation;
 mod drills;
 mod error;
 mod frontier;
@@ -36,6 +37,7 @@ pub use base::{
 };
 pub use catalog::{CatalogEntry, CatalogPage};
 pub use cover::Cover;
+pub use derivation::{Derivation, Lineage};
 pub use drills::{Drill, Proof};
 pub use error::RepositoryError;
 pub use frontier::{BranchFrontier, FrontierRecord, WrittenFrontier, furthest};

@@ -2,11 +2,12 @@
 
 use jiff::tz::TimeZone;
 use walseal_common::schedule::zone;
+use walseal_common::telemetry;
 use walseal_common::terminal::{Exit, Failure};
 
 use super::drill::until_told_to_end;
 use crate::access::Access;
-use crate::daemon::{Timetable, keep};
+use crate::daemon::{self, Timetable};
 
 /// Drills until it is told to end.
 pub async fn run(access: &Access) -> Result<(), Failure> {
@@ -23,7 +24,19 @@ pub async fn run(access: &Access) -> Result<(), Failure> {
     };
     let target = Timetable::choice(config.random.value);
     let timetable = Timetable { schedule, zone, jitter: config.jitter.value, target };
-    match until_told_to_end(keep(access, &timetable)).await? {
+    let listener = match access.config.listen.as_ref().map(|setting| setting.value) {
+        Some(address) => {
+            let listener = telemetry::listen(address).await.map_err(|error| {
+                Failure::new(format!("serve /metrics at {address} (http.listen)"), error).next(
+                    "name another address or port, or leave it out; the archiver on the same host has one of its own",
+                )
+            })?;
+            tracing::info!(%address, "serving /metrics and /healthz");
+            Some(listener)
+        }
+        None => None,
+    };
+    match until_told_to_end(daemon::run(access, &timetable, listener)).await? {
         Some(ended) => ended.map_err(Failure::saying),
         None => {
             tracing::info!("stopped; a drill that was under way is gone without a trace");

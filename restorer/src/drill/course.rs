@@ -1,7 +1,7 @@
 //! One drill, from the choice of a target to an instance that answers, and to its end.
 
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use walseal_common::repository::{BaseId, ObjectName};
@@ -10,17 +10,24 @@ use walseal_common::terminal::Progress;
 
 use super::Exercise;
 use super::check::{freshness, pages};
+use super::next_base::{self, NextBase, NextBaseError};
 use super::report::{Check, Drilled, DrilledBase, Found, Kind, Outcome, Report, Stage};
 use super::target::{self, Choice};
 use crate::access::Access;
 use crate::fetch::prefetcher::Serving;
 use crate::instance::{Instance, InstanceError, Preload, Programs, Recovered, Scratch};
 use crate::plan::windows::{Window, windows};
-use crate::plan::{self, Inventory, Plan, Request};
+use crate::plan::{self, Inventory, Plan, Request, Target};
 use crate::rebuild::{Destination, Order, Restored, TablespaceMapping, served_command};
 
 /// Data objects at a time for each processor: the store's latency is what is waited for.
 const JOBS_PER_CPU: usize = 2;
+
+/// What is expected of recovery, in words.
+const RECOVERS: &str = "recovery reaches the target";
+
+/// The next base backup, or why there is none.
+type Made = Result<NextBase, NextBaseError>;
 
 /// A step failed without which nothing can be checked: it stands in the report.
 pub(super) struct BrokeOff;
@@ -34,6 +41,8 @@ pub(super) struct Course<'a> {
     pub(super) report: Report,
     /// Dropped after the instance, which is never kept beyond a method.
     pub(super) scratch: Option<Scratch>,
+    /// What the next base backup took.
+    pub(super) making: Duration,
 }
 
 impl Course<'_> {
@@ -46,7 +55,18 @@ impl Course<'_> {
         };
         let (request, known_until) = self.choose().await?;
         self.restoring = Instant::now();
-        let plan = self.plan(&request).await?;
+        let mut plan = self.plan(&request, "plan").await?;
+        let pausing = if self.makes_base() { next_base::pausing(self.access, &plan).await } else { Ok(None) };
+        let pausing = match pausing {
+            Ok(pausing) => pausing,
+            Err(error) => {
+                return Err(self.broke_off(Kind::Base, "the label of the base backup can be read", error, begun));
+            }
+        };
+        if let Some(request) = &pausing {
+            self.report.target = Some(request.target.to_string());
+            plan = self.plan(request, "plan of the pause").await?;
+        }
         let programs = self.step(Kind::Restore, "PostgreSQL of the backup's version is here", |course| {
             let pg_bin = course.access.config.drill.pg_bin.as_ref().or(course.access.config.cluster.pg_bin.as_ref());
             Programs::find(plan.base.postgres_version, pg_bin.map(|setting| setting.value.clone()))
@@ -59,7 +79,21 @@ impl Course<'_> {
         let tablespaces = TablespaceMapping { pairs: Vec::new(), folder: Some(tablespaces) };
         let restored =
             self.restore(&plan, Destination { data, waldir: None, tablespaces, owner, delta: false }).await?;
-        let (mut instance, recovered) = self.recover(&programs, &restored, &plan).await?;
+        let mut preload = self.preload(&programs, &restored)?;
+        let (mut instance, recovered, next) = match pausing {
+            Some(_) => self.make_base(&programs, &restored, &plan, &mut preload).await?,
+            None => {
+                let begun = Instant::now();
+                let recovered = match self.serve(&restored).await {
+                    Ok((command, _serving)) => {
+                        Instance::recover(&programs, &restored, &plan, &mut preload, &command).await
+                    }
+                    Err(error) => Err(error),
+                };
+                let (instance, recovered) = self.recovered(recovered, preload, begun).await?;
+                (instance, recovered, None)
+            }
+        };
         self.look(&instance, &plan, &recovered, known_until, &checks).await;
         let begun = Instant::now();
         if let Err(error) = instance.stop().await {
@@ -68,7 +102,78 @@ impl Course<'_> {
         }
         self.add(Check::run(Kind::Pages, "pages", "every page is sound", pages::look(&instance))).await;
         self.report.log = instance.log();
+        if let Some(made) = next {
+            self.publish(made).await;
+        }
         Ok(())
+    }
+
+    /// Whether the next base backup is to be made: of an instance at the latest moment, an older one would be of no use.
+    fn makes_base(&self) -> bool {
+        let wanted = self.access.config.drill.make_base.value;
+        let latest = self.exercise.target == Choice::Given(Target::Latest);
+        if wanted && !latest {
+            tracing::info!("drill.make_base: no base backup is made where a drill does not lead to the latest moment");
+        }
+        wanted && latest
+    }
+
+    /// Pauses at the target, has the next base backup made, and goes on to the promotion.
+    async fn make_base(
+        &mut self,
+        programs: &Programs,
+        restored: &Restored,
+        plan: &Plan,
+        preload: &mut Preload,
+    ) -> Result<(Instance, Recovered, Option<Made>), BrokeOff> {
+        let begun = Instant::now();
+        let paused = match self.serve(restored).await {
+            Ok((command, serving)) => Instance::pause(programs, restored, plan, preload, &command)
+                .await
+                .map(|(instance, paused)| (instance, paused, serving)),
+            Err(error) => Err(error),
+        };
+        // Promotion asks for WAL and histories, too.
+        let (mut instance, paused, _serving) = match paused {
+            Ok(paused) => paused,
+            Err(error) => return Err(self.no_recovery(error, begun)),
+        };
+        let making = Instant::now();
+        let made = match &self.scratch {
+            Some(scratch) => NextBase::make(self.access, &instance, scratch, plan).await,
+            None => Err(NextBaseError::NoKey),
+        };
+        self.making = making.elapsed();
+        self.stage("next base backup", making);
+        let user = &self.access.config.drill.user.value;
+        let promoted = instance.promote(paused, plan, user).await.map(|recovered| (instance, recovered));
+        let (instance, recovered) = self.recovered(promoted, std::mem::take(preload), begun).await?;
+        Ok((instance, recovered, Some(made)))
+    }
+
+    /// Makes the next base backup visible where everything passed.
+    async fn publish(&mut self, made: Made) {
+        const EXPECTED: &str = "the next base backup is made of the instance, and published when all else passed";
+        let begun = Instant::now();
+        let next = match made {
+            Ok(next) if !self.report.is_good_so_far() => {
+                tracing::warn!(base = %next.id(), "the base backup that was made of the instance is not published: the drill failed");
+                return next.give_up().await;
+            }
+            made => made,
+        };
+        let published = async {
+            let id = next?.publish().await?;
+            Ok::<_, NextBaseError>(id)
+        };
+        let (published, words) = match published.await {
+            Ok(id) => (Some(id.clone()), Ok(Found::good(format!("{id}, derived from what was proven")))),
+            Err(error) => (None, Err(error)),
+        };
+        self.report.made = published;
+        let mut check = Check::run(Kind::Base, "next base backup", EXPECTED, std::future::ready(words)).await;
+        check.seconds = (self.making + begun.elapsed()).as_secs_f64();
+        self.add(std::future::ready(check)).await;
     }
 
     /// Removes what was restored, or keeps it.
@@ -113,7 +218,7 @@ impl Course<'_> {
         Ok((request, known_until))
     }
 
-    async fn plan(&mut self, request: &Request) -> Result<Plan, BrokeOff> {
+    async fn plan(&mut self, request: &Request, stage: &str) -> Result<Plan, BrokeOff> {
         let begun = Instant::now();
         let progress = Progress::new("reading WAL", None);
         let (repository, identities) = (&self.access.repository, &self.access.identities);
@@ -138,7 +243,7 @@ impl Course<'_> {
             last_time: None,
             last_record: None,
         });
-        self.stage("plan", begun);
+        self.stage(stage, begun);
         Ok(plan)
     }
 
@@ -183,39 +288,30 @@ impl Course<'_> {
         Ok(restored)
     }
 
-    async fn recover(
-        &mut self,
-        programs: &Programs,
-        restored: &Restored,
-        plan: &Plan,
-    ) -> Result<(Instance, Recovered), BrokeOff> {
+    fn preload(&mut self, programs: &Programs, restored: &Restored) -> Result<Preload, BrokeOff> {
         let begun = Instant::now();
-        let expected = "recovery reaches the target";
-        let mut preload = match Preload::of(programs, restored) {
-            Ok(preload) => preload,
-            Err(error) => return Err(self.broke_off(Kind::Recovery, expected, error, begun)),
-        };
-        let recovered = match self.serve(restored).await {
-            Ok((command, _serving)) => Instance::recover(programs, restored, plan, &mut preload, &command).await,
-            Err(error) => Err(error),
-        };
+        Preload::of(programs, restored).map_err(|error| self.broke_off(Kind::Recovery, RECOVERS, error, begun))
+    }
+
+    /// What came of recovery.
+    async fn recovered(
+        &mut self,
+        recovered: Result<(Instance, Recovered), InstanceError>,
+        preload: Preload,
+        begun: Instant,
+    ) -> Result<(Instance, Recovered), BrokeOff> {
         let found = said_of(&preload);
         self.report.preload = Some(preload);
         let (instance, recovered) = match recovered {
             Ok(recovered) => recovered,
-            Err(error) => {
-                if let InstanceError::Ended { log, .. } | InstanceError::Stalled { log, .. } = &error {
-                    self.report.log.clone_from(log);
-                }
-                return Err(self.broke_off(Kind::Recovery, expected, error, begun));
-            }
+            Err(error) => return Err(self.no_recovery(error, begun)),
         };
         if let Some(drilled) = &mut self.report.drilled {
             (drilled.last_time, drilled.last_record) = (recovered.landing.last_time, recovered.last_record);
         }
         let looked = std::future::ready(Ok::<_, InstanceError>(found));
-        let mut check = Check::run(Kind::Recovery, "recovery", expected, looked).await;
-        check.seconds = begun.elapsed().as_secs_f64();
+        let mut check = Check::run(Kind::Recovery, "recovery", RECOVERS, looked).await;
+        check.seconds = begun.elapsed().saturating_sub(self.making).as_secs_f64();
         self.report.checks.push(check);
         self.stage("recovery", begun);
         Ok((instance, recovered))
@@ -226,6 +322,13 @@ impl Course<'_> {
         let serving = Serving::begin(&self.access.config, restored).await?;
         let program = std::env::current_exe().map_err(InstanceError::io("find this program in", serving.folder()))?;
         Ok((served_command(&program, serving.folder())?, serving))
+    }
+
+    fn no_recovery(&mut self, error: InstanceError, begun: Instant) -> BrokeOff {
+        if let InstanceError::Ended { log, .. } | InstanceError::Stalled { log, .. } = &error {
+            self.report.log.clone_from(log);
+        }
+        self.broke_off(Kind::Recovery, RECOVERS, error, begun)
     }
 
     pub(super) async fn add(&mut self, check: impl Future<Output = Check>) {

@@ -78,6 +78,7 @@ fn facts(report: &Report, word: &str, evidence: EvidenceFact) -> DrillFacts {
         seconds: report.seconds,
         first_query_seconds: report.first_query_seconds,
         evidence: Some(evidence),
+        made: report.made.clone(),
     }
 }
 

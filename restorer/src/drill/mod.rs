@@ -9,6 +9,7 @@
 //! | [`course`] | one drill, from the choice of a target to an instance that answers |
 //! | [`inspection`] | all checks on that instance |
 //! | [`check`] | the checks |
+//! | [`next_base`] | the base backup that is made of the instance |
 //! | [`report`] | what was found: the document that becomes evidence |
 //! | [`evidence`] | the record, and what the drill before left |
 //! | [`render`] | the report for people |
@@ -17,12 +18,13 @@ pub mod check;
 mod course;
 pub mod evidence;
 mod inspection;
+mod next_base;
 pub mod render;
 pub mod report;
 pub mod target;
 
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use walseal_common::repository::BaseId;
@@ -63,7 +65,7 @@ pub struct Outcome {
 pub async fn drill(exercise: &Exercise, access: &Access) -> Outcome {
     let begun = Instant::now();
     let report = blank(exercise, access);
-    let mut course = Course { exercise, access, restoring: begun, report, scratch: None };
+    let mut course = Course { exercise, access, restoring: begun, report, scratch: None, making: Duration::ZERO };
     // Broken off or not: what was found until then is judged.
     let _ = course.carry_out().await;
     course.report.seconds = begun.elapsed().as_secs_f64();
@@ -95,5 +97,6 @@ fn blank(exercise: &Exercise, access: &Access) -> Report {
         tables_left_out: 0,
         unlogged: Vec::new(),
         log: String::new(),
+        made: None,
     }
 }

@@ -52,6 +52,8 @@ pub enum Kind {
     Assertions,
     /// Every page is what it says.
     Pages,
+    /// The next base backup was made of it.
+    Base,
 }
 
 impl Kind {
@@ -73,6 +75,7 @@ impl Kind {
             Kind::ForeignKeys => "foreign-keys",
             Kind::Assertions => "assertions",
             Kind::Pages => "pages",
+            Kind::Base => "base",
         }
     }
 }
@@ -317,13 +320,20 @@ pub struct Report {
     pub unlogged: Vec<String>,
     /// The end of the server's log.
     pub log: String,
+    /// The base backup that was made of the instance.
+    #[serde(default)]
+    pub made: Option<BaseId>,
 }
 
 impl Report {
     /// Judges: a pass needs at least one check, and each to pass.
     pub fn judge(&mut self) {
-        let good = !self.checks.is_empty() && self.checks.iter().all(|check| check.outcome.is_pass());
-        self.verdict = if good { Verdict::Passed } else { Verdict::Failed };
+        self.verdict = if self.is_good_so_far() { Verdict::Passed } else { Verdict::Failed };
+    }
+
+    /// Whether all that was checked until now passed.
+    pub fn is_good_so_far(&self) -> bool {
+        !self.checks.is_empty() && self.checks.iter().all(|check| check.outcome.is_pass())
     }
 
     /// How many checks passed, and how many of them warned.

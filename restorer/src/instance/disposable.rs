@@ -6,7 +6,8 @@ use walseal_common::lsn::Lsn;
 use walseal_common::postgres::{Conninfo, PostgresError, SqlClient};
 use walseal_common::terminal::Progress;
 
-use super::recovery::{End, SHUTDOWN, follow};
+use super::additions::Additions;
+use super::recovery::{End, SHUTDOWN, Story, follow};
 use super::server::{Server, socket_folder};
 use super::settings::{Files, Purpose};
 use super::{ControlData, InstanceError, Landing, Preload, Programs, Reached};
@@ -34,6 +35,11 @@ pub struct Instance {
     programs: Programs,
 }
 
+/// Recovery waits at its target.
+#[derive(Debug)]
+#[must_use = "an instance that is paused is still in recovery"]
+pub struct Paused(Story);
+
 impl Instance {
     /// Starts it on a restored directory and runs recovery to its end, which is a promotion. Nothing of the cluster's own
     /// configuration holds (case 48). Libraries of `preload` that are not here are taken out of it. WAL comes by `restore_command`.
@@ -46,28 +52,91 @@ impl Instance {
         preload: &mut Preload,
         restore_command: &str,
     ) -> Result<(Instance, Recovered), InstanceError> {
+        let progress = Progress::new("recovery", None);
+        let (instance, story) =
+            Instance::start(programs, restored, plan, preload, restore_command, Action::Promote, &progress).await?;
+        let recovered = instance.recovered(story)?;
+        progress.finish("done, promoted");
+        Ok((instance, recovered))
+    }
+
+    /// As [`Instance::recover`], to the pause at the target that the plan asks for: it can be read, and backed up.
+    pub async fn pause(
+        programs: &Programs,
+        restored: &Restored,
+        plan: &Plan,
+        preload: &mut Preload,
+        restore_command: &str,
+    ) -> Result<(Instance, Paused), InstanceError> {
+        let progress = Progress::new("recovery", None);
+        let (instance, story) =
+            Instance::start(programs, restored, plan, preload, restore_command, Action::Pause, &progress).await?;
+        progress.finish("paused at the target");
+        Ok((instance, Paused(story)))
+    }
+
+    /// Ends recovery there, which is a promotion. `user` is a superuser.
+    ///
+    /// Errors: the server does not take the order, ends, or says nothing for half an hour.
+    pub async fn promote(&mut self, paused: Paused, plan: &Plan, user: &str) -> Result<Recovered, InstanceError> {
+        let ordered = async {
+            let client = self.connect(user, "postgres").await?;
+            client.execute("ending recovery failed", "select pg_promote(false)", &[]).await
+        };
+        ordered
+            .await
+            .map_err(|error| InstanceError::Call { program: "pg_promote".to_owned(), said: error.to_string() })?;
+        let ended = || InstanceError::Ended { log: self.files.last_lines(15), file: self.files.log() };
+        let server = match &mut self.server {
+            Some(server) => server,
+            None => return Err(ended()),
+        };
+        let progress = Progress::new("promotion", None);
+        match follow(server, plan, Action::Promote, paused.0.resumed(), &progress).await {
+            Ok((End::Promoted, story)) => {
+                progress.finish("done");
+                self.recovered(story)
+            }
+            Ok(_) => {
+                progress.abandon();
+                Err(InstanceError::Ended { log: self.files.last_lines(15), file: self.files.log() })
+            }
+            Err(error) => {
+                progress.abandon();
+                Err(error)
+            }
+        }
+    }
+
+    /// Starts it and follows it to the end that `action` means.
+    async fn start(
+        programs: &Programs,
+        restored: &Restored,
+        plan: &Plan,
+        preload: &mut Preload,
+        restore_command: &str,
+        action: Action,
+        progress: &Progress,
+    ) -> Result<(Instance, Story), InstanceError> {
         strip_inherited(&restored.layout.data)?;
         let restored = Restored { has_configuration: false, ..restored.clone() };
-        let progress = Progress::new("recovery", None);
         loop {
-            let purpose = Purpose::Disposable { preload: preload.setting() };
+            let readable = action == Action::Pause;
+            let purpose = Purpose::Disposable { preload: preload.setting(), readable };
             let mut server = Server::start(programs, &restored, &purpose, Some(restore_command))?;
-            match follow(&mut server, plan, Action::Promote, &progress).await {
-                Ok((End::Promoted, story)) => {
-                    progress.finish("done, promoted");
-                    let last_record = story.last_record();
-                    let control = ControlData::read(programs, &restored.layout.owner, &restored.layout.data)?;
-                    let landing = story.landing(Reached::Promoted, control.timeline());
-                    let files = server.files.clone();
-                    let instance = Instance { server: Some(server), files, restored, programs: programs.clone() };
-                    return Ok((instance, Recovered { landing, last_record }));
+            match follow(&mut server, plan, action, Story::default(), progress).await {
+                Ok((End::Promoted, story)) if action == Action::Promote => {
+                    return Ok((Instance::of(server, restored, programs), story));
+                }
+                Ok((End::Paused, story)) if action == Action::Pause => {
+                    return Ok((Instance::of(server, restored, programs), story));
                 }
                 Err(InstanceError::Ended { log, .. }) if preload.leave_out(&log) => {}
                 Err(error) => {
                     progress.abandon();
                     return Err(error);
                 }
-                // It was asked to promote, and for nothing else.
+                // It was asked for one end, and for no other.
                 Ok(_) => {
                     progress.abandon();
                     let (log, file) = (server.last_lines(), server.files.log());
@@ -75,6 +144,24 @@ impl Instance {
                 }
             }
         }
+    }
+
+    fn of(server: Server, restored: Restored, programs: &Programs) -> Instance {
+        let files = server.files.clone();
+        Instance { server: Some(server), files, restored, programs: programs.clone() }
+    }
+
+    fn recovered(&self, story: Story) -> Result<Recovered, InstanceError> {
+        let last_record = story.last_record();
+        let landing = story.landing(Reached::Promoted, self.control()?.timeline());
+        Ok(Recovered { landing, last_record })
+    }
+
+    /// Takes away what a restore and its recovery added to the data directory, so that it is as the cluster's own.
+    ///
+    /// Errors: the disk.
+    pub fn take_additions(&self) -> Result<Additions, InstanceError> {
+        Additions::take_away(&self.restored)
     }
 
     /// Connects to a database as `user`.

@@ -51,7 +51,7 @@ impl Landing {
     /// Why this is not where the plan leads: recovery ended at an earlier transaction, or at another one than the plan's.
     /// WAL that the plan counted on was then not what its objects said.
     pub fn missed(&self, plan: &Plan) -> Option<String> {
-        let planned = plan.last_before?;
+        let planned = plan.last_before.filter(|planned| is_logged(plan, planned))?;
         let time = self.last_time?;
         // On the way to the latest moment, a repository that is still written to may hold more than the plan saw.
         let as_planned = time == planned.time || (plan.request.target == Target::Latest && time > planned.time);
@@ -69,7 +69,9 @@ impl Landing {
         if let Some(said) = &self.server_said {
             lines.push(format!("PostgreSQL says: {said}"));
         }
-        let last = plan.last_before.filter(|last| self.last_time.is_none_or(|time| time == last.time));
+        let as_logged =
+            |last: &TransactionPoint| self.last_time.is_none_or(|time| time == last.time) || !is_logged(plan, last);
+        let last = plan.last_before.filter(as_logged);
         match (last, self.last_time) {
             (Some(last), _) => lines.push(format!("Last transaction: {}", transaction(&last))),
             (None, Some(time)) => lines.push(format!("Last transaction: of {time}")),
@@ -83,6 +85,12 @@ impl Landing {
         }
         lines.iter().map(|line| format!("{line}\n")).collect()
     }
+}
+
+/// Whether PostgreSQL logs the time of the last transaction of a plan. It stops for a position behind the first record that begins there
+/// or later, and before it has looked whether that one ends a transaction (`recoveryStopsAfter` in `xlogrecovery.c`).
+pub fn is_logged(plan: &Plan, last: &TransactionPoint) -> bool {
+    !matches!(plan.request.target, Target::Lsn(lsn) if !plan.request.exclusive && last.lsn >= lsn)
 }
 
 fn transaction(point: &TransactionPoint) -> String {

@@ -8,12 +8,14 @@
 //! | [`programs`] | PostgreSQL's own programs, and running them as another user |
 //! | [`scratch`] | folders for what is thrown away, and what a killed run left of them |
 //! | [`disposable`], [`preload`] | a server that is looked at and thrown away |
+//! | [`additions`] | what a restore adds to a data directory, taken away while it is backed up |
 //! | [`control`] | what `pg_control` says |
 //! | [`settings`] | the private server's settings |
 //! | [`server`] | the process: start, log, end |
 //! | [`recovery`] | watching recovery to its end |
 //! | [`landing`] | where it landed, and what to type next |
 
+mod additions;
 mod control;
 mod disposable;
 mod error;
@@ -25,10 +27,11 @@ mod scratch;
 mod server;
 mod settings;
 
+pub use additions::Additions;
 pub use control::ControlData;
-pub use disposable::{Instance, Recovered};
+pub use disposable::{Instance, Paused, Recovered};
 pub use error::InstanceError;
-pub use landing::{Landing, Reached, next_steps};
+pub use landing::{Landing, Reached, is_logged, next_steps};
 pub use preload::Preload;
 pub use programs::{Programs, command};
 pub use recovery::{ends_promoted, recover};

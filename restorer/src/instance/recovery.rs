@@ -66,7 +66,7 @@ async fn watch(
     let purpose = Purpose::Recovery { readable: action == Action::Pause };
     let mut server = Server::start(programs, restored, &purpose, restore_command)?;
     let followed = tokio::select! {
-        followed = follow(&mut server, plan, action, progress) => followed,
+        followed = follow(&mut server, plan, action, Story::default(), progress) => followed,
         _ = terminated.recv() => return interrupt(server).await,
         _ = interrupted.recv() => return interrupt(server).await,
     };
@@ -106,16 +106,17 @@ pub(super) enum End {
     ShutDown,
 }
 
-/// Looks at the server until recovery has come to its end.
+/// Looks at the server until recovery has come to its end. `story` is what was heard of it before.
 ///
 /// Errors: the server ends early, with the last lines of its log; it says nothing for half an hour.
 pub(super) async fn follow(
     server: &mut Server,
     plan: &Plan,
     action: Action,
+    mut story: Story,
     progress: &Progress,
 ) -> Result<(End, Story), InstanceError> {
-    let (mut story, mut heard) = (Story::default(), Instant::now());
+    let mut heard = Instant::now();
     loop {
         // Asked before the log is read: what it said last is then in the log.
         let ended = server.has_ended()?;
@@ -180,6 +181,11 @@ impl Story {
             // "… read-only connections" is said of a standby, and differs between versions.
             self.promoted = true;
         }
+    }
+
+    /// The same, of a server that goes on after its pause.
+    pub(super) fn resumed(self) -> Story {
+        Story { paused: false, ..self }
     }
 
     /// Start of the last record that was read, once the server has said so.

@@ -52,7 +52,15 @@ pub(super) enum Purpose {
     Disposable {
         /// `shared_preload_libraries`.
         preload: String,
+        /// Whether it may be read during recovery.
+        readable: bool,
     },
+}
+
+impl Purpose {
+    fn is_readable(&self) -> bool {
+        matches!(self, Purpose::Recovery { readable: true } | Purpose::Disposable { readable: true, .. })
+    }
 }
 
 /// What a server that is thrown away must not do: archive, work on its own account, or speak to another server (the workers of
@@ -88,7 +96,7 @@ pub(super) fn settings(
         // An empty name would be tried, too, and leave an error in the log.
         ("external_pid_file", path(files.folder.join("server.pid"))),
         ("ssl", "off".to_owned()),
-        ("hot_standby", if *purpose == (Purpose::Recovery { readable: true }) { "on" } else { "off" }.to_owned()),
+        ("hot_standby", if purpose.is_readable() { "on" } else { "off" }.to_owned()),
         ("restart_after_crash", "off".to_owned()),
         // Its log is read here.
         ("logging_collector", "off".to_owned()),
@@ -104,7 +112,7 @@ pub(super) fn settings(
     if let Some(file) = &files.configuration {
         settings.push(("config_file".to_owned(), path(file.clone())));
     }
-    if let Purpose::Disposable { preload } = purpose {
+    if let Purpose::Disposable { preload, .. } = purpose {
         let own = DISPOSABLE.map(|(name, value)| (name.to_owned(), value.to_owned()));
         settings.extend(own);
         settings.push(("shared_preload_libraries".to_owned(), preload.clone()));

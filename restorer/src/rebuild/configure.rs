@@ -116,12 +116,14 @@ fn parameter(line: &str) -> Option<&str> {
 
 /// Writes `postgresql.auto.conf` and `recovery.signal`, or `standby.signal` for a standby, and nothing else: all other files are as
 /// the server's manifest says (case 56). The other signal file, which the backup may have brought, is taken away.
-pub fn configure(unfinished: &Unfinished, config: &RecoveryConfig) -> Result<(), RebuildError> {
+///
+/// Gives `postgresql.auto.conf` as the backup has it; `None` where it has none.
+pub fn configure(unfinished: &Unfinished, config: &RecoveryConfig) -> Result<Option<Vec<u8>>, RebuildError> {
     let layout = unfinished.layout();
     let file = layout.data.join("postgresql.auto.conf");
     let inherited = match fs::read(&file) {
-        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-        Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+        Ok(bytes) => Some(bytes),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => return Err(RebuildError::io("read", &file)(error)),
     };
     let mode = if layout.mode & 0o040 != 0 { 0o640 } else { 0o600 };
@@ -135,7 +137,8 @@ pub fn configure(unfinished: &Unfinished, config: &RecoveryConfig) -> Result<(),
         let file = write().map_err(RebuildError::io("write", path))?;
         layout.owner.take_file(&file, path, mode)
     };
-    write(&file, &config.edit(&inherited, access_files::brought_along(&layout.data)?))?;
+    let text = String::from_utf8_lossy(inherited.as_deref().unwrap_or_default());
+    write(&file, &config.edit(&text, access_files::brought_along(&layout.data)?))?;
     let signals = ["recovery.signal", "standby.signal"].map(|name| layout.data.join(name));
     let (signal, other) = match (&signals, &config.standby) {
         ([recovery, standby], None) => (recovery, standby),
@@ -146,7 +149,8 @@ pub fn configure(unfinished: &Unfinished, config: &RecoveryConfig) -> Result<(),
         _ => {}
     }
     write(signal, "")?;
-    sync_folder(&layout.data)
+    sync_folder(&layout.data)?;
+    Ok(inherited)
 }
 
 /// Leaves in the `postgresql.auto.conf` of a restored directory only what [`configure`] wrote: for a server that is to have no

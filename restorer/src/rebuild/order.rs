@@ -79,6 +79,8 @@ pub struct Restored {
     pub swept: Swept,
     /// Whether it is to be a standby.
     pub is_standby: bool,
+    /// `postgresql.auto.conf` as the backup has it; `None` where it has none.
+    pub inherited: Option<Vec<u8>>,
 }
 
 impl Restored {
@@ -130,11 +132,22 @@ impl Order<'_> {
         let recovery = self.plan.recovery.clone();
         let is_standby = self.standby.is_some();
         let (keep_archiving, standby) = (self.keep_archiving, self.standby);
-        configure(&unfinished, &RecoveryConfig { recovery, restore_command, keep_archiving, standby })?;
+        let recovery = RecoveryConfig { recovery, restore_command, keep_archiving, standby };
+        let inherited = configure(&unfinished, &recovery)?;
         let (traffic, swept) = (unfinished.traffic(), unfinished.swept().clone());
         unfinished.finish()?;
         let (has_configuration, bytes) = (survey.has_configuration, survey.total_bytes());
-        Ok(Restored { layout, plan_file, has_configuration, bytes, config_files, traffic, swept, is_standby })
+        Ok(Restored {
+            layout,
+            plan_file,
+            has_configuration,
+            bytes,
+            config_files,
+            traffic,
+            swept,
+            is_standby,
+            inherited,
+        })
     }
 
     fn config_file(&self) -> Result<Option<&Path>, RebuildError> {

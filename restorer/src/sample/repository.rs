@@ -272,6 +272,7 @@ impl SampleRepository {
             resume: None,
             names: Vec::new(),
             config: Vec::new(),
+            derived: None,
         }
     }
 

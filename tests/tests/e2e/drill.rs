@@ -1,7 +1,9 @@
 //! The drill: what passes, what is recorded, what is left behind, and every way in which it must turn red (case 45, I12).
 
 mod canary;
+mod killed;
 mod mutations;
+mod next_base;
 mod relations;
 
 use std::os::unix::fs::MetadataExt;
@@ -15,11 +17,12 @@ use walseal_tests::account::Account;
 use walseal_tests::cluster::Cluster;
 use walseal_tests::deadline::{PATIENCE, eventually};
 use walseal_tests::oracle;
+use walseal_tests::port;
 use walseal_tests::process::Finished;
 use walseal_tests::settings::ClusterBuilder;
 use walseal_tests::site::{Side, Site, Store};
 
-use crate::flow;
+use crate::{flow, metrics};
 
 /// A name that must not stand anywhere in plain.
 const TABLE: &str = "customers_of_acme";
@@ -180,11 +183,20 @@ fn every_kind_of_target_is_hit_exactly_and_judged_so() -> Result<()> {
     site.cluster.sql("insert into later values (7)")?;
     flow::wait_durable(&site.cluster, &mut daemon)?;
     daemon.sigterm()?.success()?;
-    for target in &targets[..9] {
+    let hit = |target: &str| -> Result<Value> {
         let (finished, report) = drill(&site.restorer, &["--to", target])?;
         ensure!(finished.code == Some(0), "{target}: {finished}");
         ensure!(outcomes(&report)?.contains(&("precision".to_owned(), "passed".to_owned())), "{target}: {report:#}");
+        Ok(report)
+    };
+    let mut last = Value::Null;
+    for target in &targets[..9] {
+        last = hit(target)?;
     }
+    // The very record of a commit: it is replayed, and PostgreSQL does not log its time.
+    let commit = &last["drilled"]["last_before"];
+    let at = hit(&format!("lsn:{}", commit["lsn"].as_str().context("where the last commit lies")?))?;
+    ensure!(at["drilled"]["last_before"] == *commit, "{at:#}");
     Ok(())
 }
 
@@ -320,11 +332,31 @@ fn the_daemon_drills_on_schedule_records_and_tells_of_what_fails() -> Result<()>
     let told = site.scratch.path().join("told");
     site.restorer.set_text("drill.schedule", "* * * * *");
     site.restorer.set_text("drill.timezone", "UTC");
+    let port = port::free()?;
+    site.restorer.set_text("http.listen", &port.to_string());
     site.restorer.set_text("alerts.command", &format!("cat >> {}", told.display()));
     site.restorer.set("drill.checks", &checks(&[("impossible", "select 1", "2")]));
     site.restorer.write_config()?;
     let mut running = site.restorer.daemon(&["run"])?;
+    running.says("serving /metrics", PATIENCE)?;
+    let before = metrics::scrape(port)?;
+    assert_eq!(before.types, metrics::documented_of_drills());
+    ensure!(
+        before.of("walseal_drills_total{verdict=\"failed\"}")? == 0.0 && metrics::get(port, "/healthz")?.0 == 200,
+        "{before:?}"
+    );
+    ensure!(!before.samples.contains_key("walseal_drill_proven_time_seconds"), "{before:?}");
     running.says("the drill failed", PATIENCE * 2)?;
+    let after = metrics::scrape(port)?;
+    assert_eq!(after.types, metrics::documented_of_drills(), "names do not come and go");
+    ensure!(
+        after.of("walseal_drill_last_passed")? == 0.0 && after.of("walseal_drill_last_recorded")? == 1.0,
+        "{after:?}"
+    );
+    ensure!(after.of("walseal_drill_last_checks{outcome=\"failed\"}")? == 1.0, "{after:?}");
+    ensure!(after.of("walseal_drill_last_stage_seconds{stage=\"restore\"}")? > 0.0, "{after:?}");
+    let (status, health) = metrics::get(port, "/healthz")?;
+    ensure!(status == 503 && health.contains("failed"), "{status} {health}");
     running.until("the alert", PATIENCE, || {
         let told = std::fs::read_to_string(&told).unwrap_or_default();
         Ok((told.contains("drill-failed") && told.contains("impossible")).then_some(()))

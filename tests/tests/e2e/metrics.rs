@@ -21,7 +21,7 @@ fn site(port: u16) -> Result<Site> {
 }
 
 /// Status and body.
-fn get(port: u16, path: &str) -> Result<(u16, String)> {
+pub fn get(port: u16, path: &str) -> Result<(u16, String)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(PATIENCE))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
@@ -33,9 +33,9 @@ fn get(port: u16, path: &str) -> Result<(u16, String)> {
 
 /// A page of metrics by the rules of the format: names with their types, and samples by name and labels.
 #[derive(Debug, Default)]
-struct Scrape {
-    types: BTreeMap<String, String>,
-    samples: BTreeMap<String, f64>,
+pub struct Scrape {
+    pub types: BTreeMap<String, String>,
+    pub samples: BTreeMap<String, f64>,
 }
 
 impl Scrape {
@@ -68,20 +68,31 @@ impl Scrape {
         Ok(scrape)
     }
 
-    fn of(&self, sample: &str) -> Result<f64> {
+    pub fn of(&self, sample: &str) -> Result<f64> {
         self.samples.get(sample).copied().with_context(|| format!("{sample} is not there: {self:?}"))
     }
 }
 
-fn scrape(port: u16) -> Result<Scrape> {
+pub fn scrape(port: u16) -> Result<Scrape> {
     let (status, text) = get(port, "/metrics")?;
     ensure!(status == 200, "{text}");
     Scrape::parse(&text).with_context(|| text.clone())
 }
 
+/// The heading below which the restorer's figures stand; above it are the archiver's.
+const OF_THE_RESTORER: &str = "## walseal-restorer run";
+
 /// Names and types, as documented.
 fn documented() -> BTreeMap<String, String> {
-    let page = include_str!("../../../docs/METRICS.md");
+    rows(include_str!("../../../docs/METRICS.md").split(OF_THE_RESTORER).next().unwrap_or_default())
+}
+
+/// Likewise of the daemon that drills.
+pub fn documented_of_drills() -> BTreeMap<String, String> {
+    rows(include_str!("../../../docs/METRICS.md").split(OF_THE_RESTORER).nth(1).unwrap_or_default())
+}
+
+fn rows(page: &str) -> BTreeMap<String, String> {
     let rows = page.lines().filter_map(|line| line.strip_prefix("| `walseal_"));
     rows.filter_map(|row| {
         let (name, rest) = row.split_once("` | ")?;

@@ -9,7 +9,7 @@ use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::postgres::replication::{
     BackupEvent, BaseBackup, BaseBackupOptions, Checkpoint, ManifestChecksums, ReplicationClient,
 };
-use walseal_common::repository::{BaseId, BaseType, Label, ObjectName, ObjectReference, Repository, Step};
+use walseal_common::repository::{BaseId, BaseType, Label, Lineage, ObjectName, ObjectReference, Repository, Step};
 use walseal_common::seal::Kind;
 use walseal_common::timeline::{Branch, TimelineHistory, TimelineId};
 
@@ -68,6 +68,8 @@ pub struct BackupOptions {
     pub names: Vec<ObjectReference>,
     /// Likewise: configuration files outside the data directory.
     pub config: Vec<ObjectReference>,
+    /// What the backup comes from, where it is taken of a drill's instance.
+    pub derived: Option<Lineage>,
 }
 
 /// A page for each 16 full objects: six puts more in a hundred, and half a second's worth of work lost at the most.
@@ -91,6 +93,7 @@ impl BackupOptions {
             pace: Pace::default(),
             names: Vec::new(),
             config: Vec::new(),
+            derived: None,
         }
     }
 }
@@ -158,6 +161,31 @@ pub async fn run(
     progress: &mut dyn Progress,
     wal: &dyn WaitDurable,
 ) -> Result<Label, BaseError> {
+    let label = store(client, repository, options, progress, wal).await?;
+    progress.report(Stage::Labelling);
+    publish(repository, options, &label).await?;
+    Ok(label)
+}
+
+/// Makes a backup visible that [`store`] stored. Durable on return (I7).
+///
+/// Errors: the repository's; whether it is visible is then not known.
+pub async fn publish(repository: &Repository, options: &BackupOptions, label: &Label) -> Result<(), BaseError> {
+    store_label(repository, options, label).await?;
+    options.cache.keep_only(&label.id);
+    Ok(())
+}
+
+/// All of [`run`] but the label, which is returned: until [`publish`] puts it there is no backup.
+///
+/// Errors: as [`run`].
+pub async fn store(
+    client: &mut ReplicationClient,
+    repository: &Repository,
+    options: &BackupOptions,
+    progress: &mut dyn Progress,
+    wal: &dyn WaitDurable,
+) -> Result<Label, BaseError> {
     let source = source(client, repository).await?;
     let start_time = Timestamp::now();
     let mut before = earlier::Earlier::look(repository, options, &source, progress).await?;
@@ -185,7 +213,7 @@ pub async fn run(
     needed.check(repository, &objects).await?;
     let incremental = needed.refers_to_backups(&objects, &before.known.attempts);
     let parent = before.parent.as_ref();
-    let label = Label {
+    Ok(Label {
         id,
         kind: if incremental { BaseType::Incremental } else { BaseType::Full },
         parent: parent.map(|parent| parent.id.clone()),
@@ -208,11 +236,8 @@ pub async fn run(
         resume: Some(shipped.resume),
         names: options.names.clone(),
         config: options.config.clone(),
-    };
-    progress.report(Stage::Labelling);
-    store_label(repository, options, &label).await?;
-    options.cache.keep_only(&label.id);
-    Ok(label)
+        derived: options.derived.clone(),
+    })
 }
 
 /// Asks the server who it is.

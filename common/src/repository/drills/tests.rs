@@ -59,6 +59,7 @@ impl Bed {
             seconds: 1.5,
             first_query_seconds: Some(1.0),
             evidence: Some(EvidenceFact { name: name.to_string(), digest }),
+            made: None,
         });
         let act = if passed { Act::DrillPassed(facts) } else { Act::DrillFailed(facts) };
         chain.write(time(at), &act).await.expect("written");

@@ -205,6 +205,9 @@ pub struct DrillFacts {
     pub first_query_seconds: Option<f64>,
     /// The object with all that was found, and its digest.
     pub evidence: Option<EvidenceFact>,
+    /// The base backup that was made of its instance, where one was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<BaseId>,
 }
 
 /// Where the evidence of a drill is.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 use walseal_common::lsn::Lsn;
-use walseal_common::repository::{Adoption, BaseId, BaseType, Label, ObjectName, Proof, WrittenFrontier};
+use walseal_common::repository::{Adoption, BaseId, BaseType, Label, Lineage, ObjectName, Proof, WrittenFrontier};
 use walseal_common::terminal::{Align, Look, Table, printable, units};
 use walseal_common::time::PgTimestamp;
 use walseal_common::timeline::Branch;
@@ -75,6 +75,10 @@ pub(super) struct Base {
     proven: Option<bool>,
     /// When one last did.
     proven_at: Option<Timestamp>,
+    /// What it comes from, where a drill made it.
+    derived: Option<Lineage>,
+    /// Whether that is proven; null where no drill made it.
+    derived_from_proven: Option<bool>,
 }
 
 impl Base {
@@ -97,6 +101,8 @@ impl Base {
             suspect: label.suspect,
             proven: proof.of_base(&label.id),
             proven_at: proof.proven.get(&label.id).copied(),
+            derived: label.derived.clone(),
+            derived_from_proven: label.derived.as_ref().map(|from| proof.of_base(&from.base) == Some(true)),
         }
     }
 
@@ -326,6 +332,7 @@ impl Listing {
                     units::size(base.stored_size),
                     units::size(base.referenced_size),
                     match (base.proven, base.proven_at) {
+                        (None, _) if base.derived_from_proven == Some(true) => "derived from proven".to_owned(),
                         (None, _) => "no drill yet".to_owned(),
                         (Some(_), Some(time)) => units::ago(PgTimestamp::from_jiff(now), PgTimestamp::from_jiff(time)),
                         (Some(_), None) => "NO: its drill failed".to_owned(),

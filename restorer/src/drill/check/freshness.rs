@@ -21,7 +21,8 @@ pub fn known_until(windows: &[Window], frontiers: &[WrittenFrontier], bases: &[L
     };
     let words = frontiers.iter().filter(complete).map(|written| written.record.written);
     let in_a_window = |base: &&Label| windows.iter().any(|window| window.bases.contains(&base.id));
-    let ends = bases.iter().filter(in_a_window).map(|base| base.stop_time);
+    // One that a drill made ended long after what it holds.
+    let ends = bases.iter().filter(in_a_window).filter(|base| base.derived.is_none()).map(|base| base.stop_time);
     times.chain(words).chain(ends).max()
 }
 
