@@ -25,21 +25,31 @@ const SETTLED: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub(super) struct Kept(Mutex<Option<Arc<Names>>>);
 
-/// The entries of a folder, in no order: folders with a slash at the end.
+/// The entries of a folder, in order: folders with a slash at the end.
 #[derive(Debug)]
 struct Names {
     folder: String,
     modified: SystemTime,
-    /// All names, one after another, and where each ends.
+    /// All names, one after another, and where each begins and ends.
     text: String,
-    ends: Vec<usize>,
+    spans: Vec<(u32, u32)>,
 }
 
 impl Names {
-    fn iter(&self) -> impl Iterator<Item = &str> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).filter_map(|(start, end)| self.text.get(start..*end))
+    fn new(folder: String, modified: SystemTime, text: String, mut spans: Vec<(u32, u32)>) -> Names {
+        spans.sort_unstable_by_key(|span| name(&text, *span));
+        Names { folder, modified, text, spans }
     }
+
+    /// Those from `first` on.
+    fn from(&self, first: &str) -> impl Iterator<Item = &str> {
+        let before = self.spans.partition_point(|span| name(&self.text, *span) < first);
+        self.spans.iter().skip(before).map(|span| name(&self.text, *span))
+    }
+}
+
+fn name(text: &str, (begin, end): (u32, u32)) -> &str {
+    text.get(begin as usize..end as usize).unwrap_or_default()
 }
 
 /// One page. Reads only folders that can hold keys of the page, and holds at most a page of names for each
@@ -101,12 +111,16 @@ impl Walk<'_> {
         // Most names of a large folder are told by these alone.
         let (wanted, passed) =
             (self.prefix.strip_prefix(folder), self.start_after.and_then(|key| key.strip_prefix(folder)));
+        // `false` once a name comes that is too large for this page.
         let mut look = |name: &str| {
             let is_wanted = wanted.is_none_or(|wanted| name.starts_with(wanted) || wanted.starts_with(name));
             let is_passed = passed.is_some_and(|passed| name <= passed && !name.ends_with('/'));
             let largest = names.last().filter(|_| names.len() >= room).and_then(|key| key.strip_prefix(folder));
-            if !is_wanted || is_passed || largest.is_some_and(|largest| name > largest) {
-                return;
+            if largest.is_some_and(|largest| name > largest) {
+                return false;
+            }
+            if !is_wanted || is_passed {
+                return true;
             }
             let key = format!("{folder}{name}");
             if last.is_none_or(|last| key.as_str() > last) && self.may_hold(&key) {
@@ -115,9 +129,16 @@ impl Walk<'_> {
                     names.pop_last();
                 }
             }
+            true
         };
         match self.kept_names(folder) {
-            Some(kept) => kept.iter().for_each(look),
+            // In order: after the first that is too large all are. A folder may hold what comes after its own name.
+            Some(kept) => {
+                let after = last.and_then(|last| last.strip_prefix(folder)).or(passed).unwrap_or_default();
+                let first = after.split_inclusive('/').next().unwrap_or_default().max(wanted.unwrap_or_default());
+                let first = first.split_inclusive('/').next().unwrap_or_default();
+                let _ = kept.from(first).all(look);
+            }
             None => self.read(folder, &mut look)?,
         }
         Ok(names)
@@ -131,7 +152,7 @@ impl Walk<'_> {
     }
 
     /// Calls `look` with the name of every object and folder in `folder`, and keeps the names where they are many.
-    fn read(&self, folder: &str, look: &mut dyn FnMut(&str)) -> Result<(), Failure> {
+    fn read(&self, folder: &str, look: &mut dyn FnMut(&str) -> bool) -> Result<(), Failure> {
         let failed = |e: &io::Error| Failure::io(&format!("could not read the folder \"{folder}\""), e);
         let path = self.root.join(folder);
         // Before it is read: what comes or goes meanwhile moves it on.
@@ -143,7 +164,7 @@ impl Walk<'_> {
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(()),
             Err(error) => return Err(failed(&error)),
         };
-        let (mut text, mut ends) = (String::new(), Vec::new());
+        let (mut text, mut spans) = (String::new(), Vec::new());
         for entry in entries {
             let entry = entry.map_err(|e| failed(&e))?;
             let name = entry.file_name();
@@ -166,13 +187,14 @@ impl Walk<'_> {
             look(text.get(begin..).unwrap_or_default());
             keeps &= text.len() <= MOST_KEPT;
             if keeps {
-                ends.push(text.len());
+                // Of these fewer bytes are kept than fit into 32 bits.
+                spans.push((begin as u32, text.len() as u32));
             } else {
-                (text, ends) = (String::new(), Vec::new());
+                (text, spans) = (String::new(), Vec::new());
             }
         }
-        if let Some(modified) = modified.filter(|_| keeps && ends.len() >= MANY) {
-            let names = Names { folder: folder.to_owned(), modified, text, ends };
+        if let Some(modified) = modified.filter(|_| keeps && spans.len() >= MANY) {
+            let names = Names::new(folder.to_owned(), modified, text, spans);
             *self.kept.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(names));
         }
         Ok(())
