@@ -100,10 +100,9 @@ async fn is_there(sql: &SqlClient) -> Result<(bool, bool), PostgresError> {
 
 /// What a superuser grants with.
 fn grant(role: &str) -> String {
-    format!(
-        "as a superuser, in the database of cluster.conninfo: CREATE SCHEMA walseal AUTHORIZATION \"{}\";",
-        role.replace('"', "\"\"")
-    )
+    let plain = role.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    let role = if plain { role.to_owned() } else { format!("\"{}\"", role.replace('"', "\"\"")) };
+    format!("as a superuser, in the database of cluster.conninfo: CREATE SCHEMA walseal AUTHORIZATION {role};")
 }
 
 /// Whether the canary can be kept by `role`.
