@@ -6,7 +6,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -30,7 +30,10 @@ const KEPT: &str = "kept";
 /// The longest path of a Unix socket (`sun_path` of `sockaddr_un`, with its zero).
 const LONGEST_SOCKET: usize = 107;
 
-/// How long processes may take to end before they are killed.
+/// How often is looked whether what must end has ended.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// How long processes may take to end before they are killed, and threads.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A folder that goes when this is dropped, with every process that works in it.
@@ -187,10 +190,24 @@ fn destroy(folder: &Path) -> Result<(), InstanceError> {
         }
         let path = entry.path();
         let is_folder = entry.file_type().map_err(InstanceError::io("look at", &path))?.is_dir();
-        let removed = if is_folder { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        let removed = if is_folder { remove_folder(&path) } else { fs::remove_file(&path) };
         removed.map_err(InstanceError::io("remove", &path))?;
     }
-    fs::remove_dir_all(folder).map_err(InstanceError::io("remove", folder))
+    remove_folder(folder).map_err(InstanceError::io("remove", folder))
+}
+
+/// Removes a folder into which threads of a restore that was broken off may still write what they had begun: none of them begins
+/// anything new.
+fn remove_folder(folder: &Path) -> io::Result<()> {
+    let begun = Instant::now();
+    loop {
+        match fs::remove_dir_all(folder) {
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty && begun.elapsed() < PATIENCE => {
+                std::thread::sleep(PAUSE);
+            }
+            removed => return removed,
+        }
+    }
 }
 
 /// Ends every process whose working directory lies in the folder: a server works in its data directory, and so do its children
@@ -216,7 +233,7 @@ fn end_processes(folder: &Path) {
         if begun.elapsed() > PATIENCE * 2 {
             return; // Removing the files says what is in the way.
         }
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(PAUSE);
     }
 }
 

@@ -9,12 +9,14 @@ use super::{databases, text};
 use crate::drill::report::{Counted, Found, TableRows};
 use crate::instance::Instance;
 
-/// Every table that a backup brings back: not those of the system, not temporary ones.
+/// Every table that a backup brings back: not those of the system, not temporary ones. The canary is pruned, and has a check of its
+/// own.
 const TABLES: &str = "select format('%I.%I', n.nspname, c.relname), c.relpersistence::text, pg_table_size(c.oid)::text, \
      c.reltuples::float8::text \
      from pg_class c join pg_namespace n on n.oid = c.relnamespace \
      where c.relkind in ('r', 'm') and c.relpersistence <> 't' and c.relispopulated \
-     and n.nspname <> 'information_schema' and n.nspname !~ '^pg_' order by 1";
+     and n.nspname <> 'information_schema' and n.nspname !~ '^pg_' \
+     and (n.nspname, c.relname) <> ('walseal', 'canary') order by 1";
 
 /// What was counted.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
