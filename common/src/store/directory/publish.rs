@@ -16,7 +16,7 @@ use crate::uncached::{BLOCK, Uncached, aligned};
 const FOLDER_ATTEMPTS: usize = 64;
 
 /// What is written at once, in bytes.
-const STRETCH: usize = 1 << 20;
+const STRETCH: usize = 256 << 10;
 
 /// Most buffers of that size that are kept while nobody writes.
 const STRETCHES: usize = 4;
