@@ -14,7 +14,7 @@ use rustix::io::Errno;
 pub const BLOCK: usize = 4096;
 
 /// Of a smaller file all is the page cache's: the disk would be waited for twice.
-const LARGE: u64 = 1 << 20;
+pub const LARGE: u64 = 1 << 20;
 
 /// A file that is written to in whole blocks, past the page cache where the file system lets us; the rest goes through it.
 #[derive(Debug)]

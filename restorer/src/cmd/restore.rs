@@ -17,7 +17,7 @@ use crate::access::Access;
 use crate::fetch::prefetcher::Serving;
 use crate::instance::{self, InstanceError, Landing};
 use crate::plan::{Plan, Request};
-use crate::rebuild::{Order, RebuildError, Restored, Swept, Traffic, served_command};
+use crate::rebuild::{Order, RebuildError, Restored, Swept, Traffic};
 use crate::record;
 
 const SCHEMA: Schema = Schema { name: "restore", version: 1 };
@@ -169,7 +169,7 @@ async fn recover(
 ) -> Result<Landing, InstanceError> {
     let Some(program) = program else { return instance::recover(programs, restored, plan, None).await };
     let serving = Serving::begin(&access.config, restored).await?;
-    let command = served_command(&program, serving.folder())?;
+    let command = serving.command(&program)?;
     instance::recover(programs, restored, plan, Some(&command)).await
 }
 

@@ -18,7 +18,7 @@ use crate::fetch::prefetcher::Serving;
 use crate::instance::{Instance, InstanceError, Preload, Programs, Recovered, Scratch};
 use crate::plan::windows::{Window, windows};
 use crate::plan::{self, Inventory, Plan, Request, Target};
-use crate::rebuild::{Destination, Order, Restored, TablespaceMapping, served_command};
+use crate::rebuild::{Destination, Order, Restored, TablespaceMapping};
 
 /// Data objects at a time for each processor: the store's latency is what is waited for.
 const JOBS_PER_CPU: usize = 2;
@@ -321,7 +321,7 @@ impl Course<'_> {
     async fn serve(&self, restored: &Restored) -> Result<(String, Serving), InstanceError> {
         let serving = Serving::begin(&self.access.config, restored).await?;
         let program = std::env::current_exe().map_err(InstanceError::io("find this program in", serving.folder()))?;
-        Ok((served_command(&program, serving.folder())?, serving))
+        Ok((serving.command(&program)?, serving))
     }
 
     fn no_recovery(&mut self, error: InstanceError, begun: Instant) -> BrokeOff {

@@ -30,7 +30,7 @@ use crate::access::Access;
 use crate::fetch::prefetcher::Serving;
 use crate::instance::{Instance, InstanceError, Landing, Preload, Programs, Scratch};
 use crate::plan::Plan;
-use crate::rebuild::{Destination, Order, TablespaceMapping, served_command};
+use crate::rebuild::{Destination, Order, TablespaceMapping};
 
 /// How often the growing file is looked at, for progress.
 const GLANCE: Duration = Duration::from_millis(200);
@@ -164,7 +164,7 @@ impl Extraction {
         progress.finish("files restored");
         let mut preload = Preload::of(&programs, &restored)?;
         let serving = Serving::begin(&access.config, &restored).await.map_err(InstanceError::from)?;
-        let command = served_command(&program, serving.folder())?;
+        let command = serving.command(&program)?;
         let (instance, recovered) = Instance::recover(&programs, &restored, plan, &mut preload, &command).await?;
         drop(serving);
         if let Some(why) = recovered.landing.missed(plan) {

@@ -11,12 +11,9 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{FallocateFlags, OFlags, fallocate};
 use rustix::io::Errno;
 use walseal_common::repository::{Extent, FileEntry, FrameDigest, Layer, Span, spans};
-use walseal_common::uncached::Uncached;
+use walseal_common::uncached::{LARGE, Uncached};
 
 use super::{Owner, RebuildError};
-
-/// Room for a smaller file is made by writing it.
-const LARGE: u64 = 1 << 20;
 
 /// A file whose frames are to be written.
 #[derive(Debug)]
@@ -82,7 +79,7 @@ impl TargetFile {
     }
 
     /// Gives a new file its length; what no layer gives is zeros. Its parts are written in any order, and the file system is
-    /// told of all of them at once, where it lets itself be told.
+    /// told of all of them at once, where it lets itself be told; not so for a small one, which goes through the page cache.
     fn make_room(&self, file: &File) -> io::Result<()> {
         if self.size >= LARGE {
             match fallocate(file, FallocateFlags::empty(), 0, self.size) {

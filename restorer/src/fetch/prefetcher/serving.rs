@@ -9,7 +9,7 @@ use walseal_common::config::Config;
 
 use super::{Prefetcher, Premises, PremisesError};
 use crate::fetch::{Opening, WorkingDirectory};
-use crate::rebuild::Restored;
+use crate::rebuild::{RebuildError, Restored, served_command};
 
 /// How long a prefetcher of an earlier restore to the same place may take to notice that there is another plan.
 const MOVING_OUT: Duration = Duration::from_secs(10);
@@ -48,6 +48,13 @@ impl Serving {
 
     pub(super) fn new(folder: PathBuf, task: JoinHandle<()>) -> Serving {
         Serving { folder, task }
+    }
+
+    /// The `restore_command` by which `program`, this one's path, asks it.
+    ///
+    /// Errors: a path that cannot stand in a command.
+    pub fn command(&self, program: &Path) -> Result<String, RebuildError> {
+        served_command(program, &self.folder)
     }
 
     /// Where it is asked: what `fetch --from` names.
