@@ -111,6 +111,15 @@ impl Archive {
         self.with_capabilities(Repository::new(self.store.clone(), cluster, self.trust.clone())).await
     }
 
+    /// The one repository in the store, without a server; where there are several, the one of the server that the configuration names.
+    pub async fn chosen(&self) -> Result<(Repository, RepositoryIdentity), ArchiveError> {
+        match Repository::find(self.store.clone(), None, self.trust.clone()).await {
+            Ok(one) => self.with_capabilities(one).await,
+            Err(RepositoryError::SeveralClusters { .. }) => self.repository(&self.config.open_conninfo()?).await,
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// The ledger of this process in `repository`.
     pub fn ledger(&self, repository: &Repository) -> Ledger {
         let signer = LedgerSigner {

@@ -33,8 +33,11 @@ pub fn place() -> Spare {
     SPARES.take()
 }
 
-/// A copy, at most [`CHUNK`] bytes.
+/// A copy, at most [`CHUNK`] bytes. What is small gets no place of its own, of which there are few.
 pub fn copy(bytes: &[u8]) -> Bytes {
+    if bytes.len() < CHUNK / 8 {
+        return Bytes::copy_from_slice(bytes);
+    }
     let mut place = place();
     place.extend(bytes);
     place.freeze()

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use walseal_common::config::{Config, OpenError};
+use walseal_common::objective::Promises;
 use walseal_common::postgres::conninfo::system_user;
-use walseal_common::repository::{Act, Repository};
+use walseal_common::repository::{Act, BranchFrontier, Ledger, Repository};
 use walseal_common::schedule::{Schedule, UnknownZone};
-use walseal_common::telemetry::{self, AlertCommand, Alerts, Outlet};
+use walseal_common::telemetry::{self, AlertMemory, Alerts, Couriers, DeadManSwitch};
 
 use crate::aftermath;
 use crate::archive::{Archive, ArchiveError, LAST_ENTRIES};
@@ -27,11 +28,19 @@ use crate::heartbeat;
 use crate::hook::Archivist;
 use crate::index::{Index, MemoryIndex, SledIndex};
 use crate::lock::{LockError, StateLock};
-use crate::lookout::Lookout;
+use crate::lookout::{self, Lookout};
+use crate::objectives;
+use crate::requests::Recent;
+use crate::retention::{self, Pruner};
 use crate::scheduler::{NamedZone, Scheduler};
+use crate::snapshot;
+use crate::snapshot::keeper::Keeper;
 use crate::socket::{self, SocketError};
 use crate::stream::{Limit, ProgressWatch, SessionEnd, StreamError, Streamer, Timing};
+use crate::summarist;
 use crate::turns::Turns;
+use crate::verify;
+use crate::wellness::Wellness;
 
 /// The daemon could not start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +82,15 @@ pub enum DaemonError {
     /// The schedule's time zone.
     #[error("base.timezone: {0}")]
     Zone(#[from] UnknownZone),
+    /// The time zone of snapshots.
+    #[error("snapshot.timezone: {0}")]
+    SnapshotZone(UnknownZone),
+    /// Neither WAL nor snapshots.
+    #[error(
+        "wal.enabled is false, and neither snapshot.schedule nor snapshot.interval says when to dump: set one of them, or take one now with: \
+         walseal-archiver snapshot"
+    )]
+    NothingToDo,
     /// The stream ended for good.
     #[error(transparent)]
     Stream(#[from] StreamError),
@@ -89,6 +107,7 @@ pub fn timing(archive: &Archive) -> Timing {
     let wal = &archive.config.wal;
     Timing {
         ship_interval: wal.ship_interval.value,
+        synchronous: wal.synchronous.value,
         stall_limit: wal.stall_limit.value,
         shutdown_wait: wal.shutdown_wait.value,
         status_interval: Duration::from_secs(1),
@@ -112,13 +131,23 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
     // Before the index and the socket are touched, and before the store, which may keep this waiting.
     let _alone = StateLock::take(&state_dir)?;
     let (repository, identity) = archive.repository(&conninfo).await?;
-    let command = alert_command(&config)?;
     // Taken before anything begins: an address that is taken is no reason to end later.
     let listener = listen(&config).await?;
     let ledger = archive.ledger(&repository);
-    let told = command.iter().map(|command| command.clone() as Arc<dyn Outlet>);
-    let alerts = Alerts::to(told.chain([Arc::new(ledger.clone()) as Arc<dyn Outlet>]).collect());
+    let couriers = couriers(&config, &ledger)?;
+    let dead_man = dead_man_switch(&config)?;
+    let mut outlets = couriers.outlets();
+    outlets.push(Arc::new(ledger.clone()));
+    let alerts = Alerts::to(outlets);
+    let of = format!("{} in {}", repository.cluster(), repository.describe());
+    let memory = AlertMemory::new(state_dir.join(STANDING), of);
+    memory.recall(&alerts);
+    lookout::judge_recipients(&alerts, &archive.keys.recipients);
+    let keeper = Keeper::of(&archive, conninfo.clone(), alerts.clone(), Some(ledger.clone()));
+    let keeper = keeper.map_err(DaemonError::SnapshotZone)?;
+    lookout::dismiss_unwatched(&config, &alerts, keeper.is_some());
     let limit = config.wal.give_up_at.as_ref().map(|bytes| Limit::new(bytes.value));
+    let (summaries, runs) = mpsc::channel(summarist::WAITING);
     let streamer = Streamer::new(
         conninfo.clone(),
         slot.clone(),
@@ -130,12 +159,14 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
     )
     .alerting(alerts.clone())
     .recording(ledger.clone())
-    .giving_up_at(limit.clone());
+    .giving_up_at(limit.clone())
+    .summarising(summaries);
     let archivist =
         Archivist::new(repository.clone(), identity.clone(), archive.keys.clone(), Some(streamer.progress()))
             .sharing(streamer.memory.clone())
             .knowing(streamer.landed.clone());
     let desk = Arc::new(Desk {
+        requests: Arc::new(Recent::of(repository.store().tally())),
         conninfo,
         repository,
         identity,
@@ -144,6 +175,8 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
         manner: Manner::of(&config).map_err(OpenError::from)?,
         turns: Turns::default(),
         next: watch::Sender::new(None),
+        retention: watch::Sender::new(None),
+        objectives: watch::Sender::new(None),
         taken: watch::Sender::new(0),
         archivist: Arc::new(archivist),
         ahead: Arc::default(),
@@ -151,6 +184,12 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
         ledger: ledger.clone(),
     });
     let socket = socket::path(&state_dir);
+    let position = desk.progress.clone();
+    alerts.carry(move || {
+        let now = position.now();
+        let branch = now.branch.filter(|_| !now.frontier.is_invalid())?;
+        Some(BranchFrontier { branch, frontier: now.frontier })
+    });
     let serving = tokio::spawn(socket::serve(&socket, desk.clone()).await?);
     ledger.record(Act::DaemonStarted {});
     let lookout = Lookout::new(
@@ -162,7 +201,20 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
         slot,
     )
     .limiting(limit);
-    let mut beside = beside(&config, &desk, &streamer, lookout, listener);
+    let verifier =
+        verify::Keeper::new(&config, &desk.repository, state_dir.clone(), desk.progress.clone(), alerts.clone());
+    let shown =
+        listener.map(|listener| Shown { listener, snapshots: keeper.as_ref().map(|keeper| keeper.figures.clone()) });
+    let mut beside = beside(&config, &desk, &streamer, lookout, verifier, shown, dead_man);
+    let remembering = memory.clone().keep(alerts.clone());
+    beside.spawn(async move { match remembering.await {} });
+    beside.spawn(lookout::settle(alerts.clone(), desk.progress.clone()));
+    beside.spawn(summarist::run(desk.repository.clone(), desk.keys.clone(), runs, desk.progress.clone()));
+    if let Some(keeper) = keeper {
+        beside.spawn(keeper.keep());
+    }
+    beside.spawn(promises(&archive, &desk).keep());
+    beside.spawn(desk.requests.clone().keep());
     if let Some(schedule) = &config.base.schedule.value {
         beside.spawn(scheduler(schedule.clone(), zone, &config, &desk).keep());
     }
@@ -179,18 +231,20 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
     }
     // Nothing of it leaves anything half done: a backup without a label does not exist (I7).
     drop(beside);
+    memory.save(&alerts);
     ledger.record(ended(&outcome, &desk.progress));
-    let alerts_told = async {
-        if let Some(command) = &command {
-            command.finish(patience(LAST_ALERTS)).await;
-        }
-    };
-    tokio::join!(alerts_told, ledger.finish(patience(LAST_ENTRIES)));
+    tokio::join!(couriers.finish(patience(LAST_ALERTS)), ledger.finish(patience(LAST_ENTRIES)));
     // The next daemon finds a clean place; one that was killed leaves the socket, and the next removes it.
     if let Err(error) = std::fs::remove_file(&socket) {
         tracing::debug!(%error, "the socket was gone already");
     }
     outcome
+}
+
+/// Where figures are served, and what they are that others than the stream know.
+struct Shown {
+    listener: TcpListener,
+    snapshots: Option<Arc<snapshot::figures::Figures>>,
 }
 
 /// What goes on beside the stream, and ends with it.
@@ -199,7 +253,9 @@ fn beside(
     desk: &Arc<Desk>,
     streamer: &Streamer,
     lookout: Lookout,
-    listener: Option<TcpListener>,
+    verifier: verify::Keeper,
+    shown: Option<Shown>,
+    dead_man: Option<DeadManSwitch>,
 ) -> JoinSet<()> {
     let mut beside = JoinSet::new();
     let (progress, repository) = (|| desk.progress.clone(), || desk.repository.clone());
@@ -212,22 +268,40 @@ fn beside(
         beside.spawn(canary::keep(conninfo, name, config.wal.canary_interval.value, progress()));
     }
     let interval = config.wal.frontier_interval.value;
-    beside.spawn(frontier_recorder::run(repository(), desk.keys.clone(), interval, progress()));
+    let written = watch::Sender::new(None);
+    if let Some(switch) = dead_man {
+        let (alerts, ledger) = (desk.alerts.clone(), desk.ledger.clone());
+        let wellness = Wellness { alerts, progress: progress(), rpo: config.alerts.rpo.value, ledger };
+        beside.spawn(wellness.tell(switch, written.subscribe()));
+    }
+    let (keys, ledger) = (desk.keys.clone(), desk.ledger.clone());
+    beside.spawn(frontier_recorder::run(repository(), keys, ledger, interval, progress(), written));
+    let within = config.alerts.proven_within.value;
+    let (of, told) = (repository(), desk.alerts.clone());
+    beside.spawn(async move { match telemetry::watch_proof(of, told, within).await {} });
+    let promises = Promises::of(config);
+    let objectives = objectives::Keeper::new(repository(), promises, interval, desk.objectives.clone());
+    beside.spawn(objectives.keep(desk.ledger.clone()));
     let (size, writer) = (desk.identity.segment_size, desk.keys.writer.clone());
     beside.spawn(cataloguer::run(repository(), size, writer, progress()));
-    if let Some(listener) = listener {
+    if let Some(Shown { listener, snapshots }) = shown {
         let (alerts, identity, memory) = (desk.alerts.clone(), desk.identity.clone(), streamer.memory.clone());
-        let figures = Figures::new(progress(), alerts, repository(), identity, memory, lookout.kept.subscribe());
+        let (kept, verified) = (lookout.kept.subscribe(), verifier.verified.subscribe());
+        let figures = Figures::new(progress(), alerts, repository(), identity, memory, kept, verified)
+            .keeping(desk.retention.subscribe())
+            .measuring(desk.objectives.subscribe())
+            .beside(snapshots);
         beside.spawn(show(listener, Arc::new(figures), desk.taken.subscribe()));
     }
     beside.spawn(async move { match lookout.keep().await {} });
+    beside.spawn(verifier.keep());
     beside.spawn(aftermath::mend(repository(), desk.identity.clone(), progress(), desk.clone(), desk.alerts.clone()));
     let (alerts, after) = (desk.alerts.clone(), config.alerts.remind_after.value);
     beside.spawn(async move { match alerts.remind(after).await {} });
     beside
 }
 
-async fn listen(config: &Config) -> Result<Option<TcpListener>, DaemonError> {
+pub(crate) async fn listen(config: &Config) -> Result<Option<TcpListener>, DaemonError> {
     let Some(address) = config.listen.as_ref().map(|setting| setting.value) else { return Ok(None) };
     let listener = telemetry::listen(address).await.map_err(|source| DaemonError::Http { address, source })?;
     tracing::info!(%address, "serving /metrics and /healthz");
@@ -249,6 +323,20 @@ fn ended(outcome: &Result<SessionEnd, DaemonError>, last: &ProgressWatch) -> Act
     Act::DaemonStopped { bytes_left, asked: outcome.is_ok() || matches!(outcome, Err(DaemonError::Aborted)) }
 }
 
+/// Who keeps to what retention promises.
+fn promises(archive: &Archive, desk: &Arc<Desk>) -> retention::Keeper {
+    let (repository, identity) = (desk.repository.clone(), desk.identity.clone());
+    let grace = archive.config.retention.grace.value;
+    retention::Keeper {
+        pruner: Pruner::of(archive, repository, identity, grace, desk.ledger.clone()),
+        enabled: archive.config.retention.prune.value,
+        taken: desk.taken.subscribe(),
+        progress: desk.progress.clone(),
+        told: desk.retention.clone(),
+        alerts: desk.alerts.clone(),
+    }
+}
+
 /// The base backups of `schedule`.
 fn scheduler(schedule: Schedule, zone: Option<NamedZone>, config: &Config, desk: &Arc<Desk>) -> Scheduler {
     Scheduler {
@@ -263,8 +351,12 @@ fn scheduler(schedule: Schedule, zone: Option<NamedZone>, config: &Config, desk:
         taker: desk.clone(),
         alerts: desk.alerts.clone(),
         next: desk.next.clone(),
+        only_wrong: None,
     }
 }
+
+/// What stands, in `cluster.state_dir`.
+const STANDING: &str = "alerts.json";
 
 /// How long the end of the daemon may wait for a base backup to be stopped.
 const LAST_BACKUP: Duration = Duration::from_secs(8);
@@ -272,11 +364,20 @@ const LAST_BACKUP: Duration = Duration::from_secs(8);
 /// How long the end of the daemon may wait for alerts to be told.
 const LAST_ALERTS: Duration = Duration::from_secs(5);
 
-/// The command that hears of alerts, where there is one.
-fn alert_command(config: &Config) -> Result<Option<Arc<AlertCommand>>, DaemonError> {
-    let Some(command) = &config.alerts.command else { return Ok(None) };
-    let name = config.need_name().map_err(OpenError::from)?.value.clone();
-    Ok(Some(AlertCommand::start(command.value.clone(), name, config.alerts.command_limit.value)))
+/// Everybody who hears of alerts.
+pub(crate) fn couriers(config: &Config, ledger: &Ledger) -> Result<Couriers, DaemonError> {
+    Couriers::start(config, &cluster_name(config), ledger).map_err(|error| OpenError::from(error).into())
+}
+
+/// Who misses this daemon, where somebody does.
+pub(crate) fn dead_man_switch(config: &Config) -> Result<Option<DeadManSwitch>, DaemonError> {
+    let address = config.heartbeat_url().map_err(OpenError::from)?;
+    Ok(address.map(|address| DeadManSwitch::new(address, cluster_name(config))))
+}
+
+/// What others know the cluster by; nothing where only dumps are taken and it has no name.
+fn cluster_name(config: &Config) -> String {
+    config.cluster.name.as_ref().map(|name| name.value.clone()).unwrap_or_default()
 }
 
 /// The index in the state folder; one in memory where none can be made, which costs reads and nothing else (I8).
@@ -325,7 +426,7 @@ async fn supervise(
     }
 }
 
-fn notify(states: &[sd_notify::NotifyState<'_>]) {
+pub(crate) fn notify(states: &[sd_notify::NotifyState<'_>]) {
     // Without systemd there is nobody to tell.
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "systemd could not be told");

@@ -18,6 +18,9 @@ use crate::base_backup::{self, Manner, Means, Report, TakeError};
 use crate::drain::{self, DrainError};
 use crate::hook::{Archivist, PushError};
 use crate::keys::ArchiveKeys;
+use crate::objectives::Kept;
+use crate::requests::{Recent, Requests};
+use crate::retention::RetentionStatus;
 use crate::scheduler::NextBackup;
 use crate::shipment::ShipError;
 use crate::socket::{Answers, Reporter, Request};
@@ -39,6 +42,12 @@ pub struct Desk {
     pub(crate) next: watch::Sender<Option<NextBackup>>,
     /// How many there were.
     pub(crate) taken: watch::Sender<u64>,
+    /// What retention came to.
+    pub(crate) retention: watch::Sender<Option<RetentionStatus>>,
+    /// How far what was promised was kept.
+    pub(crate) objectives: watch::Sender<Option<Kept>>,
+    /// How often the store was asked.
+    pub(crate) requests: Arc<Recent>,
     pub(crate) archivist: Arc<Archivist>,
     /// Held while somebody looks ahead: one is enough.
     pub(crate) ahead: Arc<Mutex<()>>,
@@ -61,6 +70,15 @@ pub struct Told {
     /// When the next one is due; `None` without a schedule, and before the server was asked for its time zone.
     #[serde(default)]
     pub next_backup: Option<NextBackup>,
+    /// What retention came to; `None` before it was looked at.
+    #[serde(default)]
+    pub retention: Option<RetentionStatus>,
+    /// How far what was promised was kept; `None` before that was looked at.
+    #[serde(default)]
+    pub objectives: Option<Kept>,
+    /// How often it asked its store; `None` where that is not counted.
+    #[serde(default)]
+    pub requests: Option<Requests>,
 }
 
 #[async_trait::async_trait]
@@ -73,6 +91,9 @@ impl Answers for Desk {
                     alerts: self.alerts.standing(),
                     backup: self.turns.now(),
                     next_backup: self.next.borrow().clone(),
+                    retention: self.retention.borrow().clone(),
+                    objectives: self.objectives.borrow().clone(),
+                    requests: self.requests.last_day(),
                 };
                 serde_json::to_value(told).map_err(|error| error.to_string())
             }

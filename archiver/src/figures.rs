@@ -12,7 +12,11 @@ use walseal_common::store::StoreErrorKind;
 use walseal_common::telemetry::{AlertKind, Alerts, EXPOSITION_TYPE, Exposition, Labels, Page, Pages};
 
 use crate::memory::Memory;
+use crate::objectives::Kept;
+use crate::retention::RetentionStatus;
+use crate::snapshot;
 use crate::stream::{Progress, ProgressWatch};
+use crate::verify::Verified;
 
 /// How long the store may take to show that it is there.
 const GLANCE: Duration = Duration::from_secs(4);
@@ -47,6 +51,14 @@ pub struct Figures {
     pub memory: Memory,
     /// Bytes of WAL that the server keeps for us, where the lookout sees that.
     pub kept: watch::Receiver<Option<u64>>,
+    /// What retention came to.
+    pub retention: watch::Receiver<Option<RetentionStatus>>,
+    /// What verifications found.
+    pub verified: watch::Receiver<Option<Verified>>,
+    /// How far what was promised was kept.
+    pub objectives: watch::Receiver<Option<Kept>>,
+    /// What is known of snapshots, where this daemon takes them.
+    pub snapshots: Option<Arc<snapshot::figures::Figures>>,
     holdings: watch::Sender<Option<Holdings>>,
     glance: Mutex<Option<(Instant, Option<String>)>>,
     started: Timestamp,
@@ -61,6 +73,7 @@ impl Figures {
         identity: RepositoryIdentity,
         memory: Memory,
         kept: watch::Receiver<Option<u64>>,
+        verified: watch::Receiver<Option<Verified>>,
     ) -> Figures {
         Figures {
             progress,
@@ -69,10 +82,29 @@ impl Figures {
             identity,
             memory,
             kept,
+            retention: watch::channel(None).1,
+            verified,
+            objectives: watch::channel(None).1,
+            snapshots: None,
             holdings: watch::Sender::new(None),
             glance: Mutex::default(),
             started: Timestamp::now(),
         }
+    }
+
+    /// Where retention is kept to, what it comes to.
+    pub fn keeping(self, retention: watch::Receiver<Option<RetentionStatus>>) -> Figures {
+        Figures { retention, ..self }
+    }
+
+    /// Where it is looked at, how far what was promised was kept.
+    pub fn measuring(self, objectives: watch::Receiver<Option<Kept>>) -> Figures {
+        Figures { objectives, ..self }
+    }
+
+    /// With what is known of snapshots.
+    pub fn beside(self, snapshots: Option<Arc<snapshot::figures::Figures>>) -> Figures {
+        Figures { snapshots, ..self }
     }
 
     /// Reads the repository at the start, after each gap and base backup of this process, and now and then. `taken` changes
@@ -182,6 +214,11 @@ impl Figures {
         page.gauge("walseal_wal_memory_limit_bytes", "The bound on it.", most as f64);
         self.store(&mut page, &now);
         self.repository(&mut page);
+        self.verification(&mut page);
+        self.kept(&mut page);
+        if let Some(snapshots) = &self.snapshots {
+            snapshots.expose(&mut page);
+        }
         let standing = self.alerts.standing();
         let count = |kind: AlertKind| standing.iter().filter(|alert| alert.kind == kind).count();
         let labels: Vec<_> = AlertKind::ALL.iter().map(|kind| ([("kind", kind.word())], count(*kind))).collect();
@@ -217,6 +254,66 @@ impl Figures {
         page.histogram("walseal_store_put_duration_seconds", "How long puts took that worked.", buckets, beyond, sum);
     }
 
+    fn kept(&self, page: &mut Exposition) {
+        let kept = self.objectives.borrow();
+        let objectives = kept.as_ref().map(|kept| &kept.objectives);
+        page.gauge(
+            "walseal_objective_loss_ratio",
+            "Share of the measured time in which no more than the objective would have been lost, last 30 days.",
+            objectives.and_then(|one| one.within_rpo),
+        );
+        page.gauge(
+            "walseal_objective_loss_limit_seconds",
+            "The objective: time that may be lost.",
+            kept.as_ref().map(|kept| kept.rpo_seconds),
+        );
+        page.gauge(
+            "walseal_objective_measured_seconds",
+            "The measured time.",
+            objectives.map(|one| one.measured_seconds),
+        );
+        page.gauge(
+            "walseal_objective_backups_ratio",
+            "Share of base backups that were finished, last 30 days.",
+            objectives.and_then(|one| one.backups.share),
+        );
+        page.gauge(
+            "walseal_objective_drills_ratio",
+            "Share of drills that passed, last 30 days.",
+            objectives.and_then(|one| one.drills.share),
+        );
+        page.gauge(
+            "walseal_objective_detection_seconds",
+            "From the beginning of an outage to the first entry that told of it, on average, last 30 days.",
+            objectives.and_then(|one| one.mean_seconds_to_detect),
+        );
+    }
+
+    fn verification(&self, page: &mut Exposition) {
+        let verified = *self.verified.borrow();
+        let seconds = |time: Timestamp| time.as_millisecond() as f64 / 1e3;
+        page.gauge(
+            "walseal_verify_last_time_seconds",
+            "When names and records of the repository were last compared, since 1970.",
+            verified.and_then(|known| known.surveyed).map(seconds),
+        );
+        page.gauge(
+            "walseal_verify_flaws",
+            "What is known to be wrong with the repository.",
+            verified.map(|known| known.flaws as f64),
+        );
+        page.gauge(
+            "walseal_verify_round_start_time_seconds",
+            "When the round over every object began that is under way or was the last, since 1970.",
+            verified.and_then(|known| known.round_began).map(seconds),
+        );
+        page.gauge(
+            "walseal_verify_round_objects",
+            "Objects that it has read.",
+            verified.filter(|known| known.round_began.is_some()).map(|known| known.objects as f64),
+        );
+    }
+
     fn repository(&self, page: &mut Exposition) {
         let holdings = self.holdings.borrow();
         let known = holdings.as_ref();
@@ -248,6 +345,28 @@ impl Figures {
             "walseal_base_backup_last_stored_bytes",
             "Bytes that it added to the repository.",
             last.map(|label| label.stored_size as f64),
+        );
+        let retention = self.retention.borrow();
+        let retention = retention.as_ref();
+        page.gauge(
+            "walseal_oldest_restorable_time_seconds",
+            "No state of the cluster is older that can be restored, since 1970.",
+            retention.and_then(|one| one.oldest).map(seconds),
+        );
+        page.gauge(
+            "walseal_retention_past_bytes",
+            "What nothing promises any more, and is still there.",
+            retention.map(|one| one.past.bytes as f64),
+        );
+        page.gauge(
+            "walseal_retention_past_objects",
+            "The number of its objects.",
+            retention.map(|one| one.past.objects as f64),
+        );
+        page.gauge(
+            "walseal_retention_locked_bytes",
+            "What nothing promises any more, and object lock keeps.",
+            retention.map(|one| one.locked.sum.bytes as f64),
         );
     }
 }
@@ -286,7 +405,7 @@ fn stream(page: &mut Exposition, now: &Progress) {
 }
 
 /// Resident memory of this process, as Linux tells it.
-fn resident() -> Option<u64> {
+pub(crate) fn resident() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 use tokio::time::sleep;
 use walseal_common::lsn::Lsn;
-use walseal_common::repository::{BranchFrontier, FrontierRecord, Repository, RepositoryError};
+use walseal_common::repository::{BranchFrontier, FrontierRecord, Head, Ledger, Repository, RepositoryError};
 
 use crate::keys::ArchiveKeys;
 use crate::stream::{Progress, ProgressWatch};
@@ -15,9 +16,26 @@ use crate::stream::{Progress, ProgressWatch};
 /// Longest pause after a record that could not be written.
 const PAUSE: Duration = Duration::from_secs(30);
 
-/// Writes records while a stream runs. Returns when the stream's owner is gone.
-pub async fn run(repository: Repository, keys: Arc<ArchiveKeys>, interval: Duration, mut progress: ProgressWatch) {
-    let mut recorder = Recorder { repository, keys, interval, last: None };
+/// A record that lies in the repository.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// The object's name.
+    pub name: String,
+    /// What it says.
+    pub record: FrontierRecord,
+}
+
+/// Writes records while a stream runs, with the last entry of `ledger`, and tells each to `written`. Returns when the stream's owner
+/// is gone.
+pub async fn run(
+    repository: Repository,
+    keys: Arc<ArchiveKeys>,
+    ledger: Ledger,
+    interval: Duration,
+    mut progress: ProgressWatch,
+    written: watch::Sender<Option<Written>>,
+) {
+    let mut recorder = Recorder { repository, keys, ledger, interval, last: None, written };
     let mut ailing = false;
     // Without a stream nobody knows whether the frontier is still the end of anything.
     while progress.connected().await.is_ok() {
@@ -42,9 +60,11 @@ pub async fn run(repository: Repository, keys: Arc<ArchiveKeys>, interval: Durat
 struct Recorder {
     repository: Repository,
     keys: Arc<ArchiveKeys>,
+    ledger: Ledger,
     interval: Duration,
     /// The last record of this writer, once it was looked for.
     last: Option<Option<FrontierRecord>>,
+    written: watch::Sender<Option<Written>>,
 }
 
 impl Recorder {
@@ -63,9 +83,10 @@ impl Recorder {
         if let Some(left) = since.and_then(|since| self.interval.checked_sub(since)).filter(|left| !left.is_zero()) {
             return Ok(left);
         }
-        if let Some(record) = record(progress, last, now, self.interval) {
+        if let Some(record) = record(progress, self.ledger.head(), last, now, self.interval) {
             let name = self.repository.put_frontier(&record, &self.keys.writer).await?;
             tracing::debug!(%name, frontier = %record.at.frontier, "frontier written down");
+            self.written.send_replace(Some(Written { name: name.to_string(), record: record.clone() }));
             self.last = Some(Some(record));
         }
         Ok(self.interval)
@@ -75,6 +96,7 @@ impl Recorder {
 /// What is to be written down after `last`; `None` before the first stream has found its frontier.
 fn record(
     progress: &Progress,
+    head: Option<Head>,
     last: Option<FrontierRecord>,
     now: Timestamp,
     interval: Duration,
@@ -84,6 +106,8 @@ fn record(
     let mut earlier: Vec<BranchFrontier> = last.iter().flat_map(FrontierRecord::branches).collect();
     let before = earlier.iter().position(|one| one.branch == branch).map(|at| earlier.remove(at).frontier);
     earlier.truncate(FrontierRecord::MOST_EARLIER);
+    // Before this process has stored an entry, that of the one before it counts.
+    let ledger = head.or_else(|| last.and_then(|last| last.ledger));
     // What was durable once stays said: where it is not there any more, it has to be missed.
     let frontier = progress.frontier.max(before.unwrap_or(Lsn::INVALID));
     Some(FrontierRecord {
@@ -93,6 +117,7 @@ fn record(
         written: now,
         interval_seconds: interval.as_secs(),
         earlier,
+        ledger,
     })
 }
 
@@ -127,7 +152,8 @@ mod tests {
         let keys = Arc::new(ArchiveKeys { recipients, writer: WriterKey::generate().expect("random bytes") });
         let store = Arc::new(DirectoryStore::new(folder.to_owned()));
         let repository = Repository::new(store, SystemIdentifier(7), keys.trust(Vec::new()));
-        Recorder { repository, keys, interval: Duration::from_secs(300), last: None }
+        let (ledger, interval) = (Ledger::none(), Duration::from_secs(300));
+        Recorder { repository, keys, ledger, interval, last: None, written: watch::Sender::new(None) }
     }
 
     #[tokio::test]

@@ -4,10 +4,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::repository::Repository;
@@ -60,12 +61,32 @@ impl Index for MemoryIndex {
     }
 }
 
-/// An index in a sled database. One process opens it: the daemon.
-pub struct SledIndex {
-    database: sled::Db,
+/// An index in a sled database. One process opens it: the daemon. Where its disk takes no more writes it goes on in memory, and is
+/// written again, all of it, once the disk takes some.
+pub struct SledIndex(Arc<Inner>);
+
+struct Inner {
+    folder: PathBuf,
     ground: [u8; 32],
     ranges: Mutex<BTreeMap<Branch, Ranges>>,
+    /// Locked after `ranges` was given free, or before it is locked: never the other way round.
+    database: Mutex<Database>,
 }
+
+/// What is written to.
+enum Database {
+    Open(sled::Db),
+    /// It failed, and was last looked at then. sled takes no more writes after the first that failed.
+    Failed(Instant, Option<sled::Db>),
+    /// A thread is about to open a new one.
+    Opening,
+}
+
+/// How long a disk that took no write is left alone.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// So much has to fit on it then, in bytes: more than sled writes at once to begin with.
+const ROOM: usize = 1 << 20;
 
 impl fmt::Debug for SledIndex {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -128,46 +149,54 @@ impl SledIndex {
     /// Errors: not even a new one can be made there; the caller goes on with a [`MemoryIndex`].
     pub fn open(folder: &Path, repository: &Repository) -> Result<SledIndex, String> {
         let ground = ground(repository);
-        match SledIndex::read(folder, ground) {
-            Ok(index) => Ok(index),
+        let (database, ranges) = match read(folder, ground) {
+            Ok(read) => read,
             Err(why) => {
                 tracing::warn!(folder = %folder.display(), why, "the local index is not readable; it is made anew from the repository");
                 move_away(folder).map_err(|error| error.to_string())?;
-                SledIndex::read(folder, ground)
+                read(folder, ground)?
             }
+        };
+        let (ranges, database) = (Mutex::new(ranges), Mutex::new(Database::Open(database)));
+        Ok(SledIndex(Arc::new(Inner { folder: folder.to_owned(), ground, ranges, database })))
+    }
+}
+
+/// Opens a database, and reads what it holds of what stands on `ground`.
+fn read(folder: &Path, ground: [u8; 32]) -> Result<(sled::Db, BTreeMap<Branch, Ranges>), String> {
+    careful(|| {
+        let config = sled::Config::new().path(folder).cache_capacity(CACHE).flush_every_ms(Some(FLUSH));
+        let database = open_unlocked(&config).map_err(|error| error.to_string())?;
+        let mut ranges: BTreeMap<Branch, Ranges> = BTreeMap::new();
+        let said = database.get(GROUND).map_err(|error| error.to_string())?;
+        if said.as_ref().is_some_and(|said| said == &ground) {
+            for entry in database.scan_prefix(b"wal/") {
+                let (key, value) = entry.map_err(|error| error.to_string())?;
+                let (branch, range) =
+                    decode(&ground, &key, &value).ok_or("an entry that this version did not write")?;
+                ranges.entry(branch).or_default().add(range);
+            }
+        } else {
+            if said.is_some() {
+                tracing::info!(
+                    "the local index stands on another repository or other trusted writers, and begins anew"
+                );
+            }
+            database.clear().map_err(|error| error.to_string())?;
+            database.insert(GROUND, &ground).map_err(|error| error.to_string())?;
         }
-    }
+        Ok((database, ranges))
+    })
+}
 
-    fn read(folder: &Path, ground: [u8; 32]) -> Result<SledIndex, String> {
-        // sled panics on some kinds of damage; that must not take the daemon with it.
-        let opened = catch_unwind(AssertUnwindSafe(|| {
-            let config = sled::Config::new().path(folder).cache_capacity(CACHE).flush_every_ms(Some(FLUSH));
-            let database = open_unlocked(&config).map_err(|error| error.to_string())?;
-            let mut ranges: BTreeMap<Branch, Ranges> = BTreeMap::new();
-            let said = database.get(GROUND).map_err(|error| error.to_string())?;
-            if said.as_ref().is_some_and(|said| said == &ground) {
-                for entry in database.scan_prefix(b"wal/") {
-                    let (key, value) = entry.map_err(|error| error.to_string())?;
-                    let (branch, range) =
-                        decode(&ground, &key, &value).ok_or("an entry that this version did not write")?;
-                    ranges.entry(branch).or_default().add(range);
-                }
-            } else {
-                if said.is_some() {
-                    tracing::info!(
-                        "the local index stands on another repository or other trusted writers, and begins anew"
-                    );
-                }
-                database.clear().map_err(|error| error.to_string())?;
-                database.insert(GROUND, &ground).map_err(|error| error.to_string())?;
-            }
-            Ok(SledIndex { database, ground, ranges: Mutex::new(ranges) })
-        }));
-        opened.unwrap_or_else(|_| Err("its database is damaged".to_owned()))
-    }
+/// sled panics on some kinds of damage; that must not take the daemon with it.
+fn careful<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err("its database is damaged".to_owned()))
+}
 
-    fn write(&self, branch: Branch, merged: LsnRange, replaced: &[Lsn]) -> Result<(), String> {
-        let written = catch_unwind(AssertUnwindSafe(|| {
+impl Inner {
+    fn write(&self, database: &sled::Db, branch: Branch, merged: LsnRange, replaced: &[Lsn]) -> Result<(), String> {
+        careful(|| {
             let mut batch = sled::Batch::default();
             for start in replaced {
                 batch.remove(key(branch, *start));
@@ -175,30 +204,96 @@ impl SledIndex {
             let (key, end) = (key(branch, merged.start), merged.end);
             let value = [&end.0.to_be_bytes()[..], &seal(&self.ground, &key, end)].concat();
             batch.insert(key, value);
-            self.database.apply_batch(batch)
-        }));
-        match written {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err("its database is damaged".to_owned()),
+            database.apply_batch(batch).map_err(|error| error.to_string())
+        })
+    }
+
+    fn database(&self) -> MutexGuard<'_, Database> {
+        self.database.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_all(&self, database: &sled::Db) -> Result<(), String> {
+        let known = self.ranges.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for (branch, ranges) in known {
+            for range in ranges.list() {
+                self.write(database, branch, range, &[])?;
+            }
         }
+        Ok(())
+    }
+
+    /// Puts a new database, with all that is known, in the place of the one that failed.
+    fn begin_anew(&self, failed: Option<sled::Db>) {
+        let opened = careful(|| {
+            drop(failed);
+            has_room(&self.folder).map_err(|error| error.to_string())?;
+            // Everything in it is in memory.
+            match std::fs::remove_dir_all(&self.folder) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.to_string()),
+                _ => {}
+            }
+            let (database, _) = read(&self.folder, self.ground)?;
+            self.write_all(&database)?;
+            database.flush().map_err(|error| error.to_string())?;
+            Ok(database)
+        });
+        // Whoever records something from here on writes it behind what is known by now.
+        let mut place = self.database();
+        let written = opened.and_then(|database| self.write_all(&database).map(|()| database));
+        *place = match written {
+            Ok(database) => {
+                tracing::info!("the local index is written again");
+                Database::Open(database)
+            }
+            Err(why) => {
+                tracing::debug!(why, "the local index still cannot be written");
+                Database::Failed(Instant::now(), None)
+            }
+        };
     }
 }
 
 impl Index for SledIndex {
     fn record(&self, branch: Branch, range: LsnRange) {
         let (merged, replaced) = {
-            let mut ranges = self.ranges.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut ranges = self.0.ranges.lock().unwrap_or_else(PoisonError::into_inner);
             ranges.entry(branch).or_default().add(range)
         };
-        if let Err(why) = self.write(branch, merged, &replaced) {
-            tracing::debug!(why, "the local index was not written; the range is verified again after a restart");
+        let mut place = self.0.database();
+        match std::mem::replace(&mut *place, Database::Opening) {
+            Database::Open(database) => {
+                *place = match self.0.write(&database, branch, merged, &replaced) {
+                    Ok(()) => Database::Open(database),
+                    Err(why) => {
+                        tracing::warn!(
+                            folder = %self.0.folder.display(), why,
+                            "the local index cannot be written; it goes on in memory. Nothing is lost, but what is in the repository is \
+                             verified anew after a restart: look whether the disk is full"
+                        );
+                        Database::Failed(Instant::now(), Some(database))
+                    }
+                };
+            }
+            Database::Failed(since, failed) if since.elapsed() >= PAUSE => {
+                let inner = self.0.clone();
+                // Disks that fail may take their time; whoever ships WAL must not wait for them.
+                std::thread::spawn(move || inner.begin_anew(failed));
+            }
+            other => *place = other,
         }
     }
 
     fn verified(&self, branch: Branch) -> Vec<LsnRange> {
-        self.ranges.lock().unwrap_or_else(PoisonError::into_inner).get(&branch).map(Ranges::list).unwrap_or_default()
+        self.0.ranges.lock().unwrap_or_else(PoisonError::into_inner).get(&branch).map(Ranges::list).unwrap_or_default()
     }
+}
+
+/// Whether a new database fits beside `folder`.
+fn has_room(folder: &Path) -> std::io::Result<()> {
+    let probe = folder.with_extension("probe");
+    let written = std::fs::write(&probe, vec![0; ROOM]);
+    let removed = std::fs::remove_file(&probe);
+    written.and(removed)
 }
 
 fn key(branch: Branch, start: Lsn) -> Vec<u8> {

@@ -3,6 +3,8 @@
 //! libpq takes the first host that fits. After a failover that may be the old primary, which came back and takes writes on
 //! the timeline that everybody else has left. So every host is asked, and the one on the newest timeline is taken.
 
+use std::cmp::Ordering;
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -36,9 +38,7 @@ pub async fn connect_and_alert(
     alerts: &Alerts,
 ) -> Result<ReplicationClient, PostgresError> {
     let wanted = conninfo.target_session_attrs();
-    let primary =
-        matches!(wanted, TargetSessionAttrs::Any | TargetSessionAttrs::ReadWrite | TargetSessionAttrs::Primary);
-    if conninfo.hosts().len() == 1 || !primary {
+    if !has_choice(conninfo) {
         return ReplicationClient::connect(conninfo, application_name).await;
     }
     let hosts = conninfo.hosts().iter().enumerate();
@@ -63,6 +63,72 @@ pub async fn connect_and_alert(
     attempts.sort_by_key(|(at, _)| *at);
     choose(candidates, alerts)
         .ok_or_else(|| PostgresError::NoHost(attempts.into_iter().map(|(_, attempt)| attempt).collect()))
+}
+
+/// Whether there are several hosts of which one is the primary.
+fn has_choice(conninfo: &Conninfo) -> bool {
+    let primary = [TargetSessionAttrs::Any, TargetSessionAttrs::ReadWrite, TargetSessionAttrs::Primary];
+    conninfo.hosts().len() > 1 && primary.contains(&conninfo.target_session_attrs())
+}
+
+/// Asks every host but the one that is streamed whether it takes writes: one may have come back after the last connect. That it does is
+/// an alert, which is over once it is known not to; a host that does not answer is not known.
+pub async fn ask_others(conninfo: &Conninfo, (streamed, timeline): (&str, TimelineId), name: &str, alerts: &Alerts) {
+    if !has_choice(conninfo) {
+        return;
+    }
+    for host in conninfo.hosts().iter().filter(|host| host.to_string() != streamed) {
+        let subject = host.to_string();
+        match ask(conninfo, host, conninfo.target_session_attrs(), name).await {
+            Ok(rival) => {
+                let text = rivalry(&subject, rival.timeline, streamed, timeline);
+                alerts.raise(AlertKind::TwoPrimaries, subject, Severity::Critical, text);
+                rival.client.close().await;
+            }
+            Err(attempt) if takes_no_writes(&attempt.error) => {
+                alerts.clear(
+                    AlertKind::TwoPrimaries,
+                    &subject,
+                    format!("it takes no writes any more: {}", attempt.error),
+                );
+            }
+            Err(attempt) => tracing::debug!(error = %attempt.error, "whether {subject} takes writes is not known"),
+        }
+    }
+}
+
+/// Whether the answer says so. A host that is silent may only be cut off from here.
+fn takes_no_writes(error: &PostgresError) -> bool {
+    match error {
+        PostgresError::WrongRole { .. } => true,
+        PostgresError::Connect { source, .. } => {
+            matches!(source.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound)
+        }
+        _ => false,
+    }
+}
+
+/// What is wrong when `other` takes writes, too.
+fn rivalry(other: &str, its: TimelineId, streamed: &str, timeline: TimelineId) -> String {
+    let (numbers, advice) = ((its.number(), timeline.number()), "stop the one that should not");
+    match its.cmp(&timeline) {
+        Ordering::Less => format!(
+            "two hosts take writes: {other} on timeline {}, and {streamed} on timeline {}, which is streamed. The one on the older \
+             timeline is an old primary that came back. Stop it; what is written there is on a branch that nobody follows",
+            numbers.0, numbers.1
+        ),
+        Ordering::Equal => {
+            format!(
+                "two hosts take writes on the same timeline {}: {streamed}, which is streamed, and {other}; {advice}",
+                numbers.0
+            )
+        }
+        Ordering::Greater => format!(
+            "two hosts take writes: {other} on timeline {}, and {streamed} on timeline {}, which is streamed although it is the old \
+             primary. Stop it: the other one is streamed then",
+            numbers.0, numbers.1
+        ),
+    }
 }
 
 async fn ask(
@@ -92,30 +158,15 @@ async fn ask(
 /// The candidate on the newest timeline; of several on the same one, the first that answered.
 fn choose(candidates: Vec<Candidate>, alerts: &Alerts) -> Option<ReplicationClient> {
     let newest = candidates.iter().map(|candidate| candidate.timeline).max()?;
-    let (mut fit, others): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|one| one.timeline == newest);
-    let chosen = fit.drain(..1).next()?;
+    let at = candidates.iter().position(|candidate| candidate.timeline == newest)?;
+    let mut others = candidates;
+    let chosen = others.remove(at);
     let mut rivals = Vec::new();
     for other in others {
-        let text = format!(
-            "two hosts take writes: {} on timeline {}, and {} on timeline {}, which is streamed. The one on the older timeline is an \
-             old primary that came back. Stop it; what is written there is on a branch that nobody follows",
-            other.client.host(),
-            other.timeline.number(),
-            chosen.client.host(),
-            newest.number(),
-        );
-        rivals.push(other.client.host().to_string());
-        alerts.raise(AlertKind::TwoPrimaries, other.client.host().to_string(), Severity::Critical, text);
-    }
-    for twin in fit {
-        let text = format!(
-            "two hosts take writes on the same timeline {}: {}, which is streamed, and {}; stop the one that should not",
-            newest.number(),
-            chosen.client.host(),
-            twin.client.host(),
-        );
-        rivals.push(twin.client.host().to_string());
-        alerts.raise(AlertKind::TwoPrimaries, twin.client.host().to_string(), Severity::Critical, text);
+        let (subject, streamed) = (other.client.host().to_string(), chosen.client.host().to_string());
+        let text = rivalry(&subject, other.timeline, &streamed, newest);
+        rivals.push(subject.clone());
+        alerts.raise(AlertKind::TwoPrimaries, subject, Severity::Critical, text);
     }
     alerts.clear_all_but(AlertKind::TwoPrimaries, &rivals, "only one host is known to take writes now");
     Some(chosen.client)

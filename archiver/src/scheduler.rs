@@ -18,6 +18,7 @@ use walseal_common::terminal::units;
 
 use crate::aftermath::TakesBase;
 use crate::base_backup::TakeError;
+use crate::clock;
 use crate::primary;
 use crate::stream::ProgressWatch;
 use crate::turns::{Occasion, Turns};
@@ -58,7 +59,7 @@ enum Turn {
 
 /// What is to be done, with the newest backup begun at `newest`.
 fn turn(schedule: &Schedule, zone: &TimeZone, newest: Option<Timestamp>, now: Timestamp) -> Turn {
-    // One that began in the future began by a clock that was wrong: it must not hold up the others until then.
+    // Clocks may be apart a little.
     let Some(since) = newest.map(|newest| newest.min(now)) else { return Turn::First };
     match (schedule.due(since, now, zone), schedule.next(now, zone)) {
         (Some(due), _) => Turn::Due(due),
@@ -141,6 +142,8 @@ pub struct Scheduler {
     pub alerts: Alerts,
     /// When the next one is.
     pub next: watch::Sender<Option<NextBackup>>,
+    /// Since when every backup that is there is known to be of a clock that was wrong.
+    pub only_wrong: Option<Timestamp>,
 }
 
 /// Nobody streams any more, or no backup may begin: the daemon ends.
@@ -258,13 +261,16 @@ impl Scheduler {
         self.next.send_if_modified(|known| known.replace(next.clone()).is_none_or(|before| before != next));
     }
 
-    /// Sleeps until then, a nap at a time, or until somebody takes a backup.
+    /// Sleeps until then, a nap at a time, or until somebody takes a backup, or the clock is put back: what is due has to be found out
+    /// anew then.
     async fn wait_until(&mut self, at: Timestamp) {
-        loop {
-            let now = Timestamp::now();
-            if now >= at || self.nap_until(at, now).await {
+        let mut now = Timestamp::now();
+        while now < at && !self.nap_until(at, now).await {
+            let later = Timestamp::now();
+            if later < now {
                 return;
             }
+            now = later;
         }
     }
 
@@ -282,16 +288,20 @@ impl Scheduler {
         }
     }
 
-    /// When the newest backup was begun that has a label.
-    async fn newest(&self) -> Result<Option<Timestamp>, RepositoryError> {
+    /// When the newest backup was begun that has a label. Those of a clock that was wrong do not count beside others; where there are
+    /// no others, this is when that was seen first: so that they hold up none of those to come.
+    async fn newest(&mut self) -> Result<Option<Timestamp>, RepositoryError> {
+        let now = Timestamp::now();
+        let mut wrong = false;
         for id in self.repository.base_ids().await?.iter().rev() {
             match self.repository.label(id).await {
+                Ok(label) if clock::was_wrong(label.start_time, now) => wrong = true,
                 Ok(label) => return Ok(Some(label.start_time)),
                 Err(error) if error.is_permanent() => tracing::warn!(%id, %error, "this base backup does not count"),
                 Err(error) => return Err(error),
             }
         }
-        Ok(None)
+        Ok(wrong.then(|| *self.only_wrong.get_or_insert(now)))
     }
 
     /// The time zone of the schedule; the server is asked until it answers.

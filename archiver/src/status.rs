@@ -3,6 +3,7 @@
 //! Neither needs the other: with the store gone the daemon still tells where it is, and without a daemon the repository
 //! still tells what it holds.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use walseal_common::config::{Config, OpenError, StoreUse};
 use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::repository::{
     Adoption, BaseId, BaseType, Gap, Label, Lineage, Proof, Repository, RepositoryError, RepositoryIdentity,
+    SnapshotId, SnapshotProof,
 };
 use walseal_common::store::{ObjectStore, RetryPolicy, StoreErrorKind};
 use walseal_common::telemetry::OpenAlert;
@@ -21,10 +23,14 @@ use walseal_common::timeline::Branch;
 
 use crate::archive::{Archive, ArchiveError};
 use crate::desk::Told;
+use crate::objectives::Kept;
+use crate::requests::Requests;
+use crate::retention::RetentionStatus;
 use crate::scheduler::NextBackup;
 use crate::socket::{self, Client, Request};
 use crate::stream::{Loss, Progress};
 use crate::turns::UnderWay;
+use crate::verify::Verified;
 
 /// How long the store may take to show that it is there at all; also how long the daemon may take to answer.
 const GLANCE: Duration = Duration::from_secs(4);
@@ -52,6 +58,12 @@ pub struct Status {
     pub backup: Option<UnderWay>,
     /// When the daemon takes the next one; `None` when no daemon runs, or it has no schedule.
     pub next_backup: Option<NextBackup>,
+    /// What retention came to; `None` when no daemon runs, and before it was looked at.
+    pub retention: Option<RetentionStatus>,
+    /// How far what was promised was kept in the last 30 days; `None` when no daemon runs, and before it was looked at.
+    pub objectives: Option<Kept>,
+    /// How often the daemon asked its store in the last day; `None` when no daemon runs.
+    pub requests: Option<Requests>,
     /// Seconds of committed work that would be lost if the primary died now ([`Progress::loss`]); `None` when no daemon runs, or
     /// it has not reached the server yet.
     pub rpo_seconds: Option<f64>,
@@ -61,8 +73,12 @@ pub struct Status {
     pub branches: Option<Vec<BranchStatus>>,
     /// The base backups in the repository, oldest first; `None` when it could not be read.
     pub bases: Option<Vec<BaseStatus>>,
-    /// What drills found; `None` when the repository could not be read.
+    /// What drills of base backups found; `None` when the repository could not be read.
     pub drills: Option<DrillStatus>,
+    /// The snapshots in the repository; `None` when it could not be read.
+    pub snapshots: Option<SnapshotStatus>,
+    /// What verifications of this host found; `None` before the first.
+    pub verified: Option<Verified>,
     /// WAL that was lost, as recorded; `None` when the repository could not be read.
     pub gaps: Option<Vec<GapStatus>>,
     /// Where two servers wrote the same timeline, and which of them is the living one; `None` when the repository could not be read.
@@ -114,6 +130,8 @@ pub struct BaseStatus {
     pub proven_at: Option<Timestamp>,
     /// What it comes from, where a drill made it.
     pub derived: Option<Lineage>,
+    /// Whether its WAL does not reach the next base backup of its branch, as of those that retention keeps beyond the window.
+    pub alone: bool,
 }
 
 /// What drills found.
@@ -127,10 +145,29 @@ pub struct DrillStatus {
     pub passed: Option<bool>,
 }
 
+/// Snapshots.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct SnapshotStatus {
+    /// How many.
+    pub count: usize,
+    /// When the newest was begun, by its name.
+    pub newest: Option<Timestamp>,
+    /// What drills of them found.
+    pub drills: DrillStatus,
+}
+
+impl SnapshotStatus {
+    /// In a few words; `None` where there are none.
+    pub fn words(&self, now: Timestamp) -> Option<String> {
+        let newest = self.newest.map(|newest| format!(", the newest taken {}", ago(now, newest))).unwrap_or_default();
+        (self.count > 0).then(|| format!("{}{newest}; proven{}", self.count, self.drills.words(now)))
+    }
+}
+
 impl DrillStatus {
-    fn of(proof: &Proof) -> DrillStatus {
-        let (last, passed) = proof.last.unzip();
-        DrillStatus { last_passed: proof.last_passed(), last, passed }
+    fn of(last_passed: Option<Timestamp>, last: Option<(Timestamp, bool)>) -> DrillStatus {
+        let (last, passed) = last.unzip();
+        DrillStatus { last_passed, last, passed }
     }
 
     /// In a few words, after "Proven".
@@ -163,6 +200,7 @@ impl BaseStatus {
             proven: proof.of_base(&label.id),
             proven_at: proof.proven.get(&label.id).copied(),
             derived: label.derived.clone(),
+            alone: false,
         }
     }
 }
@@ -184,6 +222,7 @@ struct Holdings {
     branches: Vec<BranchStatus>,
     bases: Vec<BaseStatus>,
     drills: DrillStatus,
+    snapshots: SnapshotStatus,
     gaps: Vec<GapStatus>,
     adoptions: Vec<Adoption>,
 }
@@ -205,13 +244,18 @@ enum Unread {
 ///
 /// Errors: the configuration; everything else is said in the answer.
 pub async fn gather(config: Config) -> Result<Status, OpenError> {
-    let (daemon_pid, told, unheard) = match ask_daemon(&config.need_state_dir()?).await {
+    let state_dir = config.need_state_dir()?;
+    let verified = Verified::load(&state_dir);
+    let (daemon_pid, told, unheard) = match ask_daemon(&state_dir).await {
         None => (None, None, None),
         Some((pid, Ok(told))) => (Some(pid), Some(told), None),
         Some((pid, Err(why))) => (Some(pid), None, Some(why)),
     };
     let (backup, next_backup) =
         told.as_ref().map(|told| (told.backup.clone(), told.next_backup.clone())).unwrap_or_default();
+    let retention = told.as_ref().and_then(|told| told.retention.clone());
+    let objectives = told.as_ref().and_then(|told| told.objectives.clone());
+    let requests = told.as_ref().and_then(|told| told.requests);
     let (stream, alerts) = told.map(|told| (told.progress, told.alerts)).unzip();
     let repository = config.need_repository()?.value.to_string();
     let (holdings, unread) = match read(config).await {
@@ -225,11 +269,11 @@ pub async fn gather(config: Config) -> Result<Status, OpenError> {
         Err(error) => (None, Some(error.to_string())),
     };
     let error = [unheard, unread].into_iter().flatten().collect::<Vec<_>>().join("; ");
-    let (cluster, branches, bases, drills, gaps, adoptions) = match holdings {
-        Some(Holdings { cluster, branches, bases, drills, gaps, adoptions }) => {
-            (cluster, Some(branches), Some(bases), Some(drills), Some(gaps), Some(adoptions))
+    let (cluster, branches, bases, drills, snapshots, gaps, adoptions) = match holdings {
+        Some(Holdings { cluster, branches, bases, drills, snapshots, gaps, adoptions }) => {
+            (cluster, Some(branches), Some(bases), Some(drills), Some(snapshots), Some(gaps), Some(adoptions))
         }
-        None => (None, None, None, None, None, None),
+        None => (None, None, None, None, None, None, None),
     };
     let error = Some(error).filter(|error| !error.is_empty());
     let loss = stream.as_ref().and_then(|stream: &Progress| stream.loss(Timestamp::now()));
@@ -242,11 +286,16 @@ pub async fn gather(config: Config) -> Result<Status, OpenError> {
         alerts,
         backup,
         next_backup,
+        retention,
+        objectives,
+        requests,
         rpo_seconds,
         rpo_at_most,
         branches,
         bases,
         drills,
+        snapshots,
+        verified,
         gaps,
         adoptions,
         error,
@@ -276,15 +325,45 @@ async fn read(config: Config) -> Result<Holdings, Unread> {
     let conninfo = archive.config.open_conninfo()?;
     let (repository, identity) = archive.repository(&conninfo).await?;
     let branches = branches(&repository, &identity).await?;
-    let proof = Proof::of(&repository.drills().await?);
+    let (of_bases, of_snapshots) = repository.drills_of_both_kinds().await?;
+    let (proof, of_snapshots) = (Proof::of(&of_bases), SnapshotProof::of(&of_snapshots));
     let mut bases = Vec::new();
     for id in repository.base_ids().await? {
         bases.push(BaseStatus::of(&repository.label(&id).await?, &proof));
     }
+    find_alone(&repository, &identity, &mut bases).await?;
     let gaps = gaps(&repository, &identity).await?;
     let adoptions = repository.adoptions().await?.iter().map(|(_, adoption)| adoption.clone()).collect();
-    let (cluster, drills) = (Some(repository.cluster().to_string()), DrillStatus::of(&proof));
-    Ok(Holdings { cluster, branches, bases, drills, gaps, adoptions })
+    let (cluster, drills) = (Some(repository.cluster().to_string()), DrillStatus::of(proof.last_passed(), proof.last));
+    let ids = repository.snapshot_ids().await?;
+    let snapshots = SnapshotStatus {
+        count: ids.len(),
+        newest: ids.last().and_then(SnapshotId::begun),
+        drills: DrillStatus::of(of_snapshots.last_passed(), of_snapshots.last),
+    };
+    Ok(Holdings { cluster, branches, bases, drills, snapshots, gaps, adoptions })
+}
+
+/// Marks the base backups whose WAL ends before the newest one of their branch begins.
+async fn find_alone(
+    repository: &Repository,
+    identity: &RepositoryIdentity,
+    bases: &mut [BaseStatus],
+) -> Result<(), RepositoryError> {
+    let size = identity.segment_size;
+    let branches: BTreeSet<Branch> = bases.iter().map(|base| base.branch).collect();
+    for branch in branches {
+        let on_it = || bases.iter().filter(|base| base.branch == branch).map(|base| base.start);
+        let (Some(first), Some(newest)) = (on_it().min(), on_it().max()) else { continue };
+        if first == newest {
+            continue;
+        }
+        let listing = repository.wal_listing(branch, size, Some(size.number(first))).await?;
+        for base in bases.iter_mut().filter(|base| base.branch == branch && base.start < newest) {
+            base.alone = repository.contiguous_end(&listing, base.start).await? < newest;
+        }
+    }
+    Ok(())
 }
 
 async fn gaps(repository: &Repository, identity: &RepositoryIdentity) -> Result<Vec<GapStatus>, RepositoryError> {
@@ -325,9 +404,9 @@ async fn branches(
     Ok(found)
 }
 
-/// Whether a restore to now can begin from the base: it is sound, and no gap lies behind it.
+/// Whether a restore to now can begin from the base: it is sound, and no gap and nothing that was pruned lies behind it.
 fn serves(base: &BaseStatus, gap: Option<&Gap>) -> bool {
-    base.suspect == 0 && gap.is_none_or(|gap| base.start >= gap.to)
+    base.suspect == 0 && !base.alone && gap.is_none_or(|gap| base.start >= gap.to)
 }
 
 /// What the death of the primary would cost, as a sentence that goes before others; nothing where that is not known.

@@ -147,13 +147,18 @@ autovacuum = off
     def lsn(self):
         return self.number("select pg_current_wal_flush_lsn() - '0/0'")
 
+    def tablespace(self):
+        """The second tablespace of a burst. A cluster that is replayed must have it in its base backup: what creates it would be
+        replayed into this folder otherwise."""
+        if self.sql("select count(*) from pg_tablespace where spcname = 'aside'") == "0":
+            self.sql(f"create tablespace aside location '{self.place.folder(os.path.basename(self.sockets) + '-aside')}'")
+
     def burst(self, kind, size):
         """Writes `size` bytes of WAL, as fast as the server can: a table is moved to and fro between two tablespaces,
         which logs each of its pages. Rows that are inserted would cost the server more CPU than the archiver.
         A process to wait for."""
         if self.sql("select to_regclass('burst') is null") == "t":
-            if self.sql("select count(*) from pg_tablespace where spcname = 'aside'") == "0":
-                self.sql(f"create tablespace aside location '{self.place.folder(os.path.basename(self.sockets) + '-aside')}'")
+            self.tablespace()
             self.table("burst", kind)
             for _ in range(4):
                 self.sql(f"copy burst from '{self.chunk(kind)}'")

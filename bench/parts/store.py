@@ -64,6 +64,14 @@ class S3:
         if rate is not None:
             self.line = SlowLine(int(self.settings["S3_ENDPOINT"].rsplit(":", 1)[1]), rate)
 
+    def late(self, seconds):
+        """From now on each answer comes later by so many seconds; `None`: as soon as it is there."""
+        if self.line is not None:
+            self.line.close()
+        self.line = None
+        if seconds is not None:
+            self.line = LateLine(int(self.settings["S3_ENDPOINT"].rsplit(":", 1)[1]), seconds)
+
     def pid(self):
         with open(f"{self.folder}/pid", encoding="ascii") as file:
             return int(file.read())
@@ -114,6 +122,49 @@ class SlowLine:
                         wait = self.free_at - time.monotonic()
                     if wait > 0:
                         time.sleep(wait)
+                target.sendall(chunk)
+            target.shutdown(socket.SHUT_WR)
+        except OSError:
+            source.close()
+            target.close()
+
+    def close(self):
+        self.listener.close()
+
+
+class LateLine:
+    """Passes bytes to a port of this machine, and answers later: each by itself, as on a long way."""
+
+    def __init__(self, target, seconds):
+        self.target, self.seconds = target, seconds
+        self.requests = 0
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                near, _ = self.listener.accept()
+                far = socket.create_connection(("127.0.0.1", self.target))
+            except OSError:
+                return
+            for side in (near, far):
+                side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            asked = threading.Event()
+            threading.Thread(target=self.carry, args=(near, far, asked, True), daemon=True).start()
+            threading.Thread(target=self.carry, args=(far, near, asked, False), daemon=True).start()
+
+    def carry(self, source, target, asked, upwards):
+        try:
+            while chunk := source.recv(64 << 10):
+                if upwards:
+                    asked.set()
+                elif asked.is_set():
+                    # The first bytes of an answer; the rest follows at once.
+                    asked.clear()
+                    self.requests += 1
+                    time.sleep(self.seconds)
                 target.sendall(chunk)
             target.shutdown(socket.SHUT_WR)
         except OSError:

@@ -22,6 +22,7 @@ def run(place, arguments, figures):
     for name, value in (("archive_mode", "on"), ("archive_command", ""), ("wal_keep_size", "40GB"), ("max_wal_size", "60GB")):
         cluster.sql_file_setting(name, value)
     cluster.start()
+    cluster.tablespace()
     backlog = Backlog(place, cluster, arguments)
     bench = Bench(place, arguments, figures)
     copied = False
@@ -100,7 +101,8 @@ class Bench:
         shutil.rmtree(os.path.join(self.place.path, "target"), ignore_errors=True)
         self.place.folder("target")
         data = os.path.join(self.place.path, "target", "data")
-        self.place.call(self.archiver.restore(data), env=self.archiver.environment)
+        aside = self.place.folder("target/tablespaces")
+        self.place.call([*self.archiver.restore(data), "--tablespace-dir", aside], env=self.archiver.environment)
         with open(f"{data}/postgresql.auto.conf", encoding="utf-8") as file:
             line = next(line for line in file if line.startswith("restore_command"))
         own = line.split("=", 1)[1].strip().strip("'").replace("''", "'")

@@ -4,6 +4,7 @@ import time
 
 from parts.archiver import Archiver
 from parts.cluster import Cluster
+from parts.limit import MemoryLimit
 from parts.scratch import Failed
 from parts.store import stores
 
@@ -12,6 +13,7 @@ LIMIT = 128.0
 
 def run(place, arguments, figures):
     size = arguments.size * 1e9
+    limit = MemoryLimit(place, arguments.limit) if arguments.limit else None
     for kind in arguments.data.split(","):
         cluster = Cluster(place, arguments.pg_bin, f"cluster-{kind}")
         cluster.start()
@@ -20,14 +22,16 @@ def run(place, arguments, figures):
             troubles = arguments.trouble.split(",") if store.name == "s3" else ["none"]
             for segments in map(int, arguments.segments.split(",")):
                 for trouble in troubles:
-                    combination(place, arguments, figures, cluster, store, kind, segments, trouble, size)
+                    combination(place, arguments, figures, cluster, store, kind, segments, trouble, size, limit)
         cluster.destroy()
     worst = max(row["peak MiB"] for row in figures.rows)
     verdict = "within" if worst < LIMIT else "NOT within"
+    if limit:
+        figures.note(f"The kernel allowed {arguments.limit} MiB, and killed {limit.kills()} processes for it.")
     figures.note(f"The highest peak is {worst:.0f} MiB: {verdict} the limit of {LIMIT:.0f} MiB.")
 
 
-def combination(place, arguments, figures, cluster, store, kind, segments, trouble, size):
+def combination(place, arguments, figures, cluster, store, kind, segments, trouble, size, limit):
     if cluster.running():
         cluster.stop()
     cluster.segments(segments)
@@ -37,6 +41,8 @@ def combination(place, arguments, figures, cluster, store, kind, segments, troub
     name = f"memory-{kind}-{store.name}-{segments}-{trouble}"
     archiver = Archiver(place, arguments, cluster, store, name)
     archiver.start()
+    if limit:
+        limit.hold(archiver.daemon.pid)
     for phase in ("burst", "backup", "both"):
         archiver.forget_peak()
         row = {"store": store.name, "segment MiB": segments, "data": kind, "trouble": trouble, "phase": phase}

@@ -35,7 +35,12 @@ trusted_writers = ["{years.writer.writer_text}"]
 
 
 def measure(figures, command, what, runs):
-    """Each run is a process of its own, as a person starts it."""
+    seconds, peak = called(command, runs)
+    figures.add(what=what, **{"median s": median(seconds), "best s": min(seconds), "peak MiB": peak})
+
+
+def called(command, runs):
+    """Seconds of each run, and the highest peak in MiB. Each is a process of its own, as a person starts it."""
     seconds, peak = [], 0.0
     for _ in range(runs):
         begun = time.monotonic()
@@ -46,7 +51,7 @@ def measure(figures, command, what, runs):
         seconds.append(time.monotonic() - begun)
         if process.returncode != 0:
             raise Failed(f"{' '.join(command)} failed:\n{process.stderr.read()}")
-    figures.add(what=what, **{"median s": median(seconds), "best s": min(seconds), "peak MiB": peak})
+    return seconds, peak
 
 
 def high_water(pid):

@@ -9,6 +9,7 @@
 //! | [`canary`] | the rows of a chained table in the cluster; no I/O |
 //! | [`buffer`] | large buffers that go back to the system at once; no I/O |
 //! | [`uncached`] | files that are written past the page cache |
+//! | [`state_file`] | a small file of local state, replaced as a whole |
 //! | [`secret`] | text that must not be seen |
 //! | [`nearest`] | the known name that a wrong one most looks like |
 //! | [`wal`] | reading WAL bytes: pages, records, what a segment contains; no I/O |
@@ -17,6 +18,7 @@
 //! | [`repository`] | what is in a repository, by name and by content |
 //! | [`postgres`] | talking to a server: SQL and the replication protocol |
 //! | [`config`] | the configuration file, environment, credentials |
+//! | [`objective`] | what was promised, and how far it was kept, by the ledger and the frontiers; no I/O |
 //! | [`telemetry`] | logging, alerts, metrics, the HTTP side of a daemon |
 //! | [`terminal`] | what both programs show a person: errors, exit codes, tables, progress, JSON |
 //!
@@ -37,12 +39,14 @@ pub mod canary;
 pub mod config;
 pub mod lsn;
 pub mod nearest;
+pub mod objective;
 pub mod postgres;
 pub mod repository;
 pub mod schedule;
 pub mod seal;
 pub mod secret;
 pub mod segment;
+pub mod state_file;
 pub mod store;
 pub mod telemetry;
 pub mod terminal;

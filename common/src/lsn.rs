@@ -104,6 +104,39 @@ impl LsnRange {
     pub fn contains(&self, lsn: Lsn) -> bool {
         self.start <= lsn && lsn < self.end
     }
+
+    /// The same bytes in order, without ranges that overlap or touch.
+    pub fn joined(mut ranges: Vec<LsnRange>) -> Vec<LsnRange> {
+        ranges.sort();
+        let mut joined: Vec<LsnRange> = Vec::new();
+        for range in ranges {
+            match joined.last_mut() {
+                Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+                _ => joined.push(range),
+            }
+        }
+        joined
+    }
+
+    /// What of it lies in `others` as well, which are in order and do not overlap.
+    pub fn within(self, others: &[LsnRange]) -> Vec<LsnRange> {
+        let cut = |other: &LsnRange| LsnRange::new(self.start.max(other.start), self.end.min(other.end));
+        others.iter().filter_map(cut).filter(|both| !both.is_empty()).collect()
+    }
+
+    /// What of it does not lie in `others`, in order.
+    pub fn without(self, others: &[LsnRange]) -> Vec<LsnRange> {
+        let mut rest = vec![self];
+        for other in others {
+            let cut = |one: LsnRange| {
+                let before = LsnRange { start: one.start, end: one.end.min(other.start) };
+                let after = LsnRange { start: one.start.max(other.end), end: one.end };
+                [before, after].into_iter().filter(|left| left.start < left.end)
+            };
+            rest = rest.into_iter().flat_map(cut).collect();
+        }
+        rest
+    }
 }
 
 impl fmt::Display for LsnRange {
@@ -117,6 +150,23 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn range(start: u64, end: u64) -> LsnRange {
+        LsnRange { start: Lsn(start), end: Lsn(end) }
+    }
+
+    #[test]
+    fn what_lies_in_others_is_left_out() {
+        assert_eq!(range(10, 90).without(&[range(20, 30), range(80, 95)]), [range(10, 20), range(30, 80)]);
+        assert_eq!(range(10, 90).without(&[range(0, 100)]), []);
+        assert_eq!(range(10, 90).without(&[range(90, 95)]), [range(10, 90)]);
+    }
+
+    #[test]
+    fn ranges_that_overlap_or_touch_are_one() {
+        let parts = vec![range(40, 50), range(10, 20), range(20, 30), range(25, 28), range(60, 70)];
+        assert_eq!(LsnRange::joined(parts), [range(10, 30), range(40, 50), range(60, 70)]);
+    }
 
     #[test]
     fn lsn_refuses_what_postgres_refuses() {

@@ -55,6 +55,12 @@ impl SegmentSize {
         lsn.0 & (self.bytes() - 1)
     }
 
+    /// The whole segments that WAL from `start` to `stop` lies in; that of `start` where there is none between.
+    pub fn around(self, start: Lsn, stop: Lsn) -> LsnRange {
+        let last = self.number(Lsn(stop.0.saturating_sub(1)).max(start));
+        LsnRange { start: self.align_down(start), end: last.end(self) }
+    }
+
     /// Number of the segment that holds the byte at `lsn`.
     pub const fn number(self, lsn: Lsn) -> SegmentNumber {
         SegmentNumber(lsn.0 / self.bytes())

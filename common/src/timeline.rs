@@ -192,6 +192,17 @@ impl TimelineHistory {
         self.timeline == timeline || self.entries.iter().any(|entry| entry.timeline == timeline)
     }
 
+    /// The branches of its ancestors in the cluster `system`, by their histories alone, oldest first: what of a history is no user's
+    /// data.
+    pub fn legs(&self, system: SystemIdentifier) -> Vec<Leg> {
+        let entries = self.entries.iter().enumerate();
+        let leg = |(at, entry): (usize, &HistoryEntry)| {
+            let own = TimelineHistory { timeline: entry.timeline, entries: self.entries[..at].to_vec() };
+            Leg { branch: own.branch(system), end: entry.switch }
+        };
+        entries.map(leg).collect()
+    }
+
     /// The branch of this timeline in the cluster `system`, by its history alone: what adoptions make of it, the repository
     /// tells.
     pub fn branch(&self, system: SystemIdentifier) -> Branch {
@@ -249,6 +260,15 @@ impl FromStr for Branch {
         };
         parse().ok_or_else(|| format!("\"{text}\" is not a branch; expected one such as 00000002-9f3a01bc"))
     }
+}
+
+/// A branch on the way to another one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Leg {
+    /// The branch.
+    pub branch: Branch,
+    /// Where the way leaves it.
+    pub end: Lsn,
 }
 
 impl Serialize for Branch {

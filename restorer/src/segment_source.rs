@@ -11,6 +11,7 @@ use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::repository::{Cover, ObjectName, Repository, RepositoryError};
 use walseal_common::seal::{CompareKey, Identity, MAX_PLAINTEXT, SealError, WalSection};
 use walseal_common::segment::{SegmentName, SegmentNumber, SegmentSize};
+use walseal_common::store::LARGEST_PAGE;
 use walseal_common::timeline::Branch;
 
 use crate::damage::Damage;
@@ -225,17 +226,13 @@ impl Source<'_> {
 
     /// Names below `wal/` that belong to this segment: itself, its parts, its partial.
     async fn stored_names(&self) -> Result<Vec<ObjectName>, SegmentError> {
-        let folder = format!("{}/", self.repository.cluster());
-        let prefix = format!("{folder}{}{}", ObjectName::wal_prefix(self.branch), self.name);
+        let prefix = format!("{}{}", ObjectName::wal_prefix(self.branch), self.name);
         let mut names = Vec::new();
-        let mut after: Option<String> = None;
-        loop {
-            let listed = self.repository.store().list(&prefix, after.as_deref(), 1000).await;
-            let page = listed.map_err(RepositoryError::from)?;
-            let Some(last) = page.last() else { return Ok(names) };
-            after = Some(last.key.clone());
-            names.extend(page.iter().filter_map(|meta| meta.key.strip_prefix(&folder)?.parse::<ObjectName>().ok()));
+        let mut pages = self.repository.pages(&prefix, None, LARGEST_PAGE);
+        while let Some(page) = pages.next().await? {
+            names.extend(page.iter().filter_map(|meta| meta.key.parse::<ObjectName>().ok()));
         }
+        Ok(names)
     }
 
     /// Reads and opens one object, and checks that it holds `range` of this segment.
@@ -274,7 +271,7 @@ impl Source<'_> {
         for piece in pieces {
             if let Some((name, section)) = &before {
                 if piece.section.start < section.end && compare_key.is_none() {
-                    compare_key = Some(self.compare_key().await?);
+                    compare_key = Some(self::compare_key(self.repository, self.identities).await?);
                 }
                 agree(&bytes, (name, section), &piece, compare_key.as_ref())?;
             }
@@ -286,16 +283,19 @@ impl Source<'_> {
         bytes.resize(usize::try_from(self.size.bytes()).unwrap_or(bytes.len()), 0);
         Ok(SegmentBytes { bytes, valid_end, whole: valid_end == self.range.end, known_end, lost: Vec::new() })
     }
+}
 
-    async fn compare_key(&self) -> Result<CompareKey, SegmentError> {
-        let name = ObjectName::Identity;
-        let content = self.repository.open(&name, self.identities).await?;
-        let key = <[u8; 32]>::try_from(content.as_slice()).map_err(|_| {
-            let source = SealError::Structure("the compare key in it is not 32 bytes long".to_owned());
-            SegmentError::Repository(RepositoryError::Object { name: name.to_string(), source })
-        })?;
-        Ok(CompareKey::new(key))
-    }
+/// The compare key that the repository's archivers share, from its `identity`. Secret.
+///
+/// Errors: the store's; none of the identities opens it, or no trusted writer signed it.
+pub async fn compare_key(repository: &Repository, identities: &[Identity]) -> Result<CompareKey, RepositoryError> {
+    let name = ObjectName::Identity;
+    let content = repository.open(&name, identities).await?;
+    let key = <[u8; 32]>::try_from(content.as_slice()).map_err(|_| {
+        let source = SealError::Structure("the compare key in it is not 32 bytes long".to_owned());
+        RepositoryError::Object { name: name.to_string(), source }
+    })?;
+    Ok(CompareKey::new(key))
 }
 
 /// Checks that `piece` goes on with (or overlaps) the bytes so far, whose last object is `before`.

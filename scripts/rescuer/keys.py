@@ -116,7 +116,8 @@ class Writers:
     def trusts(self, key, kind):
         if kind in ("identity", "ledger", "evidence"):
             return any(key in keys for keys in self.roles.values())
-        role = "wal" if kind in ("wal", "partial", "tail", "history", "frontier", "catalog", "adopt") else "base"
+        of_wal = ("wal", "partial", "tail", "history", "frontier", "catalog", "summary", "adopt")
+        role = "wal" if kind in of_wal else "base"
         return key in self.roles[role]
 
     def names(self, text):

@@ -27,11 +27,14 @@ _PATTERNS = [
         ("resume", f"base/{_ID}/resume/(?P<number>[0-9]{{8}})"),
         ("names", f"base/{_ID}/names/(?P<number>[0-9]{{8}})"),
         ("config", f"base/{_ID}/config/(?P<number>[0-9]{{8}})"),
+        ("snapshot", f"snapshot/{_ID}/label"),
+        ("dump", f"snapshot/{_ID}/data/(?P<number>[0-9]{{8}})"),
         ("lease", "lease/[0-9a-f]{16}/(?P<number>[0-9]{8})"),
         ("adopt", f"adopt/{_BRANCH}/(?P<number>[0-9]{{8}})"),
         ("catalog", f"catalog/{_BRANCH}/{_SEGMENT}-(?P<until>[0-9A-F]{{24}})"),
         ("frontier", "frontier/(?P<writer>walsealw1[02-9ac-hj-np-z]+)/(?P<count>[0-9]{10})"),
         ("ledger", "ledger/(?P<writer>walsealw1[a-z0-9]+)/[0-9a-f]{16}/(?P<number>[0-9]{8})"),
+        ("summary", f"summary/{_BRANCH}/{_SEGMENT}-(?P<until>[0-9A-F]{{24}})"),
         ("evidence", "evidence/(?P<writer>walsealw1[a-z0-9]+)/[0-9a-f]{16}/(?P<number>[0-9]{8})"),
     )
 ]
@@ -52,7 +55,7 @@ class Name:
     last: int | None = None
     base: str | None = None
     number: int | None = None
-    until: str | None = None  # The last segment of a catalog page.
+    until: str | None = None  # The last segment of a catalog page, or of a summary.
     writer: str | None = None
     count: int | None = None  # Counts down: the lowest is the newest.
     conflict: str | None = None  # The whole name, when `text` is the name that was taken.

@@ -22,7 +22,7 @@ MAGIC, END = b"WALSEAL\0", b"WALSEND\0"
 MAX_HEADER, MAX_TRAILER, MAX_PLAIN = 1 << 20, 256 << 20, 16 << 20
 _ENTRY = struct.Struct("<II16s")
 # These do without frames: what they say stands in their body.
-_MAY_BE_OPEN = frozenset(("label", "ledger", "frontier", "catalog", "lease", "adopt"))
+_MAY_BE_OPEN = frozenset(("label", "ledger", "frontier", "catalog", "lease", "adopt", "snapshot"))
 
 
 def _no_duplicates(pairs):

@@ -4,10 +4,12 @@
 The server is named by WALSEAL_TEST_S3_ENDPOINT, _REGION, _BUCKET, _ACCESS_KEY_ID and _SECRET_ACCESS_KEY.
 """
 
+import datetime
 import os
 import sys
 
 import boto3
+import botocore.exceptions
 
 
 def bucket():
@@ -35,7 +37,40 @@ def main(verb, *args):
         with open(args[1], "rb") as body:
             store.put_object(Key=args[0], Body=body.read())
     elif verb == "delete":  # KEY
-        store.delete_objects(Delete={"Objects": [{"Key": args[0]}]})
+        answer = store.delete_objects(Delete={"Objects": [{"Key": args[0]}]})
+        if answer.get("Errors"):
+            sys.exit(f"not deleted: {answer['Errors']}")
+    elif verb == "make-locked-bucket":
+        store.create(ObjectLockEnabledForBucket=True)
+    elif verb == "locks":  # PREFIX
+        for item in store.objects.filter(Prefix=args[0]):
+            head = store.meta.client.head_object(Bucket=store.name, Key=item.key)
+            print(f"{head.get('ObjectLockMode', '-')} {item.key}")
+    elif verb == "retain":  # KEY SECONDS
+        until = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=int(args[1]))
+        store.meta.client.put_object_retention(
+            Bucket=store.name,
+            Key=args[0],
+            BypassGovernanceRetention=True,
+            Retention={"Mode": "GOVERNANCE", "RetainUntilDate": until},
+        )
+    elif verb == "legal-hold":  # KEY ON|OFF
+        store.meta.client.put_object_legal_hold(Bucket=store.name, Key=args[0], LegalHold={"Status": args[1]})
+    elif verb == "markers":  # PREFIX: objects that a delete marker hides
+        pages = store.meta.client.get_paginator("list_object_versions").paginate(Bucket=store.name, Prefix=args[0])
+        for page in pages:
+            for marker in page.get("DeleteMarkers", []):
+                if marker["IsLatest"]:
+                    print(marker["Key"])
+    elif verb in ("try-to-delete-version", "try-to-bypass-governance"):  # KEY
+        client = store.meta.client
+        version = client.head_object(Bucket=store.name, Key=args[0])["VersionId"]
+        more = {"BypassGovernanceRetention": True} if verb == "try-to-bypass-governance" else {}
+        try:
+            client.delete_object(Bucket=store.name, Key=args[0], VersionId=version, **more)
+            print("deleted")
+        except botocore.exceptions.ClientError as error:
+            print(error.response["Error"]["Code"])
     elif verb == "download":  # PREFIX FOLDER
         for item in store.objects.filter(Prefix=args[0]):
             path = os.path.join(args[1], item.key[len(args[0]):].lstrip("/"))

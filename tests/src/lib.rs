@@ -24,15 +24,26 @@
 //! | [`server`] | the programs of one PostgreSQL major |
 //! | [`template`], [`cluster`], [`settings`], [`session`], [`tls`], [`port`] | a cluster |
 //! | [`patroni`] | a cluster of three members that Patroni manages |
-//! | [`workload`], [`pgbench`] | load that remembers what it committed |
+//! | [`workload`], [`ledger`], [`pgbench`] | load that remembers what it committed |
+//! | [`dice`] | chance that repeats itself |
 //! | [`oracle`], [`wal`] | answers that walseal has no part in |
-//! | [`store`] | where a repository lies, read past walseal |
+//! | [`store`], [`s3_server`] | where a repository lies, read past walseal; an S3 server that can be killed |
 //! | [`proxy`] | an outage of the store at the turn of a switch |
+//! | [`clock`] | a clock that is wrong, and is set right |
+//! | [`disk`] | a disk of the state folder that runs full, or becomes read-only |
+//! | [`inbox`] | somebody who is posted to |
+//! | [`told`] | what somebody was told of alerts |
+//! | [`ring`] | something goes wrong at the n-th message to the store, or to the server |
 //! | [`programs`], [`site`] | walseal's programs, configured and with keys |
 
 pub mod account;
+pub mod clock;
 pub mod cluster;
 pub mod deadline;
+pub mod dice;
+pub mod disk;
+pub mod inbox;
+pub mod ledger;
 pub mod oracle;
 pub mod patroni;
 pub mod pgbench;
@@ -40,6 +51,8 @@ pub mod port;
 pub mod process;
 pub mod programs;
 pub mod proxy;
+pub mod ring;
+pub mod s3_server;
 pub mod scratch;
 pub mod server;
 pub mod session;
@@ -48,5 +61,6 @@ pub mod site;
 pub mod store;
 pub mod template;
 pub mod tls;
+pub mod told;
 pub mod wal;
 pub mod workload;

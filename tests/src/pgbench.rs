@@ -23,16 +23,25 @@ impl Pgbench {
 
     /// Starts it with that many clients.
     pub fn start(cluster: &Cluster, clients: u32) -> Result<Pgbench> {
-        let call =
-            cluster.client("pgbench").args(["-n", "-T", "3600", "-c", &clients.to_string(), &cluster.conninfo()]);
-        Ok(Pgbench { process: call.spawn()? })
+        Pgbench::start_with(cluster, clients, &[])
+    }
+
+    /// Likewise, with about so many transactions per second.
+    pub fn start_at_rate(cluster: &Cluster, clients: u32, rate: u32) -> Result<Pgbench> {
+        Pgbench::start_with(cluster, clients, &["-R", &rate.to_string()])
+    }
+
+    fn start_with(cluster: &Cluster, clients: u32, more: &[&str]) -> Result<Pgbench> {
+        let call = cluster.client("pgbench").args(["-n", "-T", "3600", "-c", &clients.to_string()]).args(more);
+        Ok(Pgbench { process: call.arg(cluster.conninfo()).spawn()? })
     }
 
     /// Stops it.
     ///
     /// Errors: it had ended before, with what it said.
     pub fn stop(mut self) -> Result<()> {
-        self.process.signal(Signal::INT)?;
+        // Not SIGINT: whoever is started in the background by a shell ignores that.
+        self.process.signal(Signal::TERM)?;
         self.process.ends(PATIENCE)
     }
 }

@@ -66,11 +66,13 @@ impl Site {
         let mut restorer = Side::new(&scratch, programs.restorer, "restorer")?;
         let writer = archiver.keygen("writer.key")?;
         let recipient = restorer.keygen("identity.key")?;
+        // Whose identity would be kept offline.
+        let spare = restorer.keygen("spare.key")?;
         archiver.set_text("cluster.name", "orders");
         archiver.set_text("cluster.conninfo", &cluster.conninfo());
         archiver.set_text("cluster.state_dir", &scratch.dir("state")?.to_string_lossy());
         archiver.set_text("cluster.pg_bin", &cluster.server().bin().to_string_lossy());
-        archiver.set("keys.recipients", &list(&[&recipient]));
+        archiver.set("keys.recipients", &list(&[&recipient, &spare]));
         // Whoever tests the schedule sets one.
         archiver.set_text("base.schedule", "off");
         archiver.set_text("keys.writer_key_file", &archiver.folder.join("writer.key").to_string_lossy());
@@ -84,6 +86,14 @@ impl Site {
             side.write_config()?;
         }
         Ok(Site { archiver, restorer, cluster, place, scratch })
+    }
+
+    /// Leaves the archiver with one recipient, that of the restorer's identity; counts from the next [`Side::write_config`].
+    pub fn seal_to_one(&mut self) -> Result<()> {
+        let key = crate::process::read(&self.restorer.folder.join("identity.key"))?;
+        let recipient = key.split_whitespace().find(|word| word.starts_with("walseal1"));
+        self.archiver.set("keys.recipients", &list(&[recipient.context("the recipient beside the identity")?]));
+        Ok(())
     }
 
     /// Runs `init` and starts the daemon.
@@ -230,14 +240,14 @@ impl Side {
         self.call(args).run()
     }
 
-    /// Runs a verb that moves data, within two minutes.
+    /// Runs a verb that moves data, within four minutes: a busy machine moves little.
     pub fn run_long(&self, args: &[&str]) -> Result<Finished> {
-        self.call(args).within(PATIENCE * 2).run()
+        self.call(args).within(PATIENCE * 4).run()
     }
 
     /// Starts a verb that stays.
     pub fn daemon(&self, args: &[&str]) -> Result<Daemon> {
-        Ok(Daemon { process: self.call(args).spawn()? })
+        Daemon::start(self.call(args))
     }
 
     /// A hook's command line, for `archive_command` and its like: program and configuration by absolute paths.
@@ -253,6 +263,11 @@ pub struct Daemon {
 }
 
 impl Daemon {
+    /// Starts a call that is not one of [`Side::daemon`].
+    pub fn start(call: Call) -> Result<Daemon> {
+        Ok(Daemon { process: call.spawn()? })
+    }
+
     /// Its process id.
     pub fn pid(&self) -> i32 {
         self.process.pid()

@@ -1,11 +1,13 @@
 //! Where a repository lies, read and broken past walseal.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 
 use crate::account::Account;
 use crate::proxy::Proxy;
+use crate::ring::{self, Ring};
 use crate::scratch::{Scratch, make_dir};
 
 /// A place for a repository, empty at first, that belongs to one test.
@@ -99,6 +101,16 @@ impl Place {
         Ok((Place::S3 { server, prefix: prefix.clone() }, proxy))
     }
 
+    /// The same place with the fault ring before the server.
+    ///
+    /// Errors: a folder, or a server that speaks TLS.
+    pub fn behind_a_ring(&self, ring: &Arc<Ring>) -> Result<Place> {
+        let Place::S3 { server, prefix } = self else { bail!("no proxy stands before a folder") };
+        let upstream = server.endpoint.strip_prefix("http://").context("a proxy does not speak TLS")?;
+        let endpoint = format!("http://{}", ring::http::before(upstream, ring)?);
+        Ok(Place::S3 { server: S3Server { endpoint, ..server.clone() }, prefix: prefix.clone() })
+    }
+
     /// The repository's URL.
     pub fn url(&self) -> String {
         match self {
@@ -144,6 +156,11 @@ impl Place {
         match self {
             Place::Directory(folder) => {
                 let path = folder.join(key);
+                let missing: Vec<_> = path.ancestors().skip(1).take_while(|folder| !folder.exists()).collect();
+                for folder in missing.iter().rev() {
+                    crate::scratch::make_dir(folder, 0o755)?;
+                    scratch.account().own(folder)?;
+                }
                 std::fs::write(&path, bytes).with_context(|| format!("writing {}", path.display()))?;
                 scratch.account().own(&path)
             }
@@ -183,8 +200,8 @@ impl Place {
         }
     }
 
-    /// Runs the tests' own S3 client.
-    fn oracle(&self, scratch: &Scratch, args: &[&str]) -> Result<String> {
+    /// Runs the tests' own S3 client (`tests/oracle/s3.py`), for what only a bucket has.
+    pub fn oracle(&self, scratch: &Scratch, args: &[&str]) -> Result<String> {
         let Place::S3 { server, .. } = self else { bail!("a folder needs no S3 client") };
         let python = std::env::var("WALSEAL_TEST_PYTHON")
             .context("WALSEAL_TEST_PYTHON is not set: scripts/test makes a Python with boto3; run `scripts/test`")?;

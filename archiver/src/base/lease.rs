@@ -1,8 +1,8 @@
 //! The lease of a base backup: what it relies on is not removed while it is under way (case 40).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::time::{sleep, timeout};
 use walseal_common::repository::{BaseId, LeaseRecord, Repository, RepositoryError, RunId};
 use walseal_common::seal::WriterKey;
@@ -16,7 +16,14 @@ const INTERVAL: Duration = Duration::from_secs(300);
 const NAP: Duration = Duration::from_secs(10);
 
 /// A lease that was not renewed for so many intervals may be over by now: whoever prunes waits for three.
-const LAPSED: i32 = 2;
+const LAPSED: u32 = 2;
+
+/// How long ago that was, by the clock that says more: the calendar's may have been put back, and the other one stands still while a
+/// machine is suspended.
+fn age(then: (Timestamp, Instant), now: (Timestamp, Instant)) -> Duration {
+    let calendar = Duration::try_from(now.0.duration_since(then.0)).unwrap_or_default();
+    calendar.max(now.1.saturating_duration_since(then.1))
+}
 
 /// How long a release may take: nobody relies on it.
 const RELEASE: Duration = Duration::from_secs(3);
@@ -63,19 +70,20 @@ impl Lease {
     /// Renews it every interval. Returns only when it may be over, because it could not be renewed: then nothing that it named can be
     /// relied on any more.
     pub async fn keep(&mut self) -> BaseError {
-        let span = |intervals: i32| SignedDuration::try_from(INTERVAL).unwrap_or(SignedDuration::MAX) * intervals;
-        let mut renewed = self.record.written;
+        let mut renewed = (self.record.written, Instant::now());
         loop {
             sleep(NAP).await;
-            let age = Timestamp::now().duration_since(renewed);
-            if age > span(LAPSED) {
+            let age = age(renewed, (Timestamp::now(), Instant::now()));
+            if age > INTERVAL * LAPSED {
                 return BaseError::Lapsed;
             }
-            if age < span(1) {
+            if age < INTERVAL {
                 continue;
             }
+            // What it is renewed for begins before the put.
+            let begun = Instant::now();
             match self.put().await {
-                Ok(()) => renewed = self.record.written,
+                Ok(()) => renewed = (self.record.written, begun),
                 Err(error) => tracing::warn!(%error, "the lease of the base backup was not renewed; trying again"),
             }
         }
@@ -91,5 +99,19 @@ impl Lease {
             }
             Err(_) => tracing::debug!("the lease of the base backup was not released in time; it ends by its age"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn case_44_a_lease_is_renewed_although_the_clock_was_put_back_and_lapses_while_the_machine_sleeps() {
+        let (calendar, steady) = (Timestamp::UNIX_EPOCH + INTERVAL * 100, Instant::now());
+        let then = (calendar, steady);
+        assert_eq!(age(then, (calendar - INTERVAL * 50, steady + INTERVAL)), INTERVAL, "put back");
+        assert_eq!(age(then, (calendar + INTERVAL * 3, steady)), INTERVAL * 3, "asleep");
+        assert_eq!(age(then, (calendar - INTERVAL, steady)), Duration::ZERO);
     }
 }

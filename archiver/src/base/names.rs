@@ -103,7 +103,9 @@ async fn relations(
     let query = format!(
         "SELECT CASE WHEN c.relisshared THEN 0::oid ELSE d.oid END, c.oid, pg_relation_filenode(c.oid), \
          COALESCE(NULLIF(c.reltablespace, 0), d.dattablespace), n.nspname::text, c.relname::text, c.relkind::text, \
-         COALESCE(i.indrelid, t.oid) \
+         COALESCE(i.indrelid, t.oid), \
+         CASE WHEN c.relkind IN ('r', 'm') THEN \
+         COALESCE(NULLIF(pg_stat_get_live_tuples(c.oid), 0), NULLIF(c.reltuples, -1)::int8) END \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
          LEFT JOIN pg_index i ON i.indexrelid = c.oid LEFT JOIN pg_class t ON c.relkind = 't' AND t.reltoastrelid = c.oid \
          CROSS JOIN (SELECT oid, dattablespace FROM pg_database WHERE datname = current_database()) d \
@@ -121,6 +123,7 @@ async fn relations(
             name: row.try_get(5).map_err(failed)?,
             kind: row.try_get(6).map_err(failed)?,
             table: row.try_get(7).map_err(failed)?,
+            rows: row.try_get::<_, Option<i64>>(8).map_err(failed)?.and_then(|rows| u64::try_from(rows).ok()),
         };
         pages.line(&entry).await.map_err(Failed::Pages)?;
     }

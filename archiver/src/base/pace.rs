@@ -1,7 +1,8 @@
 //! How fast a backup reads while the server suffers from it.
 //!
 //! A probe asks the server for next to nothing, again and again. When the answers take much longer than before the backup, reading
-//! pauses: the socket fills up, and the server's process waits. Bounded: an eighth of the speed is the least.
+//! pauses: the socket fills up, and the server's process waits. Bounded: an eighth of the speed is the least, and where even that
+//! does not help, the backup is not the cause, and goes on at full speed.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -34,6 +35,10 @@ const SLACK: Duration = Duration::from_millis(20);
 const LEAST: u32 = 125;
 const ALL: u32 = 1000;
 
+/// So many decisions at the least speed, without an answer that takes less than three quarters of what it took at full speed, say that
+/// it is not the backup from which the server suffers.
+const PATIENCE: u32 = 10;
+
 /// Reading goes on for so long between two pauses, and pauses no longer than [`LONGEST_PAUSE`] at a time.
 const SLICE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -43,13 +48,19 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 struct Controller {
     /// Median before the backup.
     before: Duration,
+    /// Median that counts as usual: that before the backup, or a longer one that the backup was found not to cause.
+    usual: Duration,
+    /// Median that made it read more slowly.
+    strained: Duration,
+    /// Decisions, one after another, at the least speed that did not help.
+    waited: u32,
     recent: VecDeque<Duration>,
     share: u32,
 }
 
 impl Controller {
     fn new(before: Duration) -> Controller {
-        Controller { before, recent: VecDeque::new(), share: ALL }
+        Controller { before, usual: before, strained: before, waited: 0, recent: VecDeque::new(), share: ALL }
     }
 
     /// Takes the latency of a probe, and says the share that follows, in thousandths.
@@ -61,19 +72,45 @@ impl Controller {
         let now = median(self.recent.make_contiguous());
         // The next decision is made from what follows from this one.
         self.recent.clear();
-        let most = self.most();
+        if now <= most(self.before) {
+            self.usual = self.before;
+        }
+        let most = most(self.usual);
         if now > most {
-            self.share = (self.share / 2).max(LEAST);
-        } else if now <= self.before + (most - self.before) / 2 {
-            self.share = (self.share + self.share / 4).min(ALL);
+            self.slow_down(now);
+        } else {
+            self.waited = 0;
+            if now <= self.usual + (most - self.usual) / 2 {
+                self.share = (self.share + self.share / 4).min(ALL);
+            }
         }
         self.share
     }
 
-    /// The median that is not suffering yet.
-    fn most(&self) -> Duration {
-        self.before.saturating_mul(FACTOR).max(self.before.saturating_add(SLACK))
+    fn slow_down(&mut self, now: Duration) {
+        if self.share == ALL {
+            self.strained = now;
+        }
+        if self.share > LEAST {
+            self.share = (self.share / 2).max(LEAST);
+            return;
+        }
+        self.waited += 1;
+        if self.waited >= PATIENCE && now >= self.strained / 4 * 3 {
+            self.waited = 0;
+            self.usual = now;
+        }
     }
+
+    /// Whether the server is slow for a reason of its own.
+    fn is_in_vain(&self) -> bool {
+        self.usual > self.before
+    }
+}
+
+/// The median that is not suffering yet, where `usual` is usual.
+fn most(usual: Duration) -> Duration {
+    usual.saturating_mul(FACTOR).max(usual.saturating_add(SLACK))
 }
 
 fn median(latencies: &mut [Duration]) -> Duration {
@@ -177,8 +214,14 @@ impl Probe {
                     return std::future::pending().await;
                 }
             };
-            let before = self.controller.share;
+            let (before, in_vain) = (self.controller.share, self.controller.is_in_vain());
             let share = self.controller.take(latency);
+            if self.controller.is_in_vain() && !in_vain && times == 0 {
+                tracing::info!(
+                    now = units::duration(latency),
+                    "the server answers as slowly while the base backup hardly reads: it is not the backup, which reads faster again"
+                );
+            }
             if share < before && slow.is_none() {
                 slow = Some(Instant::now());
                 if times == 0 {
@@ -193,7 +236,7 @@ impl Probe {
             if share == ALL
                 && let Some(since) = slow.take()
             {
-                if times == 0 {
+                if times == 0 && !self.controller.is_in_vain() {
                     let slow_for = units::duration(since.elapsed());
                     tracing::info!(
                         slow_for,
@@ -240,6 +283,33 @@ mod tests {
         let back = shares(&mut controller, 2 * MS, 12);
         assert_eq!(back.last(), Some(&1000));
         assert!(back.windows(2).all(|pair| pair[0] <= pair[1]), "{back:?}");
+    }
+
+    #[test]
+    fn a_backup_that_is_not_the_cause_does_not_stay_slow() {
+        let mut controller = Controller::new(MS);
+        let slow = shares(&mut controller, 100 * MS, 3 + PATIENCE as usize);
+        assert_eq!(slow[..3], [500, 250, 125]);
+        assert!(slow[3..].iter().all(|share| *share == LEAST), "{slow:?}");
+        assert!(controller.is_in_vain());
+        assert_eq!(
+            shares(&mut controller, 100 * MS, 12).last(),
+            Some(&ALL),
+            "full speed, although it answers as slowly"
+        );
+        assert_eq!(shares(&mut controller, 500 * MS, 1), [500], "it got much worse than that");
+        assert_eq!(shares(&mut controller, 100 * MS, 5).last(), Some(&ALL));
+        shares(&mut controller, MS, 1);
+        assert!(!controller.is_in_vain());
+        assert_eq!(shares(&mut controller, 50 * MS, 1), [500], "what was usual before counts again");
+    }
+
+    #[test]
+    fn a_backup_that_helps_by_reading_slowly_stays_slow() {
+        let mut controller = Controller::new(MS);
+        shares(&mut controller, 100 * MS, 3);
+        assert_eq!(shares(&mut controller, 70 * MS, 3 * PATIENCE as usize).last(), Some(&LEAST));
+        assert!(!controller.is_in_vain());
     }
 
     #[test]

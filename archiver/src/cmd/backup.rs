@@ -84,7 +84,7 @@ async fn take(
     let state_dir = archive.config.need_state_dir()?;
     if let Some(daemon) = Client::connect(&socket::path(&state_dir)).await {
         let result = daemon
-            .ask_until(&Request::Backup { mode }, report, stop_asked())
+            .ask_until(&Request::Backup { mode }, report, stop_asked("the base backup"))
             .await
             .map_err(|error| Failure::new("take a base backup", error))?;
         return serde_json::from_value(result).map_err(|error| Failure::new("read the daemon's answer", error));
@@ -96,7 +96,7 @@ async fn take(
         let keys = archive.keys.clone();
         let means = Means { conninfo, repository, identity, keys, progress, ledger, manner };
         let say = move |told: Report| report(&told.text, told.done, told.total);
-        Ok(base_backup::take(&means, Occasion::ByHand, mode, say, stop_asked()).await?)
+        Ok(base_backup::take(&means, Occasion::ByHand, mode, say, stop_asked("the base backup")).await?)
     })
     .await
     .map_err(|error| Failure::new("take a base backup", error))
@@ -126,8 +126,8 @@ async fn derive(file: &Path, archive: &Archive) -> Result<(), Failure> {
 /// The word on standard input that makes a derived backup visible.
 const PUBLISH: &str = "publish";
 
-/// Returns when a person, or a service manager, asks to stop.
-async fn stop_asked() {
+/// Returns when a person, or a service manager, asks to stop `what`.
+pub(super) async fn stop_asked(what: &str) {
     let handlers = signal(SignalKind::interrupt()).and_then(|one| Ok((one, signal(SignalKind::terminate())?)));
     let Ok((mut interrupt, mut terminate)) = handlers else {
         // Then a signal ends this process, as it does by default.
@@ -137,7 +137,7 @@ async fn stop_asked() {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
-    eprintln!("stopping the base backup");
+    eprintln!("stopping {what}");
 }
 
 /// Full, or incremental and to what.

@@ -1,23 +1,44 @@
 //! `init`: check server, store and keys; make the repository and the slot; say what is missing.
 
+use walseal_common::config::Config;
 use walseal_common::show;
 
 use walseal_common::postgres::replication::SlotCreated;
 use walseal_common::postgres::{PostgresError, ReplicationClient, SqlClient};
-use walseal_common::repository::{Act, Ledger, ObjectName, Repository, RepositoryIdentity};
-use walseal_common::seal::{Draft, Kind};
+use walseal_common::repository::{Act, Ledger, Repository, RepositoryIdentity};
 use walseal_common::segment::SegmentSize;
-use walseal_common::store::{Capabilities, PutOutcome, StoreErrorKind, probe};
+use walseal_common::store::{Capabilities, StoreError, StoreErrorKind};
 use walseal_common::terminal::{Failure, units};
 use walseal_common::timeline::SystemIdentifier;
 
 use crate::admission::Admission;
 use crate::archive::{Archive, LAST_ENTRIES};
 use crate::card::card;
+use crate::cost::Beginning;
 use crate::doctor::settings;
+use crate::doctor::synchronous::synchronous;
 use crate::doctor::wal_room::{WalRoom, keep_size};
 use crate::doctor::{Finding, Verdict};
+use crate::founding;
+use crate::policy::{Worker, policy};
 use crate::primary;
+
+/// What `init` is told.
+#[derive(clap::Args, Debug)]
+pub struct Arguments {
+    /// Print the least that this one's credentials must allow in the bucket, as an IAM policy, and do nothing else
+    #[arg(long, value_name = "WORKER", value_enum)]
+    pub print_policy: Option<Worker>,
+}
+
+/// Prints the policy of `worker`. Asks neither store nor server.
+pub fn print_policy(worker: Worker, config: &Config) -> Result<(), Failure> {
+    let failed = |error: &dyn std::error::Error| Failure::from_error("print the policy", error);
+    let url = &config.need_repository()?.value;
+    let policy = policy(url, config, worker).map_err(|error| failed(&error))?;
+    show!("{}", serde_json::to_string_pretty(&policy).map_err(|error| failed(&error))?);
+    Ok(())
+}
 
 /// What the server says of itself.
 struct Server {
@@ -41,7 +62,7 @@ pub async fn run(archive: Archive) -> Result<(), Failure> {
     let admission = Admission::of(&conninfo);
 
     show!("store    {}", archive.place());
-    let capabilities = probe_store(&archive).await?;
+    let capabilities = founding::probe_store(&archive).await.map_err(|error| unusable(&archive, &error))?;
     show!("         list, put and get work; {}", words(&capabilities));
 
     let connected = primary::connect(&conninfo, &slot).await;
@@ -60,6 +81,7 @@ pub async fn run(archive: Archive) -> Result<(), Failure> {
     ledger.finish(LAST_ENTRIES).await;
     taken?;
     let room = WalRoom::of(&mut client).await;
+    let cluster = cluster_size(&archive, &client).await;
     client.close().await;
     advise(&[
         keep_size(
@@ -67,34 +89,35 @@ pub async fn run(archive: Archive) -> Result<(), Failure> {
             room,
             archive.config.wal.give_up_at.as_ref().map(|limit| limit.value),
         ),
-        settings::synchronous(server.setting("synchronous_standby_names"), &slot, archive.config.wal.synchronous.value),
+        synchronous(server.setting("synchronous_standby_names"), &slot, archive.config.wal.synchronous.value),
         settings::checksums(server.setting("data_checksums")),
     ]);
+    if let Some(cluster) = cluster {
+        let config = &archive.config;
+        let (full_every, ship_interval) = (config.base.full_every.value, config.wal.ship_interval.value);
+        let beginning = Beginning { cluster, retention: &config.retention, full_every, ship_interval };
+        show!("cost     {}", beginning.words(&config.cost));
+    }
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "an unknown host".to_owned());
     show!("\n{}", card(&archive.config, &identity, &archive.keys.recipients, &archive.trust, host.trim()));
     show!("\nNext: walseal-archiver run (as a service), then walseal-archiver backup");
     Ok(())
 }
 
-async fn probe_store(archive: &Archive) -> Result<Capabilities, Failure> {
-    let mut random = [0; 8];
-    getrandom::fill(&mut random).map_err(|error| Failure::new("draw a random name", error))?;
-    let id: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    probe(archive.store.as_ref(), &id).await.map_err(|error| {
-        let next = match error.kind {
-            // What to do stands in the reason already.
-            StoreErrorKind::Full | StoreErrorKind::NoSuchStore | StoreErrorKind::Denied => {
-                return Failure::new("use the store", &error);
-            }
-            StoreErrorKind::Unreachable | StoreErrorKind::Throttled => {
-                format!("look at {}, and run init again: it goes on where it was", archive.place())
-            }
-            StoreErrorKind::NotFound | StoreErrorKind::Protocol => {
-                "take another store: walseal needs one that lists, puts and gets as S3 does".to_owned()
-            }
-        };
-        Failure::new("use the store", &error).next(next)
-    })
+fn unusable(archive: &Archive, error: &StoreError) -> Failure {
+    let next = match error.kind {
+        // What to do stands in the reason already.
+        StoreErrorKind::Full | StoreErrorKind::NoSuchStore | StoreErrorKind::Denied => {
+            return Failure::new("use the store", error);
+        }
+        StoreErrorKind::Unreachable | StoreErrorKind::Throttled => {
+            format!("look at {}, and run init again: it goes on where it was", archive.place())
+        }
+        StoreErrorKind::NotFound | StoreErrorKind::Protocol => {
+            "take another store: walseal needs one that lists, puts and gets as S3 does".to_owned()
+        }
+    };
+    Failure::new("use the store", error).next(next)
 }
 
 fn words(capabilities: &Capabilities) -> &'static str {
@@ -130,8 +153,15 @@ async fn take_slot(
 
 fn unreachable(admission: &Admission, error: &PostgresError) -> Failure {
     let failure = Failure::from_error("reach the server for replication", error);
-    admission.fixes(error).iter().fold(failure, Failure::next)
+    let failure = admission.fixes(error).iter().fold(failure, Failure::next);
+    if error.is_missing_privilege() || error.is_authentication() { failure.next(WITHOUT_REPLICATION) } else { failure }
 }
+
+/// For servers that others run.
+const WITHOUT_REPLICATION: &str = "where nobody grants REPLICATION, dump instead, which needs a role that may read (pg_read_all_data):\n\
+    export DATABASE_URL=postgresql://…\n\
+    walseal-archiver snapshot\n\
+    WALSEAL_WAL_ENABLED=false WALSEAL_SNAPSHOT_INTERVAL=6h walseal-archiver run";
 
 fn no_slot(slot: &str, admission: &Admission, error: &PostgresError) -> Failure {
     let failure = Failure::from_error(format!("make the replication slot {slot}"), error);
@@ -139,7 +169,7 @@ fn no_slot(slot: &str, admission: &Admission, error: &PostgresError) -> Failure 
         Some("53400") => failure.next("raise max_replication_slots in postgresql.conf and restart the server").next(
             "drop one that nobody uses; they are in: SELECT slot_name, active, restart_lsn FROM pg_replication_slots;",
         ),
-        Some("42501") => failure.next(format!("as a superuser: {}", admission.grant())),
+        Some("42501") => failure.next(format!("as a superuser: {}", admission.grant())).next(WITHOUT_REPLICATION),
         Some("55000") => failure.next("set wal_level = replica in postgresql.conf and restart the server"),
         _ => failure,
     }
@@ -202,63 +232,56 @@ async fn is_standby(archive: &Archive, client: &ReplicationClient) -> Option<Str
     }
 }
 
+/// Bytes of all databases; `None` where nobody tells: not every role may ask.
+async fn cluster_size(archive: &Archive, client: &ReplicationClient) -> Option<u64> {
+    let conninfo = archive.config.open_conninfo().ok()?;
+    let asked = async {
+        let sql = SqlClient::connect_to(&conninfo, client.host(), "walseal init").await?;
+        let query = "SELECT sum(pg_database_size(oid))::bigint FROM pg_database";
+        sql.query_opt("reading the size of the databases failed", query, &[]).await
+    };
+    match asked.await {
+        Ok(row) => row.and_then(|row| row.try_get::<_, i64>(0).ok()).and_then(|bytes| u64::try_from(bytes).ok()),
+        Err(error) => {
+            tracing::debug!(%error, "no estimate of what a month costs");
+            None
+        }
+    }
+}
+
 async fn make_identity(
     archive: &Archive,
     server: &Server,
     capabilities: Capabilities,
 ) -> Result<(RepositoryIdentity, Ledger), Failure> {
     let failed = |error: &dyn std::error::Error| Failure::from_error("make the repository", error);
-    let repository = Repository::new(archive.store.clone(), server.cluster, archive.trust.clone());
     let others = Repository::clusters(archive.store.as_ref()).await.map_err(|error| failed(&error))?;
     for other in others.iter().filter(|other| **other != server.cluster) {
         show!("         cluster {other} lies in the same place; both are kept apart by their system identifiers");
     }
-    let identity = RepositoryIdentity {
-        format: 1,
-        cluster: server.cluster,
-        postgres_major: server.version / 10_000,
-        segment_size: server.segment_size,
-        predecessor: None,
-        capabilities,
-    };
-    let draft = Draft {
-        kind: Kind::Identity,
-        cluster: server.cluster,
-        name: ObjectName::Identity.to_string(),
-        wal: None,
-        frame_size: 64 << 10,
-        level: 1,
-    };
-    let mut sealer = draft.seal(&archive.keys.recipients, &archive.keys.writer).map_err(|error| failed(&error))?;
-    sealer.frame(&archive.keys.writer.compare().to_sealed_content()).map_err(|error| failed(&error))?;
-    let object = sealer.finish_with(Some(&identity)).map_err(|error| failed(&error))?;
-    let ledger = archive.ledger(&repository);
-    match repository.put(&object).await.map_err(|error| failed(&error))? {
-        PutOutcome::Created => {
-            show!("cluster  {}: repository made", server.cluster);
-            ledger.record(Act::Init {
-                postgres_major: identity.postgres_major,
-                segment_size: identity.segment_size.bytes(),
-            });
-            Ok((identity, ledger))
-        }
-        PutOutcome::AlreadyExists => {
-            let there = repository
-                .identity()
-                .await
-                .map_err(|error| Failure::from_error("read the repository that is there", &error))?;
-            if there.segment_size != server.segment_size {
-                return Err(Failure::saying(format!(
-                    "the repository was made for WAL segments of {}, but the server's have {}",
-                    units::size(there.segment_size.bytes()),
-                    units::size(server.segment_size.bytes())
-                ))
-                .next("the same system identifier with another segment size means that pg_resetwal was used: take another prefix"));
-            }
-            show!("cluster  {}: the repository is there", server.cluster);
-            Ok((there, ledger))
-        }
+    let Server { cluster, version, segment_size, .. } = *server;
+    let facts = founding::Server { cluster, version, segment_size };
+    let founded = founding::found(archive, &facts, capabilities).await.map_err(|error| failed(&error))?;
+    let ledger = archive.ledger(&founded.repository);
+    let identity = founded.identity;
+    if founded.made {
+        show!("cluster  {cluster}: repository made");
+        ledger
+            .record(Act::Init { postgres_major: identity.postgres_major, segment_size: identity.segment_size.bytes() });
+        return Ok((identity, ledger));
     }
+    if identity.segment_size != segment_size {
+        return Err(Failure::saying(format!(
+            "the repository was made for WAL segments of {}, but the server's have {}",
+            units::size(identity.segment_size.bytes()),
+            units::size(segment_size.bytes())
+        ))
+        .next(
+            "the same system identifier with another segment size means that pg_resetwal was used: take another prefix",
+        ));
+    }
+    show!("cluster  {cluster}: the repository is there");
+    Ok((identity, ledger))
 }
 
 /// What the server's settings will do to us one day.

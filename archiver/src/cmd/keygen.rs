@@ -1,12 +1,10 @@
 //! `keygen`: make a writer key.
 
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use walseal_common::show;
 
 use walseal_common::seal::WriterKey;
-use walseal_common::terminal::Failure;
+use walseal_common::terminal::{Failure, write_new_key};
 
 /// What `keygen` is told.
 #[derive(clap::Args, Debug)]
@@ -33,7 +31,11 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             first.generate_sibling().map_err(|error| failed(&error))?
         }
     };
-    write_new(&arguments.output, key.to_file().as_bytes())?;
+    write_new_key(
+        &arguments.output,
+        key.to_file().as_bytes(),
+        "a key is never overwritten, because nothing signed with it could be told from a forgery",
+    )?;
     show!("{}", key.public());
     eprintln!(
         "The writer key is in {} (mode 0600). Tell every restorer to trust it:\n  trusted_writers = [\"{}\"]",
@@ -41,22 +43,4 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         key.public()
     );
     Ok(())
-}
-
-fn write_new(path: &Path, content: &[u8]) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| {
-        let failure = Failure::new(format!("write {}", path.display()), &error);
-        match error.kind() {
-            std::io::ErrorKind::AlreadyExists => failure.next(
-                "name another file; a key is never overwritten, because nothing signed with it could be told from a forgery",
-            ),
-            std::io::ErrorKind::NotFound => failure.next("make its folder first, or name a file in another one"),
-            std::io::ErrorKind::PermissionDenied => {
-                failure.next("name a file in a folder of this user, or run this as the user whom the folder belongs to")
-            }
-            _ => failure,
-        }
-    };
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-    file.write_all(content).and_then(|()| file.sync_all()).map_err(failed)
 }

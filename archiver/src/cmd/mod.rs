@@ -5,11 +5,15 @@ mod backup;
 mod doctor;
 mod drain;
 mod heal;
+mod hold;
 mod init;
 mod keygen;
+mod prune;
 mod push;
 mod run;
+mod snapshot;
 mod status;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -19,7 +23,7 @@ use walseal_common::config::{Config, Environment, StoreUse};
 use walseal_common::secret::keep_out_of_core_dumps;
 use walseal_common::store::RetryPolicy;
 use walseal_common::telemetry::{init_hook_logging, init_logging};
-use walseal_common::terminal::{Exit, Failure};
+use walseal_common::terminal::{AlertsVerb, Exit, Failure};
 
 use crate::archive::Archive;
 
@@ -38,7 +42,7 @@ enum Verb {
     /// Make a writer key and print its public half
     Keygen(keygen::Arguments),
     /// Check server, store and keys; make the repository and the replication slot
-    Init,
+    Init(init::Arguments),
     /// The daemon: stream WAL and take base backups on schedule, until told to stop
     Run,
     /// Take a base backup now
@@ -49,10 +53,21 @@ enum Verb {
     Doctor(doctor::Arguments),
     /// Ship everything up to the server's current position, then return
     Drain(drain::Arguments),
+    /// Dump databases now, sealed, with the rows of each table counted: needs no REPLICATION
+    Snapshot(Box<snapshot::Arguments>),
     /// Look for WAL that is missing, in the server's pg_wal, on a standby or in a folder, and store what verifies
     Heal(heal::Arguments),
     /// Name the living one of two servers that wrote the same timeline; run it on the living host
     Adopt(adopt::Arguments),
+    /// Remove what retention does not keep: announced first, removed once that is old enough
+    Prune(prune::Arguments),
+    /// Keep a base backup until some time, whatever retention says
+    Hold(hold::Arguments),
+    /// Whether the repository is whole: every object read and checked, without keys that open it
+    #[command(after_help = "Exit code 0 only when nothing was found.")]
+    Verify(verify::Arguments),
+    /// Who hears of alerts
+    Alerts(AlertsVerb),
     /// How far back and how close to now the cluster can be restored
     Status(status::Arguments),
 }
@@ -93,7 +108,8 @@ fn start(arguments: &Arguments) -> Result<(), Failure> {
         let config = arguments.global.load()?;
         match &arguments.verb {
             Verb::Keygen(_) => Ok(()),
-            Verb::Init => {
+            Verb::Init(init::Arguments { print_policy: Some(worker) }) => init::print_policy(*worker, &config),
+            Verb::Init(_) => {
                 let patience = RetryPolicy::while_a_person_waits();
                 init::run(open(config, StoreUse::SetUp, patience).await?).await
             }
@@ -104,14 +120,29 @@ fn start(arguments: &Arguments) -> Result<(), Failure> {
             Verb::Drain(arguments) => {
                 drain::run(arguments, open(config, StoreUse::Conditional, RetryPolicy::default()).await?).await
             }
+            Verb::Snapshot(arguments) => {
+                snapshot::run(arguments, open(config, StoreUse::Conditional, RetryPolicy::default()).await?).await
+            }
             Verb::Heal(arguments) => {
                 heal::run(arguments, open(config, StoreUse::Conditional, RetryPolicy::default()).await?).await
             }
             Verb::Adopt(arguments) => {
                 adopt::run(arguments, open(config, StoreUse::Conditional, RetryPolicy::default()).await?).await
             }
+            Verb::Prune(arguments) => {
+                prune::run(arguments, open(config, StoreUse::Conditional, RetryPolicy::default()).await?).await
+            }
+            Verb::Hold(arguments) => {
+                let patience = RetryPolicy::while_a_person_waits();
+                hold::run(arguments, open(config, StoreUse::Conditional, patience).await?).await
+            }
             Verb::Push(arguments) => push::run(arguments, config).await,
+            Verb::Alerts(verb) => {
+                warn_of(&config);
+                verb.run(&config).await
+            }
             Verb::Doctor(arguments) => doctor::run(arguments, config).await,
+            Verb::Verify(arguments) => verify::run(arguments, config).await,
             Verb::Status(arguments) => status::run(arguments, config).await,
         }
     });

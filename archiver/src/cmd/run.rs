@@ -4,10 +4,14 @@ use walseal_common::terminal::{Failure, units};
 
 use crate::archive::Archive;
 use crate::daemon::{self, DaemonError};
+use crate::snapshot;
 use crate::stream::SessionEnd;
 
-/// Runs until it is told to stop.
+/// Runs until it is told to stop. Without WAL it takes snapshots only.
 pub async fn run(archive: Archive) -> Result<(), Failure> {
+    if !archive.config.wal.enabled.value {
+        return snapshot::daemon::run(archive).await.map_err(Failure::saying);
+    }
     match daemon::run(archive).await {
         Ok(SessionEnd::AskedWithRest(bytes)) => {
             tracing::warn!(

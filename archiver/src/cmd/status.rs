@@ -3,11 +3,12 @@
 use jiff::Timestamp;
 use walseal_common::config::Config;
 use walseal_common::show;
-use walseal_common::terminal::{Align, CheckExit, Failure, Look, Schema, Table, to_json, units};
+use walseal_common::terminal::{Align, CheckExit, Failure, Look, Schema, Table, to_json, units, usage};
 use walseal_common::time::PgTimestamp;
 
 use crate::status::{self, BaseStatus, BranchStatus, GapStatus, Status, ago};
 use crate::stream::Progress;
+use crate::verify::Verified;
 
 /// What `status` is told.
 #[derive(clap::Args, Debug)]
@@ -75,6 +76,9 @@ fn print(status: &Status, now: Timestamp) {
             show!("            {text}");
         }
     }
+    if let Some(verified) = &status.verified {
+        print_verified(verified, now);
+    }
     print_branches(status.branches.as_deref().unwrap_or_default());
     for GapStatus { gap, open } in status.gaps.iter().flatten() {
         let state = match open {
@@ -96,6 +100,16 @@ fn print(status: &Status, now: Timestamp) {
         let when = if next.at > now { ago(now, next.at) } else { "now".to_owned() };
         show!("next base   {when}, at {} (\"{}\", {})", time_argument(next.at), next.schedule, next.timezone);
     }
+    if let Some(retention) = &status.retention {
+        show!("retention   {}", retention.words(now));
+        show!("stored      {}, {}", usage(&retention.stored), ago(now, retention.at));
+    }
+    if let Some(requests) = &status.requests {
+        show!("store       {}", requests.words());
+    }
+    if let Some(kept) = &status.objectives {
+        show!("last 30 d   {}", kept.words());
+    }
     for adoption in status.adoptions.iter().flatten() {
         show!(
             "split       {} was left for {} at {}, where the WAL of the living server lies; named {}: {}",
@@ -105,6 +119,9 @@ fn print(status: &Status, now: Timestamp) {
             ago(now, adoption.found),
             adoption.writer
         );
+    }
+    if let Some(words) = status.snapshots.and_then(|snapshots| snapshots.words(now)) {
+        show!("snapshots   {words}");
     }
     if let Some(bases) = &status.bases {
         print_bases(bases, now);
@@ -127,6 +144,23 @@ fn print_frontier(stream: &Progress) {
         units::distance(stream.frontier, stream.server_end.max(stream.frontier)),
         stream.server_end
     );
+}
+
+fn print_verified(verified: &Verified, now: Timestamp) {
+    let Some(surveyed) = verified.surveyed else { return };
+    let found = match verified.flaws {
+        0 => "nothing is wrong".to_owned(),
+        1 => "1 thing is wrong; what, and what cures it: walseal-archiver verify".to_owned(),
+        many => format!("{many} things are wrong; what, and what cures them: walseal-archiver verify"),
+    };
+    let read = match verified.round_began {
+        None => String::new(),
+        Some(began) => {
+            let state = if verified.round_ended { "read" } else { "read so far" };
+            format!(" ({} objects {state}, from {} on)", verified.objects, ago(now, began))
+        }
+    };
+    show!("verified    {}{read}: {found}", ago(now, surveyed));
 }
 
 fn print_branches(branches: &[BranchStatus]) {

@@ -9,9 +9,11 @@ mod holdings;
 mod home;
 mod keys;
 mod message;
+mod retention;
 mod server;
 pub mod settings;
 mod store;
+pub mod synchronous;
 pub mod wal_room;
 
 use walseal_common::config::{Config, OpenError, StoreUse};
@@ -95,6 +97,10 @@ async fn run(config: Config, examination: &mut Examination<'_>) -> Option<Messag
         Some(archive) => store::examine(archive.store.as_ref(), &archive.place(), examination).await,
         None => None,
     };
+
+    if let (Some(archive), Some(probed)) = (&archive, &probed) {
+        retention::examine(&config, archive.store.as_ref(), probed.capabilities.delete, examination).await;
+    }
 
     let slot = examination.opened::<String>("slot", config.need_slot());
     let conninfo = examination.opened("server", config.open_conninfo());

@@ -8,6 +8,7 @@ use walseal_common::terminal::units;
 use walseal_common::timeline::SystemIdentifier;
 
 use super::settings::{self, Archiving};
+use super::synchronous::synchronous;
 use super::wal_room::{WalRoom, keep_size};
 use super::{Examination, Finding};
 use crate::admission::Admission;
@@ -107,7 +108,7 @@ async fn examine_settings(
     let give_up_at = config.wal.give_up_at.as_ref().map(|limit| limit.value);
     examination.add(keep_size(&client.show("max_slot_wal_keep_size").await?, room, give_up_at));
     let names = client.show("synchronous_standby_names").await?;
-    examination.add(settings::synchronous(&names, slot, config.wal.synchronous.value));
+    examination.add(synchronous(&names, slot, config.wal.synchronous.value));
     examination.add(settings::checksums(&client.show("data_checksums").await?));
     if client.server_version_num() >= VERSION_17 {
         examination.add(settings::summarize_wal(&client.show("summarize_wal").await?));

@@ -12,41 +12,6 @@ pub fn wal_level(setting: &str) -> Finding {
     }
 }
 
-/// Whether commits wait for this archiver without anybody having asked for that (case 13). `name` is our application name,
-/// `chosen` is `wal.synchronous`.
-pub fn synchronous(names: &str, name: &str, chosen: bool) -> Finding {
-    const CHECK: &str = "synchronous";
-    if names.is_empty() {
-        return Finding::fine(CHECK, "synchronous_standby_names is empty: no commit waits for anybody");
-    }
-    if chosen {
-        return Finding::fine(CHECK, format!("wal.synchronous is set; synchronous_standby_names = '{names}'"));
-    }
-    if names_everybody(names) {
-        let text = format!(
-            "synchronous_standby_names = '{names}': the '*' makes this archiver a synchronous standby, and commits may wait for \
-             the store"
-        );
-        return Finding::warning(CHECK, text).fix("name the standbys in place of '*', then SELECT pg_reload_conf();");
-    }
-    if lists(names, name) {
-        let text = format!("synchronous_standby_names = '{names}' names {name}: commits wait for the store");
-        return Finding::warning(CHECK, text)
-            .fix("set wal.synchronous = true where that is wanted, else take the name out");
-    }
-    Finding::fine(CHECK, format!("synchronous_standby_names = '{names}' does not name this archiver"))
-}
-
-/// Whether `synchronous_standby_names` makes everybody that streams a synchronous standby.
-pub fn names_everybody(names: &str) -> bool {
-    lists(names, "*")
-}
-
-fn lists(names: &str, wanted: &str) -> bool {
-    let mut parts = names.split([',', '(', ')', ' ']).map(|part| part.trim_matches('"'));
-    parts.any(|part| part.eq_ignore_ascii_case(wanted))
-}
-
 /// How the server archives by itself, and how that last went.
 #[derive(Clone, Debug, Default)]
 pub struct Archiving {
@@ -143,18 +108,6 @@ pub fn version(number: u32) -> Finding {
 mod tests {
     use super::super::Verdict;
     use super::*;
-
-    #[test]
-    fn case_13_being_a_synchronous_standby_unasked_is_warned_about() {
-        let verdict = |names: &str, chosen| synchronous(names, "walseal_orders", chosen).verdict;
-        assert_eq!(verdict("", false), Verdict::Fine);
-        assert_eq!(verdict("FIRST 1 (s1, s2)", false), Verdict::Fine);
-        for asked in ["*", "ANY 1 (*)", "ANY 1 (s1, \"*\")", "walseal_orders", "FIRST 2 (s1, \"Walseal_Orders\")"] {
-            assert_eq!(verdict(asked, false), Verdict::Warning, "{asked}");
-            assert_eq!(verdict(asked, true), Verdict::Fine, "{asked}");
-        }
-        assert!(!synchronous("*", "walseal_orders", false).fix.is_empty());
-    }
 
     #[test]
     fn case_26_an_archive_command_that_does_nothing_or_fails_piles_up_wal() {

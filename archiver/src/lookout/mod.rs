@@ -3,11 +3,15 @@
 //! What one event tells (a gap, a conflict, a slot that was made anew) is raised where it happens.
 
 mod backlog;
+mod exposure;
+mod recipients;
+mod rivals;
 mod server;
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use tokio::sync::watch;
 use walseal_common::config::Config;
 use walseal_common::postgres::Conninfo;
@@ -15,9 +19,12 @@ use walseal_common::repository::Repository;
 use walseal_common::telemetry::{AlertKind, Alerts, Severity};
 use walseal_common::terminal::units;
 
-use crate::doctor::settings;
+use crate::doctor::synchronous;
 use crate::stream::{Limit, Progress, ProgressWatch};
 use backlog::{Backlog, Sight};
+use exposure::ExposureWatch;
+pub use recipients::judge_recipients;
+use rivals::RivalWatch;
 use server::{ServerWatch, SlotView};
 
 /// How often it looks.
@@ -42,6 +49,8 @@ pub struct Lookout {
     pub store_after: Duration,
     /// `alerts.backlog`, in bytes.
     pub backlog: u64,
+    /// `alerts.rpo`.
+    pub rpo: Duration,
     /// Bytes of WAL that the slot keeps, as last seen; `None` where that is not known.
     pub kept: watch::Sender<Option<u64>>,
     /// `wal.give_up_at`, which the stream keeps to.
@@ -67,6 +76,7 @@ impl Lookout {
             synchronous: config.wal.synchronous.value,
             store_after: config.alerts.store_after.value,
             backlog: config.alerts.backlog.value,
+            rpo: config.alerts.rpo.value,
             kept: watch::Sender::new(None),
             limit: None,
         }
@@ -82,13 +92,17 @@ impl Lookout {
     /// Looks until it is dropped.
     pub async fn keep(self) -> Infallible {
         let mut store = StoreWatch::default();
+        let mut exposure = ExposureWatch::new(self.rpo);
         let often = self.limit.is_some().then_some(INTERVAL);
         let mut server = ServerWatch::new(self.conninfo.clone(), self.slot.clone(), often);
         let mut backlog = Backlog::new(self.backlog);
+        let mut rivals = RivalWatch::default();
         loop {
             let now = self.progress.now();
             store.look(&self, &now, Instant::now());
+            exposure.look(&self.alerts, &now, Timestamp::now());
             self.ask_again(&now).await;
+            rivals.look(&self.conninfo, &self.alerts, &now, Instant::now()).await;
             let view = server.look(&now).await;
             if let Some(names) = &view.synchronous_standby_names {
                 self.judge_synchronous(names);
@@ -111,7 +125,10 @@ impl Lookout {
                 allowed: view.slot.as_ref().and_then(|slot| slot.allowed),
                 why,
             };
-            backlog.look(&self.alerts, &self.slot, &sight, Instant::now());
+            // Before anything was seen, nothing is known to be kept, and nothing to be over.
+            if seen.is_some() || !now.server_end.is_invalid() {
+                backlog.look(&self.alerts, &self.slot, &sight, Instant::now());
+            }
             tokio::time::sleep(INTERVAL).await;
         }
     }
@@ -136,8 +153,8 @@ impl Lookout {
 
     fn judge_synchronous(&self, names: &str) {
         const KIND: AlertKind = AlertKind::SynchronousUnasked;
-        if !self.synchronous && settings::names_everybody(names) {
-            let finding = settings::synchronous(names, &self.slot, false);
+        if !self.synchronous && synchronous::names_everybody(names) {
+            let finding = synchronous::synchronous(names, &self.slot, false);
             let text = [finding.text].into_iter().chain(finding.fix).collect::<Vec<_>>().join("; ");
             self.alerts.raise(KIND, "", Severity::Warning, text);
         } else {
@@ -175,6 +192,47 @@ impl Lookout {
     }
 }
 
+/// What is found again within this time of streaming, or is over.
+const SETTLED: Duration = Duration::from_secs(180);
+
+/// What is noticed only when it happens: where the daemon before this one told of it, and it has not happened again, it is over.
+/// Of slots, that may be one of another name.
+const NOTICED: [AlertKind; 4] =
+    [AlertKind::Conflict, AlertKind::ConfirmedMissing, AlertKind::SlotLost, AlertKind::SlotAtRisk];
+
+/// What stood before, and is not looked at by this configuration, is over. `dumps`: snapshots are taken.
+pub fn dismiss_unwatched(config: &Config, alerts: &Alerts, dumps: bool) {
+    let watched = |is: bool, kinds: &[AlertKind]| {
+        if !is {
+            alerts.clear_unfound(kinds, "nobody looks at it any more: the configuration does not ask for that");
+        }
+    };
+    watched(config.base.schedule.value.is_some(), &[AlertKind::BackupFailed, AlertKind::BackupOverdue]);
+    watched(!config.alerts.rpo.value.is_zero(), &[AlertKind::RpoExceeded]);
+    watched(!config.alerts.proven_within.value.is_zero(), &[AlertKind::DrillOverdue]);
+    watched(!config.verify.every.value.is_zero(), &[AlertKind::NotWhole]);
+    watched(config.retention.prune.value, &[AlertKind::RetentionRefused]);
+    watched(dumps, &[AlertKind::SnapshotFailed, AlertKind::TableShrank]);
+}
+
+/// Tells the end of what has not happened again since this daemon began. Returns then.
+pub async fn settle(alerts: Alerts, mut progress: ProgressWatch) {
+    loop {
+        if progress.connected().await.is_err() {
+            return;
+        }
+        tokio::time::sleep(SETTLED).await;
+        if progress.now().connected {
+            alerts.clear_unfound(&NOTICED, "it was not found again since the daemon was started");
+            return;
+        }
+    }
+}
+
+/// What else follows with `wal.synchronous`.
+const WAITING: &str = ". Where synchronous_standby_names names this archiver, commits wait until it is back; to let them go without it: ALTER \
+                       SYSTEM SET synchronous_standby_names = ''; SELECT pg_reload_conf();";
+
 /// Since when the store has failed.
 #[derive(Debug, Default)]
 struct StoreWatch {
@@ -193,7 +251,10 @@ impl StoreWatch {
         let lasted = at.duration_since(since);
         if lasted >= lookout.store_after {
             let lasted = units::duration(Duration::from_secs(lasted.as_secs()));
-            let text = format!("the store has failed for {lasted}, and the server keeps the WAL meanwhile: {trouble}");
+            let waiting = if lookout.synchronous { WAITING } else { "" };
+            let text = format!(
+                "the store has failed for {lasted}, and the server keeps the WAL meanwhile: {trouble}{waiting}"
+            );
             lookout.alerts.raise(KIND, "", Severity::Critical, text);
         }
     }

@@ -28,6 +28,7 @@ fn base(suspect: u64) -> BaseStatus {
         proven: None,
         proven_at: None,
         derived: None,
+        alone: false,
     }
 }
 
@@ -55,6 +56,9 @@ fn status(stream: Option<Progress>, bases: Option<Vec<BaseStatus>>, error: Optio
         alerts: stream.is_some().then(Vec::new),
         backup: None,
         next_backup: None,
+        retention: None,
+        objectives: None,
+        requests: None,
         rpo_seconds: stream.as_ref().and_then(|stream| stream.loss(at(0))).map(|loss| loss.time.as_secs_f64()),
         rpo_at_most: false,
         stream,
@@ -62,6 +66,8 @@ fn status(stream: Option<Progress>, bases: Option<Vec<BaseStatus>>, error: Optio
         gaps: bases.is_some().then(Vec::new),
         adoptions: bases.is_some().then(Vec::new),
         drills: bases.is_some().then(DrillStatus::default),
+        snapshots: bases.is_some().then(SnapshotStatus::default),
+        verified: None,
         bases,
         error: error.map(str::to_owned),
     }
@@ -127,6 +133,9 @@ fn the_first_line_says_from_when_to_when_and_what_would_be_lost() {
         )
     );
     assert!(line(status(None, Some(vec![base(1)]), None)).starts_with("Nothing can be restored yet"));
+    // What is kept beyond the window leads to its own stop point, and no further.
+    let beyond = BaseStatus { alone: true, stop_time: at(-9_000_000), ..base(0) };
+    assert!(line(status(Some(behind()), Some(vec![beyond, base(0)]), None)).starts_with(from));
     // All was durable when the server was last heard, five minutes ago.
     let unheard = but(behind(), |now| {
         now.connected = false;
@@ -225,4 +234,14 @@ fn i12_only_a_drill_that_passed_is_said_to_prove_and_one_that_failed_since_is_na
     assert_eq!(said(Some(-21_600), Some(-21_600), Some(true)), " 6 h ago.");
     assert_eq!(said(Some(-108_000), Some(-21_600), Some(false)), " 30 h ago; the last drill failed 6 h ago.");
     assert_eq!(said(None, Some(-21_600), Some(false)), ": never (the last drill failed 6 h ago).");
+    // Snapshots are proven by drills of their own.
+    let drills = DrillStatus { last_passed: Some(at(-7_200)), last: Some(at(-7_200)), passed: Some(true) };
+    let snapshots = SnapshotStatus { count: 3, newest: Some(at(-10_800)), drills };
+    assert_eq!(snapshots.words(at(0)).as_deref(), Some("3, the newest taken 3 h ago; proven 2 h ago"));
+    let undrilled = SnapshotStatus { drills: DrillStatus::default(), ..snapshots };
+    assert_eq!(
+        undrilled.words(at(0)).as_deref(),
+        Some("3, the newest taken 3 h ago; proven: never (no drill has run)")
+    );
+    assert_eq!(SnapshotStatus::default().words(at(0)), None);
 }

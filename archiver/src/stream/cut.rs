@@ -6,16 +6,14 @@ use walseal_common::repository::RepositoryIdentity;
 use walseal_common::seal::{CompareDigest, CompareHasher, CompareKey, MAX_PLAINTEXT, Transactions};
 use walseal_common::segment::{SegmentNumber, SegmentSize};
 use walseal_common::timeline::Branch;
-use walseal_common::wal::{Content, Event, Finish, FinishWalk, WalkOptions, Walker};
+use walseal_common::wal::change::{RunSummary, RunWalk};
+use walseal_common::wal::{Content, Event, Finish, FinishWalk, TransactionOutcome, WalVersion, WalkOptions, Walker};
 
 use super::chain::Durable;
 use super::exposure::Commits;
+use super::tails::Tails;
 use crate::chunks::{self, Chunks};
 use crate::shipment::{Piece, PieceKind};
-
-/// How many tails a part of a segment may have before one is shipped that covers all of it, so that a reader never
-/// needs more than 64 gets for a segment.
-const MOST_TAILS: u32 = 32;
 
 /// WAL that came again is not what was shipped before.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +49,15 @@ struct Tally {
     leading_unread: bool,
 }
 
+/// A place in the segment from which a piece may begin, and what is known of the WAL since.
+#[derive(Clone, Copy)]
+struct Mark {
+    at: Lsn,
+    /// Digest of the segment from its start to here.
+    digest: CompareDigest,
+    since: Tally,
+}
+
 /// Cuts a branch's WAL into pieces. Holds at most one object's worth of plaintext: 16 MiB (I11).
 pub struct Cutter {
     branch: Branch,
@@ -60,27 +67,36 @@ pub struct Cutter {
     hasher: CompareHasher,
     walk: Option<Walk>,
     /// First byte of `part`: the segment's start, or that of a part of 16 MiB.
-    part_start: Lsn,
+    start: Mark,
     /// Full chunks.
     part: Chunks,
     /// The chunk that follows them and is being filled.
     open: Option<Spare>,
-    part_digest: CompareDigest,
-    part_tally: Tally,
-    part_tails: u32,
-    /// Everything before it was cut, or was durable before this stream began. `part_start <= cut <= received`.
-    cut: Lsn,
-    cut_digest: CompareDigest,
-    cut_tally: Tally,
+    tails: Tails,
+    /// Where the tails begin that were not joined yet. `start <= loose <= cut`.
+    loose: Mark,
+    /// Everything before it was cut, or was durable before this stream began. `cut <= received`.
+    cut: Mark,
+    /// Something that a session may wait for ends in what was not cut yet.
+    awaited: bool,
     /// End of what was durable before this stream: compared when the stream has passed it.
     overlap: Option<(Lsn, Durable)>,
     /// Commits that end in what was pushed, and were not asked for yet.
     commits: Option<Commits>,
+    summarising: Option<Summarising>,
+}
+
+/// What transactions did is told as well.
+struct Summarising {
+    version: WalVersion,
+    runs: RunWalk,
+    /// Runs that are complete and were not asked for yet.
+    done: Vec<(SegmentNumber, RunSummary)>,
 }
 
 impl std::fmt::Debug for Cutter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Cutter({} at {}, cut to {})", self.branch, self.received(), self.cut)
+        write!(f, "Cutter({} at {}, cut to {})", self.branch, self.received(), self.cut.at)
     }
 }
 
@@ -96,25 +112,39 @@ impl Cutter {
     ) -> Cutter {
         debug_assert_eq!(segment_size.offset(start), 0, "a stream begins with a segment");
         let hasher = key.hasher();
-        let empty = hasher.digest();
+        let mark = Mark { at: start, digest: hasher.digest(), since: Tally::default() };
         Cutter {
             branch,
             segment_size,
             key: key.clone(),
             hasher,
-            walk: stream_walk(start, segment_size),
-            part_start: start,
+            walk: stream_walk(start, segment_size, false),
+            start: mark,
             part: Chunks::default(),
             open: None,
-            part_digest: empty,
-            part_tally: Tally::default(),
-            part_tails: 0,
-            cut: start,
-            cut_digest: empty,
-            cut_tally: Tally::default(),
+            tails: Tails::default(),
+            loose: mark,
+            cut: mark,
+            awaited: false,
             overlap: durable,
             commits: None,
+            summarising: None,
         }
+    }
+
+    /// Also tells what the transactions of each run of segments did; of a stream that has not begun, written by `version`.
+    #[must_use]
+    pub fn summarising(mut self, version: WalVersion) -> Cutter {
+        let start = self.received();
+        self.walk = stream_walk(start, self.segment_size, true);
+        let runs = RunWalk::new(start, self.segment_size);
+        self.summarising = Some(Summarising { version, runs, done: Vec::new() });
+        self
+    }
+
+    /// Runs of segments that were completed since this was last asked, each by its first segment, and what was done in it.
+    pub fn summaries(&mut self) -> Vec<(SegmentNumber, RunSummary)> {
+        self.summarising.as_mut().map(|summarising| std::mem::take(&mut summarising.done)).unwrap_or_default()
     }
 
     /// For the file of one segment, of which [`Cutter::finish`] tells whether it is finished.
@@ -134,7 +164,7 @@ impl Cutter {
 
     /// End of what was pushed.
     pub fn received(&self) -> Lsn {
-        self.part_start.advance(self.part.len() + self.open_bytes().len() as u64)
+        self.start.at.advance(self.part.len() + self.open_bytes().len() as u64)
     }
 
     fn open_bytes(&self) -> &[u8] {
@@ -143,7 +173,12 @@ impl Cutter {
 
     /// Bytes that no piece holds yet.
     pub fn uncut(&self) -> u64 {
-        self.received().bytes_since(self.cut)
+        self.received().bytes_since(self.cut.at)
+    }
+
+    /// Whether a session may wait for what no piece holds yet: a transaction committed or was prepared there, or nobody knows.
+    pub fn is_awaited(&self) -> bool {
+        self.uncut() > 0 && (self.awaited || self.walk.is_none())
     }
 
     /// What a digest at `end` speaks for: its segment, from the start on.
@@ -175,10 +210,10 @@ impl Cutter {
                     let Durable { name, writer, .. } = durable;
                     return Err(OverlapDiffers { branch: self.branch, at, name, writer });
                 }
-                self.part_tails = durable.pieces;
+                self.tails = Tails::found(durable.pieces);
                 self.mark_cut();
             }
-            if self.received().bytes_since(self.part_start) == self.part_capacity() {
+            if self.received().bytes_since(self.start.at) == self.part_capacity() {
                 pieces.push(self.finish_part());
             }
             bytes = later;
@@ -189,9 +224,9 @@ impl Cutter {
     /// Bytes until something is due: the end of a part or of a chunk, or the position to compare.
     fn room(&self) -> usize {
         let received = self.received();
-        let filled = received.bytes_since(self.part_start);
+        let filled = received.bytes_since(self.start.at);
         let chunk_end = received.advance(chunks::CHUNK as u64 - filled % chunks::CHUNK as u64);
-        let part_end = self.part_start.advance(self.part_capacity()).min(chunk_end);
+        let part_end = self.start.at.advance(self.part_capacity()).min(chunk_end);
         let due = self.overlap.as_ref().map_or(part_end, |(at, _)| part_end.min(*at));
         usize::try_from(due.bytes_since(received)).unwrap_or(usize::MAX)
     }
@@ -208,23 +243,33 @@ impl Cutter {
         }
         self.hasher.update(bytes);
         let mut seen = Tally::default();
-        let commits = &mut self.commits;
-        let visit = |event: Event<'_>| match event {
-            Event::LeadingSkipped { .. } => seen.leading_unread = true,
-            Event::Record(record) => match &record.content {
-                Content::Transaction(end) => match end.time.to_jiff() {
-                    Some(time) => {
-                        seen.transactions.add(time);
-                        if end.outcome.is_commit() {
-                            let one = Commits::one(time, record.end);
-                            *commits = Some(commits.map_or(one, |before| before.and(one)));
+        let (commits, awaited) = (&mut self.commits, &mut self.awaited);
+        let summarising = &mut self.summarising;
+        let visit = |event: Event<'_>| {
+            if let Some(summarising) = summarising {
+                summarising.runs.add(summarising.version, &event);
+            }
+            match event {
+                Event::LeadingSkipped { .. } => seen.leading_unread = true,
+                Event::Record(record) => match &record.content {
+                    Content::Transaction(end) => {
+                        // A rollback returns at once (`RecordTransactionAbort`, `xact.c`).
+                        *awaited |= end.outcome != TransactionOutcome::Abort;
+                        match end.time.to_jiff() {
+                            Some(time) => {
+                                seen.transactions.add(time);
+                                if end.outcome.is_commit() {
+                                    let one = Commits::one(time, record.end);
+                                    *commits = Some(commits.map_or(one, |before| before.and(one)));
+                                }
+                            }
+                            None => seen.leading_unread = true,
                         }
                     }
-                    None => seen.leading_unread = true,
+                    Content::Unreadable(_) => seen.leading_unread = true,
+                    _ => *awaited |= record.is_prepare(),
                 },
-                Content::Unreadable(_) => seen.leading_unread = true,
-                _ => {}
-            },
+            }
         };
         match &mut self.walk {
             Some(Walk::Stream(walker)) => {
@@ -234,13 +279,17 @@ impl Cutter {
                     tracing::warn!(branch = %self.branch, %end, "the record walk stopped; this segment's times stay unknown");
                     seen.leading_unread = true;
                     self.walk = None;
+                    if let Some(summarising) = &mut self.summarising {
+                        summarising.runs.lose();
+                    }
                 }
             }
             // Whoever cuts a file asks how its walk ended.
             Some(Walk::File(walk)) => seen.leading_unread |= !walk.push(bytes, visit),
             None => return,
         }
-        for tally in [&mut self.part_tally, &mut self.cut_tally] {
+        for mark in [&mut self.start, &mut self.loose, &mut self.cut] {
+            let tally = &mut mark.since;
             tally.transactions.merge(&seen.transactions);
             tally.leading_unread |= seen.leading_unread || self.walk.is_none();
         }
@@ -252,30 +301,38 @@ impl Cutter {
         }
     }
 
-    /// Everything of the part so far. The chunk that is being filled is copied: it goes on to be filled.
-    fn part_so_far(&self) -> Chunks {
-        let mut part = self.part.clone();
-        part.push(chunks::copy(self.open_bytes()));
-        part
+    /// What of the part was pushed from `from` on. Of the chunk that is being filled it is copied: that goes on to be filled.
+    fn bytes_from(&self, from: Lsn) -> Chunks {
+        let skipped = from.bytes_since(self.start.at);
+        let mut bytes = self.part.after(skipped);
+        let open = usize::try_from(skipped.saturating_sub(self.part.len())).unwrap_or(usize::MAX);
+        bytes.push(chunks::copy(self.open_bytes().get(open..).unwrap_or_default()));
+        bytes
+    }
+
+    /// What is known from here on.
+    fn mark(&self) -> Mark {
+        let since = Tally { leading_unread: self.walk.is_none(), ..Tally::default() };
+        Mark { at: self.received(), digest: self.hasher.digest(), since }
     }
 
     fn mark_cut(&mut self) {
-        self.cut = self.received();
-        self.cut_digest = self.hasher.digest();
-        self.cut_tally = Tally { leading_unread: self.walk.is_none(), ..Tally::default() };
+        self.cut = self.mark();
+        self.awaited = false;
     }
 
-    fn piece(&self, kind: PieceKind, start: Lsn, bytes: Chunks, digest_start: CompareDigest, tally: Tally) -> Piece {
+    /// Everything from `from` on.
+    fn piece(&self, kind: PieceKind, from: &Mark, bytes: Chunks) -> Piece {
         Piece {
             kind,
             branch: self.branch,
             segment_size: self.segment_size,
-            start,
+            start: from.at,
             bytes,
-            digest_start,
+            digest_start: from.digest,
             digest_end: self.hasher.digest(),
-            transactions: tally.transactions,
-            leading_unread: tally.leading_unread,
+            transactions: from.since.transactions,
+            leading_unread: from.since.leading_unread,
             // Known only when it is shipped.
             durable: None,
         }
@@ -284,18 +341,20 @@ impl Cutter {
     fn finish_part(&mut self) -> Piece {
         self.close_chunk();
         let bytes = std::mem::take(&mut self.part);
-        let end = self.part_start.advance(bytes.len());
-        let piece = self.piece(PieceKind::Whole, self.part_start, bytes, self.part_digest, self.part_tally);
-        self.part_start = end;
-        self.part_tails = 0;
+        let end = self.start.at.advance(bytes.len());
+        let piece = self.piece(PieceKind::Whole, &self.start, bytes);
         if self.segment_size.offset(end) == 0 {
             self.hasher = self.key.hasher();
             if self.walk.is_none() {
-                self.walk = stream_walk(end, self.segment_size);
+                self.walk = stream_walk(end, self.segment_size, self.summarising.is_some());
+            }
+            if let Some(summarising) = &mut self.summarising {
+                summarising.done.extend(summarising.runs.reached(end));
             }
         }
-        self.part_digest = self.hasher.digest();
-        self.part_tally = Tally { leading_unread: self.walk.is_none(), ..Tally::default() };
+        self.start.at = end;
+        self.start = self.mark();
+        (self.loose, self.tails) = (self.start, Tails::default());
         self.mark_cut();
         piece
     }
@@ -306,35 +365,70 @@ impl Cutter {
         if self.uncut() == 0 || self.overlap.is_some() {
             return None;
         }
-        let piece = if self.part_tails >= MOST_TAILS {
-            self.part_tails = 0;
-            self.piece(PieceKind::Tail, self.part_start, self.part_so_far(), self.part_digest, self.part_tally)
-        } else {
-            let bytes = self.part_so_far().after(self.cut.bytes_since(self.part_start));
-            self.piece(PieceKind::Tail, self.cut, bytes, self.cut_digest, self.cut_tally)
-        };
-        self.part_tails += 1;
+        let covers = self.tails.are_too_many();
+        let from = if covers { self.start } else { self.cut };
+        let piece = self.piece(PieceKind::Tail, &from, self.bytes_from(from.at));
+        self.tails.cut(covers);
         self.mark_cut();
+        if covers {
+            self.loose = self.cut;
+        }
         Some(piece)
+    }
+
+    /// Joins what was cut as tails into one, where they are many by now. It holds nothing that is not on its way already, so
+    /// that nobody has to wait for it; [`Cutter::landed`] says when it has replaced them.
+    pub fn join_tails(&mut self) -> Option<Piece> {
+        if self.uncut() > 0 {
+            return None;
+        }
+        let from_start = self.tails.to_join()?;
+        let from = if from_start { self.start } else { self.loose };
+        let piece = self.piece(PieceKind::Tail, &from, self.bytes_from(from.at));
+        self.tails.join(piece.range(), from_start);
+        self.loose = self.cut;
+        Some(piece)
+    }
+
+    /// Whether these bytes are what [`Cutter::join_tails`] made last, on its way.
+    pub fn is_joining(&self, range: LsnRange) -> bool {
+        self.tails.is_joining(range)
+    }
+
+    /// A piece is durable.
+    pub fn landed(&mut self, range: LsnRange) {
+        self.tails.landed(range);
     }
 
     /// The end of a timeline: what the last segment holds, to be kept as `.partial`. `None` when it ended with a segment or
     /// (over 16 MiB) with a part.
     pub fn partial(&self) -> Option<Piece> {
-        let part = self.part_so_far();
-        (!part.is_empty())
-            .then(|| self.piece(PieceKind::Partial, self.part_start, part, self.part_digest, self.part_tally))
+        let part = self.bytes_from(self.start.at);
+        (!part.is_empty()).then(|| self.piece(PieceKind::Partial, &self.start, part))
+    }
+
+    /// The branch whose WAL it is.
+    pub(super) const fn branch(&self) -> Branch {
+        self.branch
+    }
+
+    /// Size of its segments.
+    pub(super) const fn segment_size(&self) -> SegmentSize {
+        self.segment_size
     }
 
     /// The segment that is being filled.
     pub fn segment(&self) -> SegmentNumber {
-        self.segment_size.number(self.part_start)
+        self.segment_size.number(self.start.at)
     }
 }
 
-fn stream_walk(start: Lsn, size: SegmentSize) -> Option<Walk> {
+fn stream_walk(start: Lsn, size: SegmentSize, with_bodies: bool) -> Option<Walk> {
+    let body_limit = with_bodies.then_some(RunWalk::BODY_LIMIT);
     // A segment's start is always the start of a page.
-    Walker::new(start, size, WalkOptions { check_crc: false, ..WalkOptions::default() }).ok().map(Walk::Stream)
+    Walker::new(start, size, WalkOptions { check_crc: false, body_limit, ..WalkOptions::default() })
+        .ok()
+        .map(Walk::Stream)
 }
 
 #[cfg(test)]
@@ -431,6 +525,37 @@ mod tests {
             let cover = Cover::of(start, &ranges);
             assert_eq!(cover.end, cutter.received());
             assert!(cover.pieces.len() <= 64, "{} gets at {}", cover.pieces.len(), cutter.received());
+        }
+    }
+
+    #[test]
+    fn tails_that_are_joined_as_they_come_are_shipped_about_twice_and_never_need_more_than_64_gets() {
+        let size = SegmentSize::new(MIB).expect("a legal size");
+        let start = SegmentNumber(1).start(size);
+        // What is joined lands at once, late, or never before something else is cut.
+        for late in [0, 7, 40] {
+            let mut cutter = Cutter::new(branch(), size, &key(), start, None);
+            let (mut ranges, mut under_way, mut shipped) = (Vec::new(), None, 0);
+            for step in 0..900 {
+                cutter.push(&noise(1000), &mut Vec::new()).expect("no overlap to differ");
+                let tail = cutter.cut_tail().expect("there is something to cut");
+                shipped += tail.bytes.len();
+                ranges.push(tail.range());
+                if let Some(joined) = cutter.join_tails() {
+                    assert!(cutter.is_joining(joined.range()));
+                    shipped += joined.bytes.len();
+                    under_way = Some((step + late, joined.range()));
+                }
+                if let Some((_, range)) = under_way.take_if(|(due, _)| *due <= step) {
+                    cutter.landed(range);
+                    ranges.push(range);
+                }
+                let cover = Cover::of(start, &ranges);
+                assert_eq!(cover.end, cutter.received());
+                assert!(cover.pieces.len() <= 64, "{} gets at {}", cover.pieces.len(), cutter.received());
+            }
+            let whole = cutter.received().bytes_since(start);
+            assert!(late > 7 || shipped <= 4 * whole, "{shipped} bytes for {whole}");
         }
     }
 

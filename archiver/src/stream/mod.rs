@@ -21,6 +21,7 @@ mod session;
 mod ship;
 mod slot;
 mod streamer;
+mod tails;
 #[cfg(test)]
 mod tests;
 

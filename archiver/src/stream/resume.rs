@@ -3,7 +3,7 @@
 use walseal_common::lsn::Lsn;
 use walseal_common::postgres::ReplicationClient;
 use walseal_common::postgres::conninfo::TargetSessionAttrs;
-use walseal_common::repository::{Adoptions, ObjectName, Repository, RepositoryIdentity, Step, WalListing};
+use walseal_common::repository::{Adoptions, Ancestry, ObjectName, Repository, RepositoryIdentity, Step, WalListing};
 use walseal_common::seal::{CompareKeyId, Draft, Kind, MAX_PLAINTEXT};
 use walseal_common::segment::{SegmentName, SegmentNumber, SegmentSize};
 use walseal_common::timeline::{Branch, TimelineHistory, TimelineId};
@@ -177,7 +177,8 @@ pub async fn store_histories(
         let seal = || {
             let mut sealer = draft.seal(&keys.recipients, &keys.writer)?;
             sealer.frames_of(&own.render())?;
-            sealer.finish()
+            // Which branches it comes from is no secret, and who prunes has to know it.
+            sealer.finish_with(Some(&Ancestry::of(&own, repository.cluster())))
         };
         let object = seal()
             .map_err(|source| walseal_common::repository::RepositoryError::Object { name: name.to_string(), source })?;

@@ -31,6 +31,8 @@ pub(super) enum Feed {
 pub struct Timing {
     /// Longest time that received WAL waits before it is cut into a tail.
     pub ship_interval: Duration,
+    /// Commits wait for us: each is cut at once, as far as the ones before have landed.
+    pub synchronous: bool,
     /// A buffer full for longer closes the connection.
     pub stall_limit: Duration,
     /// How long the server may wait for what it has sent, when it asks.

@@ -18,6 +18,18 @@ use crate::keys::ArchiveKeys;
 use crate::landed::Landed;
 use crate::memory::Memory;
 use crate::shipment::{Piece, PieceKind};
+use crate::summarist::FinishedRun;
+
+/// So many tails for which commits wait are on their way at the same time; what commits meanwhile goes with the next one. More of
+/// them would make waiting hardly shorter, and each is paid for.
+const AWAITED_AT_ONCE: usize = 2;
+
+/// So many are on their way that were cut on the ship interval: a store that takes longer gets larger ones, instead of more and more
+/// that wait for each other.
+const TAILS_AT_ONCE: usize = 8;
+
+/// So many bytes are cut although more are there to be read.
+const AWAITED_MOST: u64 = 1 << 20;
 
 /// The side of a stream behind the buffer.
 pub(super) struct Shipping {
@@ -35,12 +47,45 @@ pub(super) struct Shipping {
     /// Remembers whole segments.
     pub(super) landed: Landed,
     pub(super) ship_interval: Duration,
+    /// Commits wait for us.
+    pub(super) synchronous: bool,
     pub(super) put_limit: Duration,
     /// For pieces on their way into the repository.
     pub(super) memory: Memory,
     pub(super) progress: ProgressSender,
     /// Takes what is left of the segment when the stream ends, however it ends.
     pub(super) remains: Remains,
+    /// Takes what the transactions of a run of segments did.
+    pub(super) summaries: Option<mpsc::Sender<FinishedRun>>,
+}
+
+/// What a piece covers, and whether somebody may wait for it.
+#[derive(Clone, Copy)]
+struct Flight {
+    range: LsnRange,
+    awaited: bool,
+}
+
+/// Pieces on their way into the repository.
+#[derive(Default)]
+struct Flights {
+    all: JoinSet<Result<Flight, StreamError>>,
+    awaited: usize,
+}
+
+impl Flights {
+    /// Whether one more tail may be cut on the interval.
+    fn have_room(&self) -> bool {
+        self.awaited < TAILS_AT_ONCE
+    }
+
+    /// Waits for the next one to land; `None` when there is none.
+    async fn landed(&mut self) -> Option<Result<Flight, StreamError>> {
+        let landed = self.all.join_next().await?;
+        let flight = landed.map_err(|error| StreamError::Task(error.to_string())).flatten();
+        self.awaited -= usize::from(flight.as_ref().is_ok_and(|flight| flight.awaited));
+        Some(flight)
+    }
 }
 
 impl Drop for Shipping {
@@ -54,14 +99,14 @@ impl Drop for Shipping {
 impl Shipping {
     /// Runs until the feed is closed and everything is durable, or something fails.
     pub(super) async fn run(mut self, mut feed: mpsc::UnboundedReceiver<Feed>) -> Result<(), StreamError> {
-        let mut flights: JoinSet<Result<(), StreamError>> = JoinSet::new();
+        let mut flights = Flights::default();
         let mut pieces = Vec::new();
         let mut due = Due { interval: self.ship_interval, at: None };
         self.durable_before(LsnRange { start: Lsn::INVALID, end: self.start });
         loop {
             tokio::select! {
                 biased;
-                Some(landed) = flights.join_next(), if !flights.is_empty() => flown(landed)?,
+                Some(landed) = flights.landed() => self.cutter.landed(landed?.range),
                 fed = feed.recv() => match fed {
                     Some(Feed::Wal(bytes, permit)) => {
                         self.remains.forget();
@@ -69,6 +114,7 @@ impl Shipping {
                         let compared = self.cutter.push(&bytes, &mut pieces);
                         // The bytes are copied: their place in the buffer is free again.
                         drop((bytes, permit));
+                        self.tell_summaries();
                         if let Some((read, commits)) = self.cutter.commits() {
                             self.progress.update(|progress| progress.read_to(read, commits));
                         }
@@ -88,20 +134,39 @@ impl Shipping {
                     None => {
                         pieces.extend(self.cutter.cut_tail());
                         self.launch(&mut pieces, &mut flights).await?;
-                        while let Some(landed) = flights.join_next().await {
-                            flown(landed)?;
+                        while let Some(landed) = flights.landed().await {
+                            landed?;
                         }
                         return Ok(());
                     }
                 },
-                () = sleep_until(due.at.unwrap_or_else(Instant::now)), if due.at.is_some() => {}
+                () = sleep_until(due.at.unwrap_or_else(Instant::now)), if due.at.is_some() && flights.have_room() => {}
             }
-            if due.has_come(Instant::now()) {
+            let is_due = flights.have_room() && due.has_come(Instant::now());
+            if is_due || (self.synchronous && self.is_awaited(&flights, &feed)) {
                 pieces.extend(self.cutter.cut_tail());
             }
+            pieces.extend(self.cutter.join_tails());
             self.launch(&mut pieces, &mut flights).await?;
             due.follow(self.cutter.uncut(), Instant::now());
         }
+    }
+
+    /// Nobody waits for a summary: where its writer is behind, a reader reads the WAL.
+    fn tell_summaries(&mut self) {
+        let (branch, size) = (self.cutter.branch(), self.cutter.segment_size());
+        for (first, summary) in self.cutter.summaries() {
+            let run = FinishedRun { branch, size, first, summary };
+            if self.summaries.as_ref().is_some_and(|writer| writer.try_send(run).is_err()) {
+                tracing::debug!(%branch, ?first, "no summary: the ones before are not stored yet");
+            }
+        }
+    }
+
+    /// Whether somebody waits for what is uncut, and it is time to cut it. What is there to be read by now goes with it.
+    fn is_awaited(&self, flights: &Flights, feed: &mpsc::UnboundedReceiver<Feed>) -> bool {
+        let complete = feed.is_empty() || self.cutter.uncut() >= AWAITED_MOST;
+        flights.awaited < AWAITED_AT_ONCE && complete && self.cutter.is_awaited()
     }
 
     /// The repository holds these bytes of this server since before the stream.
@@ -121,17 +186,13 @@ impl Shipping {
     }
 
     /// Starts shipping the pieces, in order, as soon as there is room for each.
-    async fn launch(
-        &self,
-        pieces: &mut Vec<Piece>,
-        flights: &mut JoinSet<Result<(), StreamError>>,
-    ) -> Result<(), StreamError> {
+    async fn launch(&mut self, pieces: &mut Vec<Piece>, flights: &mut Flights) -> Result<(), StreamError> {
         for piece in pieces.drain(..) {
             let room = loop {
                 tokio::select! {
                     biased;
                     // A failure must be seen while waiting: nobody else would give the room free.
-                    Some(landed) = flights.join_next(), if !flights.is_empty() => flown(landed)?,
+                    Some(landed) = flights.landed() => self.cutter.landed(landed?.range),
                     room = self.memory.room(piece.footprint()) => break room,
                 }
             };
@@ -139,11 +200,14 @@ impl Shipping {
             let (frontier, progress) = (self.frontier.clone(), self.progress.clone());
             let (index, landed) = (self.index.clone(), self.landed.clone());
             let (limit, confirmed) = (self.put_limit, self.confirmed);
-            flights.spawn(async move {
+            let range = piece.range();
+            let flight = Flight { range, awaited: piece.kind == PieceKind::Tail && !self.cutter.is_joining(range) };
+            flights.awaited += usize::from(flight.awaited);
+            flights.all.spawn(async move {
                 // As late as can be: what is confirmed from here on, the object cannot know.
                 let end = frontier.lock().unwrap_or_else(PoisonError::into_inner).end();
                 let piece = Piece { durable: Some(end.max(confirmed)), ..piece };
-                let (name, range, branch, kind) = (piece.name(), piece.range(), piece.branch, piece.kind);
+                let (name, branch, kind) = (piece.name(), piece.branch, piece.kind);
                 let (size, highest, digest) = (piece.segment_size, piece.transactions.highest, piece.digest_end);
                 let put = timeout(limit, piece.ship(&repository, &keys, &room)).await;
                 let put = put.map_err(|_| StreamError::Stuck { range, limit })?;
@@ -157,7 +221,7 @@ impl Shipping {
                     index.record(branch, range);
                     landed.note(branch, size.number(range.start), digest);
                 }
-                Ok(())
+                Ok(flight)
             });
         }
         Ok(())
@@ -194,10 +258,6 @@ fn confirm(range: LsnRange, highest: Option<Timestamp>, frontier: &Mutex<Frontie
         progress.shipped_pieces += 1;
         progress.shipped_bytes += range.end.bytes_since(range.start);
     });
-}
-
-fn flown(landed: Result<Result<(), StreamError>, tokio::task::JoinError>) -> Result<(), StreamError> {
-    landed.map_err(|error| StreamError::Task(error.to_string()))?
 }
 
 #[cfg(test)]

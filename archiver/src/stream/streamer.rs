@@ -13,6 +13,7 @@ use walseal_common::repository::{Act, Gap, Ledger, Leg, Repository, RepositoryId
 use walseal_common::seal::MAX_PLAINTEXT;
 use walseal_common::telemetry::{AlertKind, Alerts};
 use walseal_common::timeline::Branch;
+use walseal_common::wal::WalVersion;
 
 use super::complaints::Complaints;
 use super::limit::Limit;
@@ -29,6 +30,7 @@ use crate::keys::ArchiveKeys;
 use crate::landed::Landed;
 use crate::memory::{BESIDE_FRAMES, Memory};
 use crate::primary;
+use crate::summarist::FinishedRun;
 
 /// Everything a stream needs.
 #[derive(Clone, Debug)]
@@ -64,6 +66,8 @@ pub struct Streamer {
     pub(super) remains: Remains,
     /// Conflicts that this process met.
     pub(super) conflicts: watch::Sender<u64>,
+    /// Takes what the transactions of runs of segments did, where somebody stores it.
+    pub(super) summaries: Option<mpsc::Sender<FinishedRun>>,
 }
 
 /// What was found out before a stream.
@@ -112,7 +116,15 @@ impl Streamer {
             limit: None,
             remains: Remains::default(),
             conflicts: watch::Sender::new(0),
+            summaries: None,
         }
+    }
+
+    /// Tells what the transactions of each run of segments did.
+    #[must_use]
+    pub fn summarising(mut self, writer: mpsc::Sender<FinishedRun>) -> Streamer {
+        self.summaries = Some(writer);
+        self
     }
 
     /// Gives the slot up when the server keeps more than `limit` for it.
@@ -439,6 +451,11 @@ impl Streamer {
         let following = frontier.watch();
         let durable = point.durable.map(|durable| (point.frontier, durable));
         let cutter = Cutter::new(point.branch, server.segment_size, self.keys.writer.compare(), point.start, durable);
+        let version = WalVersion::ALL.into_iter().find(|one| u32::from(one.major()) == self.identity.postgres_major);
+        let cutter = match version.filter(|_| self.summaries.is_some()) {
+            Some(version) => cutter.summarising(version),
+            None => cutter,
+        };
         let shipping = Shipping {
             repository: self.repository.clone(),
             keys: self.keys.clone(),
@@ -450,10 +467,12 @@ impl Streamer {
             index: self.index.clone(),
             landed: self.landed.clone(),
             ship_interval: self.timing.ship_interval,
+            synchronous: self.timing.synchronous,
             put_limit: self.timing.put_limit,
             memory: self.memory.clone(),
             progress: self.progress.clone(),
             remains: self.remains.clone(),
+            summaries: self.summaries.clone(),
         };
         let (feed, fed) = mpsc::unbounded_channel();
         self.progress.update(|progress| {

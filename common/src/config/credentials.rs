@@ -92,7 +92,7 @@ fn rank(origin: &Origin) -> u8 {
 }
 
 /// The value, or what the file holds: whichever the stronger layer sets.
-fn one_of(
+pub(super) fn one_of(
     [key, file_key]: [&'static str; 2],
     value: Option<Setting<Secret>>,
     file: &Option<Setting<PathBuf>>,

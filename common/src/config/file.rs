@@ -124,7 +124,7 @@ impl FileReader<'_> {
 fn nearest_key(name: &str, is_table: bool) -> String {
     if is_table {
         let mut tables: Vec<&str> = KEYS.iter().map(key::Key::table).filter(|table| !table.is_empty()).collect();
-        tables.extend(KEYS.iter().filter(|key| matches!(key.kind, Kind::Tables | Kind::OpenTable)).map(|key| key.path));
+        tables.extend(KEYS.iter().filter(|key| matches!(key.kind, Kind::Tables)).map(|key| key.path));
         tables.dedup();
         return match nearest::of(name, tables.iter().copied()) {
             Some(near) => format!("use the nearest known one, [{near}], or take it out"),

@@ -17,6 +17,8 @@ pub enum Kind {
     Duration,
     /// Bytes: `0`, `100MB`, `64MiB`.
     Size,
+    /// An amount of money, not negative: `0.023`.
+    Price,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// Several texts; separated by commas in the environment.
@@ -27,8 +29,6 @@ pub enum Kind {
     Writers,
     /// An array of tables; only in the file.
     Tables,
-    /// A table whose keys this version does not know; only in the file.
-    OpenTable,
 }
 
 impl Kind {
@@ -42,18 +42,18 @@ impl Kind {
             Kind::Number => "number".into(),
             Kind::Duration => "duration".into(),
             Kind::Size => "size".into(),
+            Kind::Price => "price".into(),
             Kind::Choice(words) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(" or "),
             Kind::List => "list of texts".into(),
             Kind::Paths => "list of paths".into(),
             Kind::Writers => "list of texts or tables".into(),
             Kind::Tables => "array of tables".into(),
-            Kind::OpenTable => "table".into(),
         }
     }
 
     /// Whether a variable of the environment can carry such a value.
     pub fn fits_a_variable(self) -> bool {
-        !matches!(self, Kind::Tables | Kind::OpenTable)
+        !matches!(self, Kind::Tables)
     }
 }
 
@@ -77,9 +77,6 @@ pub struct Key {
     pub kind: Kind,
     /// What holds when nobody sets it.
     pub fallback: Fallback,
-    /// Whether this version acts on it. Others are accepted, so that one file serves all versions, and named
-    /// in [`Config::warnings`](super::Config::warnings) when set to something else than their default.
-    pub in_use: bool,
     /// What it means, in one sentence of Markdown.
     pub meaning: &'static str,
 }
@@ -111,18 +108,12 @@ pub fn is_table(path: &str) -> bool {
     KEYS.iter().any(|key| key.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
 }
 
-/// A key that this version acts on.
 const fn key(path: &'static str, kind: Kind, fallback: Fallback, meaning: &'static str) -> Key {
-    Key { path, kind, fallback, in_use: true, meaning }
-}
-
-/// A key that is accepted, and that a later version acts on.
-const fn later(path: &'static str, kind: Kind, fallback: Fallback, meaning: &'static str) -> Key {
-    Key { path, kind, fallback, in_use: false, meaning }
+    Key { path, kind, fallback, meaning }
 }
 
 use Fallback::{Derived, None, Value};
-use Kind::{Boolean, Choice, Duration, List, Number, OpenTable, Path, Paths, Secret, Size, Tables, Text, Writers};
+use Kind::{Boolean, Choice, Duration, List, Number, Path, Paths, Price, Secret, Size, Tables, Text, Writers};
 
 /// Every key, in the order of the documentation.
 pub const KEYS: &[Key] = &[
@@ -164,6 +155,12 @@ pub const KEYS: &[Key] = &[
         Boolean,
         Derived("`true` with an endpoint, else `false`"),
         "the bucket in the path (`true`) or in the host name (`false`)",
+    ),
+    key(
+        "repository.s3.object_lock",
+        Choice(&["governance", "compliance"]),
+        None,
+        "lock each object when it is put, in S3's mode of retention, for as long as `retention.window` may need it; the bucket must have object lock",
     ),
     key(
         "repository.s3.checksums",
@@ -210,7 +207,7 @@ pub const KEYS: &[Key] = &[
         Value("1s"),
         "longest time that committed WAL waits before it is shipped; from 10ms to 1h",
     ),
-    later(
+    key(
         "wal.synchronous",
         Boolean,
         Value("false"),
@@ -273,13 +270,54 @@ pub const KEYS: &[Key] = &[
         "base.backoff",
         Boolean,
         Value("true"),
-        "whether a base backup reads more slowly, down to an eighth, while the server answers much more slowly than before it",
+        "whether a base backup reads more slowly, down to an eighth, while the server answers much more slowly than before it; \
+         where even that does not help, the backup is not the cause, and goes on at full speed",
     ),
-    later("retention.window", Duration, Value("14d"), "any second of this time can be restored"),
-    later("retention.daily", Number, Value("7"), "keep one base backup for each of so many days beyond the window"),
-    later("retention.weekly", Number, Value("4"), "likewise for weeks"),
-    later("retention.monthly", Number, Value("0"), "likewise for months"),
-    later("retention.min_proven", Number, Value("1"), "prune never goes below this many proven backups"),
+    key("retention.window", Duration, Value("14d"), "any second of this time can be restored"),
+    key("retention.daily", Number, Value("7"), "keep one base backup for each of so many days beyond the window"),
+    key("retention.weekly", Number, Value("4"), "likewise for weeks"),
+    key("retention.monthly", Number, Value("0"), "likewise for months"),
+    key("retention.min_proven", Number, Value("1"), "prune never goes below this many proven backups"),
+    key(
+        "retention.prune",
+        Boolean,
+        Value("true"),
+        "whether the daemon prunes after each base backup, where it may delete",
+    ),
+    key(
+        "retention.grace",
+        Duration,
+        Value("48h"),
+        "how long what goes is announced before it does, by the store's clock",
+    ),
+    key(
+        "retention.before_window_moves",
+        Text,
+        None,
+        "run by `sh -c` before anything goes that can be restored; what moves is in `WALSEAL_WINDOW_…` and on standard input, and only exit 0 lets it go",
+    ),
+    key(
+        "retention.command_limit",
+        Duration,
+        Value("5m"),
+        "such a command that takes longer is ended, and has not said yes",
+    ),
+    key("cost.storage", Price, Value("0.023"), "what a GB (10^9 bytes) costs for a month, for estimates"),
+    key("cost.puts", Price, Value("0.005"), "likewise a thousand puts"),
+    key("cost.currency", Text, Value("USD"), "in what the prices are"),
+    key(
+        "verify.every",
+        Duration,
+        Value("1d"),
+        "how often the daemon compares names, labels, records and the ledger; at least 1s, `0s` is never",
+    ),
+    key(
+        "verify.read_every",
+        Duration,
+        Value("0s"),
+        "how often it reads every object as well, once each; `0s` is never: outside of a provider's network reading costs money",
+    ),
+    key("verify.max_rate", Size, Value("8MiB"), "bytes per second that it reads at most; 0 is no limit"),
     key("fetch.retry", Duration, Value("5m"), "how long `fetch` retries a store that does not answer, all in all"),
     key(
         "fetch.retry_standby",
@@ -322,7 +360,8 @@ pub const KEYS: &[Key] = &[
         "drill.shrink",
         Number,
         Value("50"),
-        "percent of its rows that a table may lose from one drill to the next; from 0 to 100",
+        "percent of its rows that a table may lose from one drill to the next, or from what production had when the base backup \
+         was taken, where that is newer; from 0 to 100",
     ),
     key(
         "drill.on_shrink",
@@ -354,15 +393,58 @@ pub const KEYS: &[Key] = &[
         Value("false"),
         "whether a drill to the latest moment makes the next base backup of its instance, where it passes",
     ),
-    later("drill.snapshot", List, None, "databases to dump from the drill's instance"),
+    key("drill.snapshot", List, None, "databases to dump from a drill's instance, where the drill passes; `*` for all"),
     key(
         "drill.checks",
         Tables,
         None,
-        "checks of your own: `name`, `database`, `sql`, `expect`, and `tolerance` and `timeout`",
+        "checks of your own: `name`, `database`, `sql`, `expect`, and `tolerance`, `timeout` and `on_failure`",
     ),
     key("drill.checks_file", Path, None, "file with further checks, as `[[checks]]`; read when a drill begins"),
-    later("snapshot", OpenTable, None, "logical dumps; the keys are those of the version that makes them"),
+    key(
+        "snapshot.schedule",
+        Text,
+        None,
+        "when `walseal-archiver run` dumps databases, as cron writes it; `off` or nothing for never",
+    ),
+    key("snapshot.interval", Duration, None, "instead of a schedule: so long after the last snapshot began"),
+    key(
+        "snapshot.timezone",
+        Text,
+        Derived("the host's"),
+        "time zone of the schedule, and of days, weeks and months, by its IANA name",
+    ),
+    key("snapshot.jitter", Duration, Value("0s"), "start later by a random time up to this"),
+    key(
+        "snapshot.databases",
+        List,
+        Derived("the one of `cluster.conninfo`"),
+        "the databases, one snapshot each; `*` for all that take connections",
+    ),
+    key(
+        "snapshot.jobs",
+        Number,
+        Value("2"),
+        "how many databases are dumped at a time, each over a connection of `pg_dump` and one that counts; about 20 MiB of memory for each",
+    ),
+    key("snapshot.exclude_schemas", List, None, "schemas that are left out, as patterns of `pg_dump`"),
+    key("snapshot.exclude_tables", List, None, "tables that are left out, likewise"),
+    key(
+        "snapshot.within",
+        Duration,
+        None,
+        "keep all snapshots that are younger; with nothing set here and below, all are kept",
+    ),
+    key("snapshot.last", Number, Value("0"), "keep so many of the newest"),
+    key("snapshot.daily", Number, Value("0"), "keep the newest one of each of so many days"),
+    key("snapshot.weekly", Number, Value("0"), "likewise of weeks"),
+    key("snapshot.monthly", Number, Value("0"), "likewise of months"),
+    key(
+        "snapshot.shrink",
+        Number,
+        Value("50"),
+        "percent of its rows that a table may lose from one snapshot to the next before that is an alert; from 0 to 100",
+    ),
     key(
         "alerts.command",
         Text,
@@ -383,6 +465,37 @@ pub const KEYS: &[Key] = &[
         Value("1GiB"),
         "alert when the server keeps more WAL than this for the archiver, for a minute or while something is wrong",
     ),
+    key(
+        "alerts.rpo",
+        Duration,
+        Value("5m"),
+        "alert when more time's worth of commits than this would be lost with the server, or might be; `0s` is never",
+    ),
+    key(
+        "alerts.proven_within",
+        Duration,
+        Value("7d"),
+        "alert when no drill of a base backup has passed for so long, or since the first, and likewise of snapshots; `0s` is never",
+    ),
+    key("alerts.webhook_url", Secret, None, "each alert, and its end, is posted there as JSON"),
+    key("alerts.webhook_url_file", Path, None, "file that holds `alerts.webhook_url`"),
+    key(
+        "alerts.slack_url",
+        Secret,
+        None,
+        "each alert, and its end, is posted there as Slack's incoming webhooks take it",
+    ),
+    key("alerts.slack_url_file", Path, None, "file that holds `alerts.slack_url`"),
+    key("alerts.mail_to", List, None, "addresses that get each alert, and its end, by mail"),
+    key("alerts.mail_from", Text, Derived("login and host"), "the address that such mail comes from"),
+    key("alerts.sendmail", Path, Value("/usr/sbin/sendmail"), "the program that takes the mail, as sendmail does"),
+    key(
+        "alerts.heartbeat_url",
+        Secret,
+        None,
+        "posted to whenever all is as it should be, and not otherwise, for somebody who misses it",
+    ),
+    key("alerts.heartbeat_url_file", Path, None, "file that holds `alerts.heartbeat_url`"),
     key(
         "http.listen",
         Text,

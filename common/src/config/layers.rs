@@ -30,16 +30,6 @@ impl Raw {
         Raw::Word(Zeroizing::new(text.to_owned()))
     }
 
-    /// Whether it is what `text` is in the environment.
-    pub(super) fn reads_as(&self, text: &str) -> bool {
-        match self {
-            Raw::Word(own) | Raw::Text(own) => own.as_str() == text,
-            Raw::Number(own) => own == text,
-            Raw::Boolean(own) => own.to_string() == text,
-            Raw::Date | Raw::List(_) | Raw::Table(_) => false,
-        }
-    }
-
     /// What it is, for "is a number".
     pub(super) fn describe(&self) -> &'static str {
         match self {

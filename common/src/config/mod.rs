@@ -28,12 +28,14 @@ mod location;
 mod need;
 mod opening;
 mod origin;
+mod price;
 mod reader;
 mod sections;
 mod special;
 #[cfg(test)]
 mod tests;
 mod value;
+mod web_address;
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -51,11 +53,14 @@ pub use location::RepositoryUrl;
 pub use need::Conninfo;
 pub use opening::{OpenError, StorePatience, StoreUse};
 pub use origin::{Origin, Setting};
+pub use price::Price;
 pub use sections::{
-    AlertsConfig, Amcheck, BaseConfig, Checksums, ClusterConfig, Count, DrillCheck, DrillConfig, FetchConfig,
-    KeysConfig, RepositoryConfig, RetentionConfig, S3Config, Tolerance, TrustedWriter, WalConfig, WriterRole,
+    AlertsConfig, Amcheck, BaseConfig, Checksums, ClusterConfig, CostConfig, Count, DrillCheck, DrillConfig,
+    FetchConfig, KeysConfig, RepositoryConfig, RetentionConfig, S3Config, SnapshotConfig, Tolerance, TrustedWriter,
+    VerifyConfig, WalConfig, WriterRole,
 };
 pub use value::{Wrong, parse_duration, parse_size};
+pub use web_address::WebAddress;
 
 use layers::{Layers, Raw};
 use reader::Reader;
@@ -108,10 +113,16 @@ pub struct Config {
     pub base: BaseConfig,
     /// `[retention]`.
     pub retention: RetentionConfig,
+    /// `[cost]`.
+    pub cost: CostConfig,
+    /// `[verify]`.
+    pub verify: VerifyConfig,
     /// `[fetch]`.
     pub fetch: FetchConfig,
     /// `[drill]`.
     pub drill: DrillConfig,
+    /// `[snapshot]`.
+    pub snapshot: SnapshotConfig,
     /// `[alerts]`.
     pub alerts: AlertsConfig,
     /// `http.listen`: where `/metrics` and `/healthz` are served.
@@ -162,7 +173,6 @@ impl Config {
         let mut config = Config::build(&layers, file, text.is_some())?;
         config.libpq = environment.libpq_defaults();
         config.libpq_place = environment.libpq_place();
-        warnings.extend(not_in_use(&layers));
         config.warnings = warnings;
         Ok(config)
     }
@@ -173,9 +183,7 @@ impl Config {
         let file = PathBuf::from("/walseal.toml");
         let mut layers = Layers::default();
         file::read(text, &file, &mut layers)?;
-        let mut config = Config::build(&layers, file, true)?;
-        config.warnings = not_in_use(&layers).into_iter().collect();
-        Ok(config)
+        Config::build(&layers, file, true)
     }
 
     /// The configuration file that was read, absolute; `None` when there was none.
@@ -197,11 +205,6 @@ impl Config {
             );
             return Err(ConfigError::Invalid { key: "extra_repository", origin: entry.origin.clone(), wrong });
         }
-        for path in ["wal.canary", "drill.make_base"] {
-            read.or_default(path, reader::boolean)?;
-        }
-        read.optional("drill.snapshot", reader::list)?;
-        read.optional("snapshot", reader::open_table)?;
         Ok(Config {
             cluster: ClusterConfig {
                 name: read.optional("cluster.name", special::cluster_name)?,
@@ -216,6 +219,7 @@ impl Config {
                     endpoint: read.optional("repository.s3.endpoint", special::endpoint)?,
                     region: read.optional("repository.s3.region", reader::text)?,
                     path_style: read.optional("repository.s3.path_style", reader::boolean)?,
+                    object_lock: read.optional("repository.s3.object_lock", special::object_lock)?,
                     checksums: read.optional("repository.s3.checksums", special::checksums)?,
                     access_key_id: read.optional("repository.s3.access_key_id", reader::text)?,
                     access_key_id_file: read.optional("repository.s3.access_key_id_file", reader::path)?,
@@ -259,6 +263,20 @@ impl Config {
                 weekly: read.or_default("retention.weekly", reader::number)?,
                 monthly: read.or_default("retention.monthly", reader::number)?,
                 min_proven: read.or_default("retention.min_proven", reader::number)?,
+                prune: read.or_default("retention.prune", reader::boolean)?,
+                grace: read.or_default("retention.grace", reader::duration)?,
+                before_window_moves: read.optional("retention.before_window_moves", reader::text)?,
+                command_limit: read.or_default("retention.command_limit", reader::duration)?,
+            },
+            cost: CostConfig {
+                storage: read.or_default("cost.storage", special::price)?,
+                puts: read.or_default("cost.puts", special::price)?,
+                currency: read.or_default("cost.currency", reader::text)?,
+            },
+            verify: VerifyConfig {
+                every: read.or_default("verify.every", special::verify_every)?,
+                read_every: read.or_default("verify.read_every", reader::duration)?,
+                max_rate: read.or_default("verify.max_rate", reader::size)?,
             },
             fetch: FetchConfig {
                 retry: read.or_default("fetch.retry", reader::duration)?,
@@ -281,9 +299,26 @@ impl Config {
                 max_rto: read.optional("drill.max_rto", reader::duration)?,
                 max_rpo: read.optional("drill.max_rpo", reader::duration)?,
                 make_base: read.or_default("drill.make_base", reader::boolean)?,
+                snapshot: read.optional("drill.snapshot", reader::list)?,
                 foreign_keys: read.or_default("drill.foreign_keys", reader::boolean)?,
                 checks: read.optional("drill.checks", reader::checks)?.map(|setting| setting.value).unwrap_or_default(),
                 checks_file: read.optional("drill.checks_file", reader::path)?,
+            },
+            snapshot: SnapshotConfig {
+                schedule: read.optional("snapshot.schedule", special::schedule)?.and_then(|setting| setting.value),
+                interval: read.optional("snapshot.interval", special::slow_interval)?,
+                timezone: read.optional("snapshot.timezone", reader::text)?,
+                jitter: read.or_default("snapshot.jitter", reader::duration)?,
+                databases: read.optional("snapshot.databases", reader::list)?,
+                jobs: read.or_default("snapshot.jobs", special::jobs)?,
+                exclude_schemas: read.optional("snapshot.exclude_schemas", reader::list)?,
+                exclude_tables: read.optional("snapshot.exclude_tables", reader::list)?,
+                within: read.optional("snapshot.within", reader::duration)?,
+                last: read.or_default("snapshot.last", reader::number)?,
+                daily: read.or_default("snapshot.daily", reader::number)?,
+                weekly: read.or_default("snapshot.weekly", reader::number)?,
+                monthly: read.or_default("snapshot.monthly", reader::number)?,
+                shrink: read.or_default("snapshot.shrink", special::percent)?,
             },
             alerts: AlertsConfig {
                 command: read.optional("alerts.command", reader::text)?,
@@ -291,6 +326,17 @@ impl Config {
                 remind_after: read.or_default("alerts.remind_after", reader::duration)?,
                 store_after: read.or_default("alerts.store_after", reader::duration)?,
                 backlog: read.or_default("alerts.backlog", reader::size)?,
+                rpo: read.or_default("alerts.rpo", reader::duration)?,
+                proven_within: read.or_default("alerts.proven_within", reader::duration)?,
+                webhook_url: read.optional("alerts.webhook_url", web_address::url)?,
+                webhook_url_file: read.optional("alerts.webhook_url_file", reader::path)?,
+                slack_url: read.optional("alerts.slack_url", web_address::url)?,
+                slack_url_file: read.optional("alerts.slack_url_file", reader::path)?,
+                mail_to: read.optional("alerts.mail_to", special::mail_addresses)?,
+                mail_from: read.optional("alerts.mail_from", special::mail_address)?,
+                sendmail: read.or_default("alerts.sendmail", reader::path)?,
+                heartbeat_url: read.optional("alerts.heartbeat_url", web_address::url)?,
+                heartbeat_url_file: read.optional("alerts.heartbeat_url_file", reader::path)?,
             },
             listen: read.optional("http.listen", special::listen)?,
             actor: read.optional("walseal.actor", reader::text)?,
@@ -327,17 +373,4 @@ fn exposed_secret(file: &Path, mode: u32, layers: &Layers) -> Option<String> {
     })?;
     let problem = key_file::too_open(mode)?;
     Some(format!("{} {problem}: {}; run: chmod g-w,o-rwx {}", file.display(), key.path, file.display()))
-}
-
-/// A warning that names the keys that were set and that this version does not act on.
-fn not_in_use(layers: &Layers) -> Option<String> {
-    let changes = |key: &&Key| {
-        let same = |raw: &Raw| matches!(key.fallback, Fallback::Value(text) if raw.reads_as(text));
-        layers.get(key.path).is_some_and(|entry| !same(&entry.raw))
-    };
-    let set: Vec<&str> = KEYS.iter().filter(|key| !key.in_use).filter(changes).map(|key| key.path).collect();
-    match set.as_slice() {
-        [] => None,
-        paths => Some(format!("this version does not act on {}", paths.join(", "))),
-    }
 }

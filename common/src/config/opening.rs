@@ -10,7 +10,8 @@ use crate::postgres::conninfo::system_user;
 use crate::postgres::{Conninfo, ConninfoError};
 use crate::seal::{Identity, KeyError, Recipient, Role, TrustedWriter, WriterKey, WriterPublic};
 use crate::store::{
-    self, Backend, ObjectStore, RetryPolicy, S3Checksum, S3Options, StoreError, StoreOptions, ThrottleLimits,
+    self, Backend, ObjectLock, ObjectStore, RetryPolicy, S3Checksum, S3Options, StoreError, StoreOptions,
+    ThrottleLimits,
 };
 
 /// Something that the configuration names cannot be used.
@@ -42,6 +43,12 @@ pub enum OpenError {
     #[error(transparent)]
     Store(#[from] StoreError),
 }
+
+/// Objects that come and go while everything is well, by the word that their names begin with. A tail is superseded within minutes.
+const NEVER_LOCKED: [&str; 7] = ["tail", "lease", "intent", "probe", "frontier", "hold", "pruned"];
+
+/// Time beyond the window for which objects are locked: from one base backup to the next, and for clocks that differ.
+const LOCK_MARGIN: Duration = Duration::from_secs(2 * 86_400);
 
 /// What a store is opened for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -125,6 +132,13 @@ impl Config {
         Ok(store::open(options).await?)
     }
 
+    /// How long an object is locked with `repository.s3.object_lock`: as long as it may be needed from the time on when it is put. A later
+    /// base backup may refer to it until the next full one, and serves every moment of the window from then on, until the one after it
+    /// does.
+    pub fn lock_time(&self) -> Duration {
+        self.retention.window.value + self.base.full_every.value + LOCK_MARGIN
+    }
+
     fn s3_options(&self, bucket: &str, prefix: &str, purpose: StoreUse) -> Result<S3Options, OpenError> {
         let s3 = &self.repository.s3;
         let credentials = match self.s3_credentials()? {
@@ -145,6 +159,11 @@ impl Config {
             Some(Checksums::WhenRequired) => S3Checksum::ContentMd5,
             Some(Checksums::WhenSupported) => S3Checksum::Crc32c,
         };
+        options.object_lock = s3.object_lock.as_ref().map(|mode| ObjectLock {
+            mode: mode.value,
+            retain: self.lock_time(),
+            never: NEVER_LOCKED.map(str::to_owned).to_vec(),
+        });
         options.conditional_put = purpose != StoreUse::LookFirst;
         Ok(options)
     }
@@ -193,6 +212,11 @@ impl Config {
         if let Some(actor) = &self.actor {
             return actor.value.clone();
         }
+        self.login_and_host()
+    }
+
+    /// This process's login and host: `login@host`.
+    pub fn login_and_host(&self) -> String {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let login = system_user().unwrap_or_else(|| "unknown".to_owned());
         match host.trim() {

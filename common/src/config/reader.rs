@@ -184,14 +184,15 @@ fn writer(fields: &[(String, usize, Raw)], origin: &Origin) -> Result<TrustedWri
 }
 
 pub(super) fn checks(raw: &Raw, origin: &Origin) -> Result<Vec<DrillCheck>, Wrong> {
-    let example = "each check has name, database, sql and expect, all in quotes, and may have tolerance and timeout";
+    let example =
+        "each check has name, database, sql and expect, all in quotes, and may have tolerance, timeout and on_failure";
     let Raw::List(items) = raw else { return Err(mismatch(raw, "an array of tables", "[[drill.checks]]")) };
     let mut checks = Vec::new();
     for (line, item) in items {
         let Raw::Table(fields) = item else {
             return Err(Wrong::new(format!("holds no table in line {line}"), example));
         };
-        let known = ["name", "database", "sql", "expect", "tolerance", "timeout"];
+        let known = ["name", "database", "sql", "expect", "tolerance", "timeout", "on_failure"];
         if let Some((name, line, _)) = fields.iter().find(|(name, ..)| !known.contains(&name.as_str())) {
             return Err(Wrong::new(format!("has an unknown {name:?} in line {line}"), example));
         }
@@ -206,17 +207,9 @@ pub(super) fn checks(raw: &Raw, origin: &Origin) -> Result<Vec<DrillCheck>, Wron
             sql: field("sql")?,
             expect: field("expect")?,
             tolerance: given("tolerance").map(|value| special::tolerance(value, origin)).transpose()?,
+            fails: given("on_failure").map_or(Ok(true), |value| special::check_fails(value, origin))?,
             timeout: given("timeout").map_or(Ok(CHECK_TIMEOUT), |value| duration(value, origin))?,
         });
     }
     Ok(checks)
-}
-
-/// A table that later versions read; this one only sees that it is a table.
-pub(super) fn open_table(raw: &Raw, _: &Origin) -> Result<(), Wrong> {
-    match raw {
-        Raw::Table(_) => Ok(()),
-        Raw::List(items) if items.iter().all(|(_, item)| matches!(item, Raw::Table(_))) => Ok(()),
-        other => Err(mismatch(other, "a table", "[snapshot]")),
-    }
 }

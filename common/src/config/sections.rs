@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use super::location::RepositoryUrl;
 use super::origin::Setting;
+use super::price::Price;
 use crate::schedule::Schedule;
 use crate::secret::Secret;
+use crate::store::LockMode;
 
 /// `[cluster]`: the server that is backed up.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -42,6 +44,8 @@ pub struct S3Config {
     pub region: Option<Setting<String>>,
     /// Whether the bucket stands in the path. See [`S3Config::uses_path_style`].
     pub path_style: Option<Setting<bool>>,
+    /// How objects are locked when they are put; not at all when not set.
+    pub object_lock: Option<Setting<LockMode>>,
     /// When to send checksums. See [`S3Config::uses_checksums`].
     pub checksums: Option<Setting<Checksums>>,
     /// Access key.
@@ -172,6 +176,36 @@ pub struct RetentionConfig {
     pub monthly: Setting<u32>,
     /// Proven backups that prune never goes below.
     pub min_proven: Setting<u32>,
+    /// Whether the daemon prunes.
+    pub prune: Setting<bool>,
+    /// How long what goes is announced before it does.
+    pub grace: Setting<Duration>,
+    /// Asked before anything goes that can be restored.
+    pub before_window_moves: Option<Setting<String>>,
+    /// How long that command may take.
+    pub command_limit: Setting<Duration>,
+}
+
+/// `[cost]`: prices, for estimates.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CostConfig {
+    /// Of a GB (10^9 bytes) for a month.
+    pub storage: Setting<Price>,
+    /// Of a thousand puts.
+    pub puts: Setting<Price>,
+    /// In what.
+    pub currency: Setting<String>,
+}
+
+/// `[verify]`: whether the repository is whole, looked at by the daemon.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VerifyConfig {
+    /// How often names and records are compared; zero is never.
+    pub every: Setting<Duration>,
+    /// How often every object is read; zero is never.
+    pub read_every: Setting<Duration>,
+    /// Bytes per second that are read at most; 0 is no limit.
+    pub max_rate: Setting<u64>,
 }
 
 /// `[fetch]`: the `restore_command`.
@@ -218,6 +252,8 @@ pub struct DrillConfig {
     pub max_rpo: Option<Setting<Duration>>,
     /// Whether the next base backup is made of the instance.
     pub make_base: Setting<bool>,
+    /// Databases of the instance that are dumped where a drill passes.
+    pub snapshot: Option<Setting<Vec<String>>>,
     /// Whether foreign keys are validated.
     pub foreign_keys: Setting<bool>,
     /// Checks of the user's own.
@@ -241,6 +277,8 @@ pub struct DrillCheck {
     pub tolerance: Option<Tolerance>,
     /// It fails when it takes longer.
     pub timeout: Duration,
+    /// Whether the drill fails with it; else it only warns, also of a statement that cannot run.
+    pub fails: bool,
 }
 
 /// How far a number may be away from an expected one.
@@ -277,6 +315,39 @@ pub enum Count {
     Estimate,
 }
 
+/// `[snapshot]`: logical dumps.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SnapshotConfig {
+    /// When; `None` for never.
+    pub schedule: Option<Schedule>,
+    /// So long after the last one began; instead of a schedule.
+    pub interval: Option<Setting<Duration>>,
+    /// Time zone of schedule and retention, by its name, else the host's. Looked up by the daemon only.
+    pub timezone: Option<Setting<String>>,
+    /// Start later by a random time up to this.
+    pub jitter: Setting<Duration>,
+    /// The databases; `*` is all, none is the one of the connection string.
+    pub databases: Option<Setting<Vec<String>>>,
+    /// How many databases are dumped at a time, 1 to 64.
+    pub jobs: Setting<usize>,
+    /// Patterns of schemas that are left out.
+    pub exclude_schemas: Option<Setting<Vec<String>>>,
+    /// Patterns of tables that are left out.
+    pub exclude_tables: Option<Setting<Vec<String>>>,
+    /// All that are younger are kept.
+    pub within: Option<Setting<Duration>>,
+    /// So many of the newest are kept.
+    pub last: Setting<u32>,
+    /// One of each of so many days is.
+    pub daily: Setting<u32>,
+    /// Likewise of weeks.
+    pub weekly: Setting<u32>,
+    /// Likewise of months.
+    pub monthly: Setting<u32>,
+    /// Percent of its rows that a table may lose between two snapshots without an alert, 0 to 100.
+    pub shrink: Setting<u32>,
+}
+
 /// `[alerts]`: who hears of what.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AlertsConfig {
@@ -290,4 +361,26 @@ pub struct AlertsConfig {
     pub store_after: Setting<Duration>,
     /// Bytes of WAL that the server may keep for the archiver without an alert.
     pub backlog: Setting<u64>,
+    /// Time's worth of commits that may be lost with the server without an alert; zero is any.
+    pub rpo: Setting<Duration>,
+    /// Time without a drill that passed before that is an alert; zero is never.
+    pub proven_within: Setting<Duration>,
+    /// See [`Config::webhook_url`](super::Config::webhook_url).
+    pub webhook_url: Option<Setting<Secret>>,
+    /// The file that holds it.
+    pub webhook_url_file: Option<Setting<PathBuf>>,
+    /// See [`Config::slack_url`](super::Config::slack_url).
+    pub slack_url: Option<Setting<Secret>>,
+    /// The file that holds it.
+    pub slack_url_file: Option<Setting<PathBuf>>,
+    /// Who gets mail.
+    pub mail_to: Option<Setting<Vec<String>>>,
+    /// From whom.
+    pub mail_from: Option<Setting<String>>,
+    /// Who takes mail.
+    pub sendmail: Setting<PathBuf>,
+    /// See [`Config::heartbeat_url`](super::Config::heartbeat_url).
+    pub heartbeat_url: Option<Setting<Secret>>,
+    /// The file that holds it.
+    pub heartbeat_url_file: Option<Setting<PathBuf>>,
 }

@@ -7,10 +7,12 @@ use std::time::Duration;
 use super::layers::Raw;
 use super::location::RepositoryUrl;
 use super::origin::Origin;
+use super::price::Price;
 use super::reader::{duration, text};
 use super::sections::{Amcheck, Checksums, Count, Tolerance};
 use super::value::{self, Wrong};
 use crate::schedule::Schedule;
+use crate::store::LockMode;
 
 pub(super) fn cluster_name(raw: &Raw, origin: &Origin) -> Result<String, Wrong> {
     let name = text(raw, origin)?;
@@ -62,6 +64,30 @@ pub(super) fn listen(raw: &Raw, origin: &Origin) -> Result<SocketAddr, Wrong> {
     text.parse().map_err(|_| Wrong::new(format!("is {text:?}"), example))
 }
 
+/// An address as sendmail takes it: no option, no header, no list.
+pub(super) fn mail_address(raw: &Raw, origin: &Origin) -> Result<String, Wrong> {
+    let address = text(raw, origin)?.trim().to_owned();
+    check_mail_address(&address)?;
+    Ok(address)
+}
+
+pub(super) fn mail_addresses(raw: &Raw, origin: &Origin) -> Result<Vec<String>, Wrong> {
+    let addresses = super::reader::list(raw, origin)?;
+    addresses.iter().try_for_each(|address| check_mail_address(address))?;
+    Ok(addresses)
+}
+
+fn check_mail_address(address: &str) -> Result<(), Wrong> {
+    let odd = |one: char| one.is_whitespace() || one.is_control() || matches!(one, ',' | ';' | '<' | '>' | '"');
+    if address.is_empty() || address.starts_with('-') || address.contains(odd) {
+        return Err(Wrong::new(
+            format!("has {address:?}, which is no plain address"),
+            "write it as in \"ops@example.net\"",
+        ));
+    }
+    Ok(())
+}
+
 pub(super) fn amcheck(raw: &Raw, origin: &Origin) -> Result<Amcheck, Wrong> {
     match text(raw, origin)?.trim() {
         "heap" => Ok(Amcheck::Heap),
@@ -96,10 +122,41 @@ pub(super) fn shrinking_fails(raw: &Raw, origin: &Origin) -> Result<bool, Wrong>
     }
 }
 
+/// Whether a check that is not passed fails the drill.
+pub(super) fn check_fails(raw: &Raw, origin: &Origin) -> Result<bool, Wrong> {
+    match text(raw, origin)?.trim() {
+        "fail" => Ok(true),
+        "warn" => Ok(false),
+        other => Err(Wrong::new(format!("has on_failure {other:?}"), "write \"fail\" or \"warn\"")),
+    }
+}
+
 pub(super) fn percent(raw: &Raw, origin: &Origin) -> Result<u32, Wrong> {
     match super::reader::number(raw, origin)? {
         percent @ 0..=100 => Ok(percent),
         more => Err(Wrong::new(format!("is {more}"), "write a number from 0 to 100")),
+    }
+}
+
+/// An amount of money: a number, not negative, with at most six digits behind the point.
+pub(super) fn price(raw: &Raw, origin: &Origin) -> Result<Price, Wrong> {
+    let written = match raw {
+        Raw::Number(number) => number.to_string(),
+        other => text(other, origin)?,
+    };
+    written.trim().parse().map_err(|()| {
+        Wrong::new(
+            format!("has the price {written:?}"),
+            "write it as in 0.023, with at most six digits behind the point",
+        )
+    })
+}
+
+/// How many at a time.
+pub(super) fn jobs(raw: &Raw, origin: &Origin) -> Result<usize, Wrong> {
+    match super::reader::number(raw, origin)? {
+        jobs @ 1..=64 => Ok(jobs as usize),
+        other => Err(Wrong::new(format!("is {other}"), "write a number from 1 to 64")),
     }
 }
 
@@ -122,6 +179,14 @@ pub(super) fn checksums(raw: &Raw, origin: &Origin) -> Result<Checksums, Wrong> 
         "when_required" => Ok(Checksums::WhenRequired),
         "when_supported" => Ok(Checksums::WhenSupported),
         other => Err(Wrong::new(format!("is {other:?}"), "write \"when_required\" or \"when_supported\"")),
+    }
+}
+
+pub(super) fn object_lock(raw: &Raw, origin: &Origin) -> Result<LockMode, Wrong> {
+    match text(raw, origin)?.as_str() {
+        "governance" => Ok(LockMode::Governance),
+        "compliance" => Ok(LockMode::Compliance),
+        other => Err(Wrong::new(format!("is {other:?}"), "write \"governance\" or \"compliance\"")),
     }
 }
 
@@ -164,6 +229,13 @@ pub(super) fn ship_interval(raw: &Raw, origin: &Origin) -> Result<Duration, Wron
 }
 
 /// Of what is written or stored again and again, whether or not anything happens.
+/// How often the daemon verifies; zero is never.
+pub(super) fn verify_every(raw: &Raw, origin: &Origin) -> Result<Duration, Wrong> {
+    let every = duration(raw, origin)?;
+    let wrong = || Wrong::new("is too often", "write \"1s\" or more, or \"0s\" for never");
+    (every.is_zero() || every >= Duration::from_secs(1)).then_some(every).ok_or_else(wrong)
+}
+
 pub(super) fn slow_interval(raw: &Raw, origin: &Origin) -> Result<Duration, Wrong> {
     within(raw, origin, Duration::from_secs(1)..=Duration::from_secs(86_400), "\"1s\" to \"1d\"")
 }

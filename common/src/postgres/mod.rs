@@ -8,6 +8,7 @@
 //! | [`replication`] | the replication commands: slots, histories, the WAL stream, base backups |
 //! | [`sql`] | ordinary connections |
 //! | `cancel` | stopping what a session does |
+//! | [`dump_list`] | what an archive of `pg_dump` holds |
 //! | [`programs`] | the server's own programs on this machine |
 //!
 //! Every connection, for SQL or replication, is made by the same code, so hosts, TLS, passwords and errors
@@ -28,6 +29,7 @@
 mod auth;
 mod cancel;
 pub mod conninfo;
+pub mod dump_list;
 mod error;
 pub mod programs;
 pub mod replication;
@@ -46,6 +48,7 @@ mod tests;
 
 pub use cancel::Canceller;
 pub use conninfo::{Conninfo, ConninfoError, Host};
+pub use dump_list::DumpList;
 pub use error::{Attempt, Notice, PostgresError, ServerError};
 pub use replication::ReplicationClient;
 pub use sql::SqlClient;

@@ -55,6 +55,64 @@ pub fn find(program: &str, major: u32, pg_bin: Option<&Path>) -> Result<Program,
     find_in(program, major, &directories(major, pg_bin, &path))
 }
 
+/// Finds `program` of PostgreSQL `major`, else of the next later one that is here: in `pg_bin` alone when it is given, else where
+/// [`find`] looks, and beside the places of later majors. For `pg_dump` and `pg_restore`: an older one refuses a newer server or
+/// archive, and what a later `pg_dump` writes need not load into a server of the dumped one's own major.
+///
+/// Runs programs and waits for them: not for async code without `spawn_blocking`.
+///
+/// Errors: with all places and what was there.
+pub fn find_nearest(program: &str, major: u32, pg_bin: Option<&Path>) -> Result<Program, ProgramError> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut places = directories(major, pg_bin, &path);
+    if pg_bin.is_none() {
+        places.extend(other_majors(major));
+    }
+    find_nearest_in(program, major, &places)
+}
+
+/// Folders of later majors, as Debian and PGDG's RPMs name them.
+fn other_majors(major: u32) -> Vec<PathBuf> {
+    let shapes = [("/usr/lib/postgresql", "", "bin"), ("/usr", "pgsql-", "bin")];
+    let mut places = Vec::new();
+    for (above, before, below) in shapes {
+        let Ok(entries) = std::fs::read_dir(above) else { continue };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|name| name.strip_prefix(before)).and_then(|name| name.parse().ok());
+            if number.is_some_and(|number: u32| number > major) {
+                places.push(entry.path().join(below));
+            }
+        }
+    }
+    places
+}
+
+fn find_nearest_in(program: &str, major: u32, directories: &[PathBuf]) -> Result<Program, ProgramError> {
+    let mut looked: Vec<(PathBuf, String)> = Vec::new();
+    let mut best: Option<Program> = None;
+    for directory in directories {
+        let path = directory.join(program);
+        if looked.iter().any(|(seen, _)| *seen == path) {
+            continue;
+        }
+        let said = if path.is_file() { version_of(&path) } else { Err(NOT_THERE.to_owned()) };
+        let found = match said {
+            Ok(version) if version / 10_000 < major => format!("is of version {}, and too old", version / 10_000),
+            Ok(version) => {
+                let rank = |version: u32| (version / 10_000, std::cmp::Reverse(version));
+                if best.as_ref().is_none_or(|best| rank(version) < rank(best.version)) {
+                    best = Some(Program { path: path.clone(), version });
+                }
+                format!("is of version {}", version / 10_000)
+            }
+            Err(why) => why,
+        };
+        looked.push((path, found));
+    }
+    best.ok_or(ProgramError { program: program.to_owned(), major, looked })
+}
+
 fn directories(major: u32, pg_bin: Option<&Path>, path: &OsStr) -> Vec<PathBuf> {
     if let Some(directory) = pg_bin {
         return vec![directory.to_owned()];
@@ -138,6 +196,24 @@ mod program_tests {
         let known = directories(15, None, OsStr::new(""));
         assert!(known.contains(&PathBuf::from("/usr/lib/postgresql/15/bin")), "{known:?}");
         assert!(known.contains(&PathBuf::from("/usr/pgsql-15/bin")), "{known:?}");
+    }
+
+    #[test]
+    fn the_nearest_program_that_is_not_older_than_the_server_counts() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut places = Vec::new();
+        for (name, version) in [("a", "14.9"), ("b", "16.1"), ("c", "18.2"), ("d", "17.6")] {
+            let place = folder.path().join(name);
+            fs::create_dir(&place).expect("made");
+            let path = place.join("pg_dump");
+            fs::write(&path, format!("#!/bin/sh\necho 'pg_dump (PostgreSQL) {version}'\n")).expect("written");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("made executable");
+            places.push(place);
+        }
+        let found = find_nearest_in("pg_dump", 15, &places).expect("three will do");
+        assert_eq!(found, Program { path: folder.path().join("b/pg_dump"), version: 160_001 });
+        let error = find_nearest_in("pg_dump", 15, &places[..1]).expect_err("14 is older than 15").to_string();
+        assert!(error.contains("is of version 14, and too old"), "{error}");
     }
 
     #[test]

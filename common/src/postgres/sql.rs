@@ -165,6 +165,11 @@ impl SqlClient {
     }
 }
 
+/// A name as SQL writes it, whatever it holds.
+pub fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
 fn sql_error(doing: &str, error: &tokio_postgres::Error) -> PostgresError {
     let doing = doing.to_owned();
     if let Some(db) = error.as_db_error() {

@@ -12,7 +12,7 @@ use super::{ObjectName, Repository, RepositoryError};
 use crate::lsn::Lsn;
 use crate::seal::{Kind, WriterKey};
 use crate::store::PutOutcome;
-use crate::timeline::{Branch, SystemIdentifier, TimelineHistory, TimelineId};
+use crate::timeline::{Branch, Leg, SystemIdentifier, TimelineHistory};
 
 /// From where on the WAL of a timeline lies on another branch; the body of an `adopt` object.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -146,21 +146,25 @@ impl Adoptions {
         lineage
     }
 
+    /// The way to `end`, a branch that may have been adopted, of a timeline whose ancestors by its history alone are `ancestors`,
+    /// oldest first: for who does not have the history itself.
+    pub fn way_along(&self, ancestors: &[Leg], end: Branch) -> Vec<Step> {
+        self.along(ancestors, self.origin(end), Some(end))
+    }
+
     fn steps(&self, history: &TimelineHistory, end: Option<Branch>) -> Vec<Step> {
-        let timelines: Vec<(TimelineId, Option<Lsn>)> =
-            history.entries.iter().map(|e| (e.timeline, Some(e.switch))).collect();
-        let own = |timeline| {
-            let ancestor = history.ancestor(timeline).unwrap_or_else(|| TimelineHistory::root(timeline));
-            ancestor.branch(self.cluster)
-        };
+        self.along(&history.legs(self.cluster), history.branch(self.cluster), end)
+    }
+
+    fn along(&self, ancestors: &[Leg], origin: Branch, end: Option<Branch>) -> Vec<Step> {
         let lineage = end.map(|end| self.lineage(end));
-        let children =
-            timelines.iter().skip(1).map(|(timeline, _)| *timeline).chain([history.timeline]).map(|t| Some(own(t)));
-        let timelines = timelines.iter().copied().zip(children).chain([((history.timeline, None), None)]);
+        let children = ancestors.iter().skip(1).map(|leg| leg.branch).chain([origin]).map(Some);
+        let timelines = ancestors.iter().map(|leg| (leg.branch, Some(leg.end)));
+        let timelines = timelines.zip(children).chain([((origin, None), None)]);
         let mut begin = Lsn::INVALID;
         let mut steps = Vec::new();
-        for ((timeline, switch), child) in timelines {
-            let mut branch = own(timeline);
+        for ((origin, switch), child) in timelines {
+            let mut branch = origin;
             loop {
                 let next = match &lineage {
                     Some(lineage) if child.is_none() => {
@@ -225,11 +229,8 @@ impl Repository {
     /// on another branch without it.
     pub async fn adoptions(&self) -> Result<Adoptions, RepositoryError> {
         let mut adoptions = Adoptions::none(self.cluster());
-        let mut after: Option<String> = None;
-        loop {
-            let page = self.list_page("adopt/", after.as_deref(), PER_PAGE).await?;
-            let Some(last) = page.last() else { return Ok(adoptions) };
-            after = Some(last.key.clone());
+        let mut pages = self.pages("adopt/", None, PER_PAGE);
+        while let Some(page) = pages.next().await? {
             for meta in &page {
                 // Other names are somebody else's.
                 if let Ok(name @ ObjectName::Adopt(_, number)) = meta.key.parse::<ObjectName>() {
@@ -242,6 +243,7 @@ impl Repository {
                 }
             }
         }
+        Ok(adoptions)
     }
 
     async fn adoption(&self, name: &ObjectName) -> Result<Adoption, RepositoryError> {

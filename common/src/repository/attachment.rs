@@ -39,6 +39,9 @@ pub enum NameEntry {
         /// OID of the table that an index or a TOAST table belongs to.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         table: Option<u32>,
+        /// Rows of a table or materialised view, as the server's statistics have it; none where they do not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rows: Option<u64>,
     },
     /// A database whose relations could not be read, or not to the end.
     Unread {
@@ -117,6 +120,7 @@ mod tests {
     #[test]
     fn lines_are_those_of_the_format() {
         let relation = NameEntry::Relation {
+            rows: None,
             database: 5,
             oid: 16384,
             filenode: 16390,

@@ -38,6 +38,12 @@ impl BaseId {
         Ok(BaseId::new(now, (millisecond << 20) | (u32::from_le_bytes(random) & 0xF_FFFF)))
     }
 
+    /// When the backup began, to the second, by its archiver's clock; `None` for a time that no calendar knows.
+    pub fn begun(&self) -> Option<Timestamp> {
+        let time = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", self.0.get(..16)?).ok()?;
+        time.in_tz("UTC").ok().map(|time| time.timestamp())
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -201,6 +207,14 @@ fn null_is_default<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + Defau
 }
 
 impl Label {
+    /// The backup shows the cluster as it was then or later, by the archiver's clock.
+    pub fn shows(&self) -> Timestamp {
+        let own = self.highest_time.map_or(self.start_time, |ended| ended.min(self.start_time));
+        // A drill's instance shows what it had replayed: later than where it began, earlier than when it was taken.
+        let from = self.derived.as_ref().and_then(|from| from.base.begun());
+        from.map_or(own, |begun| begun.min(own))
+    }
+
     /// Bytes of the data objects of other backups that it needs.
     pub fn referenced_size(&self) -> u64 {
         let own = format!("base/{}/", self.id);

@@ -5,7 +5,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::listing::whole_names;
+use super::wal_listing::whole_names;
 use super::{ObjectName, Repository, RepositoryError};
 use crate::lsn::Lsn;
 use crate::seal::{CompareDigest, CompareKeyId, Kind, SealError, Transactions, WalSection, WriterKey};
@@ -264,18 +264,17 @@ impl Repository {
     ) -> Result<Vec<SegmentNumber>, RepositoryError> {
         let prefix = format!("catalog/{branch}/");
         let before = from.and_then(|from| CatalogPage::first_of(from).0.checked_sub(1)).map(SegmentNumber);
-        let mut after = before.map(|before| format!("{prefix}{}~", SegmentName::new(branch.timeline, before, size)));
+        let after = before.map(|before| format!("{prefix}{}~", SegmentName::new(branch.timeline, before, size)));
         let mut pages = Vec::new();
-        loop {
-            let page = self.list_page(&prefix, after.as_deref(), crate::store::LARGEST_PAGE).await?;
-            let Some(last) = page.last() else { return Ok(pages) };
-            after = Some(last.key.clone());
+        let mut listing = self.pages(&prefix, after, crate::store::LARGEST_PAGE);
+        while let Some(page) = listing.next().await? {
             pages.extend(page.iter().filter_map(|meta| {
                 let Ok(ObjectName::Catalog(_, first, _)) = meta.key.parse() else { return None };
                 let number = first.number(size).filter(|number| CatalogPage::first_of(*number) == *number)?;
                 (CatalogPage::name(branch, number, size).to_string() == meta.key).then_some(number)
             }));
         }
+        Ok(pages)
     }
 }
 

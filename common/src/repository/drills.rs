@@ -1,14 +1,18 @@
 //! Drills: what they found, sealed, and which base backups they proved. Section 14 of the format.
 
+mod snapshots;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
 
-use super::ledger::AT_A_TIME;
+use super::ledger::{AT_A_TIME, Body};
 use super::{BaseId, DrillFacts, ObjectName, Repository, RepositoryError, RunId};
 use crate::seal::{Draft, Identity, Kind, ObjectDigest, Recipient, WriterKey, WriterPublic};
 use crate::store::PutOutcome;
+
+pub use self::snapshots::{SnapshotDrill, SnapshotProof};
 
 /// Names that one call lists.
 const PAGE: usize = 1000;
@@ -16,6 +20,25 @@ const PAGE: usize = 1000;
 /// The words of the ledger.
 const PASSED: &str = "drill-passed";
 const FAILED: &str = "drill-failed";
+
+/// What drills prove: each kind by drills of its own.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Provable {
+    /// Base backups, with the WAL behind them.
+    BaseBackups,
+    /// Snapshots.
+    Snapshots,
+}
+
+impl Provable {
+    /// In metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Provable::BaseBackups => "base-backups",
+            Provable::Snapshots => "snapshots",
+        }
+    }
+}
 
 /// A drill, as a trusted writer recorded it.
 #[derive(Clone, PartialEq, Debug)]
@@ -28,6 +51,19 @@ pub struct Drill {
     pub passed: bool,
     /// What was found.
     pub facts: DrillFacts,
+}
+
+impl Drill {
+    /// What an entry of the ledger says of a drill; `None` where it is about something else.
+    fn of_entry(writer: WriterPublic, body: Body) -> Option<serde_json::Result<Drill>> {
+        let passed = match body.act.as_str() {
+            PASSED => true,
+            FAILED => false,
+            _ => return None,
+        };
+        let facts = serde_json::from_value::<DrillFacts>(body.facts.into());
+        Some(facts.map(|facts| Drill { writer, time: body.time, passed, facts }))
+    }
 }
 
 /// What the drills of a repository say, for those who show it.
@@ -78,25 +114,47 @@ impl Repository {
     ///
     /// Errors: the store's.
     pub async fn drills(&self) -> Result<Vec<Drill>, RepositoryError> {
-        let runs = self.runs_with_evidence().await?;
-        let reads = runs.into_iter().map(|(writer, run)| self.drills_of(writer, run));
-        let mut reads = stream::iter(reads).buffer_unordered(AT_A_TIME);
-        let mut drills = Vec::new();
-        while let Some(found) = reads.next().await {
-            drills.extend(found?);
-        }
+        let mut drills = self.recorded(Drill::of_entry).await?;
         drills.sort_by_key(|one| one.time);
         Ok(drills)
+    }
+
+    /// As [`Repository::drills`] and [`Repository::snapshot_drills`], at the cost of one of them.
+    ///
+    /// Errors: the store's.
+    pub async fn drills_of_both_kinds(&self) -> Result<(Vec<Drill>, Vec<SnapshotDrill>), RepositoryError> {
+        let either = |writer, body: Body| match body.act.as_str() {
+            snapshots::DRILLED => SnapshotDrill::of_entry(writer, body).map(|read| read.map(|one| (None, Some(one)))),
+            _ => Drill::of_entry(writer, body).map(|read| read.map(|one| (Some(one), None))),
+        };
+        let (bases, snapshots): (Vec<_>, Vec<_>) = self.recorded(either).await?.into_iter().unzip();
+        let mut bases: Vec<Drill> = bases.into_iter().flatten().collect();
+        let mut snapshots: Vec<SnapshotDrill> = snapshots.into_iter().flatten().collect();
+        bases.sort_by_key(|one| one.time);
+        snapshots.sort_by_key(|one| one.time);
+        Ok((bases, snapshots))
+    }
+
+    /// What `read` makes of the entries of runs that have evidence; `None` is of no interest.
+    async fn recorded<T>(
+        &self,
+        read: impl Fn(WriterPublic, Body) -> Option<serde_json::Result<T>> + Copy,
+    ) -> Result<Vec<T>, RepositoryError> {
+        let runs = self.runs_with_evidence().await?;
+        let reads = runs.into_iter().map(|(writer, run)| self.recorded_in(writer, run, read));
+        let mut reads = stream::iter(reads).buffer_unordered(AT_A_TIME);
+        let mut all = Vec::new();
+        while let Some(found) = reads.next().await {
+            all.extend(found?);
+        }
+        Ok(all)
     }
 
     /// The runs of trusted writers that have evidence, by name.
     async fn runs_with_evidence(&self) -> Result<BTreeSet<(WriterPublic, RunId)>, RepositoryError> {
         let mut runs = BTreeSet::new();
-        let mut after: Option<String> = None;
-        loop {
-            let page = self.list_page("evidence/", after.as_deref(), PAGE).await?;
-            let Some(last) = page.last() else { return Ok(runs) };
-            after = Some(last.key.clone());
+        let mut pages = self.pages("evidence/", None, PAGE);
+        while let Some(page) = pages.next().await? {
             for meta in &page {
                 match meta.key.parse() {
                     Ok(ObjectName::Evidence(writer, run, _)) if self.trust().iter().any(|one| one.key == *writer) => {
@@ -107,11 +165,17 @@ impl Repository {
                 }
             }
         }
+        Ok(runs)
     }
 
-    async fn drills_of(&self, writer: WriterPublic, run: RunId) -> Result<Vec<Drill>, RepositoryError> {
-        let mut drills = Vec::new();
-        let page = self.list_page(&format!("ledger/{writer}/{run}/"), None, PAGE).await?;
+    async fn recorded_in<T>(
+        &self,
+        writer: WriterPublic,
+        run: RunId,
+        read: impl Fn(WriterPublic, Body) -> Option<serde_json::Result<T>>,
+    ) -> Result<Vec<T>, RepositoryError> {
+        let mut all = Vec::new();
+        let page = self.first_objects(&format!("ledger/{writer}/{run}/"), PAGE).await?;
         for meta in page {
             let Ok(ObjectName::Ledger(_, _, sequence)) = meta.key.parse() else { continue };
             let entry = match self.ledger_entry(writer, run, sequence).await {
@@ -124,17 +188,13 @@ impl Repository {
                 }
                 Err(error) => return Err(error),
             };
-            let passed = match entry.body.act.as_str() {
-                PASSED => true,
-                FAILED => false,
-                _ => continue,
-            };
-            match serde_json::from_value::<DrillFacts>(entry.body.facts.into()) {
-                Ok(facts) => drills.push(Drill { writer, time: entry.body.time, passed, facts }),
-                Err(error) => tracing::warn!(name = meta.key, %error, "a record of a drill that says too little"),
+            match read(writer, entry.body) {
+                None => {}
+                Some(Ok(found)) => all.push(found),
+                Some(Err(error)) => tracing::warn!(name = meta.key, %error, "a record of a drill that says too little"),
             }
         }
-        Ok(drills)
+        Ok(all)
     }
 
     /// Puts what a drill found, sealed to `recipients`. Durable on return.

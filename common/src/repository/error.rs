@@ -67,7 +67,8 @@ pub enum RepositoryError {
     /// A name is taken, and the digests cannot be compared.
     #[error(
         "{name} is already there, written by {writer} with another compare key, so nobody can tell whether the bytes \
-         are equal; archivers of one cluster must share it: make the second key with keygen --sibling-of FILE"
+         are equal; archivers of one cluster must share it: make the second key with keygen --sibling-of \
+         FILE, or where the first one is lost with walseal-restorer keygen --writer"
     )]
     OtherCompareKey {
         /// The object's name.

@@ -1,10 +1,11 @@
 //! How far WAL was durable, and when: written down by the archiver again and again, signed, so that somebody who sees nothing but
 //! the repository can tell how fresh it is, and what has been there once (case 1).
 
-use jiff::Timestamp;
+use futures_util::stream::{self, StreamExt};
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{ObjectName, Repository, RepositoryError};
+use super::{Head, ObjectName, Repository, RepositoryError};
 use crate::lsn::Lsn;
 use crate::seal::{Kind, SealError, WriterKey, WriterPublic};
 use crate::store::PutOutcome;
@@ -17,6 +18,29 @@ pub struct BranchFrontier {
     pub branch: Branch,
     /// The furthest that its contiguous durable WAL has reached while this writer streamed it.
     pub frontier: Lsn,
+}
+
+/// The text is not a branch and a position.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("expected a branch and a position, such as 00000001-a2dd04c7@0/3000060")]
+pub struct NoBranchFrontier;
+
+/// As `BRANCH@LSN`, for people to keep outside the repository.
+impl std::fmt::Display for BranchFrontier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}@{}", self.branch, self.frontier)
+    }
+}
+
+impl std::str::FromStr for BranchFrontier {
+    type Err = NoBranchFrontier;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (branch, frontier) = text.split_once('@').ok_or(NoBranchFrontier)?;
+        let branch = branch.parse().map_err(|_| NoBranchFrontier)?;
+        let frontier = frontier.parse().map_err(|_| NoBranchFrontier)?;
+        Ok(BranchFrontier { branch, frontier })
+    }
 }
 
 /// What a writer knew at a moment; the body of a `frontier` object.
@@ -36,11 +60,19 @@ pub struct FrontierRecord {
     /// Other branches that it has streamed before, the last one first.
     #[serde(default)]
     pub earlier: Vec<BranchFrontier>,
+    /// The last entry of the ledger that the writer had stored, so that it is missed where a ledger is cut off at its end. None where
+    /// it had stored none, or does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<Head>,
 }
 
 impl FrontierRecord {
     /// Most branches in [`FrontierRecord::earlier`].
     pub const MOST_EARLIER: usize = 1000;
+
+    /// For so long each is kept, at least: a report of the month before measures with them. Readers ask for the newest alone, whose
+    /// names come first.
+    pub const KEPT: SignedDuration = SignedDuration::from_hours(62 * 24);
 
     /// Every branch that it speaks of.
     pub fn branches(&self) -> impl Iterator<Item = BranchFrontier> {
@@ -56,6 +88,12 @@ pub struct WrittenFrontier {
     /// What it says.
     pub record: FrontierRecord,
 }
+
+/// Names that one call lists.
+const PAGE: usize = 1000;
+
+/// Records that are read at the same time: there may be thousands, and each waits for the store.
+const READS_AT_ONCE: usize = 32;
 
 /// The number of a writer's first record; later ones count down.
 const FIRST: u64 = 9_999_999_999;
@@ -74,27 +112,76 @@ impl Repository {
     /// Errors: the store's.
     pub async fn frontiers(&self) -> Result<Vec<WrittenFrontier>, RepositoryError> {
         let mut found = Vec::new();
-        let mut after: Option<String> = None;
-        loop {
-            let page = self.list_page("frontier/", after.as_deref(), TRIES).await?;
-            let Some(first) = page.first() else { return Ok(found) };
+        let mut pages = self.pages("frontier/", None, TRIES);
+        while let Some(page) = pages.next().await? {
+            let Some(first) = page.first() else { break };
             let folder = first.key.get("frontier/".len()..).unwrap_or_default().split('/').next().unwrap_or_default();
             if let Ok(writer) = folder.parse::<WriterPublic>()
                 && self.trust().iter().any(|trusted| trusted.key == writer)
             {
                 found.extend(self.newest_of(page.iter().map(|meta| meta.key.as_str()), writer).await?);
             }
-            // '0' is the byte after '/': everything of this writer sorts before it.
-            after = Some(format!("frontier/{folder}0"));
+            pages.pass(&format!("frontier/{folder}"));
         }
+        Ok(found)
     }
 
     /// The newest record of `writer`.
     ///
     /// Errors: the store's.
     pub async fn frontier_of(&self, writer: WriterPublic) -> Result<Option<WrittenFrontier>, RepositoryError> {
-        let page = self.list_page(&format!("frontier/{writer}/"), None, TRIES).await?;
+        let page = self.first_objects(&format!("frontier/{writer}/"), TRIES).await?;
         self.newest_of(page.iter().map(|meta| meta.key.as_str()), writer).await
+    }
+
+    /// Every record of each trusted writer that was written at `since` or later, and of each writer the newest from before. One
+    /// that does not verify is left out, with a warning.
+    ///
+    /// Cost: a small read for each record from `since` on, several at once.
+    ///
+    /// Errors: the store's.
+    pub async fn frontier_history(&self, since: Timestamp) -> Result<Vec<WrittenFrontier>, RepositoryError> {
+        let mut found = Vec::new();
+        for writer in self.trust().iter().map(|trusted| trusted.key) {
+            self.history_of(writer, since, &mut found).await?;
+        }
+        Ok(found)
+    }
+
+    /// Newest first: the names count down.
+    async fn history_of(
+        &self,
+        writer: WriterPublic,
+        since: Timestamp,
+        found: &mut Vec<WrittenFrontier>,
+    ) -> Result<(), RepositoryError> {
+        let mut pages = self.pages(&format!("frontier/{writer}/"), None, PAGE);
+        while let Some(page) = pages.next().await? {
+            let names = page.iter().filter_map(|meta| meta.key.parse::<ObjectName>().ok());
+            let own: Vec<ObjectName> =
+                names.filter(|name| matches!(name, ObjectName::Frontier(by, _) if **by == writer)).collect();
+            let reads = own.into_iter().map(|name| async move {
+                let record = self.frontier_record(&name, writer).await;
+                (name, record)
+            });
+            let mut reads = stream::iter(reads).buffered(READS_AT_ONCE);
+            while let Some((name, read)) = reads.next().await {
+                match read {
+                    Ok(record) => {
+                        let before = record.written < since;
+                        found.push(WrittenFrontier { name, record });
+                        if before {
+                            return Ok(());
+                        }
+                    }
+                    // Pruned while this looked.
+                    Err(error) if error.is_not_found() => {}
+                    Err(error @ RepositoryError::Object { .. }) => tracing::warn!(%error, "no record of a frontier"),
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn newest_of<'a>(
@@ -125,8 +212,7 @@ impl Repository {
         let envelope = self.read(name).await?;
         let signer = &envelope.header().writer;
         if *signer != writer.to_string() {
-            let why = format!("it was signed by {signer}, and stands under the name of another writer");
-            return Err(self.refused(name, SealError::Structure(why)));
+            return Err(self.refused(name, SealError::OtherWriter(signer.clone())));
         }
         envelope.trailer.body().map_err(|source| self.refused(name, source))
     }
@@ -181,7 +267,7 @@ mod tests {
 
     use super::*;
     use crate::seal::{TrustedWriter, TrustedWriters};
-    use crate::store::DirectoryStore;
+    use crate::store::{DirectoryStore, ObjectStore};
     use crate::timeline::{SystemIdentifier, TimelineHistory, TimelineId};
 
     fn branch(number: u32) -> Branch {
@@ -196,7 +282,18 @@ mod tests {
             written: jiff::civil::date(2026, 11, 21).at(2, minute, 0, 0).in_tz("UTC").expect("a time").timestamp(),
             interval_seconds: 300,
             earlier: vec![BranchFrontier { branch: branch(1), frontier: Lsn(0x500) }],
+            ledger: None,
         }
+    }
+
+    #[test]
+    fn records_of_writers_that_say_nothing_of_the_ledger_are_read() {
+        let text = serde_json::to_value(record(0x1000, 0)).expect("serialises");
+        assert_eq!(text.get("ledger"), None);
+        assert_eq!(serde_json::from_value::<FrontierRecord>(text.clone()).expect("as before"), record(0x1000, 0));
+        let mut empty = text;
+        empty["ledger"] = serde_json::Value::Null;
+        assert_eq!(serde_json::from_value::<FrontierRecord>(empty).expect("null is none"), record(0x1000, 0));
     }
 
     #[tokio::test]
@@ -223,6 +320,12 @@ mod tests {
         assert_eq!(told(1).await.expect("readable").map(|(lsn, _)| lsn), Some(Lsn(0x500)));
         assert_eq!(told(3).await.expect("readable"), None);
 
+        // From a moment on: every record, and of each writer the last word before.
+        let since = record(0, 9).written;
+        let history = repository.frontier_history(since).await.expect("readable");
+        let minutes: Vec<_> = history.iter().map(|one| one.record.at.frontier.0 & 0xF).collect();
+        assert_eq!(minutes, [11, 10, 9, 8, 11, 10, 9, 8]);
+
         // The newest is damaged: the one before it tells.
         let path = folder.path().join(name.key(SystemIdentifier(7)));
         let mut bytes = std::fs::read(&path).expect("an object of our own");
@@ -236,5 +339,33 @@ mod tests {
         }
         repository.put_frontier(&record(0x200C, 12), &keys[1]).await.expect("stored");
         assert_eq!(told(2).await.expect("readable").map(|(lsn, _)| lsn), Some(Lsn(0x200C)));
+    }
+
+    #[tokio::test]
+    async fn the_records_among_the_vectors_are_read_with_and_without_an_entry_of_the_ledger() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let writer = WriterKey::read_file(include_str!("../../tests/vectors/writer.key")).expect("a key");
+        let trust = TrustedWriters::new(vec![TrustedWriter::archiver(writer.public())]);
+        let store = Arc::new(DirectoryStore::new(folder.path().to_owned()));
+        let cluster = SystemIdentifier(7_437_123_456_789_012_345);
+        let repository = Repository::new(store.clone(), cluster, trust);
+        let vector = |file: &str| {
+            let path = format!("{}/tests/vectors/{file}", env!("CARGO_MANIFEST_DIR"));
+            bytes::Bytes::from(std::fs::read(path).expect("the vector is part of the project"))
+        };
+        for (file, count) in [("frontier.object", "9999999999"), ("frontier-ledger.object", "9999999998")] {
+            let key = format!("{cluster}/frontier/{}/{count}", writer.public());
+            store.put_new(&key, vector(file)).await.expect("stored");
+        }
+        let newest = repository.frontier_of(writer.public()).await.expect("readable").expect("a record").record;
+        let head = newest.ledger.expect("it names an entry");
+        assert_eq!(
+            (head.writer, head.run.to_string().as_str(), head.sequence),
+            (writer.public(), "00112233aabbccdd", 0)
+        );
+        assert_eq!(head.digest, crate::seal::ObjectDigest::of(&vector("ledger.object")));
+        let all = repository.frontier_history(jiff::Timestamp::MIN).await.expect("readable");
+        assert_eq!(all.iter().filter(|written| written.record.ledger.is_some()).count(), 1);
+        assert_eq!(all.len(), 2, "one was written before there was this member");
     }
 }

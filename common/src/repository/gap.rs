@@ -7,7 +7,7 @@ use super::{ObjectName, Repository, RepositoryError, WalListing};
 use crate::lsn::{Lsn, LsnRange};
 use crate::seal::{Kind, SealError, WriterKey};
 use crate::segment::{SegmentNumber, SegmentSize};
-use crate::timeline::{Branch, TimelineId};
+use crate::timeline::{Branch, Leg, TimelineId};
 
 /// WAL that the repository lacked when the stream went on without it. It may have been filled since: what is still missing,
 /// the names of WAL tell ([`Repository::missing`]).
@@ -31,15 +31,6 @@ pub struct Gap {
     /// where they are the same, and in records that do not tell.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub way: Vec<Leg>,
-}
-
-/// A branch on the way of a gap.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Leg {
-    /// The branch.
-    pub branch: Branch,
-    /// Where the way leaves it.
-    pub end: Lsn,
 }
 
 /// WAL of one branch.
@@ -124,7 +115,7 @@ impl Gap {
 }
 
 /// What `listing` lacks of `range`, by name; `partials` tells up to where the `.partial` reaches that goes on at a position.
-async fn missing_in(
+pub(super) async fn missing_in(
     repository: &Repository,
     listing: &WalListing,
     range: LsnRange,
@@ -183,11 +174,8 @@ impl Repository {
     /// Errors: the store's.
     pub async fn gap_records(&self) -> Result<Vec<GapRecord>, RepositoryError> {
         let mut gaps = Vec::new();
-        let mut after: Option<String> = None;
-        loop {
-            let page = self.list_page("gap/", after.as_deref(), GAPS_PER_PAGE).await?;
-            let Some(last) = page.last() else { return Ok(gaps) };
-            after = Some(last.key.clone());
+        let mut pages = self.pages("gap/", None, GAPS_PER_PAGE);
+        while let Some(page) = pages.next().await? {
             for meta in &page {
                 // Other names are somebody else's.
                 if let Ok(name @ ObjectName::Gap(branch, from)) = meta.key.parse::<ObjectName>() {
@@ -199,6 +187,7 @@ impl Repository {
                 }
             }
         }
+        Ok(gaps)
     }
 
     /// What of a gap is still missing, by name, branch by branch and in order; empty once it has been filled. Of a gap of which

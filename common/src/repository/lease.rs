@@ -73,11 +73,8 @@ impl Repository {
     /// Errors: the store's.
     pub async fn leases(&self) -> Result<Vec<HeldLease>, RepositoryError> {
         let mut runs: BTreeMap<RunId, Vec<(u32, Option<i64>)>> = BTreeMap::new();
-        let mut after: Option<String> = None;
-        loop {
-            let page = self.list_page("lease/", after.as_deref(), PAGE).await?;
-            let Some(last) = page.last() else { break };
-            after = Some(last.key.clone());
+        let mut pages = self.pages("lease/", None, PAGE);
+        while let Some(page) = pages.next().await? {
             for meta in &page {
                 if let Ok(ObjectName::Lease(run, number)) = meta.key.parse() {
                     runs.entry(run).or_default().push((number, meta.modified));

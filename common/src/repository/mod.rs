@@ -1,9 +1,10 @@
-//! What is in a repository: object names, identity, WAL, base label and manifest, gaps, ledger. `docs/FORMAT.md` is normative.
+//! What is in a repository: object names, identity, WAL, base label and manifest, snapshots, gaps, ledger. `docs/FORMAT.md` is normative.
 //!
 //! A [`Repository`] is one cluster's folder in a store, read with the eyes of somebody who trusts certain writers:
 //! an object whose signature does not verify is an error, never an answer.
 
 mod adoption;
+mod ancestry;
 mod attachment;
 mod base;
 mod catalog;
@@ -13,23 +14,38 @@ mod drills;
 mod error;
 mod frontier;
 mod gap;
+mod hold;
 mod identity;
+mod intent;
 mod layer;
 mod lease;
 mod ledger;
 mod listing;
+#[cfg(test)]
+mod model;
 mod name;
+mod pages;
+mod pruned;
 mod reference;
 mod resume;
+mod scrub;
+mod snapshot;
+mod stock;
+mod summary;
 mod surplus;
+mod usage;
 mod wal;
+mod wal_listing;
+mod way;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Serialize;
 
+pub use crate::timeline::Leg;
 pub use adoption::{Adoption, Adoptions, Step};
+pub use ancestry::Ancestry;
 pub use attachment::{ConfigEntry, NameEntry};
 pub use base::{
     BaseId, BaseType, Extent, FileEntry, FrameDigest, Label, ManifestEntry, ObjectReference, PathError, PathField,
@@ -38,28 +54,39 @@ pub use base::{
 pub use catalog::{CatalogEntry, CatalogPage};
 pub use cover::Cover;
 pub use derivation::{Derivation, Lineage};
-pub use drills::{Drill, Proof};
+pub use drills::{Drill, Proof, Provable, SnapshotDrill, SnapshotProof};
 pub use error::RepositoryError;
-pub use frontier::{BranchFrontier, FrontierRecord, WrittenFrontier, furthest};
-pub use gap::{Gap, GapRecord, Leg, Stretch};
+pub use frontier::{BranchFrontier, FrontierRecord, NoBranchFrontier, WrittenFrontier, furthest};
+pub use gap::{Gap, GapRecord, Stretch};
+pub use hold::{Hold, HoldRecord};
 pub use identity::RepositoryIdentity;
+pub use intent::{IntentPage, IntentRecord};
 pub use layer::{BlockRun, LAYER_BLOCK, Layer, MOST_LAYERS, Span, spans};
 pub use lease::{HeldLease, LeaseRecord};
 pub use ledger::{
-    Act, Body, Chain, DrillFacts, EvidenceFact, FailureClass, Finding, Head, Ledger, LedgerEntry, LedgerReading,
-    LedgerSigner, NoRunId, RunId, TargetFact, obscured,
+    Act, Body, Chain, DrillFacts, EvidenceFact, FailureClass, Finding, Head, KnownEntries, Ledger, LedgerEntry,
+    LedgerReading, LedgerSigner, NoRunId, RunId, TargetFact, obscured,
 };
-pub use listing::WalListing;
 pub use name::{ObjectName, UnknownName};
+pub use pages::Pages;
+pub use pruned::{Pruned, PrunedRecord};
 pub use resume::{ResumeEntry, ResumeObject};
+pub use scrub::{
+    Flaw, FlawKind, Heads, Leftover, LeftoverWal, LostWindow, Reader, Reading, Survey, Witness, cure_of_base_object,
+    cure_of_wal_object,
+};
+pub use snapshot::{SnapshotFact, SnapshotId, SnapshotLabel, is_dumped_again};
 pub use surplus::{Beyond, Surplus};
+pub use usage::{Sum, Usage};
 pub use wal::WalPut;
+pub use wal_listing::WalListing;
+pub use way::extents_along;
 
 use crate::seal::{
     Draft, Envelope, Identity, Kind, SIGNED_PREFIX_HINT, SealError, SealedObject, SignedHeader, TrustedWriters,
     WriterKey,
 };
-use crate::store::{ObjectMeta, ObjectStore, PutOutcome, StoreErrorKind};
+use crate::store::{ObjectStore, PutOutcome, StoreErrorKind};
 use crate::timeline::SystemIdentifier;
 
 /// Most bytes that one object has: 16 MiB of plaintext that zstd could not shrink, with room for header and trailer.
@@ -110,7 +137,7 @@ impl Repository {
     pub async fn clusters(store: &dyn ObjectStore) -> Result<Vec<SystemIdentifier>, RepositoryError> {
         let mut clusters = Vec::new();
         let mut after: Option<String> = None;
-        while let Some(first) = store.list("", after.as_deref(), 1).await?.into_iter().next() {
+        while let Some(first) = store.list("", after.as_deref(), 1).await?.objects.into_iter().next() {
             let folder = first.key.split('/').next().unwrap_or_default();
             if let Ok(cluster) = folder.parse::<SystemIdentifier>() {
                 let key = ObjectName::Identity.key(cluster);
@@ -219,6 +246,17 @@ impl Repository {
         Ok(self.signed_label(id).await?.0)
     }
 
+    /// Whether a base backup has a label, whatever that is worth.
+    ///
+    /// Errors: the store's.
+    pub async fn is_labelled(&self, id: &BaseId) -> Result<bool, RepositoryError> {
+        match self.label(id).await {
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error @ RepositoryError::Store(_)) => Err(error),
+            _ => Ok(true),
+        }
+    }
+
     /// The label of a base backup, verified, and who wrote it: `walsealw1…`.
     pub async fn signed_label(&self, id: &BaseId) -> Result<(Label, String), RepositoryError> {
         let name = ObjectName::Label(id.clone());
@@ -253,23 +291,6 @@ impl Repository {
                     .map_err(|error| refuse(SealError::Structure(format!("a line of the list of files: {error}"))))
             })
             .collect()
-    }
-
-    /// One page of what lies below `prefix`, beginning after `after`, keys relative to the cluster's folder. An empty page
-    /// means that nothing follows.
-    pub(crate) async fn list_page(
-        &self,
-        prefix: &str,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<Vec<ObjectMeta>, RepositoryError> {
-        let folder = format!("{}/", self.cluster);
-        let after = after.map(|after| format!("{folder}{after}"));
-        let mut page = self.store.list(&format!("{folder}{prefix}"), after.as_deref(), limit).await?;
-        for meta in &mut page {
-            meta.key = meta.key.strip_prefix(&folder).unwrap_or(&meta.key).to_owned();
-        }
-        Ok(page)
     }
 
     fn refused(&self, name: &ObjectName, source: SealError) -> RepositoryError {

@@ -4,11 +4,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::lsn::{Lsn, LsnRange};
-use crate::seal::WriterPublic;
+use crate::seal::{Kind, WriterPublic};
 use crate::segment::SegmentName;
 use crate::timeline::{Branch, SystemIdentifier};
 
-use super::{BaseId, RunId};
+use super::{BaseId, RunId, SnapshotId};
 
 /// The name of an object below its cluster's folder, as in section 1 of the format.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -35,6 +35,10 @@ pub enum ObjectName {
     Names(BaseId, u32),
     /// A page of its configuration files that lie elsewhere.
     Config(BaseId, u32),
+    /// A snapshot's label.
+    Snapshot(SnapshotId),
+    /// What it holds.
+    Dump(SnapshotId, u32),
     /// WAL that is missing on a branch from a position on.
     Gap(Branch, Lsn),
     /// The adoption of that number by which WAL leaves a branch.
@@ -43,12 +47,20 @@ pub enum ObjectName {
     Frontier(Box<WriterPublic>, u64),
     /// The index page of a branch's segments, from the first to the last.
     Catalog(Branch, SegmentName, SegmentName),
+    /// What the transactions of a branch's segments did, from the first to the last.
+    Summary(Branch, SegmentName, SegmentName),
     /// An entry of the ledger: whose, of which run, its number.
     Ledger(Box<WriterPublic>, RunId, u32),
     /// What a writer at work relies on: whose, its number.
     Lease(RunId, u32),
     /// What a drill found: whose, of which run of the ledger, its number.
     Evidence(Box<WriterPublic>, RunId, u32),
+    /// That a base backup stays until some time: which, its number.
+    Hold(BaseId, u32),
+    /// A page of what is about to be removed: by which run, its number.
+    Intent(RunId, u32),
+    /// What retention removed up to that run.
+    Pruned(RunId),
     /// Bytes that were refused because the name was taken by others: the name, and a random word.
     Conflict(Box<ObjectName>, String),
 }
@@ -57,6 +69,46 @@ impl ObjectName {
     /// The key in the store: the cluster's folder and the name.
     pub fn key(&self, cluster: SystemIdentifier) -> String {
         format!("{cluster}/{self}")
+    }
+
+    /// What an object of this name must be.
+    pub fn kind(&self) -> Kind {
+        match self {
+            ObjectName::Identity => Kind::Identity,
+            ObjectName::Wal(..) => Kind::Wal,
+            ObjectName::Partial(..) => Kind::Partial,
+            ObjectName::Tail(..) => Kind::Tail,
+            ObjectName::History(_) => Kind::History,
+            ObjectName::Label(_) => Kind::Label,
+            ObjectName::Manifest(..) => Kind::Manifest,
+            ObjectName::Data(..) => Kind::Data,
+            ObjectName::Resume(..) => Kind::Resume,
+            ObjectName::Names(..) => Kind::Names,
+            ObjectName::Config(..) => Kind::Config,
+            ObjectName::Gap(..) => Kind::Gap,
+            ObjectName::Adopt(..) => Kind::Adopt,
+            ObjectName::Frontier(..) => Kind::Frontier,
+            ObjectName::Catalog(..) => Kind::Catalog,
+            ObjectName::Ledger(..) => Kind::Ledger,
+            ObjectName::Lease(..) => Kind::Lease,
+            ObjectName::Evidence(..) => Kind::Evidence,
+            ObjectName::Snapshot(_) => Kind::Snapshot,
+            ObjectName::Dump(..) => Kind::Dump,
+            ObjectName::Hold(..) => Kind::Hold,
+            ObjectName::Intent(..) => Kind::Intent,
+            ObjectName::Summary(..) => Kind::Summary,
+            ObjectName::Pruned(_) => Kind::Pruned,
+            ObjectName::Conflict(name, _) => name.kind(),
+        }
+    }
+
+    /// The writer in whose folder it lies, where it lies in one: nobody else may sign it.
+    pub fn owner(&self) -> Option<&WriterPublic> {
+        match self {
+            ObjectName::Frontier(writer, _) => Some(writer),
+            ObjectName::Ledger(writer, ..) | ObjectName::Evidence(writer, ..) => Some(writer),
+            _ => None,
+        }
     }
 
     /// Prefix of all segments of a branch.
@@ -87,13 +139,19 @@ impl fmt::Display for ObjectName {
             ObjectName::Resume(id, number) => write!(f, "base/{id}/resume/{number:08}"),
             ObjectName::Names(id, page) => write!(f, "base/{id}/names/{page:08}"),
             ObjectName::Config(id, page) => write!(f, "base/{id}/config/{page:08}"),
+            ObjectName::Snapshot(id) => write!(f, "snapshot/{id}/label"),
+            ObjectName::Dump(id, number) => write!(f, "snapshot/{id}/data/{number:08}"),
             ObjectName::Gap(branch, from) => write!(f, "gap/{branch}/{:016X}", from.0),
             ObjectName::Adopt(branch, number) => write!(f, "adopt/{branch}/{number:08}"),
             ObjectName::Frontier(writer, number) => write!(f, "frontier/{writer}/{number:010}"),
             ObjectName::Catalog(branch, first, last) => write!(f, "catalog/{branch}/{first}-{last}"),
+            ObjectName::Summary(branch, first, last) => write!(f, "summary/{branch}/{first}-{last}"),
             ObjectName::Ledger(writer, run, sequence) => write!(f, "ledger/{writer}/{run}/{sequence:08}"),
             ObjectName::Lease(run, number) => write!(f, "lease/{run}/{number:08}"),
             ObjectName::Evidence(writer, run, number) => write!(f, "evidence/{writer}/{run}/{number:08}"),
+            ObjectName::Hold(id, number) => write!(f, "hold/{id}/{number:08}"),
+            ObjectName::Intent(run, number) => write!(f, "intent/{run}/{number:08}"),
+            ObjectName::Pruned(run) => write!(f, "pruned/{run}"),
             ObjectName::Conflict(name, word) => write!(f, "conflict/{name}/{word}"),
         }
     }
@@ -150,6 +208,8 @@ impl FromStr for ObjectName {
                 ["base", id, "resume", page] => ObjectName::Resume(id.parse().ok()?, number(page, 8)?),
                 ["base", id, "names", page] => ObjectName::Names(id.parse().ok()?, number(page, 8)?),
                 ["base", id, "config", page] => ObjectName::Config(id.parse().ok()?, number(page, 8)?),
+                ["snapshot", id, "label"] => ObjectName::Snapshot(id.parse().ok()?),
+                ["snapshot", id, "data", data] => ObjectName::Dump(id.parse().ok()?, number(data, 8)?),
                 ["frontier", writer, counted] => {
                     let key: WriterPublic = writer.parse().ok()?;
                     // Bech32m may be written in capitals; a name is written one way.
@@ -160,8 +220,15 @@ impl FromStr for ObjectName {
                     let (first, last) = range.split_once('-')?;
                     ObjectName::Catalog(branch.parse().ok()?, first.parse().ok()?, last.parse().ok()?)
                 }
+                ["summary", branch, range] => {
+                    let (first, last) = range.split_once('-')?;
+                    ObjectName::Summary(branch.parse().ok()?, first.parse().ok()?, last.parse().ok()?)
+                }
                 ["adopt", branch, count] => ObjectName::Adopt(branch.parse().ok()?, number(count, 8)?),
                 ["gap", branch, from] => ObjectName::Gap(branch.parse().ok()?, position(from)?),
+                ["hold", id, counted] => ObjectName::Hold(id.parse().ok()?, number(counted, 8)?),
+                ["intent", run, counted] => ObjectName::Intent(run.parse().ok()?, number(counted, 8)?),
+                ["pruned", run] => ObjectName::Pruned(run.parse().ok()?),
                 ["lease", run, counted] => ObjectName::Lease(run.parse().ok()?, number(counted, 8)?),
                 ["ledger", writer, run, sequence] => {
                     let writer = writer.parse().ok().filter(|key: &WriterPublic| key.to_string() == *writer)?;
@@ -199,12 +266,18 @@ mod tests {
             "base/20261121T023000Z-0000002a/resume/00000003",
             "base/20261121T023000Z-0000002a/names/00000000",
             "base/20261121T023000Z-0000002a/config/00000001",
+            "snapshot/20261121T023000Z-0000002a/label",
+            "snapshot/20261121T023000Z-0000002a/data/00000012",
             "gap/00000001-a2dd04c7/0000000003000064",
             "adopt/00000001-a2dd04c7/00000000",
             "frontier/WRITER/9999999999",
             "catalog/00000001-a2dd04c7/000000010000000000000001-000000010000000100000000",
+            "summary/00000001-a2dd04c7/000000010000000000000010-00000001000000000000001F",
             "ledger/walsealw1g8ly2vvytx8fp584s3tygn00jmass9kgv4fgqd8u4ru6wxa8q0lqn0mqg0/00112233aabbccdd/00000017",
             "lease/00112233aabbccdd/00000003",
+            "hold/20261121T023000Z-0000002a/00000000",
+            "intent/00112233aabbccdd/00000003",
+            "pruned/00112233aabbccdd",
             "evidence/walsealw1g8ly2vvytx8fp584s3tygn00jmass9kgv4fgqd8u4ru6wxa8q0lqn0mqg0/00112233aabbccdd/00000001",
             "conflict/wal/00000001-a2dd04c7/000000010000000000000003/0011aabb",
         ] {
@@ -227,13 +300,19 @@ mod tests {
             "base/x/label",
             "base/20261121T023000Z-0000002a/label/x",
             "base/20261121T023000Z-0000002a/resume",
+            "snapshot/20261121T023000Z-0000002a/label/x",
+            "snapshot/x/data/00000012",
             "adopt/00000001-a2dd04c7/0",
             "frontier/walsealw1x/9999999999",
             "catalog/00000001-a2dd04c7/000000010000000000000001",
+            "summary/00000001-a2dd04c7/000000010000000000000010",
             "ledger/walsealw1/00112233aabbccdd/00000017",
             "evidence/walsealw1/00112233aabbccdd/00000001",
             "lease/00112233AABBCCDD/00000003",
             "lease/00112233aabbccdd/3",
+            "hold/20261121T023000Z-0000002a",
+            "intent/00112233aabbccdd",
+            "pruned/00112233aabbccdd/00000003",
             "conflict/conflict/identity/a/b",
             "notes.txt",
         ] {

@@ -17,7 +17,7 @@ use crate::lsn::{Lsn, LsnRange};
 use crate::segment::{SegmentName, SegmentNumber};
 use crate::store::StoreErrorKind;
 
-use super::listing::range_of;
+use super::wal_listing::range_of;
 use super::{ObjectName, Repository, RepositoryError, WalListing};
 
 /// Headers that are read at the same time.

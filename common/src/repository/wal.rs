@@ -56,14 +56,22 @@ impl Repository {
     /// As [`WalListing::contiguous_end`], and where the contiguous WAL ends in a segment whose `.partial` is there, what that
     /// object's verified header adds.
     pub async fn contiguous_end(&self, listing: &WalListing, from: Lsn) -> Result<Lsn, RepositoryError> {
-        let end = listing.contiguous_end(from);
-        let number = listing.segment_size.number(end);
-        let segment = crate::segment::SegmentName::new(listing.branch.timeline, number, listing.segment_size);
-        if !listing.partials.contains(&segment) {
-            return Ok(end);
+        let mut end = listing.contiguous_end(from);
+        loop {
+            let number = listing.segment_size.number(end);
+            let segment = crate::segment::SegmentName::new(listing.branch.timeline, number, listing.segment_size);
+            if !listing.partials.contains(&segment) {
+                return Ok(end);
+            }
+            let (signed, _) = self.read_header(&ObjectName::Partial(listing.branch, segment)).await?;
+            match signed.header.wal {
+                Some(wal) if wal.start <= end && end < wal.end => end = listing.end_from(wal.end),
+                _ => return Ok(end),
+            }
+            if listing.segment_size.number(end) == number {
+                return Ok(end);
+            }
         }
-        let (signed, _) = self.read_header(&ObjectName::Partial(listing.branch, segment)).await?;
-        Ok(signed.header.wal.map_or(end, |wal| if wal.start <= end { end.max(wal.end) } else { end }))
     }
 
     /// The history of a branch, opened.

@@ -53,6 +53,9 @@ pub enum SealError {
         /// The roles it is trusted for.
         roles: String,
     },
+    /// A trusted writer signed it, under a name of another one's.
+    #[error("it was signed by {0}, and stands under the name of another writer")]
+    OtherWriter(String),
     /// A signature does not belong to these bytes.
     #[error("the {0}'s signature does not verify: these bytes are not what the writer signed")]
     Signature(&'static str),

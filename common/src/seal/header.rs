@@ -36,6 +36,8 @@ pub enum Kind {
     Frontier,
     /// An index page of segments.
     Catalog,
+    /// What the transactions of a run of segments did.
+    Summary,
     /// On which branch the WAL of a living server goes on.
     Adopt,
     /// What happened.
@@ -48,11 +50,21 @@ pub enum Kind {
     Names,
     /// Configuration files beside those of a base backup.
     Config,
+    /// A logical dump.
+    Snapshot,
+    /// Frames of a logical dump.
+    Dump,
+    /// A base backup that is kept until some time.
+    Hold,
+    /// What is about to be removed.
+    Intent,
+    /// What retention removed.
+    Pruned,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 18] = [
+    pub const ALL: [Kind; 24] = [
         Kind::Identity,
         Kind::Wal,
         Kind::Partial,
@@ -65,12 +77,18 @@ impl Kind {
         Kind::Gap,
         Kind::Frontier,
         Kind::Catalog,
+        Kind::Summary,
         Kind::Adopt,
         Kind::Ledger,
         Kind::Lease,
         Kind::Evidence,
         Kind::Names,
         Kind::Config,
+        Kind::Snapshot,
+        Kind::Dump,
+        Kind::Hold,
+        Kind::Intent,
+        Kind::Pruned,
     ];
 
     /// The word in the header.
@@ -88,12 +106,18 @@ impl Kind {
             Kind::Gap => "gap",
             Kind::Frontier => "frontier",
             Kind::Catalog => "catalog",
+            Kind::Summary => "summary",
             Kind::Adopt => "adopt",
             Kind::Ledger => "ledger",
             Kind::Evidence => "evidence",
             Kind::Lease => "lease",
             Kind::Names => "names",
             Kind::Config => "config",
+            Kind::Snapshot => "snapshot",
+            Kind::Dump => "dump",
+            Kind::Hold => "hold",
+            Kind::Intent => "intent",
+            Kind::Pruned => "pruned",
         }
     }
 
@@ -101,7 +125,17 @@ impl Kind {
     pub const fn is_sealed(self) -> bool {
         !matches!(
             self,
-            Kind::Label | Kind::Gap | Kind::Frontier | Kind::Catalog | Kind::Adopt | Kind::Ledger | Kind::Lease
+            Kind::Label
+                | Kind::Snapshot
+                | Kind::Gap
+                | Kind::Frontier
+                | Kind::Catalog
+                | Kind::Adopt
+                | Kind::Ledger
+                | Kind::Lease
+                | Kind::Hold
+                | Kind::Intent
+                | Kind::Pruned
         )
     }
 

@@ -275,8 +275,12 @@ impl WriterKey {
 
     /// A new writer key for one more archiver of the same cluster: it shares the compare key.
     pub fn generate_sibling(&self) -> Result<WriterKey, SealError> {
-        let fresh = WriterKey::generate()?;
-        Ok(WriterKey { signing: fresh.signing, compare: self.compare.clone() })
+        WriterKey::generate_for(self.compare.clone())
+    }
+
+    /// A new writer key with the compare key of a cluster's archivers.
+    pub fn generate_for(compare: CompareKey) -> Result<WriterKey, SealError> {
+        Ok(WriterKey { signing: WriterKey::generate()?.signing, compare })
     }
 
     /// The public half, which readers are told to trust.

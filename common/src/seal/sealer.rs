@@ -53,6 +53,11 @@ impl ObjectDigest {
     pub fn of(bytes: &[u8]) -> ObjectDigest {
         ObjectDigest(*blake3::hash(bytes).as_bytes())
     }
+
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
 }
 
 /// A finished object, ready to be stored.

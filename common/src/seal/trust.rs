@@ -9,7 +9,7 @@ use super::{KeyError, Kind, SealError, WriterPublic};
 pub enum Role {
     /// WAL and what belongs to it.
     Wal,
-    /// Base backups.
+    /// Base backups and snapshots.
     Base,
     /// Results of drills.
     Drill,
@@ -104,9 +104,11 @@ impl TrustedWriters {
 fn allows(role: Role, kind: Kind) -> bool {
     match kind {
         Kind::Wal | Kind::Partial | Kind::Tail | Kind::History => role == Role::Wal,
-        Kind::Gap | Kind::Frontier | Kind::Catalog | Kind::Adopt => role == Role::Wal,
+        Kind::Gap | Kind::Frontier | Kind::Catalog | Kind::Summary | Kind::Adopt => role == Role::Wal,
+        // What stays and what goes is decided where the cluster is archived, not where it is restored.
+        Kind::Hold | Kind::Intent | Kind::Pruned => role == Role::Wal,
         Kind::Label | Kind::Manifest | Kind::Data | Kind::Resume | Kind::Lease => role == Role::Base,
-        Kind::Names | Kind::Config => role == Role::Base,
+        Kind::Names | Kind::Config | Kind::Snapshot | Kind::Dump => role == Role::Base,
         Kind::Ledger | Kind::Evidence => true,
         Kind::Identity => role == Role::Wal || role == Role::Base,
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{ObjectMeta, ObjectStore, PutOutcome, RangeBody, StoreError, StoreErrorKind};
+use super::{Lock, ObjectStore, Page, PutOutcome, RangeBody, StoreError, StoreErrorKind};
 
 /// The calls of an [`ObjectStore`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -202,12 +202,12 @@ impl ObjectStore for Faulty {
         Ok(RangeBody { bytes: spoiled(body.bytes, effect), object_size: body.object_size })
     }
 
-    async fn list(&self, prefix: &str, start_after: Option<&str>, limit: usize) -> Result<Vec<ObjectMeta>, StoreError> {
+    async fn list(&self, prefix: &str, start_after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
         let effect = self.before(Call::List, prefix).await?;
         let mut page = self.inner.list(prefix, start_after, limit).await?;
         self.after(Call::List, prefix, effect)?;
         if effect == Some(Effect::Truncated) {
-            page.truncate(page.len() / 2);
+            page.objects.truncate(page.objects.len() / 2);
         }
         Ok(page)
     }
@@ -216,6 +216,18 @@ impl ObjectStore for Faulty {
         let effect = self.before(Call::Delete, key).await?;
         self.inner.delete(key).await?;
         self.after(Call::Delete, key, effect)
+    }
+
+    async fn legal_hold(&self, key: &str, held: bool) -> Result<(), StoreError> {
+        self.inner.legal_hold(key, held).await
+    }
+
+    async fn has_locks(&self) -> Result<bool, StoreError> {
+        self.inner.has_locks().await
+    }
+
+    async fn lock(&self, key: &str) -> Result<Lock, StoreError> {
+        self.inner.lock(key).await
     }
 
     fn describe(&self) -> String {
@@ -244,7 +256,7 @@ mod tests {
         let lost = store.put_new("tail/c", Bytes::new()).await.expect_err("its answer is lost");
         assert_eq!(lost.kind, StoreErrorKind::Unreachable);
         let keys: Vec<String> =
-            store.list("", None, 10).await.expect("list").into_iter().map(|meta| meta.key).collect();
+            store.list("", None, 10).await.expect("list").objects.into_iter().map(|meta| meta.key).collect();
         assert_eq!(keys, ["a", "tail/c"]);
         let put = |key: &str| (Call::Put, key.to_owned());
         assert_eq!(store.history(), [put("a"), put("b"), put("tail/c"), (Call::List, String::new())]);

@@ -16,6 +16,7 @@ pub mod open;
 mod probe;
 mod retry;
 pub mod s3;
+mod shelf;
 mod tally;
 
 mod throttle;
@@ -34,7 +35,8 @@ pub use health::Failing;
 pub use open::{Backend, StoreOptions, open};
 pub use probe::{Probed, probe, probe_all};
 pub use retry::{Retry, RetryPolicy, with_patience};
-pub use s3::{S3Checksum, S3Credentials, S3Options, S3Store};
+pub use s3::{LockMode, ObjectLock, S3Checksum, S3Credentials, S3Options, S3Store};
+pub use shelf::Shelf;
 pub use tally::{FAILURES, OPERATIONS, PUT_SECONDS, Tally};
 pub use throttle::{Throttle, ThrottleLimits};
 pub use url::{StoreUrl, StoreUrlError};
@@ -43,8 +45,12 @@ pub use url::{StoreUrl, StoreUrlError};
 /// larger is read in ranges.
 pub const LARGEST_GET: u64 = 256 << 20;
 
-/// Most objects that one `list` returns.
+/// Objects that one request to a store lists at most.
 pub const LARGEST_PAGE: usize = 1000;
+
+/// Objects that one `list` returns at most. Only a store that reads all that a prefix names for each page gives more than
+/// [`LARGEST_PAGE`], and only to who asks for more: that many in one go are that much less to read again.
+pub const LONGEST_PAGE: usize = 65_536;
 
 /// Places that objects can be kept in, and wrappers that add one property each.
 #[async_trait::async_trait]
@@ -78,13 +84,37 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
 
     /// Objects whose key starts with `prefix` (a plain string, not a folder), in ascending byte order,
     /// beginning after the key `start_after` (which need not exist, nor start with `prefix`); at most `limit`,
-    /// and never more than [`LARGEST_PAGE`] per call.
+    /// and never more than [`LONGEST_PAGE`] per call. Who wants everything asks for that many.
     ///
-    /// An empty answer means that there are no more; a page shorter than `limit` does not.
-    async fn list(&self, prefix: &str, start_after: Option<&str>, limit: usize) -> Result<Vec<ObjectMeta>, StoreError>;
+    /// Who goes through everything goes on while [`Page::more`] says so: at the end of a prefix at which others add all the time no
+    /// page would ever be empty.
+    async fn list(&self, prefix: &str, start_after: Option<&str>, limit: usize) -> Result<Page, StoreError>;
 
     /// Removes an object. Removing what is not there is success.
     async fn delete(&self, key: &str) -> Result<(), StoreError>;
+
+    /// Keeps an object from being removed, whatever its retention says, until this is called again with `held` false. What is held, or
+    /// not, stays so.
+    ///
+    /// Errors: [`StoreErrorKind::Protocol`] where the store has no legal holds.
+    async fn legal_hold(&self, key: &str, held: bool) -> Result<(), StoreError> {
+        let reason = "this store has no legal holds; they need a bucket with object lock".to_owned();
+        let (kind, operation) = (StoreErrorKind::Protocol, if held { "hold" } else { "release" });
+        Err(StoreError { kind, operation, key: key.to_owned(), store: self.describe(), reason })
+    }
+
+    /// Whether objects may be kept from being removed by a retention or a legal hold ([`ObjectStore::lock`]).
+    async fn has_locks(&self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    /// What keeps an object from being removed. Of one that is not there, nothing does.
+    ///
+    /// Errors: [`StoreErrorKind::Denied`] where these credentials may not know: who takes that for "nothing" hides what is locked.
+    async fn lock(&self, key: &str) -> Result<Lock, StoreError> {
+        let _ = key;
+        Ok(Lock::default())
+    }
 
     /// Where this is, for messages: the URL, never with a secret in it.
     fn describe(&self) -> String;
@@ -109,6 +139,22 @@ pub enum PutOutcome {
     AlreadyExists,
 }
 
+/// What keeps an object from being removed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Lock {
+    /// Its retention ends then, in seconds since 1970 by the store's clock; also one that is over.
+    pub until: Option<i64>,
+    /// Whether somebody holds it, for as long as it takes ([`ObjectStore::legal_hold`]).
+    pub held: bool,
+}
+
+impl Lock {
+    /// Whether it still does at `now`, in seconds since 1970 by the store's clock.
+    pub fn keeps(self, now: i64) -> bool {
+        self.held || self.until.is_some_and(|until| until > now)
+    }
+}
+
 /// The answer to a ranged get.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RangeBody {
@@ -116,6 +162,16 @@ pub struct RangeBody {
     pub bytes: Bytes,
     /// Size of the whole object in bytes.
     pub object_size: u64,
+}
+
+/// One page of a listing.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Page {
+    /// What it lists, in ascending byte order of the keys.
+    pub objects: Vec<ObjectMeta>,
+    /// Whether there may have been more when this was listed; an empty page is the last in any case. A store may err towards `true`,
+    /// which costs one call more, and never towards `false`.
+    pub more: bool,
 }
 
 /// One line of a listing.
@@ -164,7 +220,7 @@ pub enum StoreErrorKind {
 pub struct StoreError {
     /// What kind of failure it was.
     pub kind: StoreErrorKind,
-    /// What was tried: "put", "get", "list", "delete".
+    /// What was tried: "put", "get", "list", "delete", "hold", "release", "lock" (to read what keeps an object).
     pub operation: &'static str,
     /// The object's key, or the prefix of a listing.
     pub key: String,

@@ -58,7 +58,7 @@ pub async fn probe_all(store: &dyn ObjectStore, unique_id: &str) -> Result<Probe
         return Err(wrong("get", "the store does not serve ranges of objects"));
     }
     let listed = store.list(&key, None, 2).await?;
-    let Some(meta) = listed.iter().find(|meta| meta.key == key && meta.size == first.len() as u64) else {
+    let Some(meta) = listed.objects.iter().find(|meta| meta.key == key && meta.size == first.len() as u64) else {
         return Err(wrong("list", "an object that was just put is not listed, or with another size"));
     };
     let clock_ahead = meta.modified.map(|modified| clock_ahead(modified, before, after));
@@ -102,7 +102,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::super::fault::{Call, Effect, Faulty};
-    use super::super::{DirectoryStore, ObjectMeta, RangeBody};
+    use super::super::{DirectoryStore, Page, RangeBody};
     use super::*;
 
     fn directory() -> (tempfile::TempDir, Arc<DirectoryStore>) {
@@ -116,7 +116,7 @@ mod tests {
         let (_folder, store) = directory();
         let seen = probe(store.as_ref(), "1").await.expect("probe");
         assert_eq!(seen, Capabilities { conditional_put: true, delete: true });
-        assert_eq!(store.list("", None, 10).await.expect("list"), []);
+        assert_eq!(store.list("", None, 10).await.expect("list").objects, []);
     }
 
     #[tokio::test]
@@ -179,7 +179,7 @@ mod tests {
         async fn get_range(&self, key: &str, range: std::ops::Range<u64>) -> Result<RangeBody, StoreError> {
             self.0.get_range(key, range).await
         }
-        async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<ObjectMeta>, StoreError> {
+        async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
             self.0.list(prefix, after, limit).await
         }
         async fn delete(&self, key: &str) -> Result<(), StoreError> {

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::health::Health;
-use super::{Failing, ObjectMeta, ObjectStore, PutOutcome, RangeBody, StoreError, StoreErrorKind, Tally};
+use super::{Failing, Lock, ObjectStore, Page, PutOutcome, RangeBody, StoreError, StoreErrorKind, Tally};
 
 /// How often and how long a call is tried.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -145,7 +145,9 @@ impl Retry {
                 })
             }),
         };
-        self.tally.attempt(operation, begun.elapsed(), ended.as_ref().err().map(|error| error.kind));
+        // What keeps an object is two questions: its retention, and its legal hold.
+        let requests = if operation == "lock" && !key.is_empty() { 2 } else { 1 };
+        self.tally.attempt(operation, requests, begun.elapsed(), ended.as_ref().err().map(|error| error.kind));
         ended
     }
 
@@ -180,12 +182,24 @@ impl ObjectStore for Retry {
         self.repeat("get", key, || self.inner.get_range(key, range.clone())).await
     }
 
-    async fn list(&self, prefix: &str, start_after: Option<&str>, limit: usize) -> Result<Vec<ObjectMeta>, StoreError> {
+    async fn list(&self, prefix: &str, start_after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
         self.repeat("list", prefix, || self.inner.list(prefix, start_after, limit)).await
     }
 
     async fn delete(&self, key: &str) -> Result<(), StoreError> {
         self.repeat("delete", key, || self.inner.delete(key)).await
+    }
+
+    async fn legal_hold(&self, key: &str, held: bool) -> Result<(), StoreError> {
+        self.repeat("hold", key, || self.inner.legal_hold(key, held)).await
+    }
+
+    async fn has_locks(&self) -> Result<bool, StoreError> {
+        self.repeat("lock", "", || self.inner.has_locks()).await
+    }
+
+    async fn lock(&self, key: &str) -> Result<Lock, StoreError> {
+        self.repeat("lock", key, || self.inner.lock(key)).await
     }
 
     fn describe(&self) -> String {
@@ -231,7 +245,7 @@ mod tests {
         assert_eq!(store.put_new("a", Bytes::from_static(b"x")).await.expect("put"), PutOutcome::Created);
         assert_eq!(store.get("a").await.expect("get"), "x");
         assert_eq!(store.get_range("a", 0..1).await.expect("range").bytes, "x");
-        assert_eq!(store.list("", None, 10).await.expect("list").len(), 1);
+        assert_eq!(store.list("", None, 10).await.expect("list").objects.len(), 1);
         store.delete("a").await.expect("delete");
         for call in [Call::Put, Call::Get, Call::GetRange, Call::List, Call::Delete] {
             assert_eq!(faulty.calls(call), 4, "{call:?}");

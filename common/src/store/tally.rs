@@ -8,8 +8,8 @@ use super::StoreErrorKind;
 /// Upper bounds of the histogram of puts, in seconds.
 pub const PUT_SECONDS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-/// The operations, as [`StoreError::operation`](super::StoreError::operation) names them.
-pub const OPERATIONS: [&str; 4] = ["put", "get", "list", "delete"];
+/// The operations, as [`StoreError::operation`](super::StoreError::operation) names them; of locks all are "lock".
+pub const OPERATIONS: [&str; 5] = ["put", "get", "list", "delete", "lock"];
 
 /// The kinds of failures that are counted, with their words. That something is not there is an answer.
 pub const FAILURES: [(StoreErrorKind, &str); 6] = [
@@ -32,11 +32,12 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// An attempt has ended; `failed` is how, unless it did what was asked.
-    pub(super) fn attempt(&self, operation: &str, took: Duration, failed: Option<StoreErrorKind>) {
+    /// An attempt of so many requests has ended; `failed` is how, unless it did what was asked.
+    pub(super) fn attempt(&self, operation: &str, requests: u64, took: Duration, failed: Option<StoreErrorKind>) {
+        let operation = if matches!(operation, "hold" | "release") { "lock" } else { operation };
         let Some(at) = OPERATIONS.iter().position(|known| *known == operation) else { return };
         if let Some(count) = self.calls.get(at) {
-            count.fetch_add(1, Ordering::Relaxed);
+            count.fetch_add(requests, Ordering::Relaxed);
         }
         let kind = failed.and_then(|failed| FAILURES.iter().position(|(kind, _)| *kind == failed));
         if let Some(count) = kind.and_then(|kind| self.failures.get(at)?.get(kind)) {
@@ -58,7 +59,7 @@ impl Tally {
         self.put_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Attempts, by operation.
+    /// Requests of all attempts, by operation.
     pub fn calls(&self) -> impl Iterator<Item = (&'static str, u64)> {
         OPERATIONS.iter().zip(&self.calls).map(|(operation, count)| (*operation, count.load(Ordering::Relaxed)))
     }
@@ -92,13 +93,18 @@ mod tests {
     #[test]
     fn attempts_are_counted_by_what_became_of_them() {
         let tally = Tally::default();
-        tally.attempt("put", Duration::from_millis(7), None);
-        tally.attempt("put", Duration::from_secs(40), None);
-        tally.attempt("put", Duration::from_secs(1), Some(StoreErrorKind::Full));
-        tally.attempt("get", Duration::ZERO, Some(StoreErrorKind::NotFound));
-        tally.attempt("dance", Duration::ZERO, None);
+        tally.attempt("put", 1, Duration::from_millis(7), None);
+        tally.attempt("put", 1, Duration::from_secs(40), None);
+        tally.attempt("put", 1, Duration::from_secs(1), Some(StoreErrorKind::Full));
+        tally.attempt("get", 1, Duration::ZERO, Some(StoreErrorKind::NotFound));
+        tally.attempt("lock", 2, Duration::ZERO, None);
+        tally.attempt("release", 1, Duration::ZERO, None);
+        tally.attempt("dance", 1, Duration::ZERO, None);
         tally.created(100);
-        assert_eq!(tally.calls().collect::<Vec<_>>(), [("put", 3), ("get", 1), ("list", 0), ("delete", 0)]);
+        assert_eq!(
+            tally.calls().collect::<Vec<_>>(),
+            [("put", 3), ("get", 1), ("list", 0), ("delete", 0), ("lock", 3)]
+        );
         let failed: Vec<_> = tally.failures().filter(|(.., count)| *count > 0).collect();
         assert_eq!(failed, [("put", "full", 1)], "that something is not there is an answer");
         let (buckets, beyond, sum) = tally.puts();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{ObjectMeta, ObjectStore, PutOutcome, RangeBody, StoreError};
+use super::{Lock, ObjectStore, Page, PutOutcome, RangeBody, StoreError};
 
 /// What a throttled store allows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -76,7 +76,7 @@ impl ObjectStore for Throttle {
         Ok(body)
     }
 
-    async fn list(&self, prefix: &str, start_after: Option<&str>, limit: usize) -> Result<Vec<ObjectMeta>, StoreError> {
+    async fn list(&self, prefix: &str, start_after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
         self.begin().await;
         self.inner.list(prefix, start_after, limit).await
     }
@@ -84,6 +84,20 @@ impl ObjectStore for Throttle {
     async fn delete(&self, key: &str) -> Result<(), StoreError> {
         self.begin().await;
         self.inner.delete(key).await
+    }
+
+    async fn legal_hold(&self, key: &str, held: bool) -> Result<(), StoreError> {
+        self.inner.legal_hold(key, held).await
+    }
+
+    async fn has_locks(&self) -> Result<bool, StoreError> {
+        self.begin().await;
+        self.inner.has_locks().await
+    }
+
+    async fn lock(&self, key: &str) -> Result<Lock, StoreError> {
+        self.begin().await;
+        self.inner.lock(key).await
     }
 
     fn describe(&self) -> String {

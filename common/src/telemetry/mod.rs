@@ -4,12 +4,19 @@
 //! its own. `WALSEAL_LOG` says what is logged.
 
 mod alert;
+mod client;
+mod dead_man;
 mod exposition;
 mod http;
 mod journal;
 mod logging;
+mod proof;
 
-pub use alert::{AlertCommand, AlertKind, AlertNews, AlertState, Alerts, OpenAlert, Outlet, Severity};
+pub use alert::{
+    AlertKind, AlertMemory, AlertNews, AlertState, Alerts, Couriers, OpenAlert, Outlet, Severity, Trial, try_alerts,
+};
+pub use dead_man::DeadManSwitch;
 pub use exposition::{EXPOSITION_TYPE, Exposition, Labels};
 pub use http::{Page, Pages, listen, serve};
 pub use logging::{LoggingError, init_hook_logging, init_logging};
+pub use proof::{overdue_subject, watch_proof};

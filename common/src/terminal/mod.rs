@@ -3,18 +3,28 @@
 //! Facts go to standard output; errors, progress and log lines go to standard error. Whatever came from outside is
 //! printed with its control characters escaped, so that no name in a bucket can drive a terminal.
 
+mod alerts;
 mod exit;
 mod failure;
 mod json;
+mod new_key;
 mod progress;
 mod table;
 pub mod units;
+mod usage;
+mod verification;
+mod width;
 
+pub use alerts::AlertsVerb;
 pub use exit::{CheckExit, Exit, FetchExit, of_usage_error};
 pub use failure::Failure;
 pub use json::{Schema, to_json};
+pub use new_key::write_new_key;
 pub use progress::Progress;
 pub use table::{Align, Look, Table};
+pub use usage::usage;
+pub use verification::{Opened, Verification};
+pub use width::width_of_stdout;
 
 /// Prints a line on standard output. A reader that has seen enough, as `head`, is no error; anything else that fails there
 /// cannot be told to anybody.

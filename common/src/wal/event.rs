@@ -2,6 +2,7 @@
 
 use super::content::Content;
 use super::record::ResourceManager;
+use super::transaction::{KIND_MASK, PREPARE};
 use super::xid::Xid;
 use crate::lsn::{Lsn, LsnRange};
 use crate::segment::{SegmentNumber, SegmentSize};
@@ -66,6 +67,11 @@ pub struct Record<'a> {
 }
 
 impl Record<'_> {
+    /// Whether it is `PREPARE TRANSACTION`, which waits for synchronous standbys as commits do.
+    pub fn is_prepare(&self) -> bool {
+        self.manager == ResourceManager::TRANSACTION && self.info & KIND_MASK == PREPARE
+    }
+
     /// The segment to which the record belongs: the one with its last byte (case 54).
     pub const fn segment(&self, size: SegmentSize) -> SegmentNumber {
         size.number(Lsn(self.end.0.saturating_sub(1)))

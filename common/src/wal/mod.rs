@@ -27,6 +27,7 @@
 //! `xact.h` (transactions), `src/include/catalog/pg_control.h` (checkpoints), and
 //! `src/backend/access/transam/xlogreader.c` (what counts as valid).
 
+pub mod change;
 mod content;
 mod end;
 mod error;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::field::{u16_at, u32_at, u64_at};
 use super::page::WalVersion;
 use super::xid::Xid;
@@ -23,6 +25,18 @@ impl ResourceManager {
     pub const XLOG: ResourceManager = ResourceManager(0);
     /// Ends of transactions.
     pub const TRANSACTION: ResourceManager = ResourceManager(1);
+    /// Files of relations, made and cut.
+    pub const STORAGE: ResourceManager = ResourceManager(2);
+    /// Databases, made and removed.
+    pub const DATABASE: ResourceManager = ResourceManager(4);
+    /// Which files the catalogs are that find all others.
+    pub const RELATION_MAP: ResourceManager = ResourceManager(7);
+    /// What a standby has to know.
+    pub const STANDBY: ResourceManager = ResourceManager(8);
+    /// Rows; the rest of what tables write.
+    pub const HEAP2: ResourceManager = ResourceManager(9);
+    /// Rows.
+    pub const HEAP: ResourceManager = ResourceManager(10);
 
     // Numbers are positions here; the same in PostgreSQL 14 to 18.
     const NAMES: [&'static str; 22] = [
@@ -120,7 +134,7 @@ const IMAGE_HAS_HOLE: u8 = 0x01;
 const DATA_PAGE: u16 = 8192;
 
 /// The file of a relation, as WAL names it (`RelFileLocator`; `RelFileNode` before 16).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct RelationFile {
     /// The tablespace's oid.
     pub tablespace: u32,
@@ -133,6 +147,31 @@ pub struct RelationFile {
 impl fmt::Display for RelationFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}", self.tablespace, self.database, self.number)
+    }
+}
+
+impl std::str::FromStr for RelationFile {
+    type Err = &'static str;
+
+    /// Reads what is written.
+    fn from_str(text: &str) -> Result<RelationFile, &'static str> {
+        let mut parts = text.split('/').map(|part| part.parse().ok());
+        match (parts.next().flatten(), parts.next().flatten(), parts.next().flatten(), parts.next()) {
+            (Some(tablespace), Some(database), Some(number), None) => Ok(RelationFile { tablespace, database, number }),
+            _ => Err("a relation's file is written as tablespace/database/number"),
+        }
+    }
+}
+
+impl Serialize for RelationFile {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for RelationFile {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -233,6 +272,18 @@ impl<'a> RecordBody<'a> {
         }
         let main = body.get(body.len() - main_length..).ok_or(CUT)?;
         Ok(RecordBody { blocks, origin, top_level, main })
+    }
+
+    /// The image and the data of the block at place `index` of [`RecordBody::blocks`], as they stand in the record; `body` is what this
+    /// was read from.
+    pub fn block_bytes<'b>(&self, body: &'b [u8], index: usize) -> Option<(&'b [u8], &'b [u8])> {
+        let image = |block: &BlockReference| block.image.map_or(0, |image| usize::from(image.length));
+        let both = |block: &BlockReference| image(block) + usize::from(block.data_length);
+        let parts: usize = self.blocks.iter().map(both).sum();
+        let block = self.blocks.get(index)?;
+        let begin = body.len().checked_sub(parts + self.main.len())?;
+        let at = begin + self.blocks.iter().take(index).map(both).sum::<usize>();
+        body.get(at..at + both(block))?.split_at_checked(image(block))
     }
 }
 

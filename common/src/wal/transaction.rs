@@ -9,8 +9,9 @@ use super::record::{RecordHeader, ResourceManager};
 use super::xid::Xid;
 use crate::time::PgTimestamp;
 
-const KIND_MASK: u8 = 0x70;
+pub(super) const KIND_MASK: u8 = 0x70;
 const COMMIT: u8 = 0x00;
+pub(super) const PREPARE: u8 = 0x10;
 const ABORT: u8 = 0x20;
 const COMMIT_PREPARED: u8 = 0x30;
 const ABORT_PREPARED: u8 = 0x40;

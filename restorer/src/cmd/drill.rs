@@ -8,6 +8,7 @@ use walseal_common::terminal::{Exit, Failure, Look, to_json};
 
 use super::target::parse_target;
 use crate::access::Access;
+use crate::drill::evidence::Unrecorded;
 use crate::drill::report::{Report, SCHEMA, Verdict};
 use crate::drill::target::Choice;
 use crate::drill::{Exercise, Outcome, drill, evidence, render};
@@ -69,8 +70,7 @@ struct Document<'a> {
 /// Drills, records and shows; fails unless all passed and that is recorded.
 pub async fn run(arguments: &Arguments, exercise: &Exercise, access: &Access) -> Result<(), Failure> {
     let Some(Outcome { report, kept }) = until_told_to_end(drill(exercise, access)).await? else {
-        let words = "the drill was interrupted; nothing of it is left on this host, and nothing is recorded";
-        return Err(Failure::saying(words));
+        return Err(interrupted());
     };
     let recorded = evidence::record(access, &report, exercise.target.word()).await;
     if arguments.json {
@@ -88,11 +88,25 @@ pub async fn run(arguments: &Arguments, exercise: &Exercise, access: &Access) ->
             show!("Kept: {}; remove it when it is not needed any more", folder.display());
         }
     }
-    let verdict = render::verdict(&report);
-    match (report.verdict, recorded) {
+    conclude(report.verdict, &render::verdict(&report), recorded, arguments.json)
+}
+
+/// Why there is no report.
+pub(super) fn interrupted() -> Failure {
+    Failure::saying("the drill was interrupted; nothing of it is left on this host, and nothing is recorded")
+}
+
+/// The last line of a drill: fails unless all passed and that is recorded.
+pub(super) fn conclude(
+    verdict: Verdict,
+    words: &str,
+    recorded: Result<String, Unrecorded>,
+    json: bool,
+) -> Result<(), Failure> {
+    match (verdict, recorded) {
         (Verdict::Passed, Ok(evidence)) => {
-            if !arguments.json {
-                show!("Proven. The drill {verdict}; recorded with {evidence}");
+            if !json {
+                show!("Proven. The drill {words}; recorded with {evidence}");
             }
             Ok(())
         }
@@ -101,7 +115,7 @@ pub async fn run(arguments: &Arguments, exercise: &Exercise, access: &Access) ->
                    trust it elsewhere: { key = \"walsealw1…\", roles = [\"drill\"] }")),
         (Verdict::Failed, recorded) => {
             let not = recorded.err().map(|why| format!("; not recorded: {why}")).unwrap_or_default();
-            Err(Failure::saying(format!("the drill failed: {verdict}{not}")))
+            Err(Failure::saying(format!("the drill failed: {words}{not}")))
         }
     }
 }

@@ -132,23 +132,35 @@ pub async fn run(
     let drills = access.config.drill.pg_bin.as_ref().map(|setting| setting.value.clone());
     let pg_bin = drills.filter(|_| arguments.pg_bin.is_none()).or_else(|| restore::pg_bin(arguments, &access.config));
     let extraction = Extraction { part, file, format, scratch_dir, pg_bin, jobs: restore::jobs(arguments) };
-    // Before WAL is read for the plan.
-    dump_file::vacant(&extraction.file).map_err(|error| failure(&error))?;
     if arguments.dry_run && arguments.json {
+        dump_file::vacant(&extraction.file).map_err(|error| failure(&error))?;
         return plan::run_for(None, request, access, true).await;
     }
+    take_out(&extraction, request, access, arguments.dry_run, arguments.json).await
+}
+
+/// Plans, takes out what `extraction` says, and shows it; with `dry_run` the plan alone.
+pub(super) async fn take_out(
+    extraction: &Extraction,
+    request: &Request,
+    access: &Access,
+    dry_run: bool,
+    json: bool,
+) -> Result<(), Failure> {
+    // Before WAL is read for the plan.
+    dump_file::vacant(&extraction.file).map_err(|error| failure(&error))?;
     let plan = plan::make(access, request).await?;
     let lacking = backups::lacking(access, &plan, &extraction.part).await.map_err(|error| failure(&error.into()))?;
-    if !arguments.json {
-        let words = format!("{}\n{}", plan.explain(), announcement(&extraction, &plan, &lacking));
-        if arguments.dry_run {
+    if !json {
+        let words = format!("{}\n{}", plan.explain(), announcement(extraction, &plan, &lacking));
+        if dry_run {
             print!("{}", printable(&words));
             return Ok(());
         }
         eprint!("{}", printable(&words));
     }
-    let extracted = carry_out(&extraction, &plan, access).await?;
-    show(&extraction, &plan, &extracted, arguments.json)
+    let extracted = carry_out(extraction, &plan, access).await?;
+    show(extraction, &plan, &extracted, json)
 }
 
 /// What will be done, and what it needs for a while.

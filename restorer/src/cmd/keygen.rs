@@ -1,12 +1,13 @@
-//! `keygen`: make an identity.
+//! `keygen`: make an identity, or the key of an archiver that lost its own.
 
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use walseal_common::show;
 
-use walseal_common::seal::Identity;
-use walseal_common::terminal::Failure;
+use walseal_common::seal::{Identity, WriterKey};
+use walseal_common::terminal::{Failure, write_new_key};
+
+use crate::access::Access;
+use crate::segment_source;
 
 /// What `keygen` is told.
 #[derive(clap::Args, Debug)]
@@ -14,13 +15,20 @@ pub struct Arguments {
     /// Where to write the identity; never overwritten
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
+    /// Make a writer key instead, for an archiver that lost its own: it goes on in the repository that is configured
+    #[arg(long)]
+    pub(super) writer: bool,
 }
 
 /// Makes an identity and prints its recipient on standard output.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let identity = Identity::generate().map_err(|error| Failure::from_error("make an identity", &error))?;
     let path = &arguments.output;
-    write_new(path, identity.to_file().as_bytes())?;
+    write_new_key(
+        path,
+        identity.to_file().as_bytes(),
+        "an identity is never overwritten, because nothing else opens what was sealed to it",
+    )?;
     show!("{}", identity.recipient());
     eprintln!(
         "The identity is in {} (mode 0600). It is the only thing that opens the backups: keep a copy offline, and never on \
@@ -31,22 +39,26 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-fn write_new(path: &Path, content: &[u8]) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| {
-        let failure = Failure::new(format!("write {}", path.display()), &error);
-        match error.kind() {
-            std::io::ErrorKind::AlreadyExists => failure.next(
-                "name another file; an identity is never overwritten, because nothing else opens what was sealed to it",
-            ),
-            std::io::ErrorKind::NotFound => failure.next("make the folder first"),
-            _ => failure,
-        }
-    };
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-    file.write_all(content).and_then(|()| file.sync_all()).map_err(failed)?;
-    // The only copy of a key must survive a power cut: the folder's entry, too, is made durable.
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::File::open(parent).and_then(|folder| folder.sync_all()).map_err(failed)
+/// Makes a writer key that shares the compare key of the repository, which its archivers share and its identities open, and prints
+/// its public half on standard output.
+pub async fn run_writer(arguments: &Arguments, access: &Access) -> Result<(), Failure> {
+    let compare = segment_source::compare_key(&access.repository, &access.identities).await;
+    let compare = compare.map_err(|error| Failure::from_error("read the compare key of the repository", &error))?;
+    let key = WriterKey::generate_for(compare).map_err(|error| Failure::from_error("make a writer key", &error))?;
+    let path = &arguments.output;
+    write_new_key(
+        path,
+        key.to_file().as_bytes(),
+        "nothing signed with a key that was overwritten could be told from a forgery",
+    )?;
+    show!("{}", key.public());
+    eprintln!(
+        "The writer key is in {} (mode 0600): move it to the archiver's host, and keep no copy here. Tell every restorer to trust it, beside \
+         the one that was lost, and the archiver to trust that one:\n  trusted_writers = [\"{}\", …]",
+        path.display(),
+        key.public()
+    );
+    Ok(())
 }
 
 #[cfg(test)]
@@ -60,13 +72,13 @@ mod tests {
     fn an_identity_is_written_once_for_its_owner_only() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let output = folder.path().join("identity.key");
-        run(&Arguments { output: output.clone() }).expect("a new file");
+        run(&Arguments { output: output.clone(), writer: false }).expect("a new file");
         let mode = std::fs::metadata(&output).expect("it was written").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let content = std::fs::read_to_string(&output).expect("readable");
         assert_eq!(Identity::read_file(&content).expect("an identity").len(), 1);
 
-        let refused = run(&Arguments { output: output.clone() }).expect_err("it is there");
+        let refused = run(&Arguments { output: output.clone(), writer: false }).expect_err("it is there");
         assert!(refused.to_string().contains("never overwritten"), "{refused}");
         assert_eq!(std::fs::read_to_string(&output).expect("readable"), content);
     }

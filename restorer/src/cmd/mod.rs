@@ -3,24 +3,28 @@
 mod drill;
 mod extract;
 mod fetch;
+mod find;
 mod keygen;
 mod ledger;
 mod list;
 mod place;
 mod plan;
 mod prefetch;
+mod report;
 mod restore;
 mod run;
+mod snapshot;
 mod standby;
 mod target;
+mod verify;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use walseal_common::config::Environment;
 use walseal_common::config::cli::GlobalArgs;
+use walseal_common::config::{Config, Environment};
 use walseal_common::telemetry::init_logging;
-use walseal_common::terminal::{Exit, Failure, FetchExit, of_usage_error};
+use walseal_common::terminal::{AlertsVerb, Exit, Failure, FetchExit, of_usage_error};
 use walseal_common::timeline::SystemIdentifier;
 
 use crate::access::Access;
@@ -40,14 +44,21 @@ struct Arguments {
 
 #[derive(Subcommand, Debug)]
 enum Verb {
-    /// Make an identity and print its recipient
+    /// Make an identity and print its recipient, or a writer key in the place of a lost one
     Keygen(keygen::Arguments),
     /// What can be restored: windows and base backups
     List(list::Arguments),
     /// Explain a restore before a byte moves
     Plan(plan::Arguments),
+    /// Which transaction did what to which table, the worst first, and the restore that undoes it
+    Find(find::Arguments),
     /// What happened to the repository: every entry of the ledger, with signatures and chains verified
     Ledger(ledger::Arguments),
+    /// Write the report of a month: what was promised, tested, lost and done, as one HTML file or JSON
+    Report(report::Arguments),
+    /// Whether the repository is whole: everything opened and checked
+    #[command(after_help = "Exit code 0 only when nothing was found.")]
+    Verify(verify::Arguments),
     /// Rebuild a cluster as it was
     Restore(Box<restore::Arguments>),
     /// Prove a backup: restore it, run recovery, check, record, destroy
@@ -55,8 +66,12 @@ enum Verb {
         after_help = "Exit code 0 only when every check ran and passed and the result is recorded in the ledger."
     )]
     Drill(drill::Arguments),
+    /// Dumps of databases: list them, restore one to a server, or write one to a file
+    Snapshot(snapshot::Arguments),
     /// Run the daemon: drills on schedule
     Run,
+    /// Who hears of alerts
+    Alerts(AlertsVerb),
     /// Deliver a file of WAL to PostgreSQL: the restore_command hook
     #[command(after_help = "Exit codes: 0 delivered; 1 proven that nothing is known there; 200 anything else.")]
     Fetch(fetch::Arguments),
@@ -88,8 +103,10 @@ pub fn main() -> ExitCode {
 }
 
 fn start(arguments: &Arguments) -> Result<(), Failure> {
-    if let Verb::Keygen(arguments) = &arguments.verb {
-        return keygen::run(arguments);
+    if let Verb::Keygen(verb) = &arguments.verb
+        && !verb.writer
+    {
+        return keygen::run(verb);
     }
     if let Verb::Prefetch(_) = &arguments.verb {
         prefetch::detach();
@@ -105,14 +122,27 @@ fn start(arguments: &Arguments) -> Result<(), Failure> {
     let runtime = builder.enable_all().build().map_err(|error| Failure::from_error("start", &error))?;
     runtime.block_on(async {
         match &arguments.verb {
-            Verb::Keygen(_) | Verb::Fetch(_) => Ok(()),
+            Verb::Fetch(_) => Ok(()),
+            Verb::Keygen(verb) => keygen::run_writer(verb, &arguments.open().await?).await,
             Verb::Prefetch(verb) => prefetch::run(verb, arguments.cluster_id, arguments.global.load()?).await,
             Verb::List(verb) => list::run(verb, &arguments.open().await?).await,
+            Verb::Verify(verb) => verify::run(verb, &arguments.open().await?).await,
             Verb::Ledger(verb) => ledger::run(verb, &arguments.open().await?).await,
+            Verb::Report(verb) => report::run(verb, &arguments.open().await?).await,
             // The target is read before the repository: a wrong command line should not wait for a store.
             Verb::Restore(verb) => {
                 let request = verb.target.request()?;
                 restore::run(verb, &request, &arguments.open().await?).await
+            }
+            Verb::Snapshot(verb) => snapshot::run(verb, arguments).await,
+            Verb::Find(verb) => {
+                let question = verb.question()?;
+                find::run(verb, &question, &arguments.open().await?).await
+            }
+            Verb::Alerts(verb) => {
+                let config = arguments.global.load()?;
+                warn_of(&config);
+                verb.run(&config).await
             }
             Verb::Run => run::run(&arguments.open().await?).await,
             Verb::Drill(verb) => {
@@ -148,13 +178,17 @@ fn start_fetch(arguments: &Arguments, verb: &fetch::Arguments) -> FetchExit {
     fetch::run(verb, arguments.cluster_id, global.load(), global.config.as_deref())
 }
 
+fn warn_of(config: &Config) {
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+}
+
 impl Arguments {
     /// The repository that the configuration and the flags name.
     async fn open(&self) -> Result<Access, Failure> {
         let config = self.global.load()?;
-        for warning in config.warnings() {
-            tracing::warn!("{warning}");
-        }
+        warn_of(&config);
         Access::open(config, self.cluster_id).await.map_err(Failure::saying)
     }
 }

@@ -10,6 +10,7 @@ use walseal_common::terminal::{Failure, Progress, printable, to_json, units};
 use super::place::PlaceArguments;
 use super::target::{TargetArguments, refusal};
 use crate::access::Access;
+use crate::heads;
 use crate::plan::{self, Estimate, PLAN_SCHEMA, Plan, Request};
 use crate::rebuild::{Destination, Room, check_space, needs, room_for};
 
@@ -74,7 +75,11 @@ pub async fn make(access: &Access, request: &Request) -> Result<Plan, Failure> {
     let progress = Progress::new("reading WAL", None);
     let planned = plan::plan(&access.repository, &access.identities, request, Some(&progress)).await;
     progress.abandon();
-    planned.map_err(|error| refusal(&error))
+    let mut plan = planned.map_err(|error| refusal(&error))?;
+    let missed = heads::missed(access, plan.segment_size).await;
+    let missed = missed.map_err(|error| refusal(&plan::InventoryError::from(error).into()))?;
+    plan.warnings.extend(missed.iter().map(|cut| format!("{}.", cut.words())));
+    Ok(plan)
 }
 
 /// What is needed where, and what is free there, a line for each folder.

@@ -106,7 +106,7 @@ pub async fn run(arguments: &Arguments, request: &Request, access: &Access) -> R
         destination: destination.clone(),
         jobs: jobs(arguments),
         keep_archiving: arguments.keep_archiving,
-        program: std::env::current_exe().map_err(|error| Failure::from_error("find this program's path", &error))?,
+        program: crate::program::path().map_err(|error| Failure::from_error("find this program's path", &error))?,
         config: &access.config,
         inherits_environment: arguments.start,
         is_served: arguments.start && instance::ends_promoted(&plan),
@@ -174,8 +174,12 @@ async fn recover(
 }
 
 pub(super) fn jobs(arguments: &Arguments) -> usize {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    arguments.jobs.map_or(processors * JOBS_PER_CPU, usize::from)
+    arguments.jobs.map_or_else(default_jobs, usize::from)
+}
+
+/// Data objects at a time, where nothing says how many.
+pub(super) fn default_jobs() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from) * JOBS_PER_CPU
 }
 
 pub(super) fn pg_bin(arguments: &Arguments, config: &Config) -> Option<PathBuf> {

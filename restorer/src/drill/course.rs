@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use walseal_common::repository::{BaseId, ObjectName};
+use walseal_common::repository::{BaseId, ObjectName, RepositoryError};
 use walseal_common::seal::ObjectDigest;
+use walseal_common::segment::SegmentSize;
 use walseal_common::terminal::Progress;
 
 use super::Exercise;
@@ -15,6 +16,7 @@ use super::report::{Check, Drilled, DrilledBase, Found, Kind, Outcome, Report, S
 use super::target::{self, Choice};
 use crate::access::Access;
 use crate::fetch::prefetcher::Serving;
+use crate::heads::{self, CutOff};
 use crate::instance::{Instance, InstanceError, Preload, Programs, Recovered, Scratch};
 use crate::plan::windows::{Window, windows};
 use crate::plan::{self, Inventory, Plan, Request, Target};
@@ -56,6 +58,7 @@ impl Course<'_> {
         let (request, known_until) = self.choose().await?;
         self.restoring = Instant::now();
         let mut plan = self.plan(&request, "plan").await?;
+        self.miss(plan.segment_size).await;
         let pausing = if self.makes_base() { next_base::pausing(self.access, &plan).await } else { Ok(None) };
         let pausing = match pausing {
             Ok(pausing) => pausing,
@@ -95,6 +98,7 @@ impl Course<'_> {
             }
         };
         self.look(&instance, &plan, &recovered, known_until, &checks).await;
+        self.dump(&instance, &plan).await;
         let begun = Instant::now();
         if let Err(error) = instance.stop().await {
             self.report.log = instance.log();
@@ -247,6 +251,26 @@ impl Course<'_> {
         Ok(plan)
     }
 
+    /// Whether all that this host has seen is there; nothing where it remembers nothing. What was cut off would look whole.
+    async fn miss(&mut self, size: SegmentSize) {
+        let Some(heads) = heads::remembered(self.access) else { return };
+        let look = async {
+            let missing = heads::cut_off(&self.access.repository, size, &heads).await?;
+            let outcome = if missing.is_empty() { Outcome::Passed } else { Outcome::Failed };
+            let found = match missing.len() {
+                0 => format!("all of it, since {}", heads.seen),
+                1 => "1 end was cut off".to_owned(),
+                missing => format!("{missing} ends were cut off"),
+            };
+            let details = missing.iter().map(CutOff::words).collect();
+            Ok::<_, RepositoryError>(Found { outcome, found, details })
+        };
+        let check =
+            Check::run(Kind::Plan, "newest end", "what this host has seen of the repository's end is there", look);
+        let check = check.await;
+        self.add(async { check }).await;
+    }
+
     /// The digest of the label, which has those of everything else that is restored.
     async fn label_digest(&self, id: &BaseId) -> Option<ObjectDigest> {
         let key = ObjectName::Label(id.clone()).key(self.access.repository.cluster());
@@ -257,7 +281,7 @@ impl Course<'_> {
 
     async fn restore(&mut self, plan: &Plan, destination: Destination) -> Result<Restored, BrokeOff> {
         let begun = Instant::now();
-        let program = match std::env::current_exe() {
+        let program = match crate::program::path() {
             Ok(program) => program,
             Err(error) => return Err(self.broke_off(Kind::Restore, "this program's path is known", error, begun)),
         };
@@ -320,7 +344,7 @@ impl Course<'_> {
     /// Hands the instance its WAL, so that its user needs no keys; with the command that asks for it.
     async fn serve(&self, restored: &Restored) -> Result<(String, Serving), InstanceError> {
         let serving = Serving::begin(&self.access.config, restored).await?;
-        let program = std::env::current_exe().map_err(InstanceError::io("find this program in", serving.folder()))?;
+        let program = crate::program::path().map_err(InstanceError::io("find this program in", serving.folder()))?;
         Ok((serving.command(&program)?, serving))
     }
 

@@ -10,6 +10,7 @@ use walseal_common::timeline::Branch;
 use super::report::{Report, SCHEMA, TableRows, Verdict};
 use crate::access::Access;
 use crate::record;
+use crate::snapshot::drill as snapshot;
 
 /// Tables that evidence lists: an object holds 16 MiB.
 const MOST_TABLES: usize = 50_000;
@@ -64,6 +65,22 @@ pub async fn record(access: &Access, report: &Report, word: &str) -> Result<Stri
     Ok(name.to_string())
 }
 
+/// Puts what the drill of a snapshot found, and the entry that names it. Durable on return; the name of the evidence.
+///
+/// Errors: as [`record`].
+pub async fn record_snapshot(access: &Access, report: &snapshot::Report) -> Result<String, Unrecorded> {
+    let signer = record::signer(&access.config)?.ok_or(Unrecorded::NoKey)?;
+    let recipients = recipients(access)?;
+    let document = to_json(snapshot::SCHEMA, report)?;
+    let writer = signer.writer.clone();
+    let repository = record::with_own(access);
+    let mut chain = Chain::new(repository.clone(), signer)?;
+    let (name, digest) = repository.put_evidence(chain.run(), 0, document.as_bytes(), &recipients, &writer).await?;
+    let act = report.act(EvidenceFact { name: name.to_string(), digest });
+    chain.write(Timestamp::now(), &act).await?;
+    Ok(name.to_string())
+}
+
 fn facts(report: &Report, word: &str, evidence: EvidenceFact) -> DrillFacts {
     let (passed, warned) = report.passes();
     DrillFacts {
@@ -91,19 +108,19 @@ fn recipients(access: &Access) -> Result<Vec<Recipient>, Unrecorded> {
 }
 
 /// The tables of the newest drill that counted them, of the same branch and at or before `stop`: what grew since may have been
-/// dropped before, the other way round it is no loss. One that cannot be opened is passed over, with a warning.
+/// dropped before, the other way round it is no loss. And where that drill had ended. One that cannot be opened is passed over, with
+/// a warning.
 ///
 /// Errors: the store's.
 pub async fn tables_before(
     access: &Access,
     branch: Branch,
     stop: Lsn,
-) -> Result<Option<Vec<TableRows>>, RepositoryError> {
+) -> Result<Option<(Lsn, Vec<TableRows>)>, RepositoryError> {
     let repository = record::with_own(access);
     let drills = repository.drills().await?;
-    let comparable =
-        |drill: &&Drill| drill.facts.branch == Some(branch) && drill.facts.stop.is_some_and(|at| at <= stop);
-    for drill in drills.iter().rev().filter(comparable).take(TRIES) {
+    let comparable = |drill: &'_ Drill| drill.facts.stop.filter(|at| drill.facts.branch == Some(branch) && *at <= stop);
+    for (drill, ended) in drills.iter().rev().filter_map(|drill| Some((drill, comparable(drill)?))).take(TRIES) {
         let document = match repository.evidence(drill, &access.identities).await {
             Ok(Some(document)) => document,
             Ok(None) => continue,
@@ -117,7 +134,7 @@ pub async fn tables_before(
         match serde_json::from_slice::<Report>(&document) {
             // One that broke off earlier counted nothing.
             Ok(report) if report.tables.is_empty() => {}
-            Ok(report) => return Ok(Some(report.tables)),
+            Ok(report) => return Ok(Some((ended, report.tables))),
             Err(error) => tracing::warn!(%error, "the evidence of an earlier drill is none that this version reads"),
         }
     }

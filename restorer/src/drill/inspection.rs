@@ -55,7 +55,7 @@ impl Course<'_> {
         let depth = config.amcheck.value;
         let structure = structure::look(instance, user, depth);
         self.add(Check::run(Kind::Structure, "amcheck", structure::expected(depth), structure)).await;
-        self.count(instance, &client).await;
+        self.count(instance, &client, plan).await;
         if config.foreign_keys.value {
             let keys = foreign_keys::look(instance, &client, user);
             self.add(Check::run(Kind::ForeignKeys, "foreign keys", foreign_keys::EXPECTED, keys)).await;
@@ -97,7 +97,7 @@ impl Course<'_> {
         }
     }
 
-    async fn count(&mut self, instance: &Instance, client: &SqlClient) {
+    async fn count(&mut self, instance: &Instance, client: &SqlClient, plan: &Plan) {
         let config = &self.access.config.drill;
         let begun = Instant::now();
         let before = match &self.report.drilled {
@@ -111,12 +111,25 @@ impl Course<'_> {
                 return self.report.checks.push(broken);
             }
         };
+        let production = match counts::Production::of(self.access, &plan.base.id).await {
+            // A later drill has seen what became of it since, and said so.
+            Ok(production) => {
+                let newer = |there: &counts::Production| before.as_ref().is_none_or(|(ended, _)| *ended < there.at.end);
+                production.filter(newer)
+            }
+            Err(error) => {
+                let expected = "what the base backup tells of production can be read";
+                let broken = Check::broke_off(Kind::Counts, expected, error, begun);
+                return self.report.checks.push(broken);
+            }
+        };
+        let before = before.map(|(_, tables)| tables);
         let mut tables = counts::Tables::default();
         let counted = async {
             tables = counts::count(instance, client, config).await?;
-            Ok::<_, PostgresError>(counts::judge(&tables, before.as_deref(), config))
+            Ok::<_, PostgresError>(counts::judge(&tables, before.as_deref(), production.as_ref(), config))
         };
-        let expected = counts::expected(config, before.as_deref());
+        let expected = counts::expected(config, before.as_deref(), production.as_ref());
         let check = Check::run(Kind::Counts, "rows", expected, counted).await;
         self.report.checks.push(check);
         (self.report.tables, self.report.unlogged) = (tables.counted, tables.unlogged);

@@ -9,6 +9,7 @@
 //! | [`course`] | one drill, from the choice of a target to an instance that answers |
 //! | [`inspection`] | all checks on that instance |
 //! | [`check`] | the checks |
+//! | [`dumps`] | snapshots that are taken of the instance |
 //! | [`next_base`] | the base backup that is made of the instance |
 //! | [`report`] | what was found: the document that becomes evidence |
 //! | [`evidence`] | the record, and what the drill before left |
@@ -16,6 +17,7 @@
 
 pub mod check;
 mod course;
+mod dumps;
 pub mod evidence;
 mod inspection;
 mod next_base;

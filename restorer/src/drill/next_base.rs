@@ -25,7 +25,7 @@ use crate::plan::{Action, Plan, Request, Target, TimelineChoice};
 use crate::record;
 
 /// The archiver's program, beside this one.
-const PROGRAM: &str = "walseal-archiver";
+pub(super) const PROGRAM: &str = "walseal-archiver";
 
 /// Lines of what the archiver says that are kept.
 const LINES: usize = 15;
@@ -195,8 +195,8 @@ async fn derivation(access: &Access, plan: &Plan, to: Lsn) -> Result<Derivation,
 }
 
 /// Beside this program, else wherever programs are looked for.
-fn program() -> PathBuf {
-    let beside = std::env::current_exe().ok().map(|own| own.with_file_name(PROGRAM));
+pub(super) fn program() -> PathBuf {
+    let beside = crate::program::path().ok().map(|own| own.with_file_name(PROGRAM));
     beside.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from(PROGRAM))
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use walseal_common::terminal::{Align, Look, Table, printable, units};
 
-use super::report::{Outcome, Report, Verdict};
+use super::report::{Check, Outcome, Report, Stage, Verdict};
 
 /// Details of a check that are shown; all are in the evidence.
 const MOST: usize = 10;
@@ -18,6 +18,13 @@ pub fn render(report: &Report, look: Look) -> String {
     if let Some(base) = &report.base {
         text.push_str(&format!("Base backup {}, complete at {}\n", base.id, base.stop));
     }
+    checks(&mut text, &report.checks, look);
+    took(&mut text, report.seconds, &report.stages);
+    printable(&text)
+}
+
+/// The checks as a table, and what those have to say that did not simply pass.
+pub fn checks(text: &mut String, checks: &[Check], look: Look) {
     let mut table = Table::new([
         ("check", Align::Left),
         ("", Align::Left),
@@ -25,7 +32,7 @@ pub fn render(report: &Report, look: Look) -> String {
         ("found", Align::Left),
         ("took", Align::Right),
     ]);
-    for check in &report.checks {
+    for check in checks {
         table.row([
             check.name.clone(),
             check.outcome.word().to_owned(),
@@ -35,7 +42,7 @@ pub fn render(report: &Report, look: Look) -> String {
         ]);
     }
     text.push_str(&format!("\n{}\n", table.render(look)));
-    for check in report.checks.iter().filter(|check| check.outcome != Outcome::Passed && !check.details.is_empty()) {
+    for check in checks.iter().filter(|check| check.outcome != Outcome::Passed && !check.details.is_empty()) {
         text.push_str(&format!("\n{}:\n", check.name));
         for line in check.details.iter().take(MOST) {
             text.push_str(&format!("  {line}\n"));
@@ -44,28 +51,35 @@ pub fn render(report: &Report, look: Look) -> String {
             text.push_str(&format!("  and {} more, in the evidence\n", check.details.len() - MOST));
         }
     }
-    let stages: Vec<String> = report
-        .stages
+}
+
+/// How long it took, and its parts.
+pub fn took(text: &mut String, seconds: f64, stages: &[Stage]) {
+    let stages: Vec<String> = stages
         .iter()
         .map(|stage| format!("{} {}", stage.name, units::duration(Duration::from_secs_f64(stage.seconds))))
         .collect();
-    text.push_str(&format!("\nTook {}", units::duration(Duration::from_secs_f64(report.seconds))));
+    text.push_str(&format!("\nTook {}", units::duration(Duration::from_secs_f64(seconds))));
     if !stages.is_empty() {
         text.push_str(&format!(": {}", stages.join(", ")));
     }
     text.push('\n');
-    printable(&text)
 }
 
 /// What the verdict rests on, in a clause.
 pub fn verdict(report: &Report) -> String {
-    let (passed, warned) = report.passes();
-    match report.verdict {
+    words(report.verdict, &report.checks)
+}
+
+/// Likewise of any checks.
+pub fn words(verdict: Verdict, checks: &[Check]) -> String {
+    let passed = checks.iter().filter(|check| check.outcome.is_pass()).count();
+    let warned = checks.iter().filter(|check| check.outcome == Outcome::Warned).count();
+    match verdict {
         Verdict::Passed if warned > 0 => format!("passed: {passed} checks, {warned} with a warning"),
         Verdict::Passed => format!("passed: {passed} checks"),
         Verdict::Failed => {
-            let failed: Vec<String> = report
-                .checks
+            let failed: Vec<String> = checks
                 .iter()
                 .filter(|check| !check.outcome.is_pass())
                 .map(|check| {

@@ -54,6 +54,8 @@ pub enum Kind {
     Pages,
     /// The next base backup was made of it.
     Base,
+    /// Its databases were dumped.
+    Snapshot,
 }
 
 impl Kind {
@@ -76,6 +78,7 @@ impl Kind {
             Kind::Assertions => "assertions",
             Kind::Pages => "pages",
             Kind::Base => "base",
+            Kind::Snapshot => "snapshot",
         }
     }
 }

@@ -110,6 +110,7 @@ mod tests {
             to_time: to.map(PgTimestamp),
             bases: Vec::new(),
             gap: None,
+            gap_pruned: false,
             surplus: None,
             damaged: Vec::new(),
         }

@@ -101,12 +101,12 @@ pub fn vacant(path: &Path) -> Result<(), ExtractError> {
         return Ok(());
     }
     let why = format!("there is no folder {}", folder.display());
-    Err(ExtractError::Refused { why, next: vec!["make it, or name another file with --into".to_owned()] })
+    Err(ExtractError::Refused { why, next: vec!["make it, or name another file".to_owned()] })
 }
 
 fn taken(path: &Path) -> ExtractError {
     let why = format!("{} is there already, and is never overwritten", path.display());
-    ExtractError::Refused { why, next: vec!["name another file with --into, or move that one away".to_owned()] }
+    ExtractError::Refused { why, next: vec!["name another file, or move that one away".to_owned()] }
 }
 
 /// Removes what a killed process left of the same dump.
@@ -121,7 +121,7 @@ fn take_away_abandoned(partial: &Path) -> Result<Option<File>, ExtractError> {
     let found = file.metadata().map_err(ExtractError::io("look at", partial))?;
     if !found.is_file() || found.uid() != rustix::process::geteuid().as_raw() {
         let why = format!("{} is in the way, and was not made by this user", partial.display());
-        return Err(ExtractError::Refused { why, next: vec!["name another file with --into".to_owned()] });
+        return Err(ExtractError::Refused { why, next: vec!["name another file".to_owned()] });
     }
     lock(&file, partial)?;
     // Who held the lock until now may have put its own in this place.
@@ -137,7 +137,7 @@ fn lock(file: &File, path: &Path) -> Result<(), ExtractError> {
         Ok(()) => Ok(()),
         Err(Errno::WOULDBLOCK) => Err(ExtractError::Refused {
             why: format!("{} is being written by another restore", path.display()),
-            next: vec!["wait for it, or name another file with --into".to_owned()],
+            next: vec!["wait for it, or name another file".to_owned()],
         }),
         Err(error) => Err(ExtractError::io("lock", path)(error.into())),
     }

@@ -140,7 +140,7 @@ impl Extraction {
         let file = DumpFile::begin(&self.file)?;
         let (scratch, owner) = Scratch::fresh(&self.scratch_dir)?;
         let tablespaces = TablespaceMapping { pairs: Vec::new(), folder: Some(scratch.tablespaces()) };
-        let program = std::env::current_exe();
+        let program = crate::program::path();
         let program = program.map_err(ExtractError::io("find the path of", Path::new("this program")))?;
         let order = Order {
             plan,

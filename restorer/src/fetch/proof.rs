@@ -1,7 +1,7 @@
 //! The proof that nothing is known at or above a place, without which nothing looks like the end of WAL (I6).
 
 use walseal_common::lsn::Lsn;
-use walseal_common::repository::{Beyond, ObjectName, RepositoryError};
+use walseal_common::repository::{Beyond, ObjectName};
 use walseal_common::segment::{SegmentName, SegmentNumber, SegmentSize};
 use walseal_common::timeline::Branch;
 
@@ -150,22 +150,16 @@ impl Fetcher {
         number: SegmentNumber,
         size: SegmentSize,
     ) -> Result<Option<ObjectName>, FetchError> {
-        let folder = format!("{}/", self.repository.cluster());
         for prefix in [ObjectName::wal_prefix(branch), ObjectName::tail_prefix(branch)] {
-            let prefix = format!("{folder}{prefix}");
             // "~" sorts after everything that a name goes on with.
             let before = number.0.checked_sub(1).map(SegmentNumber);
-            let mut after =
-                before.map(|before| format!("{prefix}{}~", SegmentName::new(branch.timeline, before, size)));
-            loop {
-                let listed = self.repository.store().list(&prefix, after.as_deref(), 100).await;
-                let page = listed.map_err(RepositoryError::from)?;
-                let Some(last) = page.last() else { break };
-                let known = page.iter().find_map(|meta| meta.key.strip_prefix(&folder)?.parse::<ObjectName>().ok());
+            let after = before.map(|before| format!("{prefix}{}~", SegmentName::new(branch.timeline, before, size)));
+            let mut pages = self.repository.pages(&prefix, after, 100);
+            while let Some(page) = pages.next().await? {
+                let known = page.iter().find_map(|meta| meta.key.parse::<ObjectName>().ok());
                 if known.is_some() {
                     return Ok(known);
                 }
-                after = Some(last.key.clone());
             }
         }
         Ok(None)

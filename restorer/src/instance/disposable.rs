@@ -146,7 +146,7 @@ impl Instance {
         }
     }
 
-    fn of(server: Server, restored: Restored, programs: &Programs) -> Instance {
+    pub(super) fn of(server: Server, restored: Restored, programs: &Programs) -> Instance {
         let files = server.files.clone();
         Instance { server: Some(server), files, restored, programs: programs.clone() }
     }
@@ -209,6 +209,13 @@ impl Instance {
     /// Errors: `pg_controldata` fails.
     pub fn control(&self) -> Result<ControlData, InstanceError> {
         ControlData::read(&self.programs, &self.restored.layout.owner, self.data())
+    }
+
+    /// Whether its server has ended by itself.
+    ///
+    /// Errors: it cannot be waited for.
+    pub(super) fn has_ended(&mut self) -> Result<bool, InstanceError> {
+        self.server.as_mut().map_or(Ok(true), Server::has_ended)
     }
 
     /// Shuts it down in order. Its directory stays.

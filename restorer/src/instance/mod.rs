@@ -8,6 +8,7 @@
 //! | [`programs`] | PostgreSQL's own programs, and running them as another user |
 //! | [`scratch`] | folders for what is thrown away, and what a killed run left of them |
 //! | [`disposable`], [`preload`] | a server that is looked at and thrown away |
+//! | [`fresh`] | a new cluster, for what a dump holds |
 //! | [`additions`] | what a restore adds to a data directory, taken away while it is backed up |
 //! | [`control`] | what `pg_control` says |
 //! | [`settings`] | the private server's settings |
@@ -19,6 +20,7 @@ mod additions;
 mod control;
 mod disposable;
 mod error;
+mod fresh;
 mod landing;
 mod preload;
 mod programs;

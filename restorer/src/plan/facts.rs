@@ -73,7 +73,7 @@ impl BranchFacts {
                 None => return Err(error),
             },
         };
-        let listing = repository.wal_listing_of(branch, size, ranges).await?;
+        let listing = repository.wal_outline(branch, size, ranges).await?;
         let (extents, damaged) = (Vec::new(), Vec::new());
         let (surplus, confirmed) = (None, None);
         let known_end = Lsn::INVALID;
@@ -131,7 +131,9 @@ impl BranchFacts {
                     // What an earlier hole is worth matters only where no later one is the end.
                     self.confirmed = proven.is_none().then(|| (end, format!("{name} {why}")));
                     let damage = error.as_ref().and_then(|error| Damage::of(error, repository.cluster()));
-                    if damage.is_some_and(|damage| self.note(damage)) {
+                    if let Some(damage) = damage
+                        && self.note(repository, damage).await?
+                    {
                         self.find_extents(repository).await?;
                     }
                     break;
@@ -148,7 +150,7 @@ impl BranchFacts {
 
     /// Goes on without an object that is of no use. Whether that makes a difference: false when it is not known here.
     pub async fn leave_out(&mut self, repository: &Repository, damage: &Damage) -> Result<bool, RepositoryError> {
-        let known = self.note(damage.clone());
+        let known = self.note(repository, damage.clone()).await?;
         if known {
             self.find_extents(repository).await?;
         }
@@ -161,24 +163,20 @@ impl BranchFacts {
         self.damaged.iter().filter(move |(held, _)| overlaps(held)).map(|(_, damage)| damage)
     }
 
-    fn note(&mut self, damage: Damage) -> bool {
-        let Some(range) = self.listing.leave_out(&damage.name) else { return false };
+    async fn note(&mut self, repository: &Repository, damage: Damage) -> Result<bool, RepositoryError> {
+        let Some(range) = repository.leave_out(&mut self.listing, &damage.name).await? else { return Ok(false) };
         // What a `.partial` holds only its header tells: it may have been anything of its segment.
         self.known_end = self.known_end.max(range.end);
         self.damaged.push((range, damage));
-        true
+        Ok(true)
     }
 
     /// The ranges without a hole: each begins with a whole segment, a tail or a partial.
     async fn find_extents(&mut self, repository: &Repository) -> Result<(), RepositoryError> {
-        let size = self.listing.segment_size;
         'looks: loop {
             let listing = &self.listing;
-            let mut begins: BTreeSet<Lsn> = listing.runs.iter().map(|run| run.start).collect();
-            begins.extend(listing.tails.keys().chain(listing.parts.keys()).map(|number| number.start(size)));
-            begins.extend(listing.partials.iter().filter_map(|name| name.number(size)).map(|n| n.start(size)));
             let mut extents: Vec<LsnRange> = Vec::new();
-            for start in begins {
+            for start in listing.begins() {
                 if extents.last().is_some_and(|last| start < last.end) {
                     continue;
                 }
@@ -186,7 +184,9 @@ impl BranchFacts {
                     Ok(end) => end,
                     Err(error) => match Damage::of(&error, repository.cluster()) {
                         // Only a `.partial` is read for this.
-                        Some(damage @ Damage { name: ObjectName::Partial(..), .. }) if self.note(damage.clone()) => {
+                        Some(damage @ Damage { name: ObjectName::Partial(..), .. })
+                            if self.note(repository, damage.clone()).await? =>
+                        {
                             continue 'looks;
                         }
                         _ => return Err(error),

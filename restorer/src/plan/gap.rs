@@ -84,7 +84,8 @@ impl fmt::Display for Gap {
         for hole in &self.holes {
             write!(f, ".\n{}", hole.words())?;
         }
-        if self.damaged.is_empty() {
+        let all_pruned = !self.holes.is_empty() && self.holes.iter().all(|hole| hole.pruned);
+        if self.damaged.is_empty() && !all_pruned {
             write!(
                 f,
                 ".\nIf the server, a standby or another archive still has it, it can be filled: walseal-archiver heal"

@@ -1,4 +1,5 @@
-//! WAL that is missing on the way, and what the repository's record says of it (I5): a gap, or a hole that nobody recorded.
+//! WAL that is missing on the way, and what the repository's records say of it (I5): a gap, what retention removed, or a hole that nobody
+//! recorded.
 
 use serde::{Deserialize, Serialize};
 use walseal_common::lsn::{Lsn, LsnRange};
@@ -19,6 +20,9 @@ pub struct Hole {
     pub range: LsnRange,
     /// The record of the gap, where there is one.
     pub record: Option<Gap>,
+    /// Whether retention removed it: it is not lost, nobody promised it.
+    #[serde(default)]
+    pub pruned: bool,
 }
 
 impl Hole {
@@ -32,6 +36,7 @@ impl Hole {
             self.branch.timeline.number()
         );
         match &self.record {
+            _ if self.pruned => format!("Removed by retention: {place}"),
             Some(gap) => format!("Gap: {place}, {}", recorded(gap)),
             None => format!(
                 "Hole without a record: {place}. No gap was recorded there, so the WAL was in the repository once, or is on its \
@@ -78,12 +83,14 @@ impl Path<'_> {
         }
         missing.push(LsnRange { start: at, end: known.max(at) });
         missing.retain(|range| !range.is_empty() && range.end > begin);
-        missing.into_iter().flat_map(|range| self.split(range, &records)).collect()
+        let pruned = self.pruned();
+        missing.into_iter().flat_map(|range| self.split(range, &records, &pruned)).collect()
     }
 
-    /// The parts of a range that is missing: within records, and beside them.
-    fn split(&self, range: LsnRange, records: &[(LsnRange, Option<&Gap>)]) -> Vec<Hole> {
-        let mut borders: Vec<Lsn> = records.iter().flat_map(|(record, _)| [record.start, record.end]).collect();
+    /// The parts of a range that is missing: within records, and beside them. What was lost before retention came by is a gap.
+    fn split(&self, range: LsnRange, records: &[(LsnRange, Option<&Gap>)], pruned: &[LsnRange]) -> Vec<Hole> {
+        let told = records.iter().map(|(record, _)| record).chain(pruned);
+        let mut borders: Vec<Lsn> = told.flat_map(|record| [record.start, record.end]).collect();
         borders.retain(|border| range.start < *border && *border < range.end);
         borders.extend([range.start, range.end]);
         borders.sort();
@@ -92,7 +99,8 @@ impl Path<'_> {
             let part = LsnRange { start: *pair.first()?, end: *pair.get(1)? };
             let within = records.iter().rev().find(|(record, _)| record.start <= part.start && part.end <= record.end);
             let record = within.and_then(|(_, gap)| gap.cloned());
-            Some(Hole { branch: self.branch_at(part.start), range: part, record })
+            let went = pruned.iter().any(|went| went.start <= part.start && part.end <= went.end);
+            Some(Hole { branch: self.branch_at(part.start), range: part, pruned: went && record.is_none(), record })
         });
         holes.collect()
     }

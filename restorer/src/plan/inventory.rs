@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use walseal_common::repository::{
-    Adoptions, BaseId, GapRecord, Label, ObjectName, Repository, RepositoryError, RepositoryIdentity, WrittenFrontier,
-    furthest,
+    Adoptions, BaseId, GapRecord, Label, ObjectName, Pruned, Repository, RepositoryError, RepositoryIdentity,
+    WrittenFrontier, furthest,
 };
 use walseal_common::seal::{Identity, SIGNED_PREFIX_HINT, SignedHeader};
 use walseal_common::segment::SegmentNumber;
@@ -40,6 +40,8 @@ pub struct Inventory {
     pub adoptions: Adoptions,
     /// Every record of a gap, by branch and position.
     pub gaps: Vec<GapRecord>,
+    /// What retention removed, as its records say.
+    pub pruned: Pruned,
     /// Up to where each writer last said that WAL was durable.
     pub frontiers: Vec<WrittenFrontier>,
     /// Where of one branch no more names were listed than a restore should need.
@@ -158,8 +160,23 @@ impl Inventory {
             .buffered(READS_AT_ONCE)
             .try_collect::<BTreeMap<_, _>>()
             .await?;
+        // After the names: what goes meanwhile was written down before.
+        let mut pruned = repository.pruned().await?;
+        let bases = still_there(repository, bases, &mut pruned).await?;
         let store = repository.describe();
-        Ok(Inventory { store, identity, bases, referenced, unusable, adoptions, gaps, frontiers, scope, branches })
+        Ok(Inventory {
+            store,
+            identity,
+            bases,
+            referenced,
+            unusable,
+            adoptions,
+            gaps,
+            pruned,
+            frontiers,
+            scope,
+            branches,
+        })
     }
 
     /// Goes on without the catalog pages of a branch, of which one is not true. Whether that makes a difference.
@@ -186,6 +203,23 @@ impl Inventory {
         }
         Ok(changed)
     }
+}
+
+/// Those of `bases` that did not go while the rest was read. Labels go first, so that what one needs that is there was not removed,
+/// whatever is on record: `pruned` is left without that.
+async fn still_there(
+    repository: &Repository,
+    bases: Vec<Label>,
+    pruned: &mut Pruned,
+) -> Result<Vec<Label>, InventoryError> {
+    let mut there = Vec::new();
+    for label in bases {
+        if !pruned.has_base(&label.id) || repository.is_labelled(&label.id).await? {
+            pruned.leave_out_wal(label.branch, &[label.segment_size.around(label.start, label.stop)]);
+            there.push(label);
+        }
+    }
+    Ok(there)
 }
 
 /// The labels that verify, oldest first, and the others.
@@ -233,11 +267,10 @@ async fn read_labels(repository: &Repository) -> Result<Labels, InventoryError> 
 pub async fn claimed_writers(repository: &Repository) -> Result<Vec<String>, RepositoryError> {
     let mut names = vec![ObjectName::Identity];
     names.extend(repository.base_ids().await?.pop().map(ObjectName::Label));
-    let folder = format!("{}/", repository.cluster());
     for branch in repository.branches().await? {
         for prefix in [ObjectName::wal_prefix(branch), ObjectName::tail_prefix(branch)] {
-            let page = repository.store().list(&format!("{folder}{prefix}"), None, 1).await?;
-            names.extend(page.iter().filter_map(|meta| meta.key.strip_prefix(&folder)?.parse::<ObjectName>().ok()));
+            let page = repository.first_objects(&prefix, 1).await?;
+            names.extend(page.iter().filter_map(|meta| meta.key.parse::<ObjectName>().ok()));
         }
     }
     let mut writers = BTreeSet::new();

@@ -2,7 +2,7 @@
 
 use walseal_common::lsn::{Lsn, LsnRange};
 pub use walseal_common::repository::Step;
-use walseal_common::repository::{GapRecord, Label, Surplus};
+use walseal_common::repository::{GapRecord, Label, Surplus, extents_along};
 use walseal_common::segment::{SegmentNumber, SegmentSize};
 use walseal_common::timeline::Branch;
 
@@ -29,7 +29,8 @@ impl<'a> Path<'a> {
     pub fn new(end: &End, inventory: &'a Inventory) -> Path<'a> {
         let size = inventory.identity.segment_size;
         let mut path = Path { steps: end.way(inventory), extents: Vec::new(), end: end.branch, size, inventory };
-        path.extents = path.merged_extents();
+        let held = |step: &Step| path.facts(step).map(|facts| (facts.extents.as_slice(), facts.known_end));
+        path.extents = extents_along(&path.steps, size, held);
         path
     }
 
@@ -51,6 +52,17 @@ impl<'a> Path<'a> {
     /// Every record of a gap.
     pub(super) fn records(&self) -> &'a [GapRecord] {
         &self.inventory.gaps
+    }
+
+    /// The WAL on the way that retention removed, in order.
+    pub(super) fn pruned(&self) -> Vec<LsnRange> {
+        let of = |step: &Step| {
+            let from = self.size.align_down(step.begin);
+            let until = step.switch.unwrap_or(Lsn(u64::MAX));
+            let clip = move |range: &LsnRange| LsnRange::new(range.start.max(from), range.end.min(until));
+            self.inventory.pruned.on(step.branch).iter().filter_map(clip).collect::<Vec<_>>()
+        };
+        LsnRange::joined(self.steps.iter().flat_map(of).filter(|range| !range.is_empty()).collect())
     }
 
     /// Where the first base backup of the path begins.
@@ -128,35 +140,5 @@ impl<'a> Path<'a> {
             })
         };
         self.steps.iter().rev().filter(begun).filter(open).find(held)
-    }
-
-    /// The parts of all branches' extents that lie on the path, joined. A child's first segment also holds what its parent
-    /// wrote in it before the switch (case 4), so that the child's extents count from that segment's start; and from there on
-    /// the parent's do not where the child holds anything, because PostgreSQL asks the child first.
-    fn merged_extents(&self) -> Vec<LsnRange> {
-        let mut clipped: Vec<LsnRange> = Vec::new();
-        for (index, step) in self.steps.iter().enumerate() {
-            let from = self.size.align_down(step.begin);
-            let child_holds = |child: &Step| self.facts(child).is_some_and(|facts| facts.known_end > child.begin);
-            let until = match step.switch {
-                Some(switch) if self.steps.get(index + 1).is_some_and(child_holds) => self.size.align_down(switch),
-                switch => switch.unwrap_or(Lsn(u64::MAX)),
-            };
-            for extent in self.facts(step).map_or(&[][..], |facts| facts.extents.as_slice()) {
-                let (start, end) = (extent.start.max(from), extent.end.min(until));
-                if start < end {
-                    clipped.push(LsnRange { start, end });
-                }
-            }
-        }
-        clipped.sort();
-        let mut merged: Vec<LsnRange> = Vec::new();
-        for range in clipped {
-            match merged.last_mut() {
-                Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
-                _ => merged.push(range),
-            }
-        }
-        merged
     }
 }

@@ -160,6 +160,25 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// The timeline that a request without a target of its own goes to: the one that it names, or the newest of the living ones.
+    ///
+    /// Errors: none such; its history is not readable.
+    pub async fn end(&self) -> Result<End, PlanError> {
+        if let Some(choice) = self.request.timeline {
+            return branches::chosen(self.inventory, choice);
+        }
+        let found = branches::ends(self.inventory);
+        if let Some(error) = found.unreadable.into_iter().next() {
+            return Err(error);
+        }
+        let mut ends: Vec<End> = found.ends.into_iter().filter(|end| !end.is_abandoned(self.inventory)).collect();
+        if ends.len() > 1 {
+            ends = self.newest_first(ends).await?;
+        }
+        let none = || PlanError::NoBase { store: self.inventory.store.clone(), unusable: self.unusable() };
+        ends.into_iter().next().ok_or_else(none)
+    }
+
     fn unusable(&self) -> Vec<PassedOver> {
         let unusable = self.inventory.unusable.iter().rev();
         unusable.map(|base| PassedOver { id: base.id.clone(), why: base.why.clone() }).collect()

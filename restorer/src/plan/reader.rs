@@ -100,12 +100,35 @@ impl<'a> PathReader<'a> {
         first: SegmentNumber,
         last: SegmentNumber,
         floor: Lsn,
+        visit: impl FnMut(&Record<'_>) -> ControlFlow<()>,
+    ) -> Result<Lsn, ReadError> {
+        self.walk(first, last, floor, None, visit).await
+    }
+
+    /// As [`PathReader::visit`], with the bodies of records that have at most `limit` bytes.
+    pub async fn visit_with_bodies(
+        &self,
+        first: SegmentNumber,
+        last: SegmentNumber,
+        floor: Lsn,
+        limit: u32,
+        visit: impl FnMut(&Record<'_>) -> ControlFlow<()>,
+    ) -> Result<Lsn, ReadError> {
+        self.walk(first, last, floor, Some(limit), visit).await
+    }
+
+    async fn walk(
+        &self,
+        first: SegmentNumber,
+        last: SegmentNumber,
+        floor: Lsn,
+        body_limit: Option<u32>,
         mut visit: impl FnMut(&Record<'_>) -> ControlFlow<()>,
     ) -> Result<Lsn, ReadError> {
         let size = self.path.size();
         let from = first.start(size);
         let mut number = self.beginning(first, floor).await?;
-        let options = WalkOptions { system: Some(self.repository.cluster()), ..WalkOptions::default() };
+        let options = WalkOptions { system: Some(self.repository.cluster()), body_limit, ..WalkOptions::default() };
         let mut walker =
             Walker::new(number.start(size), size, options).map_err(|source| self.not_wal(number, source))?;
         let mut flow = ControlFlow::Continue(());

@@ -32,6 +32,8 @@ pub struct Window {
     pub bases: Vec<BaseId>,
     /// The WAL that cannot be had after it, where more follows, or a gap is on record.
     pub gap: Option<LsnRange>,
+    /// Whether retention removed all of that: nothing was lost there.
+    pub gap_pruned: bool,
     /// What arrived beyond its end without what lies before, and counts for nothing.
     pub surplus: Option<Surplus>,
     /// Names of objects that are there for the gap's bytes, and of no use.
@@ -65,6 +67,7 @@ async fn windows_of(
     for end in branches::ends(inventory).ends {
         let path = Path::new(&end, inventory);
         let reader = PathReader::new(repository, identities, &path, None);
+        let pruned = path.pruned();
         for span in spans(&path, inventory) {
             let (extent, first) = (span.extent, span.first());
             let wal = LsnRange { start: first.start, end: extent.end };
@@ -82,6 +85,7 @@ async fn windows_of(
                 bases: span.bases().map(|base| base.id.clone()).collect(),
                 damaged: gap.map_or_else(Vec::new, |gap| path.damaged_in(gap).map(|d| d.name.to_string()).collect()),
                 surplus: path.surplus().filter(|_| extent.end == path.known_end()),
+                gap_pruned: gap.is_some_and(|gap| gap.without(&pruned).is_empty()),
                 gap,
             });
         }

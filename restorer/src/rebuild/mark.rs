@@ -17,6 +17,11 @@ use super::{Layout, RebuildError, sync_folder};
 /// Its name in the data directory.
 pub(super) const MARK: &str = "walseal.unfinished";
 
+/// Whether an entry of a data directory is a mark that was being written, by a rebuild that ended before anything else was there.
+pub(super) fn is_half_written(name: &std::ffi::OsStr) -> bool {
+    name == "walseal.unfinished.new"
+}
+
 /// What it says.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct Mark {

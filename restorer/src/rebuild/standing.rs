@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use walseal_common::timeline::SystemIdentifier;
 
 use super::RebuildError;
-use super::mark::Mark;
+use super::mark::{Mark, is_half_written};
 use super::owner::resolve;
 use super::vacancy::{check_outside, live_server};
 
@@ -77,7 +77,7 @@ fn no_cluster(data: &Path) -> RebuildError {
 
 fn is_empty(folder: &Path) -> Result<bool, RebuildError> {
     match fs::read_dir(folder) {
-        Ok(mut entries) => Ok(entries.next().is_none()),
+        Ok(mut entries) => Ok(entries.all(|entry| entry.is_ok_and(|one| is_half_written(&one.file_name())))),
         // Vacancy says what is wrong with these.
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(true),
         Err(error) => Err(RebuildError::io("list", folder)(error)),

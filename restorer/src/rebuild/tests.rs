@@ -6,6 +6,7 @@ mod server_manifest;
 mod standing;
 mod sweep;
 mod toy;
+mod verified;
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::process::{Pid, test_kill_process};
 
 use super::RebuildError;
+use super::mark::is_half_written;
 use super::owner::resolve;
 
 /// What is at a place that is to be written.
@@ -14,7 +15,7 @@ use super::owner::resolve;
 pub enum Vacancy {
     /// Nothing, in a folder that exists.
     Absent,
-    /// An empty folder.
+    /// An empty folder, or one in which a rebuild began to write its mark and came no further.
     Empty,
 }
 
@@ -44,7 +45,9 @@ pub(super) fn look(path: &Path, flag: &str) -> Result<(PathBuf, Vacancy), Rebuil
     }
     check_outside(&path, flag)?;
     match fs::read_dir(&path) {
-        Ok(mut entries) => match entries.next() {
+        Ok(mut entries) => match entries
+            .find(|entry| !entry.as_ref().is_ok_and(|one| is_half_written(&one.file_name())))
+        {
             None => Ok((path, Vacancy::Empty)),
             Some(entry) => {
                 let entry = entry.map_err(RebuildError::io("list", &path))?;

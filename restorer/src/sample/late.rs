@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use walseal_common::store::{ObjectMeta, ObjectStore, PutOutcome, RangeBody, StoreError, StoreErrorKind};
+use walseal_common::store::{ObjectStore, Page, PutOutcome, RangeBody, StoreError, StoreErrorKind};
 
 /// Shows `key` only from the listing number `listings` of whole segments on; from then on nothing below `vanishing` is
 /// there any more.
@@ -54,11 +54,11 @@ impl ObjectStore for LateStore {
         self.inner.get_range(key, range).await
     }
 
-    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<ObjectMeta>, StoreError> {
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
         let mut page = self.inner.list(prefix, after, limit).await?;
         // What vanishes does so after it was listed.
-        page.retain(|meta| meta.key != self.key || !self.hides(&meta.key));
-        if page.is_empty() && prefix.contains("/wal/") {
+        page.objects.retain(|meta| meta.key != self.key || !self.hides(&meta.key));
+        if page.objects.is_empty() && prefix.contains("/wal/") {
             self.seen.fetch_add(1, Ordering::SeqCst);
         }
         Ok(page)

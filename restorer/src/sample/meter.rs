@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use walseal_common::store::{ObjectMeta, ObjectStore, PutOutcome, RangeBody, StoreError};
+use walseal_common::store::{ObjectStore, Page, PutOutcome, RangeBody, StoreError};
 
 /// Counts what is read.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl ObjectStore for Meter {
         Ok(body)
     }
 
-    async fn list(&self, prefix: &str, start_after: Option<&str>, limit: usize) -> Result<Vec<ObjectMeta>, StoreError> {
+    async fn list(&self, prefix: &str, start_after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
         self.inner.list(prefix, start_after, limit).await
     }
 

@@ -6,11 +6,9 @@
 mod late;
 mod meter;
 mod repository;
-mod shelf;
 mod wal;
 
 pub(crate) use late::LateStore;
 pub(crate) use meter::Meter;
 pub(crate) use repository::{SYSTEM, SampleRepository};
-pub(crate) use shelf::Shelf;
 pub(crate) use wal::{SampleWal, Spot};

@@ -300,6 +300,7 @@ impl SampleRepository {
             written,
             interval_seconds: 300,
             earlier: Vec::new(),
+            ledger: None,
         };
         self.repository.put_frontier(&record, &self.writer).await.expect("a folder of our own")
     }

@@ -60,12 +60,19 @@ fn case_09_doctor_ends_with_a_message_that_became_durable_and_needs_no_grant() -
         {
             told(&shown, "ok", check)?;
         }
-        for check in
-            ["slot", "synchronous", "checksums", "archive_command", "repository", "confirmed WAL", "base backup"]
-        {
+        for check in [
+            "slot",
+            "synchronous",
+            "checksums",
+            "archive_command",
+            "retention",
+            "repository",
+            "confirmed WAL",
+            "base backup",
+        ] {
             told(&shown, "ok", check)?;
         }
-        ensure!(told(&shown, "WARNING", "recipients")?.contains("to fix: make a second identity"), "{shown}");
+        ensure!(told(&shown, "ok", "recipients")?.contains("sealed to 2 recipients"), "{shown}");
         // Case 26: with a value, where the disk can be seen.
         ensure!(told(&shown, "WARNING", "kept WAL")?.contains("max_slot_wal_keep_size = '"), "{shown}");
     }

@@ -1,8 +1,11 @@
 //! The drill: what passes, what is recorded, what is left behind, and every way in which it must turn red (case 45, I12).
 
+mod both_kinds;
 mod canary;
+mod dumps;
 mod killed;
 mod mutations;
+mod newest_end;
 mod next_base;
 mod relations;
 
@@ -16,11 +19,13 @@ use serde_json::Value;
 use walseal_tests::account::Account;
 use walseal_tests::cluster::Cluster;
 use walseal_tests::deadline::{PATIENCE, eventually};
+use walseal_tests::inbox::Inbox;
 use walseal_tests::oracle;
 use walseal_tests::port;
 use walseal_tests::process::Finished;
 use walseal_tests::settings::ClusterBuilder;
 use walseal_tests::site::{Side, Site, Store};
+use walseal_tests::told::Told;
 
 use crate::{flow, metrics};
 
@@ -28,7 +33,7 @@ use crate::{flow, metrics};
 const TABLE: &str = "customers_of_acme";
 
 /// A site with a base backup and commits after it, whose restorer may drill and record. No daemon runs any more.
-fn site(cluster: ClusterBuilder) -> Result<Site> {
+pub fn site(cluster: ClusterBuilder) -> Result<Site> {
     let mut site = Site::new(cluster, Store::Directory)?;
     let mut daemon = site.archive()?;
     site.cluster.sql(&format!("create table {TABLE} (id bigint primary key, note text)"))?;
@@ -64,7 +69,8 @@ pub fn left_behind(site: &Site) -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn drill(side: &Side, more: &[&str]) -> Result<(Finished, Value)> {
+/// Drills, and reads the report.
+pub fn drill(side: &Side, more: &[&str]) -> Result<(Finished, Value)> {
     let finished = side.run_long(&[&["drill", "--json"], more].concat())?;
     let report = finished.json()?;
     ensure!(report["schema"] == "walseal.drill/1", "{report}");
@@ -325,46 +331,71 @@ fn a_drill_as_root_runs_its_server_as_an_unprivileged_user() -> Result<()> {
 }
 
 #[test]
-fn the_daemon_drills_on_schedule_records_and_tells_of_what_fails() -> Result<()> {
+pub fn the_daemon_drills_on_schedule_records_and_tells_of_what_fails() -> Result<()> {
     let mut site = site(Cluster::builder())?;
     let none = site.restorer.run(&["run"])?.exits(1)?;
     ensure!(none.stderr.contains("drill.schedule is not set"), "{none}");
-    let told = site.scratch.path().join("told");
+    let told = Told::by(&mut site.restorer, &site.scratch, "told")?;
+    site.restorer.set_text("alerts.proven_within", "1s");
     site.restorer.set_text("drill.schedule", "* * * * *");
     site.restorer.set_text("drill.timezone", "UTC");
     let port = port::free()?;
     site.restorer.set_text("http.listen", &port.to_string());
-    site.restorer.set_text("alerts.command", &format!("cat >> {}", told.display()));
     site.restorer.set("drill.checks", &checks(&[("impossible", "select 1", "2")]));
+    let (inbox, beats, hook) = (Inbox::start()?, "/beats", "/hook");
+    site.restorer.set_text("alerts.webhook_url", &inbox.url(hook));
+    site.restorer.set_text("alerts.heartbeat_url", &inbox.url(beats));
+    site.restorer.set_text("cluster.state_dir", &site.scratch.dir("restorer-state")?.to_string_lossy());
     site.restorer.write_config()?;
     let mut running = site.restorer.daemon(&["run"])?;
     running.says("serving /metrics", PATIENCE)?;
-    let before = metrics::scrape(port)?;
+    let held = "walseal_drills_total{of=\"base-backups\",verdict=\"failed\"}";
+    let before = running.until("what there is to be drilled", PATIENCE, || {
+        let seen = metrics::scrape(port)?;
+        Ok(seen.samples.contains_key(held).then_some(seen))
+    })?;
     assert_eq!(before.types, metrics::documented_of_drills());
-    ensure!(
-        before.of("walseal_drills_total{verdict=\"failed\"}")? == 0.0 && metrics::get(port, "/healthz")?.0 == 200,
-        "{before:?}"
-    );
-    ensure!(!before.samples.contains_key("walseal_drill_proven_time_seconds"), "{before:?}");
+    ensure!(before.of(held)? == 0.0 && metrics::get(port, "/healthz")?.0 == 200, "{before:?}");
+    ensure!(!before.samples.contains_key("walseal_drill_proven_time_seconds{of=\"base-backups\"}"), "{before:?}");
+    told.arrives(&mut running, "drill-overdue", &["raised"])?;
     running.says("the drill failed", PATIENCE * 2)?;
     let after = metrics::scrape(port)?;
     assert_eq!(after.types, metrics::documented_of_drills(), "names do not come and go");
-    ensure!(
-        after.of("walseal_drill_last_passed")? == 0.0 && after.of("walseal_drill_last_recorded")? == 1.0,
-        "{after:?}"
-    );
-    ensure!(after.of("walseal_drill_last_checks{outcome=\"failed\"}")? == 1.0, "{after:?}");
-    ensure!(after.of("walseal_drill_last_stage_seconds{stage=\"restore\"}")? > 0.0, "{after:?}");
+    let last = |name: &str| after.of(&format!("walseal_drill_last_{name}"));
+    let (passed, recorded) = (last("passed{of=\"base-backups\"}")?, last("recorded{of=\"base-backups\"}")?);
+    ensure!(passed == 0.0 && recorded == 1.0, "{after:?}");
+    ensure!(last("checks{of=\"base-backups\",outcome=\"failed\"}")? == 1.0, "{after:?}");
+    ensure!(last("stage_seconds{of=\"base-backups\",stage=\"restore\"}")? > 0.0, "{after:?}");
     let (status, health) = metrics::get(port, "/healthz")?;
     ensure!(status == 503 && health.contains("failed"), "{status} {health}");
-    running.until("the alert", PATIENCE, || {
-        let told = std::fs::read_to_string(&told).unwrap_or_default();
-        Ok((told.contains("drill-failed") && told.contains("impossible")).then_some(()))
-    })?;
+    told.arrives(&mut running, "drill-failed", &["raised"])?;
+    let failed = told.of("drill-failed")?.pop().context("the alert")?;
+    ensure!(failed["text"].as_str().is_some_and(|text| text.contains("impossible")), "{failed}");
     running.sigterm()?.success()?;
     let status = site.archiver.run(&["status", "--json"])?.json()?;
     ensure!(status["drills"]["passed"] == false && status["bases"][0]["proven"] == false, "{status:#}");
     assert_eq!((left_behind(&site)?, oracle::lives_below(&scratch_dir(&site))?), (Vec::new(), Vec::new()));
+    assert_eq!(inbox.posts(beats), Vec::<Value>::new(), "the heart beats for a drill that passed only");
+    // Another daemon, whose drill passes: it knows what stands, and tells its end.
+    site.restorer.set("drill.checks", &checks(&[("possible", "select 1", "1")]));
+    site.restorer.write_config()?;
+    let mut running = site.restorer.daemon(&["run"])?;
+    let beat = running.until("a heartbeat", PATIENCE * 3, || Ok(inbox.posts(beats).first().cloned()))?;
+    ensure!(beat["success"] == "drill-passed" && beat["witness"]["object"].is_string(), "{beat}");
+    told.arrives(&mut running, "drill-failed", &["raised", "cleared"])?;
+    let of_overdue = || -> Result<Vec<String>> { Ok(told.states("drill-overdue")?.into_iter().take(2).collect()) };
+    // A second after the drill it is overdue again.
+    running.until("the end of what was overdue", PATIENCE, || {
+        Ok((of_overdue()? == ["raised", "cleared"]).then_some(()))
+    })?;
+    let posted = |state: &str| {
+        inbox.posts(hook).iter().filter(|post| post["kind"] == "drill-failed" && post["state"] == state).count()
+    };
+    running.until("the webhook to be told of both", PATIENCE, || {
+        Ok((posted("raised") > 0 && posted("cleared") > 0).then_some(()))
+    })?;
+    assert_eq!((posted("raised"), posted("cleared")), (1, 1));
+    running.sigterm()?.success()?;
     Ok(())
 }
 
@@ -409,7 +440,7 @@ fn case_48_nothing_of_the_cluster_s_own_configuration_holds_in_a_drill() -> Resu
 }
 
 /// `drill.checks` of the database `postgres`.
-fn checks(all: &[(&str, &str, &str)]) -> String {
+pub fn checks(all: &[(&str, &str, &str)]) -> String {
     let text = |text: &str| Value::from(text).to_string();
     let one = |(name, sql, expect): &(&str, &str, &str)| {
         format!("{{ name = {}, database = \"postgres\", sql = {}, expect = {} }}", text(name), text(sql), text(expect))

@@ -6,6 +6,7 @@ use walseal_common::lsn::Lsn;
 use walseal_tests::cluster::{Cluster, Stop};
 use walseal_tests::deadline::{PATIENCE, eventually};
 use walseal_tests::site::{Daemon, Site, Store};
+use walseal_tests::told::Told;
 use walseal_tests::workload::{self, Workload};
 
 use crate::{flow, restored};
@@ -17,16 +18,17 @@ fn both(first: &Cluster, second: &Cluster) -> String {
 }
 
 /// A primary under load and a standby, both known to the archiver, which streams and has taken a base backup.
-fn under_way() -> Result<(Site, Cluster, Daemon, Workload)> {
+fn under_way() -> Result<(Site, Told, Cluster, Daemon, Workload)> {
     let mut site = Site::new(Cluster::builder().segment_mib(1).setting("wal_keep_size", "1GB"), Store::Directory)?;
     let standby = site.standby("standby", &site.cluster, &[])?;
     site.archiver.set_text("cluster.conninfo", &both(&site.cluster, &standby));
+    let told = Told::by(&mut site.archiver, &site.scratch, "told")?;
     site.archiver.write_config()?;
     let daemon = site.archive()?;
     let load = Workload::start(&site.cluster, 2)?;
     load.reaches(20, PATIENCE)?;
     site.archiver.run_long(&["backup"])?.success()?;
-    Ok((site, standby, daemon, load))
+    Ok((site, told, standby, daemon, load))
 }
 
 fn follows(primary: &Cluster, standby: &Cluster) -> Result<()> {
@@ -37,7 +39,7 @@ fn follows(primary: &Cluster, standby: &Cluster) -> Result<()> {
 
 #[test]
 fn case_16_a_switchover_is_followed_without_a_hand_and_nothing_is_lost() -> Result<()> {
-    let (mut site, mut standby, mut daemon, load) = under_way()?;
+    let (mut site, _, mut standby, mut daemon, load) = under_way()?;
     load.goes_on(50, PATIENCE)?;
     load.stop()?;
     follows(&site.cluster, &standby)?;
@@ -80,8 +82,8 @@ fn case_16_a_switchover_is_followed_without_a_hand_and_nothing_is_lost() -> Resu
 }
 
 #[test]
-fn case_11_a_failover_to_a_standby_that_had_less_keeps_what_the_old_primary_shipped() -> Result<()> {
-    let (mut site, mut standby, mut daemon, load) = under_way()?;
+pub fn case_11_a_failover_to_a_standby_that_had_less_keeps_what_the_old_primary_shipped() -> Result<()> {
+    let (mut site, told, mut standby, mut daemon, load) = under_way()?;
     load.goes_on(30, PATIENCE)?;
     follows(&site.cluster, &standby)?;
     // From here on only the archiver has what is committed.
@@ -114,9 +116,9 @@ fn case_11_a_failover_to_a_standby_that_had_less_keeps_what_the_old_primary_ship
     // The old primary comes back and takes writes; it is the first host of the connection string.
     old.start()?;
     old.sql("create table written_to_the_wrong_one (n int)")?;
+    told.arrives(&mut daemon, "two-primaries", &["raised"])?;
     daemon.sigterm()?.success()?;
     let mut daemon = site.archiver.daemon(&["run"])?;
-    daemon.says("two hosts take writes", PATIENCE)?;
     daemon.until("the status to name the old primary", PATIENCE, || {
         let status = site.archiver.run(&["status", "--json"])?.json()?;
         let alert = &status["alerts"][0];
@@ -136,6 +138,7 @@ fn case_11_a_failover_to_a_standby_that_had_less_keeps_what_the_old_primary_ship
     let named = old.sockets().to_string_lossy().into_owned();
     site.archiver.run(&["drain", "--host", &named])?.success()?;
     old.stop(Stop::Immediate)?;
+    told.arrives(&mut daemon, "two-primaries", &["raised", "cleared"])?;
     let rescued = restored::restore_with(&site, "latest", "rescued", &["--timeline", "1"])?;
     assert_eq!(rescued.value("select count(*) from pg_class where relname = 'only_there'")?, "1");
     drop(rescued);

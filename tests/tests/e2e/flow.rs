@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 
 use walseal_common::lsn::Lsn;
 use walseal_common::repository::{Cover, ObjectName};
-use walseal_common::segment::SegmentName;
+use walseal_common::segment::{SegmentName, SegmentSize};
 use walseal_common::timeline::TimelineId;
 use walseal_tests::cluster::Cluster;
 use walseal_tests::deadline::PATIENCE;
@@ -31,7 +31,11 @@ pub fn wait_durable(cluster: &Cluster, daemon: &mut Daemon) -> Result<Lsn> {
 /// Up to where WAL lies in the repository without a hole, from the segment with `from` on, by name. A put that had overtaken
 /// another when the archiver was killed lies behind a hole; `fetch` refuses to end recovery there, and rightly so.
 pub fn held(site: &Site, from: Lsn) -> Result<Lsn> {
-    let size = site.cluster.segment_size()?;
+    held_in(site, site.cluster.segment_size()?, from)
+}
+
+/// The same of segments of this size, for when there is no server to ask for it.
+pub fn held_in(site: &Site, size: SegmentSize, from: Lsn) -> Result<Lsn> {
     let mut ranges = Vec::new();
     for object in site.place.list(&site.scratch)? {
         let Some((_, name)) = object.key.split_once('/') else { continue };

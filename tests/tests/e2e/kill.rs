@@ -139,3 +139,53 @@ fn case_21_a_crash_of_the_server_is_followed_by_more_of_the_same_wal() -> Result
     ensure!(all.iter().all(|commit| expected.contains(&commit.id)), "the server itself lost a commit");
     Ok(())
 }
+
+#[test]
+fn i1_i7_a_server_that_dies_under_stream_and_backup_leaves_no_half_backup_and_is_followed_again() -> Result<()> {
+    let cluster = Cluster::builder().durable().segment_mib(1).setting("wal_keep_size", "1GB");
+    let mut site = Site::new(cluster, Store::Directory)?;
+    // Slow enough to be met in the middle.
+    site.archiver.set_text("base.max_rate", "4MiB");
+    site.archiver.set("base.backoff", "false");
+    site.archiver.write_config()?;
+    let mut daemon = site.archive()?;
+    let from = flow::confirmed(&site.cluster)?.context("a slot made with RESERVE_WAL has a position")?;
+    let size = site.cluster.segment_size()?;
+    site.archiver.run_long(&["backup"])?.success()?;
+    let mut all = Vec::new();
+    for how in [None, Some(Stop::Immediate)] {
+        let load = Workload::start(&site.cluster, 2)?;
+        load.reaches(20, PATIENCE)?;
+        let asked = site.archiver.daemon(&["backup", "--full"])?;
+        let session = site.cluster.session()?;
+        let under_way = "select coalesce(max(backup_streamed), 0) > 1048576 from pg_stat_progress_basebackup";
+        daemon.until("a base backup under way", PATIENCE, || Ok((session.value(under_way)? == "t").then_some(())))?;
+        let confirmed = flow::confirmed(&site.cluster)?.context("the slot is there")?;
+        drop(session);
+        match how {
+            None => site.cluster.crash()?,
+            Some(how) => site.cluster.stop(how).map(|_| ())?,
+        }
+        all.extend(load.cut_off()?);
+        let failed = asked.wait(PATIENCE * 2)?;
+        ensure!(failed.code == Some(1), "the verb says that its backup failed: {failed}");
+        let held = flow::held_in(&site, size, from)?;
+        ensure!(held >= confirmed, "{confirmed} was confirmed, and the repository ends at {held}");
+        ensure!(daemon.is_running()?, "the archiver outlives its server:\n{}", daemon.log());
+        site.cluster.start()?;
+        flow::wait_durable(&site.cluster, &mut daemon)?;
+        let listed = site.restorer.run(&["list", "--json"])?.success()?.json()?;
+        ensure!(listed["bases"].as_array().is_some_and(|bases| bases.len() == 1), "no half backup exists: {listed}");
+    }
+    site.archiver.run_long(&["backup"])?.success()?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    let expected = walseal_tests::workload::rows(&site.cluster)?;
+    ensure!(all.iter().all(|commit| expected.contains(&commit.id)), "the server itself lost a commit");
+    let listed = site.restorer.run(&["list", "--json"])?.success()?.json()?;
+    for (number, name) in [(0, "from-the-first"), (1, "from-the-last")] {
+        let base = listed["bases"][number]["id"].as_str().context("a base backup")?;
+        let restored = restored::restore_with(&site, "latest", name, &["--base", base])?;
+        restored::holds_exactly(&restored, &expected)?;
+    }
+    Ok(())
+}

@@ -82,9 +82,18 @@ pub fn scrape(port: u16) -> Result<Scrape> {
 /// The heading below which the restorer's figures stand; above it are the archiver's.
 const OF_THE_RESTORER: &str = "## walseal-restorer run";
 
+/// The heading below which, up to the restorer's, those of an archiver stand that only dumps.
+const OF_SNAPSHOTS: &str = "## walseal-archiver run with `wal.enabled = false`";
+
 /// Names and types, as documented.
 fn documented() -> BTreeMap<String, String> {
-    rows(include_str!("../../../docs/METRICS.md").split(OF_THE_RESTORER).next().unwrap_or_default())
+    rows(include_str!("../../../docs/METRICS.md").split(OF_SNAPSHOTS).next().unwrap_or_default())
+}
+
+/// Likewise of the daemon that only dumps, without what every daemon shows.
+pub fn documented_of_snapshots() -> BTreeMap<String, String> {
+    let page = include_str!("../../../docs/METRICS.md").split(OF_THE_RESTORER).next().unwrap_or_default();
+    rows(page.split(OF_SNAPSHOTS).nth(1).unwrap_or_default())
 }
 
 /// Likewise of the daemon that drills.
@@ -142,6 +151,15 @@ fn every_metric_is_documented_and_says_what_is_so() -> Result<()> {
     let count = now.of("walseal_store_put_duration_seconds_count")?;
     ensure!(pieces.iter().all(|value| *value <= count) && pieces.contains(&count), "{now:?}");
     ensure!(now.samples.iter().filter(|(name, _)| name.starts_with("walseal_alerts{")).all(|(_, value)| *value == 0.0));
+    daemon.until("the base backup to count for the objectives", PATIENCE, || {
+        let share = scrape(port)?.samples.get("walseal_objective_backups_ratio").copied();
+        Ok((share == Some(1.0)).then_some(()))
+    })?;
+    let status = site.archiver.run(&["status", "--json"])?.json()?;
+    let (kept, one) = (&status["objectives"], serde_json::json!({ "good": 1, "all": 1, "share": 1.0 }));
+    ensure!(kept["backups"] == one && kept["drills"]["share"].is_null(), "{kept}");
+    let shown = site.archiver.run(&["status"])?;
+    ensure!(shown.stdout.contains("last 30 d   ") && shown.stdout.contains("1 of 1 base backups"), "{shown}");
     daemon.until("the slot's WAL to be seen", PATIENCE, || {
         Ok(scrape(port)?.samples.contains_key("walseal_wal_retained_bytes").then_some(()))
     })?;
@@ -181,5 +199,26 @@ fn an_address_that_is_taken_stops_the_daemon_with_its_name() -> Result<()> {
     site.archiver.run(&["init"])?.success()?;
     let refused = site.archiver.run(&["run"])?.exits(1)?;
     ensure!(refused.stderr.contains("http.listen") && refused.stderr.contains(&port.to_string()), "{refused}");
+    Ok(())
+}
+
+#[test]
+fn snapshots_beside_the_stream_are_measured_as_well() -> Result<()> {
+    let port = port::free()?;
+    let mut site = site(port)?;
+    site.archiver.set_text("snapshot.interval", "1h");
+    site.archiver.write_config()?;
+    let mut daemon = site.archive()?;
+    daemon.says("took a snapshot", PATIENCE * 2)?;
+    daemon.until("the figures of the snapshot", PATIENCE, || {
+        let scrape = scrape(port)?;
+        Ok((scrape.of("walseal_snapshots_taken_total")? == 1.0).then_some(()))
+    })?;
+    let seen = scrape(port)?;
+    let both: BTreeMap<_, _> = documented().into_iter().chain(documented_of_snapshots()).collect();
+    assert_eq!(seen.types, both);
+    ensure!(seen.of("walseal_snapshot_last_dump_bytes")? > 0.0 && seen.of("walseal_snapshot_last_seconds")? > 0.0);
+    ensure!(seen.of("walseal_snapshot_failures_total")? == 0.0 && seen.of("walseal_streaming")? == 1.0);
+    daemon.sigterm()?.success()?;
     Ok(())
 }

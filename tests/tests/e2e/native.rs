@@ -95,6 +95,13 @@ fn chain(major: u16) -> Result<()> {
         let restored = restored::restore_with(&site, target, name, &more)?;
         restored::sound(restored, expected).context(name)?;
     }
+    // Over the stopped cluster of another moment, forwards and back, through every layer.
+    let spaces = site.scratch.path().join("one-spaces");
+    for (backup, target, expected) in [(&two, "latest", &latest), (&one, "immediate", &ended)] {
+        let more = ["--delta", "--base", &backup.id, "--tablespace-dir", spaces.to_str().context("UTF-8")?];
+        let restored = restored::restore_with(&site, target, "one", &more)?;
+        restored::sound(restored, expected).with_context(|| format!("{target} over what was there"))?;
+    }
     daemon.sigterm()?.success()?;
     site.cluster.stop(Stop::Fast)?;
     Ok(())

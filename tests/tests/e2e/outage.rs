@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use walseal_common::lsn::Lsn;
 use walseal_tests::cluster::Cluster;
+use walseal_tests::deadline::PATIENCE;
 use walseal_tests::process::Finished;
 use walseal_tests::proxy::Line;
 use walseal_tests::site::{Daemon, Site, Store};
@@ -84,6 +86,91 @@ fn status_shows_what_the_daemon_knows_when_the_bucket_does_not_answer() -> Resul
     let json = site.archiver.run(&["status", "--json"])?.success()?.json()?;
     ensure!(json["stream"]["store_trouble"].is_null() && json["error"].is_null(), "{json}");
     json["bases"].as_array().context("the repository is read again")?;
+    Ok(())
+}
+
+/// The most memory that the daemon ever had.
+fn peak_kib(daemon: &Daemon) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid()))?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("a peak")?;
+    Ok(peak.trim().trim_end_matches(" kB").parse()?)
+}
+
+#[test]
+fn i11_while_the_store_is_away_the_slot_holds_the_wal_memory_stays_bounded_and_then_all_of_it_is_shipped() -> Result<()>
+{
+    // Much more than any buffer may hold.
+    const BACKLOG: u64 = 192;
+    let cluster = Cluster::builder().setting("wal_keep_size", "0").setting("max_wal_size", "100MB");
+    let mut site = Site::new(cluster, Store::S3)?;
+    let (proxied, proxy) = site.place.behind_a_proxy()?;
+    site.archiver.use_place(&proxied);
+    site.archiver.set_text("wal.stall_limit", "1s");
+    site.archiver.write_config()?;
+    let mut daemon = site.archive()?;
+    let begin = flow::wait_durable(&site.cluster, &mut daemon)?;
+    for line in [Line::Stalled, Line::Down] {
+        proxy.set(line);
+        let sql = format!(
+            "select pg_logical_emit_message(false, 'filler', repeat(md5(g::text), 32768)) from generate_series(1, {}) g; checkpoint",
+            BACKLOG / 2
+        );
+        site.cluster.session()?.rows(&sql)?;
+        // It has read what it may by the time that it gives its connection up.
+        daemon.says("no stream; trying again", PATIENCE * 2)?;
+    }
+    let kept = flow::confirmed(&site.cluster)?.context("the slot is there")?;
+    ensure!(kept < begin.advance(BACKLOG << 19), "the store was away, and {kept} was confirmed");
+    proxy.set(Line::Up);
+    let reached = flow::wait_durable(&site.cluster, &mut daemon)?;
+    ensure!(reached >= begin.advance(BACKLOG << 20), "{begin} to {reached} is not what was written");
+    let peak = peak_kib(&daemon)?;
+    ensure!(peak < 128 << 10, "{peak} KiB at the most for a backlog of {BACKLOG} MiB");
+    daemon.sigterm()?.success()?;
+    Ok(())
+}
+
+#[test]
+fn i11_a_stall_longer_than_wal_sender_timeout_costs_neither_the_connection_nor_memory() -> Result<()> {
+    // Half of it is what a server waits before it asks.
+    const TIMEOUTS: &str = "interval '12 seconds'";
+    let cluster = Cluster::builder().setting("wal_sender_timeout", "4s").setting("wal_keep_size", "0");
+    let mut site = Site::new(cluster, Store::S3)?;
+    let (proxied, proxy) = site.place.behind_a_proxy()?;
+    site.archiver.use_place(&proxied);
+    // Here the buffer may be full for as long as the store stalls.
+    site.archiver.set_text("wal.stall_limit", "1h");
+    site.archiver.write_config()?;
+    let mut daemon = site.archive()?;
+    let begin = flow::wait_durable(&site.cluster, &mut daemon)?;
+    let session = site.cluster.session()?;
+    let sender = "select string_agg(pid::text, ' ') from pg_stat_replication";
+    let pid = session.value(sender)?;
+    proxy.set(Line::Stalled);
+    let sql =
+        "select pg_logical_emit_message(false, 'filler', repeat(md5(g::text), 32768)) from generate_series(1, 192) g";
+    session.rows(sql)?;
+    let burst = session.value("select clock_timestamp()")?;
+    let heard = format!(
+        "select count(*) from pg_stat_replication where pid = {pid} and reply_time > '{burst}'::timestamptz + {TIMEOUTS}"
+    );
+    daemon.until("the server to hear of it three timeouts later", PATIENCE, || {
+        let now = session.value(sender)?;
+        ensure!(now == pid, "the connection of walsender {pid} was lost; there is {now:?}");
+        Ok((session.value(&heard)? == "1").then_some(()))
+    })?;
+    let status = soon(&site, &["status", "--json"])?.json()?;
+    let received: Lsn = status["stream"]["received"].as_str().context("a stream that has received")?.parse()?;
+    ensure!(received < begin.advance(96 << 20), "{begin} to {received} is in memory: nothing pressed back");
+    let kept = flow::confirmed(&site.cluster)?.context("the slot is there")?;
+    ensure!(kept <= received, "{received} was received, and {kept} was confirmed");
+    proxy.set(Line::Up);
+    let reached = flow::wait_durable(&site.cluster, &mut daemon)?;
+    ensure!(reached >= begin.advance(192 << 20), "{begin} to {reached} is not what was written");
+    assert_eq!(session.value(sender)?, pid, "it is the same connection to the end");
+    let peak = peak_kib(&daemon)?;
+    ensure!(peak < 128 << 10, "{peak} KiB at the most");
+    daemon.sigterm()?.success()?;
     Ok(())
 }
 

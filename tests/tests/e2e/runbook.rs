@@ -12,7 +12,7 @@ use walseal_tests::site::{Daemon, Site, Store};
 use walseal_tests::store::Place;
 
 use crate::drill::scratch_dir;
-use crate::flow;
+use crate::{flow, restored};
 
 const RUNBOOK: &str = include_str!("../../../docs/RUNBOOK.md");
 
@@ -86,8 +86,8 @@ impl Operator {
         self.here.iter().fold(line.to_owned(), |line, (word, text)| line.replace(word, text))
     }
 
-    /// Types the commands of a step, one after another, and compares what they print with the page.
-    fn follow(&mut self, site: &Site, step: &Step) -> Result<()> {
+    /// Types the commands of a step, one after another, and compares what they print, which it returns, with the page.
+    fn follow(&mut self, site: &Site, step: &Step) -> Result<String> {
         let cluster = &site.cluster;
         let path = format!("{}:{}:/usr/local/bin:/usr/bin:/bin", self.bin.display(), cluster.server().bin().display());
         let mut printed = String::new();
@@ -101,10 +101,11 @@ impl Operator {
             let call = call.env("PGUSER", &site.scratch.account().name).within(PATIENCE * 2);
             printed.push_str(&call.run()?.success()?.stdout);
         }
-        let Some(prints) = &step.prints else { return Ok(()) };
+        let Some(prints) = &step.prints else { return Ok(printed) };
         let prints: Vec<String> = prints.iter().map(|line| self.said_here(line)).collect();
         agrees(&prints, &printed)
-            .with_context(|| format!("{:?} printed:\n{printed}\nnot:\n{}", step.commands, prints.join("\n")))
+            .with_context(|| format!("{:?} printed:\n{printed}\nnot:\n{}", step.commands, prints.join("\n")))?;
+        Ok(printed)
     }
 }
 
@@ -244,5 +245,78 @@ fn the_page_of_a_moved_repository_is_followed() -> Result<()> {
     let mut daemon = site.start_daemon()?;
     session(&site)?.rows("insert into orders values (1002)")?;
     flow::wait_durable(&site.cluster, &mut daemon)?;
+    Ok(())
+}
+
+#[test]
+fn the_page_of_a_lost_archiver_is_followed_without_its_key() -> Result<()> {
+    let (mut site, daemon) = shop()?;
+    daemon.sigkill()?;
+    // Its host is gone, with the key and everything that it kept.
+    let old = site.archiver.folder().join("writer.key");
+    std::fs::remove_file(&old)?;
+    std::fs::remove_dir_all(site.scratch.path().join("state"))?;
+    session(&site)?.rows("insert into orders values (1002)")?;
+    let new = site.archiver.folder().join("new-writer.key").to_string_lossy().into_owned();
+    let mut operator = Operator::new(&site, &[("/etc/walseal/writer.key", new.clone())])?;
+    let steps = page("The archiver's host is gone")?;
+    let [keygen, protect] = steps.as_slice() else { anyhow::bail!("{steps:?}") };
+    let key = operator.follow(&site, keygen)?.trim().to_owned();
+    // As on a restore host whose configuration went, too: it says who wrote what is there.
+    site.restorer.unset("keys.trusted_writers");
+    site.restorer.write_config()?;
+    let said = site.restorer.run(&["list"])?.exits(1)?.stderr;
+    let lost = said.split(|one: char| !one.is_ascii_alphanumeric()).find(|word| word.starts_with("walsealw1"));
+    let lost = lost.with_context(|| format!("no writer is named in: {said}"))?;
+    site.restorer.set("keys.trusted_writers", &format!("[{lost:?}, {key:?}]"));
+    site.archiver.set("keys.trusted_writers", &format!("[{lost:?}]"));
+    site.archiver.set_text("keys.writer_key_file", &new);
+    site.restorer.write_config()?;
+    site.archiver.write_config()?;
+    operator.follow(&site, protect)?;
+    let mut daemon = operator.daemon.take().context("the page starts it")?;
+    session(&site)?.rows("insert into orders values (1003)")?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    let listed = site.restorer.run(&["list", "--json"])?.success()?.json()?;
+    let kinds: Vec<_> = listed["bases"].as_array().into_iter().flatten().map(|base| base["type"].to_string()).collect();
+    assert_eq!(kinds, ["\"full\"", "\"full\""], "{listed}");
+    assert_eq!(
+        listed["windows"].as_array().map(Vec::len),
+        Some(1),
+        "nothing is missing between the two keys: {listed}"
+    );
+    // From the old one's backup, through what both archived.
+    let oldest = listed["bases"][0]["id"].as_str().context("an id")?;
+    let restored = restored::restore_with(&site, "latest", "both", &["--base", oldest])?;
+    let session = Session::connect(&restored.conninfo().replace("dbname=postgres", "dbname=shop"))?;
+    assert_eq!(session.value("select count(*) from orders")?, "1003");
+    Ok(())
+}
+
+#[test]
+fn the_page_of_a_lost_identity_is_followed() -> Result<()> {
+    let (mut site, daemon) = shop()?;
+    daemon.sigterm()?.success()?;
+    std::fs::remove_file(site.restorer.folder().join("identity.key"))?;
+    let new = site.restorer.folder().join("identity-2.key").to_string_lossy().into_owned();
+    let mut operator = Operator::new(&site, &[("/etc/walseal/identity-2.key", new.clone())])?;
+    let steps = page("A key is lost")?;
+    let [keygen, protect] = steps.as_slice() else { anyhow::bail!("{steps:?}") };
+    let recipient = operator.follow(&site, keygen)?.trim().to_owned();
+    let Place::Directory(old) = site.place.clone() else { anyhow::bail!("it is a folder") };
+    let place = Place::Directory(old.with_file_name("fresh"));
+    site.archiver.set("keys.recipients", &format!("[{recipient:?}]"));
+    site.restorer.set("keys.identity_files", &format!("[{new:?}]"));
+    let drill_host = site.restorer.keygen_writer(&site.archiver, "drill.key")?;
+    site.restorer.set_text("keys.writer_key_file", &site.restorer.folder().join("drill.key").to_string_lossy());
+    site.archiver.set("keys.trusted_writers", &format!("[{{ key = \"{drill_host}\", roles = [\"drill\"] }}]"));
+    site.restorer.set_text("drill.scratch_dir", &scratch_dir(&site).to_string_lossy());
+    site.restorer.set_text("drill.user", &site.scratch.account().name);
+    for side in [&mut site.archiver, &mut site.restorer] {
+        side.use_place(&place);
+        side.write_config()?;
+    }
+    operator.follow(&site, protect)?;
+    operator.daemon.take().context("the page starts it")?.sigterm()?.success()?;
     Ok(())
 }

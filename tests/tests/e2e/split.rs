@@ -9,6 +9,7 @@ use walseal_common::lsn::Lsn;
 use walseal_tests::cluster::{Cluster, Stop};
 use walseal_tests::deadline::PATIENCE;
 use walseal_tests::site::{Daemon, Side, Site, Store};
+use walseal_tests::told::Told;
 use walseal_tests::workload::{self, Workload};
 
 use crate::{flow, restored};
@@ -19,8 +20,9 @@ struct SplitBrain {
     site: Site,
     daemon: Daemon,
     living: Cluster,
-    /// The copy's archiver, on a host of its own.
+    /// The copy's archiver, on a host of its own, and what it tells.
     beside: Side,
+    told: Told,
     /// The public halves of the keys of both archivers.
     first_key: String,
     second_key: String,
@@ -29,7 +31,7 @@ struct SplitBrain {
 }
 
 /// The public half that a key file tells.
-fn public_half(side: &Side, file: &str) -> Result<String> {
+pub fn public_half(side: &Side, file: &str) -> Result<String> {
     let text = std::fs::read_to_string(side.folder().join(file))?;
     let word = text.split_whitespace().find(|word| word.starts_with("walsealw1"));
     word.map(str::to_owned).context("a key file tells its public half")
@@ -78,6 +80,7 @@ impl SplitBrain {
         beside.set_text("keys.writer_key_file", &key.to_string_lossy());
         beside.set("keys.trusted_writers", &trusted);
         beside.use_place(&site.place);
+        let told = Told::by(&mut beside, &site.scratch, "told")?;
         for side in [&site.archiver, &site.restorer, &beside] {
             side.write_config()?;
         }
@@ -89,7 +92,7 @@ impl SplitBrain {
         flow::wait_durable(&site.cluster, &mut daemon)?;
         living.start()?;
         living.sql("create table only_living as select g from generate_series(1, 100) g")?;
-        Ok(SplitBrain { site, daemon, living, beside, first_key, second_key, common })
+        Ok(SplitBrain { site, daemon, living, beside, told, first_key, second_key, common })
     }
 }
 
@@ -114,15 +117,14 @@ fn tables(cluster: &Cluster) -> Result<String> {
 }
 
 #[test]
-fn case_17_the_living_server_that_came_second_is_adopted_and_everything_goes_on_with_it() -> Result<()> {
+pub fn case_17_the_living_server_that_came_second_is_adopted_and_everything_goes_on_with_it() -> Result<()> {
     let mut split = SplitBrain::new(false)?;
     split.living.sql("insert into only_living select generate_series(1, 40000)")?;
     let mut second = split.beside.daemon(&["run"])?;
     second.says("walseal-archiver adopt", PATIENCE)?;
-    second.until("the alert", PATIENCE, || {
-        let status = split.beside.run(&["status", "--json"])?.json()?;
-        Ok((status["alerts"][0]["kind"] == "conflict").then_some(()))
-    })?;
+    split.told.arrives(&mut second, "conflict", &["raised"])?;
+    let status = split.beside.run(&["status", "--json"])?.json()?;
+    ensure!(status["alerts"][0]["kind"] == "conflict", "{status}");
     let before = flow::confirmed(&split.living)?;
 
     // Nobody but one of the two can be named, and naming the other one changes nothing.
@@ -192,6 +194,7 @@ fn case_17_the_living_server_that_came_second_is_adopted_and_everything_goes_on_
     assert_eq!(latest.value("select count(*) from only_living")?, "60100");
     drop(latest);
 
+    split.told.arrives(&mut second, "conflict", &["raised", "cleared"])?;
     let listed = split.site.restorer.run(&["list"])?.success()?;
     ensure!(listed.stdout.contains(&old) && listed.stdout.contains(&new), "the split is told: {listed}");
     let status = split.beside.run(&["status"])?.success()?;

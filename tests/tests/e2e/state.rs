@@ -1,12 +1,15 @@
 //! The state folder is a cache (I8).
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use walseal_common::lsn::Lsn;
 use walseal_tests::cluster::Cluster;
+use walseal_tests::deadline::{PATIENCE, eventually};
+use walseal_tests::disk::Disk;
 use walseal_tests::site::{Daemon, Site, Store};
 
 use crate::flow;
@@ -115,6 +118,123 @@ fn i8_deleting_garbling_or_ageing_the_state_folder_changes_nothing() -> Result<(
     let objects = site.place.list(&site.scratch)?;
     ensure!(!objects.iter().any(|object| object.key.contains("/conflict/")), "{objects:?}");
     Ok(())
+}
+
+/// Goes on until the daemon has said this.
+fn told(site: &Site, daemon: &mut Daemon, words: &str) -> Result<()> {
+    eventually(&format!("the daemon to say {words:?}"), PATIENCE * 2, || {
+        go_on(site, daemon)?;
+        Ok(daemon.log().contains(words).then_some(()))
+    })
+    .with_context(|| daemon.log())
+}
+
+#[test]
+fn i8_a_state_disk_that_runs_full_stops_nothing_is_told_once_and_is_used_again_when_there_is_room() -> Result<()> {
+    const LOST: &str = "the local index cannot be written";
+    const FOUND: &str = "the local index is written again";
+    let mut site = Site::new(Cluster::builder().segment_mib(1).setting("wal_keep_size", "4GB"), Store::Directory)?;
+    site.archiver.run(&["init"])?.success()?;
+    let (disk, mut daemon) = Disk::below_daemon(&site, &site.scratch.path().join("state"), 4096)?;
+    // The verbs reach it there, too.
+    site.archiver.set_text("cluster.state_dir", &disk.path().to_string_lossy());
+    site.archiver.write_config()?;
+    let from = flow::wait_durable(&site.cluster, &mut daemon)?;
+    go_on(&site, &mut daemon)?;
+    disk.fill()?;
+    let confirmed = flow::confirmed(&site.cluster)?;
+    told(&site, &mut daemon, LOST)?;
+    ensure!(flow::confirmed(&site.cluster)? > confirmed, "the slot went on");
+    // What else would be written there is a copy, too.
+    site.archiver.run_long(&["backup"])?.success()?;
+    let status = site.archiver.run(&["status", "--json"])?.success()?.json()?;
+    ensure!(status["daemon_pid"] == daemon.pid(), "{status}");
+    ensure!(status["bases"].as_array().is_some_and(|bases| bases.len() == 1), "{status}");
+    disk.clear()?;
+    told(&site, &mut daemon, FOUND)?;
+    ensure!(daemon.log().matches(LOST).count() == 1, "it is told once: {}", daemon.log());
+    ensure!(daemon.log().matches("copies of resume pages cannot be kept").count() == 1, "{}", daemon.log());
+    ensure!(!daemon.log().contains("panicked"), "{}", daemon.log());
+    let until = go_on(&site, &mut daemon)?;
+    daemon.sigterm()?.success()?;
+    flow::fetch_agrees_with_the_server(&site, from, until)
+}
+
+/// Sets the permissions of a folder, of those below, and of their files.
+fn allow(folder: &Path, folders: u32, files: u32) -> Result<()> {
+    // Whoever runs this may have to get in first, and out last.
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            allow(&path, folders, files)?;
+        } else if path.is_file() {
+            fs::set_permissions(&path, fs::Permissions::from_mode(files))?;
+        }
+    }
+    Ok(fs::set_permissions(folder, fs::Permissions::from_mode(folders))?)
+}
+
+#[test]
+fn i8_a_state_folder_that_may_not_be_written_stops_no_daemon_and_one_that_starts_says_what_to_do() -> Result<()> {
+    let site = Site::new(Cluster::builder().segment_mib(1).setting("wal_keep_size", "4GB"), Store::Directory)?;
+    let state = site.scratch.path().join("state");
+    let mut daemon = site.archive()?;
+    let from = go_on(&site, &mut daemon)?;
+    allow(&state, 0o500, 0o400)?;
+    go_on(&site, &mut daemon)?;
+    site.archiver.run_long(&["backup"])?.success()?;
+    go_on(&site, &mut daemon)?;
+    ensure!(daemon.log().matches("copies of resume pages cannot be kept").count() == 1, "{}", daemon.log());
+    daemon.sigterm()?.success()?;
+    let refused = site.archiver.run(&["run"])?.exits(1)?;
+    let shown = state.to_string_lossy();
+    for words in [&*shown, "Permission denied", "to fix", "cluster.state_dir"] {
+        ensure!(refused.stderr.contains(words), "{words:?} is not said: {refused}");
+    }
+    allow(&state, 0o700, 0o600)?;
+    let mut daemon = site.archiver.daemon(&["run"])?;
+    let until = go_on(&site, &mut daemon)?;
+    daemon.sigterm()?.success()?;
+    flow::fetch_agrees_with_the_server(&site, from, until)
+}
+
+#[test]
+fn i8_a_state_folder_that_becomes_read_only_stops_no_daemon_and_one_that_starts_says_what_to_do() -> Result<()> {
+    let mut site = Site::new(Cluster::builder().segment_mib(1).setting("wal_keep_size", "4GB"), Store::Directory)?;
+    site.archiver.run(&["init"])?.success()?;
+    let state = site.scratch.path().join("state");
+    let (disk, mut daemon) = Disk::below_daemon(&site, &state, 64 << 10)?;
+    // The verbs reach it there, too.
+    site.archiver.set_text("cluster.state_dir", &disk.path().to_string_lossy());
+    site.archiver.write_config()?;
+    let from = go_on(&site, &mut daemon)?;
+    disk.becomes_read_only()?;
+    let refused = fs::write(disk.path().join("probe"), "").expect_err("nothing can be written there");
+    ensure!(refused.kind() == std::io::ErrorKind::ReadOnlyFilesystem, "{refused}");
+    let confirmed = flow::confirmed(&site.cluster)?;
+    go_on(&site, &mut daemon)?;
+    ensure!(flow::confirmed(&site.cluster)? > confirmed, "the slot went on");
+    site.archiver.run_long(&["backup"])?.success()?;
+    go_on(&site, &mut daemon)?;
+    ensure!(daemon.log().matches("copies of resume pages cannot be kept").count() == 1, "{}", daemon.log());
+    ensure!(!daemon.log().contains("panicked"), "{}", daemon.log());
+    let status = site.archiver.run(&["status", "--json"])?.success()?.json()?;
+    ensure!(status["daemon_pid"] == daemon.pid(), "{status}");
+    disk.becomes_writable()?;
+    go_on(&site, &mut daemon)?;
+    daemon.sigterm()?.success()?;
+
+    site.archiver.set_text("cluster.state_dir", &state.to_string_lossy());
+    site.archiver.write_config()?;
+    let refused = Disk::read_only_below(&site, &state)?.run()?.exits(1)?;
+    for words in [&*state.to_string_lossy(), "Read-only file system", "to fix", "cluster.state_dir"] {
+        ensure!(refused.stderr.contains(words), "{words:?} is not said: {refused}");
+    }
+    let mut daemon = site.archiver.daemon(&["run"])?;
+    let until = go_on(&site, &mut daemon)?;
+    daemon.sigterm()?.success()?;
+    flow::fetch_agrees_with_the_server(&site, from, until)
 }
 
 #[test]

@@ -3,6 +3,7 @@
 // Functions that the tests share fail them by panic, too.
 #![allow(clippy::expect_used, clippy::panic)]
 
+mod changes;
 mod dump;
 
 use std::path::{Path, PathBuf};

@@ -8,6 +8,7 @@ use crate::base::decision::{Candidate, Decision, Facts, Found};
 use crate::base::error::BaseError;
 use crate::base::known::{Known, PageReader, Sources};
 use crate::base::progress::{Progress, Stage};
+use crate::clock;
 
 /// What was there before.
 pub struct Earlier {
@@ -71,7 +72,13 @@ impl Earlier {
 /// Reads labels from the newest on, for as long as older ones may matter.
 async fn find(repository: &Repository, facts: &Facts<'_>) -> Result<Found, RepositoryError> {
     let mut found = Found::default();
+    let now = Timestamp::now();
     for id in repository.base_ids().await?.iter().rev() {
+        if id.begun().is_some_and(|begun| clock::was_wrong(begun, now)) {
+            // It would be the newest one, and young, for as long as its time is still to come: no full one would be due until then.
+            tracing::info!(%id, "this base backup was begun by a clock that was wrong, and is not compared with");
+            continue;
+        }
         match repository.signed_label(id).await {
             Ok((label, writer)) => {
                 if found.take(facts, Candidate { label, writer }) {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use walseal_common::repository::RepositoryError;
-use walseal_common::store::{ObjectMeta, ObjectStore, PutOutcome, RangeBody, StoreError, StoreErrorKind};
+use walseal_common::store::{ObjectStore, Page, PutOutcome, RangeBody, StoreError, StoreErrorKind};
 use walseal_tests::cluster::Cluster;
 
 use super::bed::{Bed, Durable, block_on};
@@ -73,7 +73,7 @@ impl ObjectStore for Faulty {
     async fn get_range(&self, key: &str, range: std::ops::Range<u64>) -> Result<RangeBody, StoreError> {
         self.inner.get_range(key, range).await
     }
-    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<ObjectMeta>, StoreError> {
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
         self.inner.list(prefix, after, limit).await
     }
     async fn delete(&self, key: &str) -> Result<(), StoreError> {

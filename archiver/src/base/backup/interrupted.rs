@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use walseal_common::repository::ResumeEntry;
 use walseal_common::seal::{Envelope, TrustedWriter, TrustedWriters, WriterKey};
-use walseal_common::store::{ObjectMeta, ObjectStore, PutOutcome, RangeBody, StoreError};
+use walseal_common::store::{ObjectStore, Page, PutOutcome, RangeBody, StoreError};
 use walseal_tests::cluster::Cluster;
 use walseal_tests::settings::ClusterBuilder;
 
@@ -166,7 +166,7 @@ impl ObjectStore for Watchful {
     async fn get_range(&self, key: &str, range: std::ops::Range<u64>) -> Result<RangeBody, StoreError> {
         self.inner.get_range(key, range).await
     }
-    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<ObjectMeta>, StoreError> {
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
         self.inner.list(prefix, after, limit).await
     }
     async fn delete(&self, key: &str) -> Result<(), StoreError> {

@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use walseal_common::repository::{BaseId, ObjectReference};
@@ -11,12 +13,14 @@ use walseal_common::seal::ObjectDigest;
 #[derive(Clone, Debug, Default)]
 pub struct PageCache {
     folder: Option<PathBuf>,
+    /// Whether it was said that nothing can be kept.
+    told: Arc<AtomicBool>,
 }
 
 impl PageCache {
     /// Copies in `resume` below this folder.
     pub fn below(state_dir: &Path) -> PageCache {
-        PageCache { folder: Some(state_dir.join("resume")) }
+        PageCache { folder: Some(state_dir.join("resume")), ..PageCache::default() }
     }
 
     /// Page `number` of the backup `id`, if the copy is the very object that its label refers to.
@@ -30,12 +34,14 @@ impl PageCache {
         (ObjectDigest::of(&bytes) == reference.digest).then_some(bytes)
     }
 
-    /// Keeps a copy. That it cannot be kept is said in the log and changes nothing.
+    /// Keeps a copy. That it cannot be kept is said in the log, once, and changes nothing.
     pub fn put(&self, id: &BaseId, number: u32, bytes: &[u8]) {
         let Some(file) = self.file(id, number) else { return };
         let written = file.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(&file, bytes));
-        if let Err(error) = written {
-            tracing::warn!(file = %file.display(), %error, "a copy of a resume page could not be kept; the repository has it");
+        if let Err(error) = written
+            && !self.told.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(file = %file.display(), %error, "copies of resume pages cannot be kept; the repository has them");
         }
     }
 

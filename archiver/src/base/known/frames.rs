@@ -94,6 +94,8 @@ impl Known {
             // A full backup needs no other backup: an attempt's own frames it may have.
             objects.bar_bases(|base| attempts.contains(base));
         }
+        // The lease was there before this is read: whoever announces more from now on sees it (case 40).
+        objects.bar(&repository.announced().await?);
         let missing = objects.bar_missing(&repository).await?;
         files.index.finish();
         files.objects = Arc::new(objects);

@@ -1,6 +1,6 @@
 //! The data objects that were stored before: which are worth referring to, and still there.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use walseal_common::repository::{BaseId, ObjectName, Repository, RepositoryError, ResumeObject};
 
@@ -76,6 +76,11 @@ impl KnownObjects {
     /// Bars all objects of backups for which `allowed` says no.
     pub fn bar_bases(&mut self, allowed: impl Fn(&BaseId) -> bool) {
         self.objects.iter_mut().for_each(|object| object.barred |= !allowed(&object.base));
+    }
+
+    /// Bars objects of these names: they are about to be removed (case 40).
+    pub fn bar(&mut self, names: &HashSet<String>) {
+        self.objects.iter_mut().for_each(|object| object.barred |= names.contains(&object.listed.reference.name));
     }
 
     /// Bars what is not in the repository any more with the size that it had, and returns how many those are. Each backup that
@@ -161,6 +166,13 @@ mod tests {
         stranger.reference.name = format!("base/{ONE}/label");
         assert_eq!(objects.add(stranger), None);
         assert_eq!(objects.len(), 2);
+        assert!(
+            objects.get(0).is_some_and(KnownObject::is_usable) && objects.get(1).is_some_and(KnownObject::is_usable)
+        );
+        objects.bar(&HashSet::from([format!("base/{ONE}/data/00000001")]));
+        assert!(
+            objects.get(0).is_some_and(KnownObject::is_usable) && !objects.get(1).is_some_and(KnownObject::is_usable)
+        );
         objects.bar_bases(|base| base.as_str() != ONE);
         assert!(objects.get(0).is_some_and(|object| !object.is_usable()));
     }

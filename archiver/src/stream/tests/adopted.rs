@@ -33,7 +33,7 @@ fn other_is_named(live: &Live, from: Lsn) -> Result<Branch> {
 fn stored(live: &Live, branch: Branch) -> Result<(usize, usize)> {
     let below = |folder: String| -> Result<usize> {
         let prefix = format!("{}/{folder}/", live.repository.cluster());
-        Ok(block_on(live.repository.store().list(&prefix, None, 100))?.len())
+        Ok(block_on(live.repository.store().list(&prefix, None, 100))?.objects.len())
     };
     Ok((below(format!("tail/{branch}"))? + below(format!("wal/{branch}"))?, below("gap".to_owned())?))
 }

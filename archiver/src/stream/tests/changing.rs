@@ -43,13 +43,15 @@ impl Outlet for Told {
 
 fn conflicts(live: &Live) -> Result<usize> {
     let prefix = format!("{}/conflict/", live.repository.cluster());
-    Ok(block_on(live.repository.store().list(&prefix, None, 100))?.len())
+    Ok(block_on(live.repository.store().list(&prefix, None, 100))?.objects.len())
 }
 
 #[test]
 fn case_12_a_fast_stop_waits_for_the_store_and_not_for_ever() -> Result<()> {
     let mut live = Live::start(cluster())?;
     let stream = live.stream()?;
+    // A server waits for nobody who has not come yet.
+    stream.until("a connection", |progress| progress.connected)?;
     let load = Workload::start(&live.cluster, 2)?;
     load.reaches(50, PATIENCE)?;
     live.cluster.stop(Stop::Fast)?;

@@ -122,18 +122,24 @@ fn i2_kills_between_out_of_order_puts_lose_nothing() -> Result<()> {
 #[test]
 fn i1_what_overtook_a_piece_that_never_arrived_tells_that_nothing_beyond_was_confirmed() -> Result<()> {
     let live = Live::start(cluster())?;
+    let size = live.identity.segment_size;
     for life in 0..6 {
         let stream = live.stream()?;
         live.fill(1 + life % 3)?;
         live.settle()?;
-        // The next piece stays on its way for ever, and others overtake it.
-        live.store.plan(Call::Put, 1..=1, Effect::Hang);
-        live.fill(2)?;
+        // Nothing more of this segment arrives, as a tail or whole, and the segments behind it overtake it.
+        let segment = SegmentName::new(TimelineId::FIRST, size.number(live.cluster.flush_lsn()?), size);
+        for kind in ["tail", "wal"] {
+            let below = format!("{}/{kind}/{}/{segment}", live.repository.cluster(), live.branch());
+            live.store.plan_below(&below, Call::Put, 1..=9999, Effect::Hang);
+        }
+        live.fill(3)?;
         eventually("an object beyond the one that hangs", PATIENCE, || {
             Ok((!matches!(live.beyond(live.branch())?.1, Beyond::Nothing)).then_some(()))
         })?;
         let confirmed = live.slot()?;
         stream.kill();
+        live.store.heal();
         let (end, beyond) = live.beyond(live.branch())?;
         ensure!(confirmed <= end, "{confirmed} was confirmed in life {life}, and WAL ends at {end}");
         ensure!(matches!(beyond, Beyond::Unconfirmed(_)), "life {life}: WAL ends at {end}, beyond is {beyond:?}");
@@ -143,7 +149,6 @@ fn i1_what_overtook_a_piece_that_never_arrived_tells_that_nothing_beyond_was_con
     let flushed = live.settle()?;
     stream.stop()?;
     live.holds(live.branch(), flushed)?;
-    let size = live.identity.segment_size;
     let lost = SegmentName::new(TimelineId::FIRST, size.number(live.begin).next(), size).to_string();
     let folder = live.folder().join(live.repository.cluster().to_string());
     std::fs::remove_file(folder.join(format!("wal/{}/{lost}", live.branch())))?;
@@ -162,6 +167,69 @@ fn a_store_slower_than_the_stall_limit_still_catches_up() -> Result<()> {
     // More than all buffers hold, and each put takes three times the stall limit.
     live.fill(70)?;
     live.store.plan(Call::Put, 1..=u64::MAX, Effect::Stall(Duration::from_millis(900)));
+    let stream = live.stream()?;
+    let flushed = live.settle()?;
+    stream.stop()?;
+    live.holds(live.branch(), flushed)
+}
+
+#[test]
+fn where_commits_wait_two_tails_are_on_their_way_and_what_commits_meanwhile_goes_with_the_next() -> Result<()> {
+    let mut live = Live::start(cluster())?;
+    live.timing.synchronous = true;
+    live.timing.ship_interval = Duration::from_secs(3600);
+    live.timing.put_limit = Duration::from_secs(3600);
+    let below = format!("{}/tail/", live.repository.cluster());
+    let puts = |live: &Live| {
+        let calls = live.store.history();
+        calls.iter().filter(|(call, key)| *call == Call::Put && key.starts_with(&below)).count()
+    };
+    let stream = live.stream()?;
+    stream.until("a connection", |progress| progress.connected)?;
+    live.cluster.sql("create table orders as select 1 as id")?;
+    let durable = live.cluster.flush_lsn()?;
+    // Nobody waited for the interval. What the server writes by itself behind the commit may stay.
+    eventually("the commit to be shipped", PATIENCE, || Ok((puts(&live) > 0).then_some(())))?;
+    stream.until("the commit to be durable", |progress| progress.frontier.advance(1 << 16) > durable)?;
+
+    live.store.plan_below(&below, Call::Put, 1..=9999, Effect::Hang);
+    let before = puts(&live);
+    let load = Workload::start(&live.cluster, 2)?;
+    load.goes_on(200, PATIENCE)?;
+    let last = load.stop()?.last().context("there are commits")?.after;
+    stream.until("the commits to be received", |progress| progress.received >= last)?;
+    ensure!(puts(&live) == before + 2, "{} tails were put", puts(&live) - before);
+    stream.kill();
+
+    live.store.heal();
+    let stream = live.stream()?;
+    stream.until("the commits to be received again", |progress| progress.connected && progress.received >= last)?;
+    ensure!(stream.stop()? == SessionEnd::Asked, "nothing is left");
+    ensure!(live.covered(live.branch())? >= last, "{last} is not there");
+    live.holds(live.branch(), last)
+}
+
+#[test]
+fn a_store_that_takes_longer_than_the_ship_interval_gets_larger_tails_and_not_more_and_more_of_them() -> Result<()> {
+    let mut live = Live::start(cluster())?;
+    live.timing.ship_interval = Duration::from_millis(10);
+    live.timing.put_limit = Duration::from_secs(3600);
+    let stream = live.stream()?;
+    stream.until("a connection", |progress| progress.connected)?;
+    live.settle()?;
+    let below = format!("{}/tail/", live.repository.cluster());
+    let before = live.store.history().len();
+    live.store.plan_below(&below, Call::Put, 1..=9999, Effect::Hang);
+    let load = Workload::start(&live.cluster, 2)?;
+    // Far more than that many intervals, each with something to ship.
+    load.goes_on(1000, PATIENCE)?;
+    let last = load.stop()?.last().context("there are commits")?.after;
+    stream.until("the commits to be received", |progress| progress.received >= last)?;
+    let calls = live.store.history();
+    let puts = calls[before..].iter().filter(|(call, key)| *call == Call::Put && key.starts_with(&below)).count();
+    ensure!((2..=9).contains(&puts), "{puts} tails were put");
+    stream.kill();
+    live.store.heal();
     let stream = live.stream()?;
     let flushed = live.settle()?;
     stream.stop()?;

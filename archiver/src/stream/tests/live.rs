@@ -31,6 +31,7 @@ pub const SLOT: &str = "walseal_orders";
 /// Short times, so that every limit is met within a test.
 pub const TIMING: Timing = Timing {
     ship_interval: Duration::from_millis(50),
+    synchronous: false,
     stall_limit: Duration::from_millis(300),
     shutdown_wait: Duration::from_secs(2),
     status_interval: Duration::from_millis(50),

@@ -14,13 +14,8 @@ fn reference() -> String {
         };
         let variable =
             if key.kind.fits_a_variable() { format!("`{}`", key.variable()) } else { "file only".to_owned() };
-        let later = if key.in_use { "" } else { " ᴸ" };
-        let row = format!(
-            "| `{}`{later} | {} | {default} | {variable} | {} |\n",
-            key.path,
-            key.kind.describe(),
-            cell(key.meaning)
-        );
+        let row =
+            format!("| `{}` | {} | {default} | {variable} | {} |\n", key.path, key.kind.describe(), cell(key.meaning));
         table.push_str(&row);
     }
     table

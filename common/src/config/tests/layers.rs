@@ -28,7 +28,8 @@ fn the_example_is_read_whole() {
     assert_eq!(config.drill.schedule.as_ref().map(ToString::to_string).as_deref(), Some("30 4 * * *"));
     assert!(config.repository.s3.uses_path_style());
     assert_eq!(config.repository.s3.uses_checksums(), Checksums::WhenRequired);
-    assert_snapshot!(config.warnings().join("\n"), @"this version does not act on snapshot");
+    assert_eq!(config.snapshot.last.value, 3);
+    assert_eq!(config.warnings(), [] as [String; 0]);
 }
 
 #[test]
@@ -96,11 +97,13 @@ fn every_key_that_fits_a_variable_can_be_set_by_one() {
             Kind::Number => "3",
             Kind::Duration => "30m",
             Kind::Size => "64MiB",
+            Kind::Price => "0.02",
             Kind::Choice(words) => words[0],
             _ if key.path == "repository.url" => "file:///x",
             _ if key.path == "repository.s3.endpoint" => "http://127.0.0.1:8333/",
             _ if key.path == "http.listen" => "9187",
-            _ if matches!(key.path, "base.schedule" | "drill.schedule") => "@weekly",
+            Kind::Secret if key.path.ends_with("_url") => "https://hooks.example.net/x",
+            _ if matches!(key.path, "base.schedule" | "drill.schedule" | "snapshot.schedule") => "@weekly",
             _ => "one",
         };
         let config = from_environment(&[(&key.variable(), value)]);
@@ -108,7 +111,10 @@ fn every_key_that_fits_a_variable_can_be_set_by_one() {
         // An empty variable is one that is not set: compose files pass them on.
         assert_eq!(from_environment(&[(&key.variable(), "")]).ok(), from_environment(&[]).ok(), "{}", key.path);
         // Every key is looked at: a value that no type takes is noticed, unless any text will do.
-        if matches!(key.kind, Kind::Boolean | Kind::Number | Kind::Duration | Kind::Size | Kind::Choice(_)) {
+        if matches!(
+            key.kind,
+            Kind::Boolean | Kind::Number | Kind::Duration | Kind::Size | Kind::Price | Kind::Choice(_)
+        ) {
             assert!(from_environment(&[(&key.variable(), "/*")]).is_err(), "{} is not read", key.path);
         }
     }

@@ -30,15 +30,18 @@ fn an_unknown_key_is_named_with_its_line_and_the_nearest_known_one() {
     assert_snapshot!(complaint("[cluster]\nname = \"a\"\nconninf = \"host=x\""), @r#"/walseal.toml:3: key "cluster.conninf" is not known; use the nearest known one, cluster.conninfo, or take it out"#);
     assert_snapshot!(complaint("[base]\nship_interval = \"1s\""), @r#"/walseal.toml:2: key "base.ship_interval" is not known; use the nearest known one, wal.ship_interval, or take it out"#);
     assert_snapshot!(complaint("[wall]\nenabled = true"), @r#"/walseal.toml:1: table "wall" is not known; use the nearest known one, [wal], or take it out"#);
-    assert_snapshot!(complaint("[entirely.other]\nx = 1"), @r#"/walseal.toml:1: table "entirely" is not known; known tables are cluster, repository, repository.s3, keys, wal, base, retention, fetch, drill, alerts, http, walseal, extra_repository, drill.checks, snapshot"#);
+    assert_snapshot!(complaint("[entirely.other]\nx = 1"), @r#"/walseal.toml:1: table "entirely" is not known; known tables are cluster, repository, repository.s3, keys, wal, base, retention, cost, verify, fetch, drill, snapshot, alerts, http, walseal, extra_repository, drill.checks"#);
     assert_snapshot!(complaint("recipients = []"), @r#"/walseal.toml:1: key "recipients" is not known; use the nearest known one, keys.recipients, or take it out"#);
     assert_snapshot!(complaint("[fetch]\nzzz = 1"), @r#"/walseal.toml:2: key "fetch.zzz" is not known; known keys under [fetch] are retry, retry_standby, prefetch"#);
     assert_snapshot!(complaint("wal = true"), @r#"/walseal.toml:1: key "wal" is not known; wal is a table: write [wal] on a line of its own, and its keys below"#);
     assert_snapshot!(complaint("[repository.s3.endpoint]\nurl = \"x\""), @r#"repository.s3.endpoint (from /walseal.toml:1) is a table, not text; write it as in "text in quotes""#);
-    assert_snapshot!(complaint("[[drill.checks]]\nname = \"a\"\nsqll = \"b\""), @r#"drill.checks (from /walseal.toml:1) has an unknown "sqll" in line 3; each check has name, database, sql and expect, all in quotes, and may have tolerance and timeout"#);
+    assert_snapshot!(complaint("[[drill.checks]]\nname = \"a\"\nsqll = \"b\""), @r#"drill.checks (from /walseal.toml:1) has an unknown "sqll" in line 3; each check has name, database, sql and expect, all in quotes, and may have tolerance, timeout and on_failure"#);
     let check =
         |more: &str| format!("[[drill.checks]]\nname = \"a\"\ndatabase = \"b\"\nsql = \"c\"\nexpect = \"1\"\n{more}");
     assert_snapshot!(complaint(&check("tolerance = \"-1\"")), @r#"drill.checks (from /walseal.toml:1) has the tolerance "-1"; write it as in "5" or "2.5%""#);
+    assert_snapshot!(complaint(&check("on_failure = \"ignore\"")), @r#"drill.checks (from /walseal.toml:1) has on_failure "ignore"; write "fail" or "warn""#);
+    let fails = |more: &str| Config::from_toml(&check(more)).expect(more).drill.checks[0].fails;
+    assert!(fails("") && fails("on_failure = \"fail\"") && !fails("on_failure = \"warn\""));
     let tolerance = |more: &str| Config::from_toml(&check(more)).expect(more).drill.checks[0].tolerance;
     assert_eq!(tolerance("tolerance = 5"), Some(Tolerance::Absolute(5.0)));
     assert_eq!(tolerance("tolerance = \"2.5%\""), Some(Tolerance::Percent(2.5)));
@@ -72,7 +75,7 @@ fn a_wrong_value_is_named_with_its_place_and_its_cure() {
     assert_snapshot!(complaint("repository.s3.endpoint = \"minio:9000\""), @r#"repository.s3.endpoint (from /walseal.toml:1) has no scheme; write "https://minio:9000", or "http://minio:9000" where there is no TLS"#);
     assert_snapshot!(complaint("repository.s3.checksums = \"never\""), @r#"repository.s3.checksums (from /walseal.toml:1) is "never"; write "when_required" or "when_supported""#);
     assert_snapshot!(complaint("[[extra_repository]]\nurl = \"s3://b\"\nrequired = true"), @"extra_repository (from /walseal.toml:1) is not available yet: this version writes to one repository; take it out: nothing would be copied there");
-    assert_snapshot!(complaint("snapshot = 1"), @"snapshot (from /walseal.toml:1) is a number, not a table; write it as in [snapshot]");
+    assert_snapshot!(complaint("snapshot = 1"), @r#"/walseal.toml:1: key "snapshot" is not known; snapshot is a table: write [snapshot] on a line of its own, and its keys below"#);
 }
 
 #[test]

@@ -57,7 +57,8 @@ database = "shop"
 sql = "select count(*) > 1000000 from orders"
 expect = "t"
 [snapshot]
-anything = 1
+schedule = "0 3 * * *"
+last = 3
 "#;
 
 fn from_environment(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {

@@ -14,6 +14,7 @@
 
 mod host;
 mod keyword;
+mod libpq;
 mod passfile;
 mod syntax;
 
@@ -25,6 +26,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 pub use host::{Host, HostAddress};
+pub use libpq::database_conninfo;
 
 use super::tls::SslMode;
 pub(super) use super::tls::{OptionalFile, RootSource, SslFiles};

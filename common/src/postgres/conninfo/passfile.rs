@@ -25,6 +25,11 @@ impl Passfile {
         Passfile { path, named: false }
     }
 
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The password for a connection.
     ///
     /// Errors: a sentence that says what was looked for and where. As with libpq, a file that others can read is

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use super::*;
 use crate::seal::{TrustedWriter, TrustedWriters};
 use crate::store::{DirectoryStore, ObjectStore};
+use crate::timeline::TimelineId;
 
 const CLUSTER: SystemIdentifier = SystemIdentifier(7);
 const W: &str = "walsealw1w";

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::*;
-use crate::repository::{Act, Chain, EvidenceFact, LedgerSigner};
+use crate::repository::{Act, Chain, EvidenceFact, LedgerSigner, SnapshotId};
 use crate::seal::{Role, TrustedWriter, TrustedWriters};
 use crate::store::DirectoryStore;
 use crate::timeline::SystemIdentifier;
@@ -122,4 +122,43 @@ async fn evidence_is_opened_only_when_it_is_the_one_that_the_ledger_names() {
     assert!(error.to_string().contains("not the object that the ledger names"), "{error}");
     let stranger = [Identity::generate().expect("random bytes")];
     assert!(bed.repository.evidence(&drills[0], &stranger).await.is_err());
+}
+
+#[tokio::test]
+async fn a_snapshot_is_proven_by_a_drill_of_it_that_passed_and_no_base_backup_is() {
+    let bed = Bed::new();
+    let ids: Vec<SnapshotId> = (0..3).map(|_| SnapshotId::generate().expect("random bytes")).collect();
+    let drilled = async |writer: &WriterKey, id: &SnapshotId, at: i64, passed: bool| {
+        let signer =
+            LedgerSigner { writer: writer.clone(), actor: "ada@drill1".to_owned(), program: "test 1".to_owned() };
+        let mut chain = Chain::new(bed.repository.clone(), signer).expect("random bytes");
+        let recipients = [bed.identity.recipient().clone()];
+        let put = bed.repository.put_evidence(chain.run(), 0, b"found", &recipients, writer).await;
+        let (name, digest) = put.expect("stored");
+        let act = Act::SnapshotDrilled {
+            id: id.clone(),
+            passed,
+            checks: 3,
+            failed: Vec::new(),
+            tables: 1,
+            seconds: 1.5,
+            evidence: EvidenceFact { name: name.to_string(), digest },
+        };
+        chain.write(time(at), &act).await.expect("written");
+    };
+    drilled(&bed.drill_host, &ids[0], 10, true).await;
+    drilled(&bed.drill_host, &ids[0], 20, false).await;
+    drilled(&bed.drill_host, &ids[1], 15, false).await;
+    drilled(&bed.stranger, &ids[2], 30, true).await;
+    let drills = bed.repository.snapshot_drills().await.expect("the store answers");
+    assert_eq!(drills.iter().map(|one| one.time).collect::<Vec<_>>(), [time(10), time(15), time(20)]);
+    let proof = SnapshotProof::of(&drills);
+    let verdicts: Vec<_> = ids.iter().map(|id| (proof.of_snapshot(id), proof.proven_at(id))).collect();
+    assert_eq!(verdicts, [(Some(true), Some(time(10))), (Some(false), None), (None, None)]);
+    assert_eq!((proof.last_passed(), proof.last), (Some(time(10)), Some((time(20), false))));
+    assert_eq!(bed.proof().await, Proof::default());
+    bed.drill(&bed.drill_host, base(1), 5, true, "of a base backup").await;
+    let (of_bases, of_snapshots) = bed.repository.drills_of_both_kinds().await.expect("the store answers");
+    assert_eq!(of_bases.iter().map(|one| one.time).collect::<Vec<_>>(), [time(5)]);
+    assert_eq!(of_snapshots, drills);
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::lsn::Lsn;
-use crate::repository::BaseId;
+use crate::repository::{BaseId, SnapshotId};
 use crate::seal::ObjectDigest;
 use crate::timeline::Branch;
 
@@ -173,6 +173,84 @@ pub enum Act {
     DrillPassed(Box<DrillFacts>),
     /// A drill did not pass.
     DrillFailed(Box<DrillFacts>),
+    /// A snapshot is there.
+    SnapshotFinished {
+        /// Its id.
+        id: SnapshotId,
+        /// Whether it is a whole database.
+        whole: bool,
+        /// Bytes of the archive.
+        dump_size: u64,
+        /// Bytes that it added.
+        stored_size: u64,
+        /// Tables whose rows were counted.
+        tables: u64,
+        /// How long it took.
+        seconds: f64,
+    },
+    /// A snapshot came to nothing.
+    SnapshotFailed {
+        /// What failed.
+        class: FailureClass,
+    },
+    /// A snapshot was restored to a cluster that is gone again, and checked.
+    SnapshotDrilled {
+        /// Its id.
+        id: SnapshotId,
+        /// Whether every check ran and passed: the snapshot is proven.
+        passed: bool,
+        /// How many checks passed.
+        checks: u32,
+        /// What failed, or could not run: words of the format, each once.
+        failed: Vec<String>,
+        /// Tables whose rows were compared.
+        tables: u64,
+        /// From the beginning to the verdict.
+        seconds: f64,
+        /// The object with all that was found, and its digest.
+        evidence: EvidenceFact,
+    },
+    /// A snapshot had its time.
+    SnapshotRemoved {
+        /// Its id.
+        id: SnapshotId,
+    },
+    /// A snapshot went back to a server.
+    SnapshotRestored {
+        /// Its id.
+        id: SnapshotId,
+        /// Tables with rows.
+        tables: u64,
+        /// What `pg_restore` could not do.
+        errors: u64,
+        /// Tables that are not as they were dumped.
+        differing: u64,
+        /// How long it took.
+        seconds: f64,
+    },
+    /// Objects begin to be removed that retention does not keep.
+    PruneStarted {
+        /// Base backups that go.
+        bases: Vec<BaseId>,
+        /// Objects, all in all.
+        objects: u64,
+    },
+    /// As many as could be are gone.
+    PruneFinished {
+        /// Objects that were removed.
+        objects: u64,
+        /// Their bytes.
+        bytes: u64,
+        /// Objects that the store did not let go.
+        refused: u64,
+    },
+    /// A base backup stays until then, or as long as retention says where it was released.
+    Held {
+        /// Which.
+        base: BaseId,
+        /// Until when; `None` where it was released.
+        until: Option<Timestamp>,
+    },
     /// So many entries of this run were never written.
     EntriesLost {
         /// How many.

@@ -43,6 +43,12 @@ impl Chain {
         self.run
     }
 
+    /// The last entry that was stored; none before the first.
+    pub fn head(&self) -> Option<Head> {
+        let (digest, sequence) = (self.previous?, self.next.checked_sub(1)?);
+        Some(Head { writer: self.signer.writer.public(), run: self.run, sequence, digest })
+    }
+
     /// Stores an entry. After an error it is to be called with the same act again: the entry that was sealed is stored then.
     ///
     /// Errors: the store's; the name is taken by other bytes, which is no accident.

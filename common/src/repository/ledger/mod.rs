@@ -6,6 +6,7 @@
 
 mod act;
 mod chain;
+mod finding;
 mod reading;
 mod scribe;
 
@@ -17,8 +18,9 @@ use serde::{Deserialize, Serialize};
 
 pub use act::{Act, DrillFacts, EvidenceFact, FailureClass, TargetFact, obscured};
 pub use chain::Chain;
+pub use finding::Finding;
 pub(super) use reading::AT_A_TIME;
-pub use reading::{Finding, LedgerEntry, LedgerReading};
+pub use reading::{KnownEntries, LedgerEntry, LedgerReading};
 pub use scribe::{Ledger, LedgerSigner};
 
 use crate::seal::{ObjectDigest, SealError, WriterPublic};

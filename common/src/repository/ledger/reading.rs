@@ -1,13 +1,13 @@
 //! Reading the ledger, and telling what is wrong with it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use futures_util::stream::{self, StreamExt};
+use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Body, Head, RunId};
-use crate::repository::{ObjectName, Repository, RepositoryError};
+use super::{Body, Finding, Head, RunId};
+use crate::repository::{ObjectName, Repository, RepositoryError, WrittenFrontier};
 use crate::seal::{ObjectDigest, SealError, WriterPublic};
 
 /// Entries that are read at a time.
@@ -28,83 +28,10 @@ pub struct LedgerEntry {
     pub digest: ObjectDigest,
 }
 
-/// Something that is wrong with the ledger.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
-#[serde(tag = "finding", rename_all = "kebab-case")]
-pub enum Finding {
-    /// What has this name is not what a trusted writer wrote there: forged, damaged, or copied from elsewhere.
-    Refused {
-        /// The object.
-        name: String,
-        /// Why, in words.
-        why: String,
-    },
-    /// Entries before others of the same run are not there.
-    Missing {
-        /// Whose run.
-        writer: WriterPublic,
-        /// The run.
-        run: RunId,
-        /// The first that is missing.
-        first: u32,
-        /// The last that is missing.
-        last: u32,
-    },
-    /// An entry does not follow from the one before it.
-    Broken {
-        /// Whose run.
-        writer: WriterPublic,
-        /// The run.
-        run: RunId,
-        /// The entry.
-        sequence: u32,
-        /// Why, in words.
-        why: String,
-    },
-    /// Another run has seen an entry that is not there: the end of this run was cut off, or all of it.
-    CutOff {
-        /// Whose run.
-        writer: WriterPublic,
-        /// The run.
-        run: RunId,
-        /// The number that was seen.
-        seen: u32,
-        /// The object that tells.
-        by: String,
-    },
-    /// Another run has seen another entry under this number: it was replaced.
-    Replaced {
-        /// Whose run.
-        writer: WriterPublic,
-        /// The run.
-        run: RunId,
-        /// The entry.
-        sequence: u32,
-        /// The object that tells.
-        by: String,
-    },
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Finding::Refused { name, why } => write!(f, "refused: {name}: {why}"),
-            Finding::Missing { writer, run, first, last } if first == last => {
-                write!(f, "missing: entry {first} of run {run} of {writer}")
-            }
-            Finding::Missing { writer, run, first, last } => {
-                write!(f, "missing: entries {first} to {last} of run {run} of {writer}")
-            }
-            Finding::Broken { writer, run, sequence, why } => {
-                write!(f, "broken: entry {sequence} of run {run} of {writer} {why}")
-            }
-            Finding::CutOff { writer, run, seen, by } => {
-                write!(f, "cut off: {by} has seen entry {seen} of run {run} of {writer}, which is not there")
-            }
-            Finding::Replaced { writer, run, sequence, by } => {
-                write!(f, "replaced: {by} has seen another entry {sequence} of run {run} of {writer}")
-            }
-        }
+impl LedgerEntry {
+    /// Its facts, where they are what this version knows.
+    pub fn facts<T: serde::de::DeserializeOwned>(&self) -> Option<T> {
+        serde_json::from_value(self.body.facts.clone().into()).ok()
     }
 }
 
@@ -132,43 +59,71 @@ impl Runs {
     }
 }
 
+/// Entries that somebody has read, who wants to hear of others only.
+#[derive(Debug, Default)]
+pub struct KnownEntries(BTreeSet<(WriterPublic, RunId, u32)>);
+
 impl Repository {
-    /// Reads the whole ledger and checks it: signatures, numbers, chains, and what the runs have seen of each other.
+    /// Every entry that is not in `known` and verifies, by time; they are known from then on. What does not verify is left out, and
+    /// tried again the next time: whether the ledger is right [`Repository::ledger`] tells.
+    ///
+    /// Cost: a listing, and a small read for each entry.
+    ///
+    /// Errors: the store's.
+    pub async fn entries_beyond(&self, known: &mut KnownEntries) -> Result<Vec<LedgerEntry>, RepositoryError> {
+        let runs = self.ledger_runs().await?;
+        let names: Vec<_> = runs.names().filter(|number| !known.0.contains(number)).collect();
+        let reads = names.into_iter().map(|(writer, run, sequence)| self.ledger_entry(writer, run, sequence));
+        let mut reads = stream::iter(reads).buffered(AT_A_TIME);
+        let mut entries = Vec::new();
+        while let Some(read) = reads.next().await {
+            match read {
+                Ok(entry) => entries.push(entry),
+                Err(error @ RepositoryError::Object { .. }) => tracing::debug!(%error, "no entry of the ledger"),
+                Err(error) if error.is_not_found() => tracing::debug!(%error, "no entry of the ledger"),
+                Err(error) => return Err(error),
+            }
+        }
+        drop(reads);
+        known.0.extend(entries.iter().map(|entry| (entry.writer, entry.body.run, entry.body.sequence)));
+        entries.sort_by_key(|entry| entry.body.time);
+        Ok(entries)
+    }
+
+    /// Reads the whole ledger and checks it: signatures, numbers, chains, and what the runs and the writers' newest frontiers have
+    /// seen of each other.
     ///
     /// Errors: the store's. Everything else is a finding.
     pub async fn ledger(&self) -> Result<LedgerReading, RepositoryError> {
+        // Before the entries are listed: what is written meanwhile must not seem to be missing.
+        let seen: Vec<Seen> = self.frontiers().await?.into_iter().filter_map(Seen::by_frontier).collect();
         let runs = self.ledger_runs().await?;
         let names: Vec<_> = runs.names().collect();
         let reads = names.into_iter().map(|(writer, run, sequence)| async move {
-            (ObjectName::Ledger(Box::new(writer), run, sequence), self.ledger_entry(writer, run, sequence).await)
+            ((writer, run, sequence), self.ledger_entry(writer, run, sequence).await)
         });
         let mut reads = stream::iter(reads).buffered(AT_A_TIME);
-        let mut reading = LedgerReading::default();
-        while let Some((name, read)) = reads.next().await {
+        let (mut reading, mut refused) = (LedgerReading::default(), Refused::new());
+        while let Some((number, read)) = reads.next().await {
             match read {
                 Ok(entry) => reading.entries.push(entry),
-                Err(RepositoryError::Object { name, source }) => {
-                    reading.findings.push(Finding::Refused { name, why: source.to_string() });
-                }
+                Err(RepositoryError::Object { source, .. }) => drop(refused.insert(number, source)),
                 Err(error) if error.is_not_found() => {
                     let why = "it went while it was read".to_owned();
-                    reading.findings.push(Finding::Refused { name: name.to_string(), why });
+                    refused.insert(number, SealError::Structure(why));
                 }
                 Err(error) => return Err(error),
             }
         }
-        reading.judge();
+        reading.judge(&refused, seen);
         Ok(reading)
     }
 
     /// Which entries are there, by name.
     pub(super) async fn ledger_runs(&self) -> Result<Runs, RepositoryError> {
         let mut runs = Runs::default();
-        let mut after: Option<String> = None;
-        loop {
-            let page = self.list_page("ledger/", after.as_deref(), PER_PAGE).await?;
-            let Some(last) = page.last() else { return Ok(runs) };
-            after = Some(last.key.clone());
+        let mut pages = self.pages("ledger/", None, PER_PAGE);
+        while let Some(page) = pages.next().await? {
             for meta in &page {
                 // Other names are somebody else's.
                 if let Ok(ObjectName::Ledger(writer, run, sequence)) = meta.key.parse() {
@@ -176,6 +131,7 @@ impl Repository {
                 }
             }
         }
+        Ok(runs)
     }
 
     /// One entry, verified: signed by a trusted writer, in that writer's own folder, and what its name says.
@@ -189,67 +145,122 @@ impl Repository {
         let bytes = self.store().get(&name.key(self.cluster())).await?;
         let digest = ObjectDigest::of(&bytes);
         let envelope = self.verify(&name, bytes)?;
-        let refuse = |why: String| self.refused(&name, SealError::Structure(why));
-        if envelope.header().writer != writer.to_string() {
-            return Err(refuse(format!("it was written by {}, in another writer's folder", envelope.header().writer)));
+        let signer = &envelope.header().writer;
+        if *signer != writer.to_string() {
+            return Err(self.refused(&name, SealError::OtherWriter(signer.clone())));
         }
         let body: Body = envelope.trailer.body().map_err(|source| self.refused(&name, source))?;
         if (body.run, body.sequence) != (run, sequence) {
-            return Err(refuse(format!("it says that it is entry {} of run {}", body.sequence, body.run)));
+            let why = format!("it says that it is entry {} of run {}", body.sequence, body.run);
+            return Err(self.refused(&name, SealError::Structure(why)));
         }
         Ok(LedgerEntry { writer, body, digest })
     }
 }
 
+/// An entry, and the object that has seen it.
+struct Seen {
+    head: Head,
+    by: String,
+}
+
+impl Seen {
+    fn by_frontier(written: WrittenFrontier) -> Option<Seen> {
+        Some(Seen { head: written.record.ledger?, by: written.name.to_string() })
+    }
+
+    fn by_entry(entry: &LedgerEntry) -> impl Iterator<Item = Seen> {
+        let name = ObjectName::Ledger(Box::new(entry.writer), entry.body.run, entry.body.sequence).to_string();
+        entry.body.heads.iter().flatten().map(move |head| Seen { head: head.clone(), by: name.clone() })
+    }
+}
+
+/// What has the name of an entry and is none, and why.
+type Refused = BTreeMap<(WriterPublic, RunId, u32), SealError>;
+
 impl LedgerReading {
-    /// Finds what is wrong between entries that are each for themselves right, and sorts them.
-    fn judge(&mut self) {
+    /// Finds what is wrong between entries that are each for themselves right, and sorts them. `seen` is what frontiers tell.
+    fn judge(&mut self, refused: &Refused, mut seen: Vec<Seen>) {
         let by_name: BTreeMap<(WriterPublic, RunId, u32), &LedgerEntry> =
             self.entries.iter().map(|entry| ((entry.writer, entry.body.run, entry.body.sequence), entry)).collect();
-        let mut findings = Vec::new();
+        let own_place = |name: &str| match name.parse() {
+            Ok(ObjectName::Ledger(writer, run, sequence)) => by_name.contains_key(&(*writer, run, sequence)),
+            // No entry, so that none has changed places.
+            _ => true,
+        };
+        let mut findings: Vec<Finding> = refused
+            .iter()
+            .map(|((writer, run, sequence), why)| {
+                let name = ObjectName::Ledger(Box::new(*writer), *run, *sequence).to_string();
+                Finding::of_refused(name, why, own_place)
+            })
+            .collect();
         let mut before: Option<&LedgerEntry> = None;
         for entry in by_name.values() {
             let same_run = |last: &&&LedgerEntry| (last.writer, last.body.run) == (entry.writer, entry.body.run);
-            let last = before.as_ref().filter(same_run);
-            findings.extend(follows(last.copied(), entry));
+            findings.extend(follows(before.as_ref().filter(same_run).copied(), entry, refused));
             before = Some(entry);
         }
-        for entry in by_name.values() {
-            let by = || ObjectName::Ledger(Box::new(entry.writer), entry.body.run, entry.body.sequence).to_string();
-            for Head { writer, run, sequence, digest } in entry.body.heads.iter().flatten() {
-                let (writer, run, sequence) = (*writer, *run, *sequence);
-                match by_name.get(&(writer, run, sequence)) {
-                    Some(there) if there.digest == *digest => {}
-                    Some(_) => findings.push(Finding::Replaced { writer, run, sequence, by: by() }),
-                    None => findings.push(Finding::CutOff { writer, run, seen: sequence, by: by() }),
-                }
+        seen.extend(by_name.values().flat_map(|entry| Seen::by_entry(entry)));
+        for Seen { head: Head { writer, run, sequence, digest }, by } in seen {
+            let number = (writer, run, sequence);
+            match by_name.get(&number) {
+                Some(there) if there.digest == digest => {}
+                Some(_) => findings.push(Finding::Replaced { writer, run, sequence, by }),
+                // What is there in its place was named above.
+                None if refused.contains_key(&number) => {}
+                None => findings.push(Finding::CutOff { writer, run, seen: sequence, by }),
             }
         }
         findings.sort();
-        self.findings.append(&mut findings);
-        // Clocks lie: a run's own order counts more than its times.
-        self.entries.sort_by(|one, other| {
-            let same = (one.writer, one.body.run) == (other.writer, other.body.run);
-            if same { one.body.sequence.cmp(&other.body.sequence) } else { one.body.time.cmp(&other.body.time) }
+        self.findings = findings;
+        // Clocks lie, and are put back: a run's own order counts more than its times, so that an entry stands where the latest time
+        // up to it does.
+        let mut places: BTreeMap<(WriterPublic, RunId, u32), Timestamp> = BTreeMap::new();
+        let mut latest: Option<((WriterPublic, RunId), Timestamp)> = None;
+        for (key, entry) in by_name {
+            let run = (key.0, key.1);
+            let before = latest.filter(|(of, _)| *of == run).map_or(Timestamp::MIN, |(_, time)| time);
+            let time = entry.body.time.max(before);
+            latest = Some((run, time));
+            places.insert(key, time);
+        }
+        self.entries.sort_by_cached_key(|entry| {
+            let key = (entry.writer, entry.body.run, entry.body.sequence);
+            (places.get(&key).copied(), key)
         });
     }
 }
 
 /// What is wrong with `entry` behind `last`, the one before it in its run as far as there is one.
-fn follows(last: Option<&LedgerEntry>, entry: &LedgerEntry) -> Option<Finding> {
+fn follows(last: Option<&LedgerEntry>, entry: &LedgerEntry, refused: &Refused) -> Vec<Finding> {
     let Body { run, sequence, previous, heads, .. } = &entry.body;
     let (writer, run, sequence) = (entry.writer, *run, *sequence);
-    let broken = |why: &str| Some(Finding::Broken { writer, run, sequence, why: why.to_owned() });
+    let broken = |why: &str| vec![Finding::Broken { writer, run, sequence, why: why.to_owned() }];
     let expected = last.map_or(0, |last| last.body.sequence + 1);
     if sequence > expected {
-        return Some(Finding::Missing { writer, run, first: expected, last: sequence - 1 });
+        // What has a name there was refused, and is named as that.
+        let not_there = (expected..sequence).filter(|number| !refused.contains_key(&(writer, run, *number)));
+        return missing(writer, run, not_there);
     }
     match (sequence, previous, heads) {
-        (0, None, Some(_)) => None,
+        (0, None, Some(_)) => vec![],
         (0, ..) => broken("is the first, and names one before it, or no heads"),
         (_, _, Some(_)) => broken("is not the first, and names heads"),
         (_, None, None) => broken("names none before it"),
-        (_, Some(previous), None) if last.is_some_and(|last| last.digest == *previous) => None,
+        (_, Some(previous), None) if last.is_some_and(|last| last.digest == *previous) => vec![],
         (_, Some(_), None) => broken("names another entry before it than the one that is there"),
     }
+}
+
+/// A finding for each stretch of `numbers`, which ascend.
+fn missing(writer: WriterPublic, run: RunId, numbers: impl Iterator<Item = u32>) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = Vec::new();
+    for number in numbers {
+        match findings.last_mut() {
+            Some(Finding::Missing { last, .. }) if *last + 1 == number => *last = number,
+            _ => findings.push(Finding::Missing { writer, run, first: number, last: number }),
+        }
+    }
+    findings
 }

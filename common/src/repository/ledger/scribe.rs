@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use super::{Act, Chain};
+use super::{Act, Chain, Head};
 use crate::repository::{Repository, RepositoryError};
 use crate::seal::{Role, TrustedWriter, WriterKey};
 
@@ -41,6 +41,8 @@ struct Scribe {
     /// Entries that found the queue full.
     lost: Arc<AtomicU64>,
     unwritten: Arc<Mutex<VecDeque<String>>>,
+    /// The last entry that is stored.
+    head: watch::Receiver<Option<Head>>,
     /// Why the last attempt failed, where it cannot help to try again now.
     hopeless: watch::Receiver<Option<String>>,
     task: Mutex<Option<JoinHandle<()>>>,
@@ -61,9 +63,21 @@ impl Ledger {
         let (queue, told) = mpsc::channel(QUEUE);
         let (lost, unwritten) = (Arc::new(AtomicU64::new(0)), Arc::default());
         let (gave_up, hopeless) = watch::channel(None);
-        let writing = write_all(repository, signer, told, Arc::clone(&lost), Arc::clone(&unwritten), gave_up);
+        let (stored, head) = watch::channel(None);
+        let reporting = Reporting { gave_up, stored };
+        let writing = write_all(repository, signer, told, Arc::clone(&lost), Arc::clone(&unwritten), reporting);
         let task = Mutex::new(Some(tokio::spawn(writing)));
-        Ledger(Some(Arc::new(Scribe { queue: Mutex::new(Some(queue)), lost, unwritten, hopeless, task })))
+        Ledger(Some(Arc::new(Scribe { queue: Mutex::new(Some(queue)), lost, unwritten, head, hopeless, task })))
+    }
+
+    /// The last entry that this process stored; none before the first.
+    pub fn head(&self) -> Option<Head> {
+        self.0.as_ref().and_then(|scribe| scribe.head.borrow().clone())
+    }
+
+    /// Changes with each entry that this process stores; `None` where nobody writes.
+    pub fn watch_head(&self) -> Option<watch::Receiver<Option<Head>>> {
+        self.0.as_ref().map(|scribe| scribe.head.clone())
     }
 
     /// Records something that has happened just now. Returns at once.
@@ -108,13 +122,19 @@ impl Ledger {
     }
 }
 
+/// What the task tells of its work.
+struct Reporting {
+    gave_up: watch::Sender<Option<String>>,
+    stored: watch::Sender<Option<Head>>,
+}
+
 async fn write_all(
     repository: Repository,
     signer: LedgerSigner,
     mut told: mpsc::Receiver<(Timestamp, Act)>,
     lost: Arc<AtomicU64>,
     unwritten: Arc<Mutex<VecDeque<String>>>,
-    gave_up: watch::Sender<Option<String>>,
+    reporting: Reporting,
 ) {
     let mut chain = match Chain::new(repository, signer) {
         Ok(chain) => chain,
@@ -122,23 +142,17 @@ async fn write_all(
     };
     let mut said = false;
     while let Some((time, act)) = told.recv().await {
-        write(&mut chain, time, &act, &mut said, &gave_up).await;
+        write(&mut chain, time, &act, &mut said, &reporting).await;
         unwritten.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let count = lost.swap(0, Ordering::Relaxed);
         if count > 0 {
-            write(&mut chain, Timestamp::now(), &Act::EntriesLost { count }, &mut said, &gave_up).await;
+            write(&mut chain, Timestamp::now(), &Act::EntriesLost { count }, &mut said, &reporting).await;
         }
     }
 }
 
 /// Writes until it is written; why not is said once.
-async fn write(
-    chain: &mut Chain,
-    time: Timestamp,
-    act: &Act,
-    said: &mut bool,
-    gave_up: &watch::Sender<Option<String>>,
-) {
+async fn write(chain: &mut Chain, time: Timestamp, act: &Act, said: &mut bool, reporting: &Reporting) {
     let mut pause = PAUSES.0;
     while let Err(error) = chain.write(time, act).await {
         if matches!(error, RepositoryError::Conflict { .. }) {
@@ -148,7 +162,7 @@ async fn write(
                 continue;
             }
         }
-        gave_up.send_replace(error.is_permanent().then(|| error.to_string()));
+        reporting.gave_up.send_replace(error.is_permanent().then(|| error.to_string()));
         if !*said {
             tracing::warn!(%error, act = act.word(), "not in the ledger yet; tried again");
             *said = true;
@@ -156,7 +170,8 @@ async fn write(
         sleep(pause).await;
         pause = (pause * 2).min(PAUSES.1);
     }
-    gave_up.send_replace(None);
+    reporting.stored.send_replace(chain.head());
+    reporting.gave_up.send_replace(None);
     if std::mem::take(said) {
         tracing::info!("the ledger is written again");
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::repository::{ObjectName, Repository};
+use crate::repository::{BranchFrontier, FrontierRecord, ObjectName, Repository};
 use crate::seal::{Draft, Kind, Role, TrustedWriter, TrustedWriters, WriterKey};
 use crate::store::fault::{Call, Effect, Faulty};
 use crate::store::{DirectoryStore, StoreErrorKind};
@@ -106,6 +106,27 @@ fn a_ledger_that_is_right_has_no_findings_and_is_told_by_time() {
 }
 
 #[test]
+fn case_44_runs_whose_clocks_jump_are_told_each_in_its_own_order() {
+    let bed = Bed::new();
+    for (writer, step) in [(0, 700), (1, 300), (0, -900), (1, 1100)] {
+        let mut chain = Chain::new(bed.repository.clone(), signer(&bed.writers[writer])).expect("random bytes");
+        for entry in 0..12 {
+            // Ahead, back, and right again.
+            let at = [0, step, -step][entry % 3] + entry as i64 * 10;
+            let act = Act::DaemonStopped { bytes_left: 0, asked: true };
+            bed.runtime.block_on(chain.write(time(at), &act)).expect("written");
+        }
+    }
+    let reading = bed.read();
+    assert_eq!((reading.findings.as_slice(), reading.entries.len()), (&[][..], 48));
+    let mut last: BTreeMap<RunId, u32> = BTreeMap::new();
+    for entry in &reading.entries {
+        let next = last.insert(entry.body.run, entry.body.sequence).map_or(0, |last| last + 1);
+        assert_eq!(entry.body.sequence, next, "of {}", entry.body.run);
+    }
+}
+
+#[test]
 fn whoever_has_another_key_or_none_cannot_add_to_a_run() {
     let (bed, names) = three_runs();
     let (_, run, _) = names[0];
@@ -113,12 +134,12 @@ fn whoever_has_another_key_or_none_cannot_add_to_a_run() {
     let last = last.expect("the last entry of the first run");
     let body = Body { sequence: 4, previous: Some(last.digest), heads: None, ..last.body };
     // The drill host, which is trusted for its own folder, and a stranger: both in the archiver's.
-    for (writer, why) in [(1, "in another writer's folder"), (2, "not a trusted writer")] {
+    for (writer, why) in [(1, "under the name of another writer"), (2, "not a trusted writer")] {
         let name = bed.name(0, run, 4);
         bed.forge(writer, &name, &body);
         let reading = bed.read();
         assert_eq!(reading.entries.len(), names.len());
-        let Some(Finding::Refused { name: found, why: found_why }) = reading.findings.first() else {
+        let [Finding::Forged { name: found, why: found_why }] = reading.findings.as_slice() else {
             panic!("{:?}", reading.findings)
         };
         assert!(*found == name.to_string() && found_why.contains(why), "{found}: {found_why}");
@@ -126,7 +147,7 @@ fn whoever_has_another_key_or_none_cannot_add_to_a_run() {
     }
     // A stranger's own folder is nobody's.
     bed.forge(2, &bed.name(2, run, 0), &Body { sequence: 0, previous: None, heads: Some(vec![]), ..body });
-    assert!(matches!(bed.read().findings.as_slice(), [Finding::Refused { .. }]));
+    assert!(matches!(bed.read().findings.as_slice(), [Finding::Forged { .. }]));
 }
 
 #[test]
@@ -160,6 +181,70 @@ fn what_is_missing_within_a_run_is_named() {
     assert_eq!(bed.read().findings, [Finding::Missing { writer, run, first: 1, last: 2 }]);
     let words = bed.read().findings[0].to_string();
     assert_eq!(words, format!("missing: entries 1 to 2 of run {run} of {writer}"));
+}
+
+#[test]
+fn an_old_entry_under_a_new_name_is_replayed_and_entries_that_changed_places_are_reordered() {
+    let (bed, names) = three_runs();
+    let name = |at: usize| bed.name(names[at].0, names[at].1, names[at].2);
+    let text = |at: usize| name(at).to_string();
+    let bytes = |at: usize| std::fs::read(bed.path(&name(at))).expect("an entry");
+    let write = |at: usize, bytes: &[u8]| std::fs::write(bed.path(&name(at)), bytes).expect("written");
+    let (one, two, three) = (bytes(1), bytes(2), bytes(3));
+    // Over another one, and behind the run's end, where an attacker would have something happen again.
+    write(2, &one);
+    assert_eq!(bed.read().findings, [Finding::Replayed { name: text(2), signed_as: text(1) }]);
+    write(2, &two);
+    let (writer, run, _) = names[0];
+    let next = bed.name(writer, run, 4);
+    std::fs::write(bed.path(&next), &one).expect("written");
+    assert_eq!(bed.read().findings, [Finding::Replayed { name: next.to_string(), signed_as: text(1) }]);
+    std::fs::remove_file(bed.path(&next)).expect("removed");
+    // In a circle of three.
+    for (at, bytes) in [(1, &two), (2, &three), (3, &one)] {
+        write(at, bytes);
+    }
+    let reordered = |at, as_at| Finding::Reordered { name: text(at), signed_as: text(as_at) };
+    assert_eq!(bed.read().findings, [reordered(1, 2), reordered(2, 3), reordered(3, 1)]);
+    // Damage is neither.
+    for (at, bytes) in [(1, &one[..one.len() - 1]), (2, &two), (3, &three)] {
+        write(at, bytes);
+    }
+    assert!(matches!(bed.read().findings.as_slice(), [Finding::Refused { .. }]), "{:?}", bed.read().findings);
+}
+
+#[test]
+fn an_end_that_only_the_writers_frontier_has_seen_is_missed_when_it_is_cut_off() {
+    let (bed, names) = three_runs();
+    let (writer, run, _) = names[9];
+    let last = bed.read().entries.into_iter().find(|entry| (entry.body.run, entry.body.sequence) == (run, 2));
+    let (key, digest) = (&bed.writers[writer], last.expect("the last entry").digest);
+    let branch = "00000001-a2dd04c7".parse().expect("a branch");
+    let mut record = FrontierRecord {
+        at: BranchFrontier { branch, frontier: crate::lsn::Lsn(0x500) },
+        server_end: crate::lsn::Lsn(0x500),
+        highest_time: None,
+        written: time(60),
+        interval_seconds: 300,
+        earlier: Vec::new(),
+        ledger: None,
+    };
+    let cut = |sequences: std::ops::Range<u32>| {
+        for sequence in sequences {
+            std::fs::remove_file(bed.path(&bed.name(writer, run, sequence))).expect("removed");
+        }
+        bed.read().findings
+    };
+    let put = |record: &FrontierRecord| {
+        bed.runtime.block_on(bed.repository.put_frontier(record, key)).expect("stored").to_string()
+    };
+    put(&record);
+    record.ledger = Some(Head { writer: key.public(), run, sequence: 2, digest });
+    let by = put(&record);
+    assert_eq!(bed.read().findings, [], "it is as the frontier says");
+    let seen = Finding::CutOff { writer: key.public(), run, seen: 2, by };
+    assert_eq!(cut(2..3), std::slice::from_ref(&seen));
+    assert_eq!(cut(0..2), std::slice::from_ref(&seen), "nor does the whole run go unnoticed");
 }
 
 #[derive(Clone, Debug)]

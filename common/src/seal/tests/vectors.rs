@@ -20,6 +20,12 @@ fn text(name: &str) -> String {
     String::from_utf8(file(name)).expect("a key file is text")
 }
 
+/// Facts of a snapshot: what was dumped, a table, passwords that could not be read.
+const FACTS: &str = r#"{"type":"snapshot","database":"shop","label":"before the migration"}
+{"type":"table","schema":"public","name":"orders","rows":500}
+{"type":"unread","name":"passwords of roles","why":"the role may not read pg_authid"}
+"#;
+
 /// Lines of pages, as section 6 of the format has them.
 const NAMES: &str = concat!(
     "{\"type\":\"database\",\"oid\":5,\"name\":\"shop\",\"tablespace\":1663}\n",
@@ -29,6 +35,19 @@ const NAMES: &str = concat!(
 const CONFIG: &str = concat!(
     "{\"type\":\"file\",\"path\":\"/etc/postgresql/15/main/pg_hba.conf\",\"setting\":\"hba_file\",\"mode\":416,\"content\":\"bG9jYWwgYWxs\"}\n",
     "{\"type\":\"unread\",\"path\":\"/etc/postgresql/15/main/pg_ident.conf\",\"setting\":\"ident_file\",\"why\":\"permission denied\"}\n",
+);
+
+/// As section 18 of the format has it.
+const SUMMARY: &str = concat!(
+    "{\"commits\":3,\"times\":{\"lowest\":\"2026-11-21T02:29:58.120000Z\",\"highest\":\"2026-11-21T02:30:00.000000Z\"},\"transactions\":[",
+    "{\"end\":{\"outcome\":\"commit\",\"xid\":812,\"time\":\"2026-11-21T02:30:00.000000Z\",\"subtransactions\":1},",
+    "\"first\":\"0/10000028\",\"commit\":\"0/10000BB8\",\"commit_end\":\"0/10000C60\",\"records\":9,\"bytes\":1400,",
+    "\"relations\":{\"1663/5/1259\":{\"deleted\":3,\"bytes\":162}},\"removed\":[\"1663/5/16390\"],",
+    "\"dropped\":[{\"database\":5,\"oid\":16384}],\"left_out\":0}],",
+    "\"unlisted\":{\"transactions\":2,\"structural\":0,\"largest\":1,",
+    "\"relations\":{\"1663/5/16400\":{\"transactions\":2,\"inserted\":1,\"updated\":1,\"bytes\":300}}},",
+    "\"after\":{\"open\":[[815,{\"first\":\"0/1FFFFF00\",\"records\":1,\"bytes\":60,\"relations\":{},",
+    "\"created\":[\"1663/5/16410\"],\"left_out\":0}]],\"files\":{\"classes\":{}},\"known_from\":700}}",
 );
 
 struct Vector {
@@ -107,6 +126,15 @@ fn vectors() -> Vec<Vector> {
             body: Some(catalog_body()),
         },
         Vector {
+            file: "summary.object",
+            name: "summary/00000001-a2dd04c7/000000010000000000000010-00000001000000000000001F",
+            kind: Kind::Summary,
+            plain: SUMMARY.as_bytes().to_vec(),
+            wal: None,
+            durable: None,
+            body: None,
+        },
+        Vector {
             file: "frontier.object",
             name: "frontier/walsealw1g8ly2vvytx8fp584s3tygn00jmass9kgv4fgqd8u4ru6wxa8q0lqn0mqg0/9999999999",
             kind: Kind::Frontier,
@@ -117,6 +145,23 @@ fn vectors() -> Vec<Vector> {
                 "branch": "00000002-a2dd04c7", "frontier": "0/3000BB8", "server_end": "0/3001388",
                 "highest_time": "2026-11-21T02:29:58.12Z", "written": "2026-11-21T02:30:00Z", "interval_seconds": 300,
                 "earlier": [{ "branch": "00000001-a2dd04c7", "frontier": "0/2000100" }],
+            })),
+        },
+        Vector {
+            file: "frontier-ledger.object",
+            name: "frontier/walsealw1g8ly2vvytx8fp584s3tygn00jmass9kgv4fgqd8u4ru6wxa8q0lqn0mqg0/9999999998",
+            kind: Kind::Frontier,
+            plain: Vec::new(),
+            wal: None,
+            durable: None,
+            body: Some(serde_json::json!({
+                "branch": "00000002-a2dd04c7", "frontier": "0/3001388", "server_end": "0/3001388",
+                "highest_time": "2026-11-21T02:34:59.5Z", "written": "2026-11-21T02:35:00Z", "interval_seconds": 300,
+                "earlier": [{ "branch": "00000001-a2dd04c7", "frontier": "0/2000100" }],
+                "ledger": {
+                    "writer": "walsealw1g8ly2vvytx8fp584s3tygn00jmass9kgv4fgqd8u4ru6wxa8q0lqn0mqg0",
+                    "run": "00112233aabbccdd", "sequence": 0, "digest": ObjectDigest::of(&file("ledger.object")),
+                },
             })),
         },
         Vector {
@@ -133,6 +178,28 @@ fn vectors() -> Vec<Vector> {
             name: "base/20261121T023000Z-0000002a/config/00000000",
             kind: Kind::Config,
             plain: CONFIG.as_bytes().to_vec(),
+            wal: None,
+            durable: None,
+            body: None,
+        },
+        Vector {
+            file: "snapshot.object",
+            name: "snapshot/20261121T023000Z-0000002a/label",
+            kind: Kind::Snapshot,
+            plain: Vec::new(),
+            wal: None,
+            durable: None,
+            body: Some(serde_json::json!({
+                "id": "20261121T023000Z-0000002a", "series": "0011223344556677", "start_time": "2026-11-21T02:30:00Z",
+                "stop_time": "2026-11-21T02:31:00Z", "postgres_version": 150018, "dump_version": 150018, "whole": true,
+                "dump_size": 150000, "stored_size": 0, "dump": [], "facts": [],
+            })),
+        },
+        Vector {
+            file: "dump.object",
+            name: "snapshot/20261121T023000Z-0000002a/data/00000001",
+            kind: Kind::Dump,
+            plain: FACTS.as_bytes().to_vec(),
             wal: None,
             durable: None,
             body: None,
@@ -276,6 +343,13 @@ fn the_same_input_makes_the_same_header_and_structure() {
         // Header and signatures are deterministic; what zstd makes of the same bytes may change between its versions.
         assert_eq!(made.bytes[..header], stored[..header], "{}", vector.file);
     }
+}
+
+#[test]
+fn the_summary_among_the_vectors_is_read_and_written_as_it_stands() {
+    let summary: crate::wal::change::RunSummary = serde_json::from_str(SUMMARY).expect("a summary");
+    assert_eq!(serde_json::to_string(&summary).expect("JSON"), SUMMARY);
+    assert_eq!((summary.commits, summary.transactions.len(), summary.after.open.len()), (3, 1, 1));
 }
 
 /// Writes vectors that are missing. Existing ones are never written again: they are what older walseals wrote.

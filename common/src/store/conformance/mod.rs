@@ -39,11 +39,14 @@ async fn all_keys(store: &Store, prefix: &str, limit: usize) -> Vec<String> {
     let mut keys: Vec<String> = Vec::new();
     loop {
         let page = store.list(prefix, keys.last().map(String::as_str), limit).await.expect("a listing");
-        assert!(page.len() <= limit.min(LARGEST_PAGE));
-        if page.is_empty() {
+        assert!(page.objects.len() <= limit.min(LONGEST_PAGE));
+        let is_last = !page.more || page.objects.is_empty();
+        keys.extend(page.objects.into_iter().map(|meta| meta.key));
+        if is_last {
+            let rest = store.list(prefix, keys.last().map(String::as_str), limit).await.expect("a listing");
+            assert_eq!(rest, Page::default(), "{prefix} after {:?}", keys.last());
             return keys;
         }
-        keys.extend(page.into_iter().map(|meta| meta.key));
     }
 }
 
@@ -119,7 +122,7 @@ async fn more_than_a_thousand_keys_are_listed_in_byte_order(store: Store) {
         let store = store.clone();
         async move {
             let page = store.list(prefix, Some(after), 2).await.expect("a listing");
-            page.into_iter().map(|meta| meta.key).collect::<Vec<_>>()
+            page.objects.into_iter().map(|meta| meta.key).collect::<Vec<_>>()
         }
     };
     assert_eq!(page("many/1/0102", "").await, ["many/1/01021", "many/1/01024"].map(str::to_owned).to_vec());
@@ -130,6 +133,8 @@ async fn more_than_a_thousand_keys_are_listed_in_byte_order(store: Store) {
     assert_eq!(page("nothing/", "").await, Vec::<String>::new());
 
     let page = store.list("many/0/00003", None, 5).await.expect("a listing");
+    assert!(!page.more);
+    let page = page.objects;
     assert_eq!(page.len(), 1);
     assert_eq!(page[0].size, "many/0/00003".len() as u64);
     assert!(page[0].modified.is_some_and(|at| at > 1_700_000_000), "{page:?}");
@@ -194,7 +199,8 @@ async fn objects_may_be_empty_or_large(store: Store) {
     assert!(store.get("size/large").await.expect("get") == large);
     let range = store.get_range("size/large", 64_000_001..64_000_011).await.expect("a range");
     assert_eq!((range.bytes, range.object_size), (large.slice(64_000_001..64_000_011), 100_000_000));
-    let sizes: Vec<u64> = store.list("size/", None, 10).await.expect("list").iter().map(|meta| meta.size).collect();
+    let sizes: Vec<u64> =
+        store.list("size/", None, 10).await.expect("list").objects.iter().map(|meta| meta.size).collect();
     assert_eq!(sizes, [0, 100_000_000]);
     store.delete("size/large").await.expect("delete");
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::super::key::check_key;
-use super::super::{LARGEST_PAGE, ObjectMeta};
+use super::super::{LARGEST_PAGE, ObjectMeta, Page};
 use super::{Failure, is_reserved};
 
 /// Folders with fewer entries are read anew for each page.
@@ -60,14 +60,16 @@ pub(super) fn page(
     prefix: &str,
     start_after: Option<&str>,
     limit: usize,
-) -> Result<Vec<ObjectMeta>, Failure> {
+) -> Result<Page, Failure> {
     let mut walk = Walk { root, kept, prefix, start_after, limit: limit.min(LARGEST_PAGE), found: Vec::new() };
     let folder = prefix.rfind('/').map_or("", |end| &prefix[..=end]);
     if folder.split('/').next().is_some_and(is_reserved) {
-        return Ok(Vec::new());
+        return Ok(Page::default());
     }
     walk.folder(folder)?;
-    Ok(walk.found)
+    // It ends early only when it is full.
+    let more = walk.found.len() >= walk.limit;
+    Ok(Page { objects: walk.found, more })
 }
 
 struct Walk<'a> {

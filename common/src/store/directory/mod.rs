@@ -19,7 +19,7 @@ use rustix::io::Errno;
 
 use super::failure::Failure;
 use super::key::{check_key, check_prefix};
-use super::{LARGEST_GET, ObjectMeta, ObjectStore, PutOutcome, RangeBody, StoreError, StoreErrorKind};
+use super::{LARGEST_GET, ObjectStore, Page, PutOutcome, RangeBody, StoreError, StoreErrorKind};
 use crate::buffer::Spares;
 use durable::DurableFolders;
 pub use publish::name_once;
@@ -111,7 +111,7 @@ impl ObjectStore for DirectoryStore {
         self.blocking("get", key, move |inner| inner.read(&owned, range)).await
     }
 
-    async fn list(&self, prefix: &str, start_after: Option<&str>, limit: usize) -> Result<Vec<ObjectMeta>, StoreError> {
+    async fn list(&self, prefix: &str, start_after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
         let owned = prefix.to_owned();
         let start_after = start_after.map(str::to_owned);
         self.blocking("list", prefix, move |inner| {

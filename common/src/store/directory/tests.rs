@@ -10,7 +10,7 @@ fn store() -> (tempfile::TempDir, DirectoryStore) {
 
 async fn keys(store: &DirectoryStore, prefix: &str, after: Option<&str>, limit: usize) -> Vec<String> {
     let page = store.list(prefix, after, limit).await.expect("a listing");
-    page.into_iter().map(|meta| meta.key).collect()
+    page.objects.into_iter().map(|meta| meta.key).collect()
 }
 
 #[tokio::test]

@@ -6,25 +6,19 @@ use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 
 use super::super::failure::Failure;
 use super::super::key::check_prefix;
-use super::super::{LARGEST_PAGE, ObjectMeta};
+use super::super::{LARGEST_PAGE, LONGEST_PAGE, ObjectMeta, Page};
 use super::S3Store;
 use super::failure::{failure, quote};
 
 impl S3Store {
-    pub(super) async fn page(
-        &self,
-        prefix: &str,
-        start_after: Option<&str>,
-        limit: usize,
-    ) -> Result<Vec<ObjectMeta>, Failure> {
+    pub(super) async fn page(&self, prefix: &str, start_after: Option<&str>, limit: usize) -> Result<Page, Failure> {
         check_prefix(prefix).map_err(Failure::protocol)?;
-        let limit = limit.min(LARGEST_PAGE);
         if limit == 0 {
-            return Ok(Vec::new());
+            return Ok(Page::default());
         }
         let order = &self.inner.built.order;
         if !order.is_by_folder() {
-            let page = self.page_in_order(prefix, start_after, limit).await?;
+            let page = self.page_in_order(prefix, start_after, limit.min(LARGEST_PAGE)).await?;
             // The answer may have told.
             if let Some(page) = page.filter(|_| !order.is_by_folder()) {
                 return Ok(page);
@@ -35,7 +29,7 @@ impl S3Store {
                 "this server does not list in byte order; each page of a listing reads all that its prefix names"
             );
         }
-        self.page_of_everything(prefix, start_after, limit).await
+        self.page_of_everything(prefix, start_after, limit.min(LONGEST_PAGE)).await
     }
 
     /// The page as S3 gives it; `None` when it is not in byte order.
@@ -44,7 +38,7 @@ impl S3Store {
         prefix: &str,
         start_after: Option<&str>,
         limit: usize,
-    ) -> Result<Option<Vec<ObjectMeta>>, Failure> {
+    ) -> Result<Option<Page>, Failure> {
         let mut continuation = None;
         // An answer may be empty although more follow (what was skipped counts), so that is not passed on.
         loop {
@@ -54,24 +48,21 @@ impl S3Store {
             if !keys.is_sorted_by(|a, b| a < b) {
                 return Ok(None);
             }
+            // A full page is not believed to be the last one: what a server forgets to say must not look like a hole.
+            let more = answer.is_truncated() == Some(true) || found.len() >= limit;
             found.truncate(limit);
             continuation = next(&answer);
             if !found.is_empty() || continuation.is_none() {
-                return Ok(Some(found));
+                return Ok(Some(Page { objects: found, more }));
             }
         }
     }
 
     /// The smallest `limit` keys after `start_after`, whatever the order of the server: it walks folders and takes
     /// `a/b` before `a.b`, so where a page begins in its order says nothing.
-    async fn page_of_everything(
-        &self,
-        prefix: &str,
-        start_after: Option<&str>,
-        limit: usize,
-    ) -> Result<Vec<ObjectMeta>, Failure> {
+    async fn page_of_everything(&self, prefix: &str, start_after: Option<&str>, limit: usize) -> Result<Page, Failure> {
         let mut smallest: BTreeMap<String, ObjectMeta> = BTreeMap::new();
-        let mut continuation = None;
+        let (mut continuation, mut more) = (None, false);
         loop {
             let answer = self.ask(prefix, None, continuation, LARGEST_PAGE).await?;
             for meta in self.objects(prefix, &answer)? {
@@ -79,12 +70,13 @@ impl S3Store {
                     smallest.insert(meta.key.clone(), meta);
                     if smallest.len() > limit {
                         smallest.pop_last();
+                        more = true;
                     }
                 }
             }
             continuation = next(&answer);
             if continuation.is_none() {
-                return Ok(smallest.into_values().collect());
+                return Ok(Page { objects: smallest.into_values().collect(), more });
             }
         }
     }

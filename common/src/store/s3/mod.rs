@@ -3,6 +3,7 @@
 mod client;
 mod failure;
 mod list;
+mod lock;
 mod options;
 mod order;
 mod put;
@@ -21,9 +22,9 @@ use bytes::Bytes;
 
 use super::failure::Failure;
 use super::key::check_key;
-use super::{ObjectMeta, ObjectStore, PutOutcome, RangeBody, StoreError, StoreErrorKind};
+use super::{Lock, ObjectStore, Page, PutOutcome, RangeBody, StoreError, StoreErrorKind};
 use client::BuiltClient;
-pub use options::{S3Checksum, S3Credentials, S3Options};
+pub use options::{LockMode, ObjectLock, S3Checksum, S3Credentials, S3Options};
 
 /// A store in a bucket, below a prefix.
 ///
@@ -147,13 +148,26 @@ impl ObjectStore for S3Store {
         self.read(key, Some(range)).await.map_err(|failure| failure.in_call("get", key, self.describe()))
     }
 
-    async fn list(&self, prefix: &str, start_after: Option<&str>, limit: usize) -> Result<Vec<ObjectMeta>, StoreError> {
+    async fn list(&self, prefix: &str, start_after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
         let page = self.page(prefix, start_after, limit).await;
         page.map_err(|failure| failure.in_call("list", prefix, self.describe()))
     }
 
     async fn delete(&self, key: &str) -> Result<(), StoreError> {
         self.remove(key).await.map_err(|failure| failure.in_call("delete", key, self.describe()))
+    }
+
+    async fn legal_hold(&self, key: &str, held: bool) -> Result<(), StoreError> {
+        let operation = if held { "hold" } else { "release" };
+        self.hold(key, held).await.map_err(|failure| failure.in_call(operation, key, self.describe()))
+    }
+
+    async fn has_locks(&self) -> Result<bool, StoreError> {
+        self.bucket_locks().await.map_err(|failure| failure.in_call("lock", "", self.describe()))
+    }
+
+    async fn lock(&self, key: &str) -> Result<Lock, StoreError> {
+        self.read_lock(key).await.map_err(|failure| failure.in_call("lock", key, self.describe()))
     }
 
     fn describe(&self) -> String {

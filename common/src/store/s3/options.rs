@@ -36,6 +36,8 @@ pub struct S3Options {
     /// not, a put looks first, and two writers at the same moment may both succeed, the later one's bytes
     /// remaining.
     pub conditional_put: bool,
+    /// Whether objects are locked when they are put.
+    pub object_lock: Option<ObjectLock>,
     /// Bodies with more bytes than this go up in parts. S3 takes up to 5 GiB in one put, and so does the default.
     pub multipart_threshold: u64,
     /// Bytes of one part; S3 takes 5 MiB to 5 GiB, and 10,000 parts.
@@ -60,10 +62,38 @@ impl S3Options {
             deadline: Duration::from_secs(30),
             stall: Duration::from_secs(15),
             conditional_put: true,
+            object_lock: None,
             multipart_threshold: 5 << 30,
             part_size: 64 << 20,
         }
     }
+}
+
+/// How objects are locked: until then their versions cannot be removed, nor replaced by others.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ObjectLock {
+    /// Who may lift it.
+    pub mode: LockMode,
+    /// How long from the put on.
+    pub retain: Duration,
+    /// Objects that are not locked: those with one of these words among the first two parts of their key.
+    pub never: Vec<String>,
+}
+
+impl ObjectLock {
+    /// Whether the object `key` is locked.
+    pub fn covers(&self, key: &str) -> bool {
+        !key.split('/').take(2).any(|part| self.never.iter().any(|word| word == part))
+    }
+}
+
+/// S3's modes of retention.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LockMode {
+    /// Whoever has `s3:BypassGovernanceRetention` may lift it.
+    Governance,
+    /// Nobody may, the account's owner included.
+    Compliance,
 }
 
 /// How the store is made to check the bytes of a put; each is a header, sent before the body.

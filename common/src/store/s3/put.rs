@@ -1,9 +1,11 @@
 //! Writing objects: once, checked by the store, and confirmed.
 
+use std::time::SystemTime;
+
 use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::operation::put_object::{PutObjectError, PutObjectOutput};
-use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use aws_sdk_s3::primitives::{ByteStream, DateTime};
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, ObjectLockMode};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -13,7 +15,11 @@ use super::super::failure::Failure;
 use super::super::{LARGEST_GET, PutOutcome, StoreErrorKind};
 use super::S3Store;
 use super::failure::{Refusal, failure, refusal};
-use super::options::S3Checksum;
+use super::options::{LockMode, S3Checksum};
+
+/// What may be wrong when an object with a lock is refused.
+const NO_LOCK: &str =
+    "; repository.s3.object_lock needs a bucket that was made with object lock enabled: make one, or leave the key out";
 
 /// S3's limit.
 const MOST_PARTS: u64 = 10_000;
@@ -66,7 +72,7 @@ impl S3Store {
         }
         let kind = self.checksum();
         let sent = Checksums::of(kind, &body);
-        match self.put_with(&sent, &full, &body).await? {
+        match self.put_with(&sent, key, &full, &body).await? {
             Ok(answer) => match sent.confirmed_by(answer.e_tag(), answer.checksum_crc32_c()) {
                 Some(known) => {
                     self.learn(known);
@@ -83,21 +89,45 @@ impl S3Store {
                 Box::pin(self.put_once(key, body)).await
             }
             Err(error) => match refusal(&error) {
-                Some(refusal) => self.refused(&refusal, &full, || failure(&error, self.place())).await,
+                Some(refusal) => {
+                    let locks = refusal.status == 400 && self.lock_of(key).is_some();
+                    let otherwise = || {
+                        let mut failure = failure(&error, self.place());
+                        if locks {
+                            failure.reason.push_str(NO_LOCK);
+                        }
+                        failure
+                    };
+                    self.refused(&refusal, &full, otherwise).await
+                }
                 None => Err(failure(&error, self.place())),
             },
         }
     }
 
+    /// The lock of an object that is put now.
+    fn lock_of(&self, key: &str) -> Option<(ObjectLockMode, DateTime)> {
+        let lock = self.options().object_lock.as_ref().filter(|lock| lock.covers(key))?;
+        let mode = match lock.mode {
+            LockMode::Governance => ObjectLockMode::Governance,
+            LockMode::Compliance => ObjectLockMode::Compliance,
+        };
+        Some((mode, DateTime::from(SystemTime::now() + lock.retain)))
+    }
+
     async fn put_with(
         &self,
         sent: &Checksums,
+        key: &str,
         full: &str,
         body: &Bytes,
     ) -> Result<Result<PutObjectOutput, SdkError<PutObjectError>>, Failure> {
+        let (mode, until) = self.lock_of(key).unzip();
         let request = self
             .client()
             .put_object()
+            .set_object_lock_mode(mode)
+            .set_object_lock_retain_until_date(until)
             .bucket(self.bucket())
             .key(full)
             .set_if_none_match(self.if_none_match())
@@ -165,9 +195,12 @@ impl S3Store {
             known => known,
         };
         let part_size = self.options().part_size.max(length.div_ceil(MOST_PARTS)).max(1);
+        let (mode, until) = self.lock_of(key).unzip();
         let request = self
             .client()
             .create_multipart_upload()
+            .set_object_lock_mode(mode)
+            .set_object_lock_retain_until_date(until)
             .bucket(self.bucket())
             .key(full)
             .content_type("application/octet-stream")

@@ -67,8 +67,24 @@ kinds! {
     BackupFailed = "backup-failed",
     /// The schedule's base backup is missing. No subject.
     BackupOverdue = "backup-overdue",
-    /// The last drill on schedule failed, or is not recorded. No subject.
+    /// A snapshot on schedule failed, and is tried again. Subject: the database; empty where it is about all of them.
+    SnapshotFailed = "snapshot-failed",
+    /// A table lost rows from one snapshot to the next. Subject: database and table.
+    TableShrank = "table-shrank",
+    /// Something of the repository is missing, damaged or forged. No subject.
+    NotWhole = "not-whole",
+    /// The last drill on schedule failed, or is not recorded. Subject: the database, of a snapshot; `repository` where that cannot be read.
     DrillFailed = "drill-failed",
+    /// No drill has passed for too long. Subject: `snapshots`, of those; else empty.
+    DrillOverdue = "drill-overdue",
+    /// More committed work than is allowed would be lost with the server. No subject.
+    RpoExceeded = "rpo-exceeded",
+    /// What has had its time cannot be removed, or must not be. No subject.
+    RetentionRefused = "retention-refused",
+    /// One lost identity would be the loss of every backup. No subject.
+    OneRecipient = "one-recipient",
+    /// Sent by the verb `alerts test`; never raised by a daemon. No subject.
+    Test = "test",
 }
 
 impl fmt::Display for AlertKind {

@@ -3,23 +3,31 @@
 //! Whoever notices something holds an [`Alerts`] and says [`Alerts::raise`] and [`Alerts::clear`] as often as it looks: only a
 //! change is told. Each goes to the log, and to every [`Outlet`]; none of them makes a caller wait.
 
+mod child;
 mod command;
+mod courier;
+mod couriers;
 mod kind;
+mod mail;
+mod memory;
+mod webhook;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::repository::{Act, Ledger, obscured};
+use crate::repository::{Act, BranchFrontier, Ledger, obscured};
 
-pub use command::AlertCommand;
+pub use couriers::{Couriers, Trial, try_alerts};
 pub use kind::{AlertKind, Severity};
+pub use memory::AlertMemory;
 
 /// An alert that stands, as `status` shows it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -69,6 +77,8 @@ pub struct AlertNews {
     pub alert: OpenAlert,
     /// When this is told, by this host's clock.
     pub at: Timestamp,
+    /// Up to where WAL was durable by then, where whoever tells knows that: a witness outside the repository, for whoever keeps it.
+    pub frontier: Option<BranchFrontier>,
 }
 
 /// Who is told. Called with the board locked: must return at once and never call back.
@@ -91,14 +101,25 @@ impl Outlet for Ledger {
     }
 }
 
+/// Up to where WAL is durable now.
+type Position = Box<dyn Fn() -> Option<BranchFrontier> + Send + Sync>;
+
 /// The alerts of this process. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Alerts(Arc<Board>);
 
-#[derive(Debug)]
 struct Board {
     open: Mutex<BTreeMap<(AlertKind, String), Standing>>,
     outlets: Vec<Arc<dyn Outlet>>,
+    position: OnceLock<Position>,
+    /// Counts changes of what stands.
+    changes: watch::Sender<u64>,
+}
+
+impl fmt::Debug for Board {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Board").field("open", &self.open).field("outlets", &self.outlets).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -106,6 +127,8 @@ struct Standing {
     alert: OpenAlert,
     /// When it was last told.
     told: Instant,
+    /// Whether this process has found it, too; else it only stood when the one before ended.
+    found: bool,
 }
 
 impl Alerts {
@@ -116,10 +139,39 @@ impl Alerts {
 
     /// Told to the log and to `outlets`.
     pub fn to(outlets: Vec<Arc<dyn Outlet>>) -> Alerts {
-        Alerts(Arc::new(Board { open: Mutex::default(), outlets }))
+        let changes = watch::Sender::new(0);
+        Alerts(Arc::new(Board { open: Mutex::default(), outlets, position: OnceLock::new(), changes }))
     }
 
-    /// Something is wrong. Told when it was not before, or is worse now; else only its text is kept. Says whether it was told.
+    /// From now on all that is told carries this position. The first one counts. It is asked with the board locked: must return at
+    /// once and never call back.
+    pub fn carry(&self, position: impl Fn() -> Option<BranchFrontier> + Send + Sync + 'static) {
+        // A second one changes nothing.
+        drop(self.0.position.set(Box::new(position)));
+    }
+
+    /// What stood when the process before this one ended. None of it is told; what is raised stands on, and what is cleared is told.
+    fn recall(&self, alerts: Vec<OpenAlert>) {
+        let mut open = self.open_alerts();
+        for alert in alerts {
+            let standing = Standing { alert: alert.clone(), told: Instant::now(), found: false };
+            open.entry((alert.kind, alert.subject)).or_insert(standing);
+        }
+    }
+
+    /// Changes with what stands.
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+
+    /// Alerts of these kinds that stood when the process before this one ended, and that this one has not found in the time that it
+    /// needs for that, are over.
+    pub fn clear_unfound(&self, kinds: &[AlertKind], text: impl fmt::Display) {
+        self.clear_where(text, |kind, _, standing| kinds.contains(&kind) && !standing.found);
+    }
+
+    /// Something is wrong. Told when it was not before, or is worse now; else only its text is kept. Says whether that is new to this
+    /// process: it was told, or stood when the one before ended.
     pub fn raise(
         &self,
         kind: AlertKind,
@@ -137,33 +189,34 @@ impl Alerts {
             && before.alert.severity >= severity
         {
             before.alert = alert;
-            return false;
+            return !std::mem::replace(&mut before.found, true);
         }
         match severity {
             Severity::Critical => tracing::error!(alert = %kind, subject = alert.subject, "{}", alert.text),
             Severity::Warning => tracing::warn!(alert = %kind, subject = alert.subject, "{}", alert.text),
         }
         self.tell(AlertState::Raised, &alert, now);
-        open.insert(key, Standing { alert, told: Instant::now() });
+        open.insert(key, Standing { alert, told: Instant::now(), found: true });
+        self.0.changes.send_modify(|count| *count += 1);
         true
     }
 
     /// It is over, if it was there; `text` says how. Says whether that was told.
     pub fn clear(&self, kind: AlertKind, subject: &str, text: impl fmt::Display) -> bool {
-        self.clear_where(kind, text, |known| known == subject)
+        self.clear_where(text, |known, of, _| known == kind && of == subject)
     }
 
     /// All of a kind are over, except for these subjects.
     pub fn clear_all_but(&self, kind: AlertKind, subjects: &[String], text: impl fmt::Display) {
-        self.clear_where(kind, text, |known| !subjects.iter().any(|subject| subject == known));
+        self.clear_where(text, |known, of, _| known == kind && !subjects.iter().any(|subject| subject == of));
     }
 
-    fn clear_where(&self, kind: AlertKind, text: impl fmt::Display, over: impl Fn(&str) -> bool) -> bool {
+    fn clear_where(&self, text: impl fmt::Display, over: impl Fn(AlertKind, &str, &Standing) -> bool) -> bool {
         let mut open = self.open_alerts();
         let now = Timestamp::now();
         let mut any = false;
-        open.retain(|(known, subject), standing| {
-            if *known != kind || !over(subject) {
+        open.retain(|(kind, subject), standing| {
+            if !over(*kind, subject, standing) {
                 return true;
             }
             any = true;
@@ -173,6 +226,9 @@ impl Alerts {
             self.tell(AlertState::Cleared, &standing.alert, now);
             false
         });
+        if any {
+            self.0.changes.send_modify(|count| *count += 1);
+        }
         any
     }
 
@@ -204,8 +260,9 @@ impl Alerts {
     }
 
     fn tell(&self, state: AlertState, alert: &OpenAlert, at: Timestamp) {
+        let frontier = self.0.position.get().and_then(|position| position());
         for outlet in &self.0.outlets {
-            outlet.tell(&AlertNews { state, alert: alert.clone(), at });
+            outlet.tell(&AlertNews { state, alert: alert.clone(), at, frontier });
         }
     }
 

@@ -5,12 +5,18 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 use walseal_common::lsn::Lsn;
-use walseal_common::repository::{Adoption, BaseId, BaseType, Label, Lineage, ObjectName, Proof, WrittenFrontier};
-use walseal_common::terminal::{Align, Look, Table, printable, units};
+use walseal_common::repository::{
+    Adoption, BaseId, BaseType, Label, Lineage, ObjectName, Proof, Usage, WrittenFrontier,
+};
+use walseal_common::segment::SegmentSize;
+use walseal_common::terminal::{Align, Look, Table, printable, units, usage};
 use walseal_common::time::PgTimestamp;
 use walseal_common::timeline::Branch;
 
+use super::proven_words;
+use crate::cmd::snapshot::list::{self as snapshots, Line};
 use crate::cmd::target::quoted;
+use crate::heads::CutOff;
 use crate::plan::points::{RestorePoint, wal_size};
 use crate::plan::windows::Window;
 use crate::plan::{Hole, Inventory, Path, ends, surplus};
@@ -24,8 +30,12 @@ pub(super) struct Listing {
     pub(super) repository: String,
     cluster: String,
     postgres_major: u32,
-    segment_size: u64,
+    segment_size: SegmentSize,
     pub(super) windows: Vec<Window>,
+    /// No state of the cluster is older that can be restored: nothing that only older ones refer to is needed.
+    oldest: Option<Timestamp>,
+    /// What this host has seen of the newest end, and is not there any more.
+    pub(super) cut_off: Vec<CutOff>,
     /// The newest word of any writer on how far WAL was durable.
     pub(super) fresh: Option<Fresh>,
     /// WAL that is missing, with the records of it, by position.
@@ -34,9 +44,13 @@ pub(super) struct Listing {
     adoptions: Vec<Adoption>,
     /// The named restore points in all windows; null where they were not asked for.
     pub(super) restore_points: Option<Vec<RestorePoint>>,
+    /// What lies in the repository, by kind; null where it was not asked for.
+    pub(super) usage: Option<Usage>,
     /// Bytes of WAL in all windows, which have to be opened for them.
     wal_size: u64,
     pub(super) bases: Vec<Base>,
+    /// Dumps of databases.
+    snapshots: Vec<Line>,
     /// Base backups whose label does not verify.
     unusable: Vec<Unusable>,
     /// Objects of WAL that were found to be of no use. Not all objects are read for this.
@@ -199,6 +213,7 @@ impl Listing {
         windows: Vec<Window>,
         restore_points: Option<Vec<RestorePoint>>,
         proof: &Proof,
+        snapshots: Vec<Line>,
     ) -> Listing {
         let referenced = |label: &Label| inventory.referenced.get(&label.id).copied().unwrap_or(0);
         let bases = inventory.bases.iter().map(|label| Base::of(label, referenced(label), proof));
@@ -216,14 +231,18 @@ impl Listing {
             repository: inventory.store.clone(),
             cluster: inventory.identity.cluster.to_string(),
             postgres_major: inventory.identity.postgres_major,
-            segment_size: inventory.identity.segment_size.bytes(),
+            segment_size: inventory.identity.segment_size,
+            cut_off: Vec::new(),
+            oldest: inventory.bases.iter().map(Label::shows).min(),
             windows,
             fresh: inventory.frontiers.iter().max_by_key(|one| one.record.written).map(Fresh::of),
             gaps: gaps(inventory),
             adoptions: inventory.adoptions.iter().map(|(_, adoption)| adoption.clone()).collect(),
             restore_points,
+            usage: None,
             wal_size: wal_size(inventory),
             bases: bases.collect(),
+            snapshots,
             unusable: unusable.collect(),
             damaged: damaged.collect(),
             unreadable_gaps: inventory
@@ -235,15 +254,24 @@ impl Listing {
         }
     }
 
+    pub(super) fn segment_size(&self) -> SegmentSize {
+        self.segment_size
+    }
+
     pub(super) fn render(&self, look: Look, now: Timestamp) -> String {
         let mut text = format!(
             "{}: cluster {}, PostgreSQL {}, WAL segments of {}\n\n",
             self.repository,
             self.cluster,
             self.postgres_major,
-            units::size(self.segment_size)
+            units::size(self.segment_size.bytes())
         );
-        if self.windows.is_empty() {
+        for cut in &self.cut_off {
+            text.push_str(&format!("{}\n\n", cut.words()));
+        }
+        if self.windows.is_empty() && self.bases.is_empty() && !self.snapshots.is_empty() {
+            text.push_str("No base backup is here, and no WAL: what can be restored are snapshots.\n");
+        } else if self.windows.is_empty() {
             text.push_str("Nothing can be restored: no base backup has its WAL here.\n");
         } else {
             let mut table = Table::new([
@@ -269,14 +297,17 @@ impl Listing {
         if let Some(fresh) = &self.fresh {
             text.push_str(&format!("{}\n", fresh.words(now)));
         }
+        if let Some(there) = &self.usage {
+            text.push_str(&format!("Stored: {}.\n", usage(there)));
+        }
         for hole in &self.gaps {
             let named =
                 self.damaged.iter().any(|damaged| damaged.start < hole.range.end && hole.range.start < damaged.end);
             let usable = if named { ". Some of it is there and not usable, see below" } else { "" };
             text.push_str(&format!("{}{usable}.\n", hole.words()));
         }
-        if !self.gaps.is_empty() {
-            let unrecorded = self.gaps.iter().find(|hole| hole.record.is_none());
+        if self.gaps.iter().any(|hole| !hole.pruned) {
+            let unrecorded = self.gaps.iter().find(|hole| hole.record.is_none() && !hole.pruned);
             let which = unrecorded.map_or_else(String::new, |hole| format!(" --gap {}", hole.range.start));
             text.push_str(&format!(
                 "Where the server, a standby or another archive still has it: walseal-archiver heal{which}\n"
@@ -333,14 +364,15 @@ impl Listing {
                     units::size(base.referenced_size),
                     match (base.proven, base.proven_at) {
                         (None, _) if base.derived_from_proven == Some(true) => "derived from proven".to_owned(),
-                        (None, _) => "no drill yet".to_owned(),
-                        (Some(_), Some(time)) => units::ago(PgTimestamp::from_jiff(now), PgTimestamp::from_jiff(time)),
-                        (Some(_), None) => "NO: its drill failed".to_owned(),
+                        (proven, at) => proven_words(proven, at, now),
                     },
                     remark,
                 ]);
             }
             text.push_str(&format!("\n{}\n", table.render(look)));
+        }
+        if !self.snapshots.is_empty() {
+            text.push_str(&format!("\n{}\n", snapshots::table(&self.snapshots, look, now)));
         }
         text.push_str(&self.restore_points_words(look));
         for base in &self.unusable {
@@ -382,11 +414,17 @@ impl Listing {
             return String::new();
         };
         let same: Vec<&Window> = self.windows.iter().filter(|window| window.branch == newest.branch).collect();
-        let beyond = same.last().is_some_and(|last| last.gap.is_some());
-        let gaps = match same.len() - 1 + usize::from(beyond) {
+        let ended = || same.iter().filter(|window| window.gap.is_some());
+        let pruned = ended().filter(|window| window.gap_pruned).count();
+        let gaps = match ended().count() - pruned {
             0 => "no gap".to_owned(),
             1 => "1 gap".to_owned(),
             more => format!("{more} gaps"),
+        };
+        let gaps = match pruned {
+            0 => gaps,
+            1 => format!("but for 1 stretch that retention removed, {gaps}"),
+            more => format!("but for {more} stretches that retention removed, {gaps}"),
         };
         let from = same.first().map_or_else(|| time(None), |first| time(first.from_time));
         let to = newest.to_time.map_or_else(

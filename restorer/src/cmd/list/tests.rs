@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use walseal_common::config::Config;
 use walseal_common::lsn::{Lsn, LsnRange};
-use walseal_common::repository::{BaseId, Label, ObjectName, ObjectReference};
+use walseal_common::repository::{BaseId, Label, ObjectName, ObjectReference, Pruned, RunId};
 use walseal_common::seal::ObjectDigest;
 
 use super::*;
@@ -100,6 +100,52 @@ Named restore points are in the WAL itself. To open all of it (2 MiB) and list t
 }
 
 #[tokio::test]
+async fn what_retention_removed_is_no_gap() {
+    let sample = sample().await;
+    let mut going = Pruned::default();
+    going.add_wal(sample.branch(), LsnRange { start: Lsn(0x30_0000), end: Lsn(0x48_0000) });
+    let run = || RunId::random().expect("random bytes");
+    sample.repository.put_pruned(run(), going.clone(), &Pruned::default(), &sample.writer).await.expect("stored");
+    // Of half of what is missing nobody said that it would go.
+    let listed = listing(&sample).await;
+    let holes: Vec<_> = listed.gaps.iter().map(|hole| (hole.range.start, hole.range.end, hole.pruned)).collect();
+    let (begin, middle, end) = (Lsn(0x40_0000), Lsn(0x48_0000), Lsn(0x50_0000));
+    assert_eq!(holes, [(begin, middle, true), (middle, end, false)]);
+    assert!(listed.render(Look::Plain, now()).contains("(3 min ago), 1 gap.\n"));
+    going.add_wal(sample.branch(), LsnRange { start: middle, end });
+    sample.repository.put_pruned(run(), going, &Pruned::default(), &sample.writer).await.expect("stored");
+    let listed = listing(&sample).await;
+    let text = listed.render(Look::Plain, now());
+    assert!(text.contains("but for 1 stretch that retention removed, no gap.\n"), "{text}");
+    assert!(text.contains("\nRemoved by retention: 0/400000 to 0/500000 (1 MiB) on timeline 1.\n"), "{text}");
+    assert!(!text.contains("heal") && !text.contains("Hole"), "{text}");
+    assert!(listed.windows[0].gap_pruned && listed.gaps.iter().all(|hole| hole.pruned));
+}
+
+#[tokio::test]
+async fn wal_that_a_backup_needs_which_is_there_was_not_removed_whatever_is_on_record() {
+    let sample = sample().await;
+    let (branch, begin, needed, end) = (sample.branch(), Lsn(0x40_0000), Lsn(0x50_0000), Lsn(0x50_0AB0));
+    let mut going = Pruned::default();
+    going.add_base("20261121T110000Z-00000007".parse().expect("an id"));
+    going.add_wal(branch, LsnRange { start: begin, end: Lsn(0x60_0000) });
+    let run = RunId::random().expect("random bytes");
+    sample.repository.put_pruned(run, going, &Pruned::default(), &sample.writer).await.expect("stored");
+    let holes = |listed: &Listing| -> Vec<_> {
+        listed.gaps.iter().map(|hole| (hole.range.start, hole.range.end, hole.pruned)).collect()
+    };
+    // What is there counts.
+    let listed = listing(&sample).await;
+    assert_eq!((listed.windows.len(), holes(&listed)), (2, vec![(begin, needed, true)]));
+    let wal = sample.repository.wal_listing(branch, sample.size, None).await.expect("listed");
+    for name in wal.objects_of(sample.size.number(needed)) {
+        sample.remove(&name).await;
+    }
+    let listed = listing(&sample).await;
+    assert_eq!((listed.windows.len(), holes(&listed)), (1, vec![(begin, needed, true), (needed, end, false)]));
+}
+
+#[tokio::test]
 async fn a_base_backup_says_how_long_it_took_and_what_it_needs_of_others() {
     let sample = sample().await;
     let others = sample.label(sample.branch(), Lsn(0x50_0028), Lsn(0x50_0AB0), "2026-11-21T11:30:00Z", None);
@@ -132,7 +178,7 @@ async fn i5_a_recorded_gap_says_when_why_and_how_much_and_what_is_beside_it_is_a
     let lost = LsnRange { start: Lsn(0x40_0000), end: Lsn(0x50_0000) };
     let gap = sample.put_gap(sample.branch(), lost).await;
     let listed = listing(&sample).await;
-    assert_eq!(listed.gaps, [Hole { branch: sample.branch(), range: lost, record: Some(gap.clone()) }]);
+    assert_eq!(listed.gaps, [Hole { branch: sample.branch(), range: lost, record: Some(gap.clone()), pruned: false }]);
     let text = listed.render(Look::Plain, now());
     let words = "Gap: 0/400000 to 0/500000 (1 MiB) on timeline 1, found 2026-11-21 12:00:00+00: the slot was dropped; the latest \
                  transaction that the archiver saw before it is of 2026-11-21 10:04:59+00.\n";

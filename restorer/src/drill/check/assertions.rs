@@ -5,7 +5,7 @@ use walseal_common::config::{DrillCheck, Tolerance};
 use walseal_common::postgres::PostgresError;
 use walseal_common::terminal::units;
 
-use crate::drill::report::Found;
+use crate::drill::report::{Found, Outcome};
 use crate::instance::Instance;
 
 /// What is expected, in words.
@@ -17,10 +17,25 @@ pub fn expected(check: &DrillCheck) -> String {
     }
 }
 
-/// Asks: in a transaction that reads only, within the check's time.
+/// Asks: in a transaction that reads only, within the check's time. Where the check says so, whatever is not as expected is a warning.
 ///
-/// Errors: the statement fails, or takes too long.
+/// Errors: the statement cannot run, and the check does not say so.
 pub async fn ask(instance: &Instance, user: &str, check: &DrillCheck) -> Result<Found, PostgresError> {
+    rule(asked(instance, user, check).await, check.fails)
+}
+
+fn rule(asked: Result<Found, PostgresError>, fails: bool) -> Result<Found, PostgresError> {
+    if fails {
+        return asked;
+    }
+    Ok(match asked {
+        Ok(found) if found.outcome == Outcome::Passed => found,
+        Ok(found) => Found { outcome: Outcome::Warned, ..found },
+        Err(error) => Found::odd(format!("could not run: {error}")),
+    })
+}
+
+async fn asked(instance: &Instance, user: &str, check: &DrillCheck) -> Result<Found, PostgresError> {
     let client = instance.connect(user, &check.database).await?;
     let limit = check.timeout.as_millis().max(1);
     let begin = format!("begin read only; set local statement_timeout = {limit}");
@@ -55,6 +70,17 @@ fn fits(found: &str, expected: &str, tolerance: Option<Tolerance>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn i12_what_is_wrong_fails_unless_the_check_itself_says_that_it_warns() {
+        let broken = || Err(PostgresError::Sql { doing: "asking".to_owned(), why: "no such table".to_owned() });
+        let outcome = |asked, fails| rule(asked, fails).ok().map(|found| found.outcome);
+        assert_eq!(outcome(Ok(Found::bad("3")), true), Some(Outcome::Failed));
+        assert_eq!(outcome(broken(), true), None, "what cannot run has not run");
+        assert_eq!(outcome(Ok(Found::bad("3")), false), Some(Outcome::Warned));
+        assert_eq!(outcome(broken(), false), Some(Outcome::Warned));
+        assert_eq!(outcome(Ok(Found::good("4")), false), Some(Outcome::Passed));
+    }
 
     #[test]
     fn answers_are_texts_unless_a_tolerance_makes_them_numbers() {

@@ -39,7 +39,7 @@ impl Fingerprint {
         let keys = config.keys.identity_files.iter().flat_map(|files| &files.value);
         let secrets = [&s3.access_key_id_file, &s3.secret_access_key_file, &s3.session_token_file, &s3.ca_file];
         let secrets = secrets.into_iter().flatten().map(|setting| &setting.value);
-        let program = std::env::current_exe().ok();
+        let program = crate::program::path().ok();
         let single = [program.as_deref(), config.file(), opening.plan.as_deref()].into_iter().flatten();
         for path in single.chain(keys.map(AsRef::as_ref)).chain(secrets.map(AsRef::as_ref)) {
             part(path.as_os_str().as_encoded_bytes());

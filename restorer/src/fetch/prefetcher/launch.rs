@@ -36,7 +36,7 @@ pub struct Orders {
 /// Errors: this program's own file is gone; no process can be started.
 pub fn launch(premises: &Premises, orders: &Orders, config: Option<&Path>) -> Result<(), PremisesError> {
     let failed = |error| PremisesError::io("start a prefetcher in", premises.folder())(error);
-    let program = std::env::current_exe().map_err(failed)?;
+    let program = crate::program::path().map_err(failed)?;
     let mut words: Vec<OsString> = Vec::new();
     let mut flag = |name: &str, value: Option<OsString>| {
         words.extend(value.into_iter().flat_map(|value| [OsString::from(name), value]));

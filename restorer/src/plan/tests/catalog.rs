@@ -5,11 +5,11 @@ use std::sync::Arc;
 use walseal_common::lsn::LsnRange;
 use walseal_common::repository::{CatalogPage, ObjectName};
 use walseal_common::segment::SegmentNumber;
-use walseal_common::store::ObjectStore;
 use walseal_common::store::fault::{Call, Faulty};
+use walseal_common::store::{ObjectStore, Shelf};
 
 use super::*;
-use crate::sample::{SYSTEM, Shelf};
+use crate::sample::SYSTEM;
 
 /// The first segment. It begins a page.
 const FIRST: u64 = 256;

@@ -21,7 +21,7 @@ async fn i5_a_target_in_a_gap_is_refused_with_its_record_and_one_beside_it_is_to
     day.sample.remove(&ObjectName::Wal(branch, day.sample.segment(branch, SegmentNumber(5)), None)).await;
     let record = day.sample.put_gap(branch, lost).await;
     let gap = refused(&day, &at("10:04:30")).await;
-    assert_eq!(gap.holes, [Hole { branch, range: lost, record: Some(record.clone()) }]);
+    assert_eq!(gap.holes, [Hole { branch, range: lost, record: Some(record.clone()), pruned: false }]);
     let words = "\nGap: 0/500000 to 0/600000 (1 MiB) on timeline 1, found 2026-11-21 12:00:00+00: the slot was dropped; the latest \
                  transaction that the archiver saw before it is of 2026-11-21 10:04:59+00.\nIf the server, a standby or \
                  another archive still has it, it can be filled: walseal-archiver heal";

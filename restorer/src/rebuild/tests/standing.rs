@@ -47,6 +47,24 @@ fn delta(mut bed: Bed<'_>) -> Bed<'_> {
 }
 
 #[tokio::test]
+async fn case_27_a_folder_with_nothing_but_half_a_mark_is_free() {
+    let mut toy = Toy::new().await;
+    toy.file("base/5/empty", b"");
+    let label = toy.store().await;
+    for deltas in [false, true] {
+        let bed = toy.bed_without_layout(&label).await;
+        let bed = if deltas { delta(bed) } else { bed };
+        let data = bed.destination.data.clone();
+        fs::create_dir_all(&data).expect("ours");
+        fs::write(data.join(format!("{MARK}.new")), "{").expect("ours");
+        assert!(!bed.decide().expect("nothing else is there").stands);
+        fs::write(data.join("base"), "").expect("ours");
+        bed.decide().expect_err("that is somebody's");
+        fs::remove_dir_all(&data).expect("ours");
+    }
+}
+
+#[tokio::test]
 async fn case_27_an_interrupted_rebuild_is_gone_on_with_and_what_is_right_is_not_fetched_again() {
     let mut toy = Toy::new().await;
     toy.file("base/5/1259", &noise(32 << 20, 5));

@@ -1,18 +1,19 @@
-//! A store in memory, for many objects.
+//! A store in memory, for tests of many objects or of many histories. What it holds is gone with it.
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, Range};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use walseal_common::store::{LARGEST_PAGE, ObjectMeta, ObjectStore, PutOutcome, RangeBody, StoreError, StoreErrorKind};
+
+use super::{LARGEST_PAGE, ObjectMeta, ObjectStore, Page, PutOutcome, RangeBody, StoreError, StoreErrorKind};
 
 /// Keeps objects in memory.
 #[derive(Debug, Default)]
-pub(crate) struct Shelf(Mutex<BTreeMap<String, Bytes>>);
+pub struct Shelf(Mutex<BTreeMap<String, Bytes>>);
 
 impl Shelf {
-    fn objects(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Bytes>> {
+    fn objects(&self) -> MutexGuard<'_, BTreeMap<String, Bytes>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -44,7 +45,7 @@ impl ObjectStore for Shelf {
         Ok(RangeBody { bytes: bytes.slice(at(range.start)..at(range.end)), object_size: bytes.len() as u64 })
     }
 
-    async fn list(&self, prefix: &str, start_after: Option<&str>, limit: usize) -> Result<Vec<ObjectMeta>, StoreError> {
+    async fn list(&self, prefix: &str, start_after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
         let begin = match start_after.filter(|after| *after >= prefix) {
             Some(after) => Bound::Excluded(after.to_owned()),
             None => Bound::Included(prefix.to_owned()),
@@ -53,7 +54,9 @@ impl ObjectStore for Shelf {
         let found = objects.range((begin, Bound::Unbounded)).take_while(|(key, _)| key.starts_with(prefix));
         let meta =
             |(key, bytes): (&String, &Bytes)| ObjectMeta { key: key.clone(), size: bytes.len() as u64, modified: None };
-        Ok(found.take(limit.min(LARGEST_PAGE)).map(meta).collect())
+        let limit = limit.min(LARGEST_PAGE);
+        let found: Vec<ObjectMeta> = found.take(limit).map(meta).collect();
+        Ok(Page { more: found.len() >= limit, objects: found })
     }
 
     async fn delete(&self, key: &str) -> Result<(), StoreError> {

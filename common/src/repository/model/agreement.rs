@@ -1,0 +1,219 @@
+//! What the repository says, beside what the model says.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use proptest::prelude::*;
+
+use super::truth::{Truth, UNITS, Units};
+use super::world::World;
+use crate::lsn::{Lsn, LsnRange};
+use crate::repository::{
+    BaseId, Beyond, FlawKind, Gap, ObjectName, Repository, Step, Survey, WalListing, extents_along,
+};
+use crate::segment::SegmentNumber;
+use crate::timeline::Branch;
+
+type Verdict = Result<(), TestCaseError>;
+
+/// Asks everything, and compares.
+pub(super) async fn check(world: &World) -> Verdict {
+    let (repository, truth) = (&world.repository, &world.truth);
+    let branches: Vec<Branch> =
+        truth.wal.iter().filter(|(_, pieces)| !pieces.is_empty()).map(|(branch, _)| *branch).collect();
+    for branch in &branches {
+        let listing = names(repository, truth, *branch).await?;
+        ends(repository, truth, &listing).await?;
+        beyond(repository, truth, &listing).await?;
+    }
+    gaps(repository, truth).await?;
+    small_objects(repository, truth).await?;
+    survey(repository, truth).await?;
+    ways(world).await
+}
+
+/// The first segment that has nothing.
+fn last_segment(truth: &Truth, branch: Branch) -> u64 {
+    truth.pieces(branch).map(|(_, piece)| piece.start / UNITS + 2).max().unwrap_or(2)
+}
+
+/// By name: each object is listed where it belongs, whatever part of the names is asked for.
+async fn names(repository: &Repository, truth: &Truth, branch: Branch) -> Result<WalListing, TestCaseError> {
+    let size = truth.size;
+    let listing = repository.wal_listing(branch, size, None).await.expect("a listing");
+    let whole = truth.whole(branch);
+    for number in 0..last_segment(truth, branch) {
+        let start = truth.lsn(number * UNITS);
+        let number = SegmentNumber(number);
+        prop_assert_eq!(number.start(size), start);
+        prop_assert_eq!(listing.has_segment(number), whole.contains(&number.0), "segment {}", number.0);
+        let mut listed = listing.objects_of(number);
+        listed.sort();
+        let there: Vec<ObjectName> = truth
+            .pieces(branch)
+            .filter(|(_, piece)| piece.start / UNITS == number.0)
+            .map(|(name, _)| name.clone())
+            .collect();
+        prop_assert_eq!(listed, there);
+    }
+    let (first, last) = (whole.first().copied().unwrap_or(0), last_segment(truth, branch));
+    for number in first..last {
+        let all = (first..=number).all(|number| whole.contains(&number));
+        let told = repository.has_all(branch, size, SegmentNumber(first), SegmentNumber(number)).await;
+        prop_assert_eq!(told.expect("a listing"), all, "{} to {}", first, number);
+    }
+    let ranges = [(SegmentNumber(0), SegmentNumber(u64::MAX))];
+    let outline = repository.wal_outline(branch, size, &ranges).await.expect("an outline");
+    prop_assert_eq!((&outline.runs, &outline.partials), (&listing.runs, &listing.partials));
+    prop_assert_eq!(outline.parts, listing.parts.clone());
+    let below_wal = truth.pieces(branch).filter(|(name, _)| !matches!(name, ObjectName::Tail(..)));
+    let first = below_wal.map(|(_, piece)| Truth::number(piece.start)).min();
+    prop_assert_eq!(repository.first_segment(branch, size, None).await.expect("a listing"), first);
+    Ok(listing)
+}
+
+/// Where WAL without a hole begins and ends (I2).
+async fn ends(repository: &Repository, truth: &Truth, listing: &WalListing) -> Verdict {
+    let readable = truth.readable(listing.branch, true);
+    let by_name = truth.readable(listing.branch, false);
+    for number in 0..last_segment(truth, listing.branch) {
+        let unit = number * UNITS;
+        let end = truth.lsn(Truth::end_of(&readable, unit));
+        prop_assert_eq!(repository.contiguous_end(listing, truth.lsn(unit)).await.expect("readable"), end);
+        let end = truth.lsn(Truth::end_of(&by_name, unit));
+        prop_assert_eq!(listing.contiguous_end(truth.lsn(unit + UNITS / 2)), end, "by name, from segment {}", number);
+    }
+    let extents = repository.extents(listing).await.expect("readable");
+    prop_assert_eq!(&LsnRange::joined(extents.clone()), &extents, "none overlaps or touches another");
+    prop_assert_eq!(truth.all_units(&extents), readable);
+    Ok(())
+}
+
+/// What lies beyond the first hole: whether anything tells that it was confirmed.
+async fn beyond(repository: &Repository, truth: &Truth, listing: &WalListing) -> Verdict {
+    let readable = truth.readable(listing.branch, true);
+    let Some(begin) = truth.begun(listing.branch).first().copied() else { return Ok(()) };
+    let end = Truth::end_of(&readable, begin * UNITS);
+    let pieces = || truth.pieces(listing.branch).map(|(_, piece)| piece).filter(|piece| piece.end > end);
+    let known = pieces().any(|piece| piece.durable.is_none_or(|durable| durable > end));
+    let units: Units = pieces().flat_map(|piece| piece.start..piece.end).collect();
+    let told = repository.beyond(listing, truth.lsn(end)).await.expect("readable");
+    match &told {
+        Beyond::Nothing => prop_assert!(units.is_empty(), "{:?} and nothing beyond {}", units, end),
+        Beyond::Known { name, .. } => prop_assert!(known, "{name} beyond {end}"),
+        Beyond::Unconfirmed(surplus) => {
+            prop_assert!(!known && !units.is_empty(), "{:?} beyond {}", surplus, end);
+            let span = units.first().zip(units.last()).map(|(first, last)| truth.range(*first, last + 1));
+            prop_assert_eq!(Some(surplus.span), span);
+            prop_assert_eq!(surplus.bytes, truth.lsn(units.len() as u64).0);
+        }
+    }
+    Ok(())
+}
+
+async fn gaps(repository: &Repository, truth: &Truth) -> Verdict {
+    let key = |gap: &Gap| (gap.branch, gap.from);
+    let mut recorded = truth.gaps.clone();
+    recorded.sort_by_key(key);
+    prop_assert_eq!(&repository.gaps().await.expect("readable"), &recorded);
+    for gap in &recorded {
+        let readable = truth.readable(gap.branch, true);
+        let missing: Units = truth.units(gap.range()).filter(|unit| !readable.contains(unit)).collect();
+        let told: Vec<LsnRange> =
+            repository.missing(gap, truth.size).await.expect("readable").iter().map(|one| one.range).collect();
+        prop_assert_eq!(truth.all_units(&told), missing, "{:?}", gap.range());
+    }
+    Ok(())
+}
+
+/// Base backups, holds, what was removed, and how far WAL was.
+async fn small_objects(repository: &Repository, truth: &Truth) -> Verdict {
+    let labelled: Vec<BaseId> =
+        truth.bases.iter().filter(|(_, base)| base.labelled).map(|(id, _)| id.clone()).collect();
+    prop_assert_eq!(repository.base_ids().await.expect("a listing"), labelled);
+    let pruned = repository.pruned().await.expect("readable");
+    for (branch, units) in &truth.pruned {
+        prop_assert_eq!(&truth.all_units(pruned.on(*branch)), units);
+    }
+    prop_assert!(truth.bases.keys().all(|id| pruned.has_base(id) == truth.pruned_bases.contains(id)));
+    let holds = repository.holds().await.expect("readable");
+    let held: BTreeMap<BaseId, bool> =
+        holds.iter().map(|hold| (hold.record.base.clone(), hold.holds(Timestamp::now()))).collect();
+    prop_assert_eq!(&held, &truth.holds);
+    for branch in truth.wal.keys() {
+        let told = repository.recorded_frontier(*branch).await.expect("readable").map(|(lsn, _)| lsn);
+        prop_assert_eq!(told, truth.frontiers.get(branch).map(|unit| truth.lsn(*unit)));
+    }
+    Ok(())
+}
+
+/// What a scrub finds missing is what is lost without a word, and nothing else (I5).
+async fn survey(repository: &Repository, truth: &Truth) -> Verdict {
+    let survey = Survey::take(repository, &[]).await.expect("a store of our own");
+    let mut missing: BTreeMap<Branch, Units> = BTreeMap::new();
+    let mut objects: BTreeMap<String, BTreeSet<BaseId>> = BTreeMap::new();
+    for flaw in &survey.flaws {
+        match (flaw.kind, flaw.object.strip_prefix("wal/")) {
+            (FlawKind::Hole | FlawKind::CutOff, Some(branch)) => {
+                let branch = branch.parse().expect("a branch");
+                let words: Vec<&str> = flaw.what.split(' ').collect();
+                let at = |word: usize| words[word].parse::<Lsn>().expect("a position");
+                let range = LsnRange { start: at(2), end: at(4) };
+                missing.entry(branch).or_default().extend(truth.units(range));
+            }
+            (FlawKind::Missing, None) => {
+                objects.insert(flaw.object.clone(), flaw.bases.iter().cloned().collect());
+            }
+            _ => prop_assert!(false, "nothing else is wrong: {flaw}"),
+        }
+    }
+    for branch in truth.wal.keys() {
+        let told = missing.remove(branch).unwrap_or_default();
+        // Of a branch of which nothing is left nobody knows where it began.
+        if truth.pieces(*branch).next().is_some() {
+            prop_assert_eq!(told, truth.missing(*branch), "on branch {}", branch);
+        }
+    }
+    let mut expected: BTreeMap<String, BTreeSet<BaseId>> = BTreeMap::new();
+    for (id, base) in truth.bases.iter().filter(|(_, base)| base.labelled) {
+        for name in base.needs.difference(&truth.data) {
+            expected.entry(name.to_string()).or_default().insert(id.clone());
+        }
+    }
+    prop_assert_eq!(objects, expected);
+    Ok(())
+}
+
+/// Along the timeline that is written, each segment is read of the newest branch of the way that reaches it and holds any of it that is
+/// its own.
+async fn ways(world: &World) -> Verdict {
+    let (repository, truth) = (&world.repository, &world.truth);
+    let adoptions = repository.adoptions().await.expect("readable");
+    let way = adoptions.way(&world.history);
+    let mut held: BTreeMap<Branch, (Vec<LsnRange>, Lsn)> = BTreeMap::new();
+    for step in &way {
+        let listing = repository.wal_listing(step.branch, truth.size, None).await.expect("a listing");
+        let extents = repository.extents(&listing).await.expect("readable");
+        let known = extents.last().map_or(Lsn::INVALID, |last| last.end);
+        held.insert(step.branch, (extents, known));
+    }
+    let along = extents_along(&way, truth.size, |step: &Step| {
+        held.get(&step.branch).map(|(extents, known)| (extents.as_slice(), *known))
+    });
+    let mut readable = Units::new();
+    for (index, step) in way.iter().enumerate() {
+        let own = truth.readable(step.branch, true);
+        let child = way.get(index + 1);
+        let (begin, switch) = (truth.unit(step.begin), step.switch.map(|switch| truth.unit(switch)));
+        let shadowed = child.is_some_and(|child| {
+            truth.readable(child.branch, true).last().is_some_and(|last| *last >= truth.unit(child.begin))
+        });
+        let until = match switch {
+            Some(switch) if shadowed => switch / UNITS * UNITS,
+            switch => switch.unwrap_or(u64::MAX),
+        };
+        readable.extend(own.range(begin / UNITS * UNITS..until.max(begin / UNITS * UNITS)));
+    }
+    prop_assert_eq!(truth.all_units(&along), readable);
+    Ok(())
+}

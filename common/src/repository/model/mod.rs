@@ -1,0 +1,103 @@
+//! Model check: what the repository says after a random history of everything that writers, retention and accidents do to it is what a
+//! plain model in memory says that knows nothing but the list of what was done.
+#![allow(clippy::expect_used, clippy::panic)]
+
+mod agreement;
+mod truth;
+mod world;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use world::World;
+
+/// Something that happens to a repository. Numbers are taken modulo what there is.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    /// The next bytes are shipped.
+    Tail(u64),
+    /// The segment that is being filled becomes whole.
+    Whole,
+    /// The part of a large segment that is being filled becomes whole; in a small one as `Whole`.
+    Part,
+    /// A piece arrives of which those before it, so many units, are lost with the server.
+    Ahead(u64, u64),
+    /// `archive_command` pushes a segment so far ahead of what is streamed; nobody knows what was confirmed.
+    Push(u64),
+    /// The valid part of the segment that is being filled is shipped as `.partial`.
+    Partial,
+    /// An object of WAL is lost.
+    Lose(usize),
+    /// Data of a base backup is lost.
+    LoseData(usize),
+    /// Retention removes the oldest so many segments of the current branch, and base backups that need them. It may be broken off.
+    Prune(u64, bool),
+    /// The server is lost; a standby that was so many units behind goes on on a new timeline.
+    Fork(u64, bool),
+    /// Two servers write the timeline: WAL of the living one goes on on a branch of its own.
+    Adopt,
+    /// WAL is lost: it goes on so many segments later.
+    Gap(u64),
+    /// A base backup, of which so many of its data objects are those of the one before.
+    Base(usize),
+    /// The archiver writes down how far it is.
+    Frontier,
+    /// A base backup is held, or released.
+    Hold(usize, bool),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        8 => (1..=10u64).prop_map(Event::Tail),
+        6 => Just(Event::Whole),
+        3 => Just(Event::Part),
+        1 => (1..8u64, 1..8u64).prop_map(|(skip, length)| Event::Ahead(skip, length)),
+        1 => (0..4u64).prop_map(Event::Push),
+        1 => Just(Event::Partial),
+        3 => any::<usize>().prop_map(Event::Lose),
+        1 => any::<usize>().prop_map(Event::LoseData),
+        2 => (1..4u64, any::<bool>()).prop_map(|(segments, broken)| Event::Prune(segments, broken)),
+        1 => (0..40u64, any::<bool>()).prop_map(|(back, partial)| Event::Fork(back, partial)),
+        1 => Just(Event::Adopt),
+        1 => (1..4u64).prop_map(Event::Gap),
+        2 => (0..3usize).prop_map(Event::Base),
+        2 => Just(Event::Frontier),
+        1 => (any::<usize>(), any::<bool>()).prop_map(|(base, holds)| Event::Hold(base, holds)),
+    ]
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(work)
+}
+
+fn agrees(mib: u64, events: &[Event]) -> Result<(), TestCaseError> {
+    block_on(async {
+        let mut world = World::new(mib).await;
+        for event in events {
+            world.happen(*event).await;
+        }
+        agreement::check(&world).await
+    })
+}
+
+/// A thousand histories, or as many more as `PROPTEST_CASES` asks for.
+fn longer() -> ProptestConfig {
+    let usual = ProptestConfig::default();
+    ProptestConfig { cases: usual.cases.max(1000), ..usual }
+}
+
+proptest! {
+    #![proptest_config(longer())]
+
+    /// No hole is passed (I2), and none is silent (I5).
+    #[test]
+    fn i5_after_any_history_the_repository_tells_what_it_holds_and_what_was_lost(events in vec(event(), 1..40)) {
+        agrees(1, &events)?;
+    }
+
+    /// The same where a segment has parts.
+    #[test]
+    fn case_18_after_any_history_a_repository_of_large_segments_tells_the_same(events in vec(event(), 1..40)) {
+        agrees(64, &events)?;
+    }
+}

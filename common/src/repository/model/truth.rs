@@ -1,0 +1,190 @@
+//! What a repository holds, told from nothing but the list of what was put and taken away: sets of units of WAL, and no cleverness.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::lsn::{Lsn, LsnRange};
+use crate::repository::{BaseId, Gap, ObjectName};
+use crate::segment::{SegmentNumber, SegmentSize};
+use crate::timeline::{Branch, TimelineId};
+
+/// Units in a segment: everything begins and ends with one.
+pub(super) const UNITS: u64 = 16;
+
+/// WAL in units, from the beginning of all WAL on.
+pub(super) type Units = BTreeSet<u64>;
+
+/// An object of WAL.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Piece {
+    pub(super) start: u64,
+    pub(super) end: u64,
+    /// Up to where its writer knew WAL to be durable, in units.
+    pub(super) durable: Option<u64>,
+}
+
+/// A base backup.
+#[derive(Clone, Debug)]
+pub(super) struct Backup {
+    pub(super) branch: Branch,
+    pub(super) start: u64,
+    pub(super) stop: u64,
+    /// Every data object that its label names.
+    pub(super) needs: BTreeSet<ObjectName>,
+    pub(super) labelled: bool,
+}
+
+/// Everything that was done to a repository, and not undone.
+#[derive(Clone, Debug)]
+pub(super) struct Truth {
+    pub(super) size: SegmentSize,
+    pub(super) wal: BTreeMap<Branch, BTreeMap<ObjectName, Piece>>,
+    pub(super) bases: BTreeMap<BaseId, Backup>,
+    /// Data objects of base backups that are there.
+    pub(super) data: BTreeSet<ObjectName>,
+    pub(super) gaps: Vec<Gap>,
+    pub(super) pruned: BTreeMap<Branch, Units>,
+    pub(super) pruned_bases: BTreeSet<BaseId>,
+    /// Up to where the newest record of a frontier says that WAL was durable.
+    pub(super) frontiers: BTreeMap<Branch, u64>,
+    pub(super) holds: BTreeMap<BaseId, bool>,
+}
+
+impl Truth {
+    pub(super) fn of(size: SegmentSize) -> Truth {
+        Truth {
+            size,
+            wal: BTreeMap::new(),
+            bases: BTreeMap::new(),
+            data: BTreeSet::new(),
+            gaps: Vec::new(),
+            pruned: BTreeMap::new(),
+            pruned_bases: BTreeSet::new(),
+            frontiers: BTreeMap::new(),
+            holds: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn lsn(&self, unit: u64) -> Lsn {
+        Lsn(self.size.bytes() / UNITS * unit)
+    }
+
+    pub(super) fn unit(&self, lsn: Lsn) -> u64 {
+        lsn.0 / (self.size.bytes() / UNITS)
+    }
+
+    pub(super) fn range(&self, start: u64, end: u64) -> LsnRange {
+        LsnRange { start: self.lsn(start), end: self.lsn(end) }
+    }
+
+    pub(super) fn units(&self, range: LsnRange) -> impl Iterator<Item = u64> {
+        self.unit(range.start)..self.unit(range.end)
+    }
+
+    pub(super) fn all_units(&self, ranges: &[LsnRange]) -> Units {
+        ranges.iter().flat_map(|range| self.units(*range)).collect()
+    }
+
+    /// The objects of WAL of a branch.
+    pub(super) fn pieces(&self, branch: Branch) -> impl Iterator<Item = (&ObjectName, &Piece)> {
+        self.wal.get(&branch).into_iter().flatten()
+    }
+
+    /// What can be read of a branch: each segment from its start to the first unit that no object of it holds. Of `.partial` objects
+    /// only where `with_partials`, because names alone do not tell what they hold.
+    pub(super) fn readable(&self, branch: Branch, with_partials: bool) -> Units {
+        let counting =
+            self.pieces(branch).filter(|(name, _)| with_partials || !matches!(name, ObjectName::Partial(..)));
+        let held: Units = counting.flat_map(|(_, piece)| piece.start..piece.end).collect();
+        let segments: BTreeSet<u64> = held.iter().map(|unit| unit / UNITS).collect();
+        let of_segment = |number: u64| (number * UNITS..(number + 1) * UNITS).take_while(|unit| held.contains(unit));
+        segments.into_iter().flat_map(of_segment).collect()
+    }
+
+    /// The segments of a branch of which the first bytes are there, or a `.partial`, by name.
+    pub(super) fn begun(&self, branch: Branch) -> BTreeSet<u64> {
+        let first = |(name, piece): &(&ObjectName, &Piece)| {
+            piece.start.is_multiple_of(UNITS) || matches!(name, ObjectName::Partial(..))
+        };
+        self.pieces(branch).filter(first).map(|(_, piece)| piece.start / UNITS).collect()
+    }
+
+    /// The whole segments of a branch: those of which every part is there.
+    pub(super) fn whole(&self, branch: Branch) -> BTreeSet<u64> {
+        let mut units: BTreeMap<u64, u64> = BTreeMap::new();
+        for (name, piece) in self.pieces(branch) {
+            if matches!(name, ObjectName::Wal(..)) {
+                *units.entry(piece.start / UNITS).or_default() += piece.end - piece.start;
+            }
+        }
+        units.into_iter().filter(|(_, units)| *units == UNITS).map(|(number, _)| number).collect()
+    }
+
+    /// Where the WAL from `unit` on ends that has no hole: the start of its segment where that is not begun.
+    pub(super) fn end_of(readable: &Units, unit: u64) -> u64 {
+        let start = unit / UNITS * UNITS;
+        (start..).find(|at| !readable.contains(at)).unwrap_or(start)
+    }
+
+    /// What is recorded as lost on a branch.
+    pub(super) fn recorded(&self, branch: Branch) -> Units {
+        let of_branch = self.gaps.iter().filter(|gap| gap.branch == branch);
+        of_branch.flat_map(|gap| self.units(gap.range())).collect()
+    }
+
+    /// Up to where something in the repository says that WAL of a branch was there.
+    pub(super) fn vouched(&self, branch: Branch) -> Option<u64> {
+        let labels = self.bases.values().filter(|base| base.labelled && base.branch == branch).map(|base| base.stop);
+        let gaps = self.gaps.iter().filter(|gap| gap.branch == branch).map(|gap| self.unit(gap.to));
+        self.frontiers.get(&branch).copied().into_iter().chain(labels).chain(gaps).max()
+    }
+
+    /// From where on the WAL of a branch is of use to anybody.
+    fn wanted_from(&self, branch: Branch) -> u64 {
+        let labelled = || self.bases.values().filter(|base| base.labelled);
+        let oldest: Option<TimelineId> = labelled().map(|base| base.branch.timeline).min();
+        let start = labelled().filter(|base| base.branch == branch).map(|base| base.start / UNITS * UNITS).min();
+        let begun = self.begun(branch).first().map(|number| number * UNITS);
+        match start {
+            Some(start) if oldest == Some(branch.timeline) => start,
+            start => start.into_iter().chain(begun).min().unwrap_or(0),
+        }
+    }
+
+    /// What of a branch is lost without a word: something says that it was there, or that it was confirmed, it is not there, nobody
+    /// recorded that, and retention did not remove it, or a base backup needs it (I5).
+    pub(super) fn missing(&self, branch: Branch) -> Units {
+        let readable = self.readable(branch, true);
+        let from = self.wanted_from(branch);
+        let vouched = self.vouched(branch).unwrap_or(from);
+        let mut missing: Units = (from..vouched).filter(|unit| !readable.contains(unit)).collect();
+        // Beyond, an object tells that what lies before it had been confirmed when it was made, or does not tell.
+        let tells = |unit: u64| {
+            let mut beyond = self.pieces(branch).filter(|(_, piece)| piece.end > unit);
+            beyond.any(|(_, piece)| piece.durable.is_none_or(|durable| durable > unit))
+        };
+        let last = self.begun(branch).last().map_or(0, |number| number * UNITS);
+        let mut hole = Self::end_of(&readable, vouched).max(vouched);
+        while hole < last {
+            let next = self.begun(branch).into_iter().map(|number| number * UNITS).find(|start| *start > hole);
+            let Some(next) = next else { break };
+            let recorded = self.recorded(branch);
+            if !(hole..next).all(|unit| recorded.contains(&unit)) && !tells(hole) {
+                break;
+            }
+            missing.extend(hole..next);
+            hole = Self::end_of(&readable, next).max(next);
+        }
+        let (recorded, mut pruned) = (self.recorded(branch), self.pruned.get(&branch).cloned().unwrap_or_default());
+        // What a base backup that is there needs is missed, whatever an earlier prune had been about to remove.
+        for base in self.bases.values().filter(|base| base.labelled && base.branch == branch) {
+            let segments = base.start / UNITS * UNITS..base.stop.div_ceil(UNITS) * UNITS;
+            pruned.retain(|unit| !segments.contains(unit));
+        }
+        missing.retain(|unit| !recorded.contains(unit) && !pruned.contains(unit));
+        missing
+    }
+
+    pub(super) fn number(unit: u64) -> SegmentNumber {
+        SegmentNumber(unit / UNITS)
+    }
+}

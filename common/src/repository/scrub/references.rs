@@ -1,0 +1,137 @@
+//! What labels and the ledger say of other objects: their sizes and digests. About 30 bytes for each object of a base backup, which is
+//! some 16 MiB.
+
+use std::collections::BTreeMap;
+
+use crate::repository::{BaseId, Label, ObjectName, ObjectReference};
+use crate::seal::ObjectDigest;
+
+/// An object below `base/<id>/`: which kind, and its number.
+type Place = (u8, u32);
+
+/// What is said of one object.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told {
+    pub(super) size: u64,
+    /// The first bytes of its digest: enough to tell it from any other.
+    digest: [u8; 12],
+    /// Whether it is there, by name.
+    pub(super) seen: bool,
+}
+
+impl Told {
+    pub(super) fn is(&self, digest: &ObjectDigest) -> bool {
+        short(digest) == self.digest
+    }
+}
+
+/// Everything that is referred to.
+#[derive(Clone, Debug, Default)]
+pub(super) struct References {
+    of_bases: BTreeMap<BaseId, BTreeMap<Place, Told>>,
+    /// Evidence of drills, which the ledger names.
+    evidence: BTreeMap<String, ObjectDigest>,
+}
+
+fn short(digest: &ObjectDigest) -> [u8; 12] {
+    let mut short = [0; 12];
+    for (to, from) in short.iter_mut().zip(digest.as_bytes()) {
+        *to = *from;
+    }
+    short
+}
+
+fn place(name: &ObjectName) -> Option<(&BaseId, Place)> {
+    Some(match name {
+        ObjectName::Manifest(id, number) => (id, (0, *number)),
+        ObjectName::Data(id, number) => (id, (1, *number)),
+        ObjectName::Resume(id, number) => (id, (2, *number)),
+        ObjectName::Names(id, number) => (id, (3, *number)),
+        ObjectName::Config(id, number) => (id, (4, *number)),
+        _ => return None,
+    })
+}
+
+fn name(id: &BaseId, (kind, number): Place) -> ObjectName {
+    let id = id.clone();
+    match kind {
+        0 => ObjectName::Manifest(id, number),
+        1 => ObjectName::Data(id, number),
+        2 => ObjectName::Resume(id, number),
+        3 => ObjectName::Names(id, number),
+        _ => ObjectName::Config(id, number),
+    }
+}
+
+/// Everything that a label refers to.
+pub(super) fn all_of(label: &Label) -> impl Iterator<Item = &ObjectReference> {
+    let resume = label.resume.iter().flat_map(|pages| pages.list.iter().chain(&pages.server_manifest));
+    label.manifest.iter().chain(&label.objects).chain(&label.names).chain(&label.config).chain(resume)
+}
+
+impl References {
+    /// Takes what a label refers to. Returns references that no object can have, and those of which another label says something
+    /// else.
+    pub(super) fn add(&mut self, label: &Label) -> Vec<(String, &'static str)> {
+        let mut wrong = Vec::new();
+        for reference in all_of(label) {
+            let parsed = reference.name.parse::<ObjectName>();
+            let Some((id, place)) = parsed.as_ref().ok().and_then(place) else {
+                wrong.push((reference.name.clone(), "it is no object of a base backup"));
+                continue;
+            };
+            let told = Told { size: reference.size, digest: short(&reference.digest), seen: false };
+            // An entry for each object costs no copy of the id.
+            let of_base = match self.of_bases.get_mut(id) {
+                Some(known) => known,
+                None => self.of_bases.entry(id.clone()).or_default(),
+            };
+            let known = of_base.entry(place).or_insert(told);
+            if (known.size, known.digest) != (told.size, told.digest) {
+                wrong.push((reference.name.clone(), "another label that refers to it means other bytes"));
+            }
+        }
+        wrong
+    }
+
+    /// Takes what an entry of the ledger says of a drill's evidence.
+    pub(super) fn add_evidence(&mut self, name: String, digest: ObjectDigest) {
+        self.evidence.insert(name, digest);
+    }
+
+    /// Notes that an object is there, by name, and tells what is said of it.
+    pub(super) fn see(&mut self, name: &ObjectName) -> Option<Told> {
+        let (id, place) = place(name)?;
+        let told = self.of_bases.get_mut(id)?.get_mut(&place)?;
+        told.seen = true;
+        Some(*told)
+    }
+
+    /// What is said of an object of a base backup.
+    pub(super) fn get(&self, name: &ObjectName) -> Option<Told> {
+        let (id, place) = place(name)?;
+        self.of_bases.get(id)?.get(&place).copied()
+    }
+
+    /// The digest that the evidence of a drill has.
+    pub(super) fn evidence(&self, name: &str) -> Option<&ObjectDigest> {
+        self.evidence.get(name)
+    }
+
+    /// The names of all evidence that the ledger speaks of.
+    pub(super) fn all_evidence(&self) -> impl Iterator<Item = &String> {
+        self.evidence.keys()
+    }
+
+    /// The base backups of which something is referred to, in order.
+    pub(super) fn bases(&self) -> impl Iterator<Item = &BaseId> {
+        self.of_bases.keys()
+    }
+
+    /// What was not seen, in order.
+    pub(super) fn unseen(&self) -> impl Iterator<Item = ObjectName> {
+        self.of_bases
+            .iter()
+            .flat_map(|(id, places)| places.iter().filter(|(_, told)| !told.seen).map(|(place, _)| name(id, *place)))
+    }
+}

@@ -1,0 +1,79 @@
+//! Alerts that stand, kept beside a daemon's state, so that a restart neither tells them anew nor forgets to tell their end. Losing the
+//! file costs that, and nothing else (I8).
+
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Alerts, OpenAlert};
+use crate::state_file;
+
+/// Alerts that are kept, at most (I11).
+const MOST: usize = 1000;
+
+/// What stood when it was last written.
+#[derive(Serialize, Deserialize)]
+struct Content {
+    of: String,
+    alerts: Vec<OpenAlert>,
+}
+
+/// A file that remembers what stands.
+#[derive(Clone, Debug)]
+pub struct AlertMemory {
+    path: PathBuf,
+    of: String,
+    /// Held by whoever writes, so that what was seen last is written last.
+    writing: Arc<Mutex<()>>,
+}
+
+impl AlertMemory {
+    /// The file. `of` says whose alerts they are: those of another repository are nobody's.
+    pub fn new(path: PathBuf, of: impl Into<String>) -> AlertMemory {
+        AlertMemory { path, of: of.into(), writing: Arc::default() }
+    }
+
+    /// Puts back what stood when the last daemon ended, before anything is raised.
+    pub fn recall(&self, alerts: &Alerts) {
+        let Some(content) = state_file::load::<Content>(&self.path).filter(|content| content.of == self.of) else {
+            return;
+        };
+        for alert in &content.alerts {
+            let OpenAlert { kind, subject, since, text, .. } = alert;
+            tracing::info!(alert = %kind, %subject, %since, "stood when the last daemon ended: {text}");
+        }
+        alerts.recall(content.alerts);
+    }
+
+    /// Writes down what stands, whenever that changes.
+    pub async fn keep(self, alerts: Alerts) -> Infallible {
+        let mut changed = alerts.changes();
+        loop {
+            // What changes while it is written is written the next time.
+            changed.mark_unchanged();
+            let (memory, of) = (self.clone(), alerts.clone());
+            let saved = tokio::task::spawn_blocking(move || memory.save(&of)).await;
+            if let Err(error) = saved {
+                tracing::debug!(%error, "the alerts that stand were not written down");
+            }
+            if changed.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Writes down what stands now. That it cannot is in the log: the next daemon then tells it anew.
+    pub fn save(&self, alerts: &Alerts) {
+        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut standing = alerts.standing();
+        standing.truncate(MOST);
+        let content = Content { of: self.of.clone(), alerts: standing };
+        let folder = self.path.parent().map_or(Ok(()), std::fs::create_dir_all);
+        if let Err(error) = folder.and_then(|()| state_file::save(&self.path, &content)) {
+            let path = self.path.display();
+            tracing::warn!(%path, %error, "the alerts that stand are not written down; after a restart they are told anew");
+        }
+    }
+}

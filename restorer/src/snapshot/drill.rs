@@ -1,0 +1,315 @@
+//! The drill of a snapshot: a new cluster that is thrown away, the dump in it, and the same questions as of a base backup.
+//!
+//! Whatever cannot be seen is a failure (I12).
+
+use std::time::Instant;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use walseal_common::config::DrillCheck;
+use walseal_common::postgres::{Conninfo, PostgresError};
+use walseal_common::repository::{Act, EvidenceFact, SnapshotId, SnapshotLabel};
+use walseal_common::terminal::{Progress, Schema};
+
+use super::SnapshotError;
+use super::contents::Contents;
+use super::pour::pour;
+use super::restore::{Order, Restored};
+use crate::access::Access;
+use crate::drill::check::{assertions, foreign_keys};
+use crate::drill::report::{Check, Found, Kind, Stage, Verdict};
+use crate::instance::{Instance, InstanceError, Programs, Scratch};
+
+/// Everything that the drill of a snapshot found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// Its database; none where that could not be read.
+    pub database: Option<String>,
+    /// When it was dumped.
+    pub dumped: Option<Timestamp>,
+    /// When the drill began, by this host's clock.
+    pub began: Timestamp,
+    /// How long it took, to the verdict.
+    pub seconds: f64,
+    /// This program and its version.
+    pub program: String,
+    /// Bytes of the archive.
+    pub bytes: u64,
+    /// The parts, in order.
+    pub stages: Vec<Stage>,
+    /// The checks, in order.
+    pub checks: Vec<Check>,
+    /// Tables whose rows were compared.
+    pub tables: usize,
+    /// The end of the server's log.
+    pub log: String,
+}
+
+/// Name and version of [`Report`] as JSON.
+pub const SCHEMA: Schema = Schema { name: "snapshot-drill", version: 1 };
+
+/// A step failed without which nothing can be checked: it stands in the report.
+struct BrokeOff;
+
+/// Drills a snapshot. What was restored is gone again when this returns, and when it is dropped.
+///
+/// Errors: none; what fails stands in the report.
+pub async fn drill(access: &Access, id: &SnapshotId) -> Report {
+    let begun = Instant::now();
+    let mut report = Report {
+        verdict: Verdict::Failed,
+        snapshot: id.clone(),
+        database: None,
+        dumped: None,
+        began: Timestamp::now(),
+        seconds: 0.0,
+        program: concat!("walseal-restorer ", env!("CARGO_PKG_VERSION")).to_owned(),
+        bytes: 0,
+        stages: Vec::new(),
+        checks: Vec::new(),
+        tables: 0,
+        log: String::new(),
+    };
+    // Broken off or not: what was found until then is judged.
+    let _ = report.carry_out(access, id).await;
+    report.seconds = begun.elapsed().as_secs_f64();
+    let good = !report.checks.is_empty() && report.checks.iter().all(|check| check.outcome.is_pass());
+    report.verdict = if good { Verdict::Passed } else { Verdict::Failed };
+    report
+}
+
+impl Report {
+    /// What of it goes to the ledger.
+    pub fn act(&self, evidence: EvidenceFact) -> Act {
+        let failed = self.checks.iter().filter(|check| !check.outcome.is_pass());
+        let mut kinds: Vec<Kind> = failed.map(|check| check.kind).collect();
+        kinds.sort();
+        kinds.dedup();
+        let checks = self.checks.iter().filter(|check| check.outcome.is_pass()).count();
+        Act::SnapshotDrilled {
+            id: self.snapshot.clone(),
+            passed: self.verdict == Verdict::Passed,
+            checks: u32::try_from(checks).unwrap_or(u32::MAX),
+            failed: kinds.iter().map(|kind| kind.word().to_owned()).collect(),
+            tables: self.tables as u64,
+            seconds: self.seconds,
+            evidence,
+        }
+    }
+
+    async fn carry_out(&mut self, access: &Access, id: &SnapshotId) -> Result<(), BrokeOff> {
+        let begun = Instant::now();
+        let checks = access.config.open_checks();
+        let checks =
+            checks.map_err(|error| self.broke_off(Kind::Assertions, "drill.checks_file can be read", &error, begun))?;
+        let read = async {
+            let label = access.repository.snapshot(id).await?;
+            let contents = Contents::read(&access.repository, &label, &access.identities).await?;
+            Ok::<_, SnapshotError>((label, contents))
+        };
+        let read = read.await.map_err(|error| self.broke_off(Kind::Plan, "the snapshot can be read", &error, begun));
+        let (label, contents) = read?;
+        self.database = Some(contents.database.clone());
+        (self.dumped, self.bytes) = (Some(label.start_time), label.dump_size);
+
+        let begun = Instant::now();
+        let made = self.cluster(access, &label).await;
+        // Dropped after the instance.
+        let (scratch, mut instance) =
+            made.map_err(|error| self.broke_off(Kind::Restore, "a new cluster to restore to", &error, begun))?;
+        self.stage("new cluster", begun);
+        let ended = self.look(access, &instance, &scratch, &label, &contents, &checks).await;
+        if let Err(error) = instance.stop().await {
+            tracing::debug!(%error, "the instance was not stopped in order");
+        }
+        self.log = instance.log();
+        ended
+    }
+
+    async fn cluster(&self, access: &Access, label: &SnapshotLabel) -> Result<(Scratch, Instance), InstanceError> {
+        let config = &access.config;
+        let pg_bin = config.drill.pg_bin.as_ref().or(config.cluster.pg_bin.as_ref());
+        // What pg_dump wrote is for servers of its own major.
+        let programs = Programs::find(label.dump_version, pg_bin.map(|setting| setting.value.clone()))?;
+        let (scratch, owner) = Scratch::fresh(&config.drill.scratch_dir.value)?;
+        let instance = Instance::fresh(&programs, &scratch, &owner, &config.drill.user.value).await?;
+        Ok((scratch, instance))
+    }
+
+    async fn look(
+        &mut self,
+        access: &Access,
+        instance: &Instance,
+        scratch: &Scratch,
+        label: &SnapshotLabel,
+        contents: &Contents,
+        checks: &[DrillCheck],
+    ) -> Result<(), BrokeOff> {
+        let user = access.config.drill.user.value.as_str();
+        let begun = Instant::now();
+        let roles = roles(access, instance, user, label);
+        self.checks.push(Check::run(Kind::Restore, "roles and tablespaces", "they can be made", roles).await);
+        let restored = restore(access, instance, scratch, label, contents).await;
+        let restored = match restored {
+            Ok(restored) => restored,
+            Err(error) => return Err(self.broke_off(Kind::Restore, "pg_restore restores all of it", &error, begun)),
+        };
+        self.stage("restore", begun);
+        self.tables = restored.compared.len();
+        self.judge("pg_restore", Kind::Restore, "no error", &restored.errors, "no error").await;
+        let words = format!("{} tables with {} rows", restored.compared.len(), contents.rows());
+        self.judge("rows", Kind::Counts, "every table has the rows that were dumped", &differing(&restored), &words)
+            .await;
+
+        let begun = Instant::now();
+        let keys = async {
+            let client = instance.connect(user, "postgres").await?;
+            foreign_keys::look(instance, &client, user).await
+        };
+        self.checks.push(Check::run(Kind::ForeignKeys, "foreign keys", foreign_keys::EXPECTED, keys).await);
+        for check in checks.iter().filter(|check| check.database == contents.database) {
+            let asked = assertions::ask(instance, user, check);
+            let check = Check::run(Kind::Assertions, &check.name, assertions::expected(check), asked).await;
+            self.checks.push(check);
+        }
+        self.stage("checks", begun);
+        Ok(())
+    }
+
+    /// A check that is passed when there is nothing wrong.
+    async fn judge(&mut self, name: &str, kind: Kind, expected: &str, wrong: &[String], good: &str) {
+        let found = match wrong.first() {
+            None => Found::good(good),
+            Some(first) => Found::bad(format!("{} wrong: {first}", wrong.len())).with(wrong.to_vec()),
+        };
+        let found = std::future::ready(Ok::<_, SnapshotError>(found));
+        self.checks.push(Check::run(kind, name, expected, found).await);
+    }
+
+    fn stage(&mut self, name: &str, begun: Instant) {
+        self.stages.push(Stage { name: name.to_owned(), seconds: begun.elapsed().as_secs_f64() });
+    }
+
+    fn broke_off(&mut self, kind: Kind, expected: &str, why: &dyn std::fmt::Display, begun: Instant) -> BrokeOff {
+        self.checks.push(Check::broke_off(kind, expected, why, begun));
+        BrokeOff
+    }
+}
+
+/// Makes the roles that the dump speaks of. Without them it is told what is missing, and the dump's own errors judge.
+async fn roles(
+    access: &Access,
+    instance: &Instance,
+    user: &str,
+    label: &SnapshotLabel,
+) -> Result<Found, SnapshotError> {
+    if label.globals.is_empty() {
+        return Ok(Found::odd("they are not in the snapshot: the role that dumped could not read them"));
+    }
+    let mut text = Vec::new();
+    pour(&access.repository, &access.identities, &label.globals, &mut text, |_| ()).await?;
+    let client = instance.connect(user, "postgres").await?;
+    let text = String::from_utf8_lossy(&text);
+    let mut said = Vec::new();
+    // Line by line: a role that is there already, or a place that is not, must not keep the others away.
+    for statement in statements(&text) {
+        match client.simple_query("a statement failed", &statement).await {
+            Ok(_) => {}
+            // The new cluster's own superuser.
+            Err(error) if error.sqlstate() == Some("42710") => {}
+            Err(PostgresError::Server { error, .. }) => said.push(error.message.clone()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(match said.first() {
+        None => Found::good("made"),
+        Some(first) => Found::odd(format!("{} statements failed: {first}", said.len())).with(said),
+    })
+}
+
+/// The statements of `pg_dumpall --globals-only`: each begins on a line of its own, and ends with a semicolon at the end of one.
+fn statements(text: &str) -> Vec<String> {
+    let (mut found, mut open) = (Vec::new(), String::new());
+    for line in text.lines() {
+        if open.is_empty() && (line.trim().is_empty() || line.starts_with("--") || line.starts_with('\\')) {
+            continue;
+        }
+        open.push_str(line);
+        open.push('\n');
+        if line.ends_with(';') {
+            found.push(std::mem::take(&mut open));
+        }
+    }
+    found
+}
+
+async fn restore(
+    access: &Access,
+    instance: &Instance,
+    scratch: &Scratch,
+    label: &SnapshotLabel,
+    contents: &Contents,
+) -> Result<Restored, SnapshotError> {
+    let user = access.config.drill.user.value.as_str();
+    let client = instance.connect(user, "postgres").await?;
+    if contents.database != "postgres" {
+        let name = walseal_common::postgres::sql::quoted(&contents.database);
+        client
+            .simple_query("making the database failed", &format!("create database {name} template template0"))
+            .await?;
+    }
+    let text = instance.conninfo(user, &contents.database);
+    let into = Conninfo::parse(&text, &|_| None)
+        .map_err(|error| PostgresError::Sql { doing: "naming the database".to_owned(), why: error.to_string() })?;
+    let config = &access.config;
+    let pg_bin = config.drill.pg_bin.as_ref().or(config.cluster.pg_bin.as_ref());
+    let order = Order {
+        into,
+        schemas: Vec::new(),
+        tables: Vec::new(),
+        clean: false,
+        create: false,
+        no_owner: label.globals.is_empty(),
+        no_privileges: label.globals.is_empty(),
+        jobs: 1,
+        scratch_dir: scratch.folder().to_owned(),
+        pg_bin: pg_bin.map(|setting| setting.value.clone()),
+    };
+    let progress = Progress::new("restore", Some(label.dump_size));
+    let restored = order.carry_out(access, label, contents, &progress).await;
+    progress.abandon();
+    restored
+}
+
+/// Tables that are not as they were dumped, in words.
+fn differing(restored: &Restored) -> Vec<String> {
+    let found = |rows: Option<u64>| rows.map_or("none that can be counted".to_owned(), |rows| rows.to_string());
+    let differing = restored.differing.iter().map(|one| {
+        format!(
+            "{}.{}: {} rows were dumped, and there are {}",
+            one.dumped.schema,
+            one.dumped.name,
+            one.dumped.rows,
+            found(one.found)
+        )
+    });
+    let missing = restored.missing.iter().map(|one| format!("{}.{} is not in the archive", one.schema, one.name));
+    differing.chain(missing).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements_of_globals_are_told_apart() {
+        let text = "--\n-- Roles\n--\n\n\\restrict x\nSET client_encoding = 'UTF8';\n\nCREATE ROLE a;\nCOMMENT ON ROLE a IS 'two\nlines';\n";
+        let found = statements(text);
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert_eq!(found[2], "COMMENT ON ROLE a IS 'two\nlines';\n");
+    }
+}

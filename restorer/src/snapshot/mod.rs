@@ -1,0 +1,23 @@
+//! Snapshots: dumps of `pg_dump` out of the repository, to a server or to a file.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`contents`] | what a snapshot says of itself |
+//! | [`pour`] | its bytes, in order |
+//! | [`tool`] | `pg_restore` as a child |
+//! | [`counts`] | rows that were dumped beside rows that are there |
+//! | [`restore`] | all of it |
+//! | [`drill`] | a dump in a new cluster that is thrown away, and the questions to it |
+//! | [`error`] | why it did not work |
+
+pub mod contents;
+pub mod counts;
+pub mod drill;
+pub mod error;
+pub mod pour;
+pub mod restore;
+pub mod tool;
+
+pub use contents::Contents;
+pub use error::SnapshotError;
+pub use restore::{Order, Restored};

@@ -1,0 +1,85 @@
+//! A proxy before a PostgreSQL server's Unix socket, a message at a time, in both directions.
+
+use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+
+use super::{Fault, Ring};
+
+/// Listens in `folder`, as a server with port 5432 does, and passes messages on to the server whose socket is `upstream`, and
+/// back, as `ring` lets them.
+pub fn before(upstream: PathBuf, folder: &Path, ring: &Arc<Ring>) -> Result<()> {
+    let socket = folder.join(".s.PGSQL.5432");
+    let listener = UnixListener::bind(&socket).with_context(|| format!("listening at {}", socket.display()))?;
+    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o777))
+        .with_context(|| format!("opening {} to all", socket.display()))?;
+    let ring = ring.clone();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            if ring.is_gone() {
+                break;
+            }
+            // A client that left before it was let in is none; one whose server is gone hears that at once.
+            let Ok(client) = client else { continue };
+            let Ok(server) = UnixStream::connect(&upstream) else { continue };
+            let (Ok(client_too), Ok(server_too)) = (client.try_clone(), server.try_clone()) else { continue };
+            for (from, to, begins_untyped) in [(client_too, server_too, true), (server, client, false)] {
+                let ring = ring.clone();
+                std::thread::spawn(move || {
+                    // Whoever is cut off hears it from the closed connection.
+                    let _ = pass(&from, &to, begins_untyped, &ring);
+                    let _ = from.shutdown(Shutdown::Both);
+                    let _ = to.shutdown(Shutdown::Both);
+                });
+            }
+        }
+    });
+    Ok(())
+}
+
+/// One message with its length; the first one of a client has no type.
+fn message(mut from: &UnixStream, untyped: bool) -> Result<Vec<u8>> {
+    let start = usize::from(!untyped);
+    let mut message = vec![0; start + 4];
+    from.read_exact(&mut message)?;
+    let mut length = [0; 4];
+    length.copy_from_slice(&message[start..]);
+    let Some(rest) = u32::from_be_bytes(length).checked_sub(4) else { bail!("a message is shorter than its length") };
+    from.take(u64::from(rest)).read_to_end(&mut message)?;
+    Ok(message)
+}
+
+/// Passes messages one way until either side ends.
+fn pass(from: &UnixStream, mut to: &UnixStream, begins_untyped: bool, ring: &Ring) -> Result<()> {
+    let mut untyped = begins_untyped;
+    loop {
+        let message = message(from, untyped)?;
+        untyped = false;
+        match ring.next() {
+            Some(Fault::KillBefore) => return ring.kill(),
+            Some(Fault::KillAfter) => {
+                to.write_all(&message)?;
+                return ring.kill();
+            }
+            Some(Fault::Reset) => return Ok(()),
+            Some(Fault::LoseAnswer) => {
+                to.write_all(&message)?;
+                return Ok(());
+            }
+            Some(Fault::TruncateRequest | Fault::TruncateAnswer) => {
+                to.write_all(&message[..message.len() / 2])?;
+                return Ok(());
+            }
+            // The line's own latency.
+            Some(Fault::Stall(time)) => std::thread::sleep(time),
+            Some(Fault::Refuse(_) | Fault::Lie) => bail!("a server answers no messages with a status"),
+            None => {}
+        }
+        to.write_all(&message)?;
+    }
+}

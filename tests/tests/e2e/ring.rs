@@ -1,0 +1,194 @@
+//! The fault ring over a small run: start, stream three segments, back up, stop. After each fault nothing that was confirmed is
+//! missing, the archiver goes on by itself or with its next start, and says what happened once.
+//!
+//! The short sweep takes messages from all over the run; `WALSEAL_TEST_RING=1` takes each of them with each fault, `=7` every seventh
+//! (`bench/ring`).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use walseal_common::lsn::Lsn;
+use walseal_tests::cluster::Cluster;
+use walseal_tests::deadline::PATIENCE;
+use walseal_tests::dice::number_from;
+use walseal_tests::ledger::{self, Ledger};
+use walseal_tests::ring::{self, Fault, Ring};
+use walseal_tests::site::{Daemon, Site, Store};
+
+use crate::{flow, restored};
+
+const PAUSE: Duration = Duration::from_millis(700);
+
+/// What may happen to a request to the store.
+const OF_THE_STORE: [Fault; 11] = [
+    Fault::KillBefore,
+    Fault::Refuse(500),
+    Fault::KillAfter,
+    Fault::LoseAnswer,
+    Fault::Refuse(503),
+    Fault::Lie,
+    Fault::TruncateRequest,
+    Fault::Refuse(429),
+    Fault::TruncateAnswer,
+    Fault::Reset,
+    Fault::Stall(PAUSE),
+];
+
+/// What may happen to a message between archiver and server.
+const OF_THE_SERVER: [Fault; 6] =
+    [Fault::KillBefore, Fault::Reset, Fault::KillAfter, Fault::TruncateAnswer, Fault::Stall(PAUSE), Fault::LoseAnswer];
+
+/// An installation with the ring on one side of the archiver.
+struct Bed {
+    site: Site,
+    ring: Arc<Ring>,
+    ledger: Ledger,
+    begin: Lsn,
+    confirmed: Lsn,
+}
+
+impl Bed {
+    fn new(before: impl FnOnce(&mut Site, &Arc<Ring>) -> Result<()>) -> Result<Bed> {
+        let cluster =
+            Cluster::builder().segment_mib(1).setting("wal_keep_size", "4GB").setting("wal_sender_timeout", "5s");
+        let mut site = Site::new(cluster, Store::S3)?;
+        site.archiver.set_text("wal.ship_interval", "20ms");
+        site.archiver.set("base.backoff", "false");
+        let ring = Arc::new(Ring::default());
+        site.archiver.write_config()?;
+        site.archiver.run(&["init"])?.success()?;
+        let begin = flow::confirmed(&site.cluster)?.context("a slot made with RESERVE_WAL has a position")?;
+        before(&mut site, &ring)?;
+        site.archiver.write_config()?;
+        let ledger = Ledger::start(&site.cluster, 2, Duration::from_millis(20))?;
+        Ok(Bed { site, ring, ledger, begin, confirmed: begin })
+    }
+
+    /// The small run, in which the `number`-th message meets `fault`. Whether there were so many messages.
+    fn run(&mut self, number: u64, fault: Fault, backup: bool) -> Result<bool> {
+        self.ring.plan(number, fault);
+        let mut daemon = self.site.archiver.daemon(&["run"])?;
+        self.ring.watch(daemon.pid());
+        let through = self.stream_and_back_up(&mut daemon, backup);
+        let met = self.ring.is_met();
+        self.ring.clear();
+        if met && fault.kills() {
+            daemon.wait(PATIENCE)?;
+            daemon = self.site.archiver.daemon(&["run"])?;
+        } else {
+            through.with_context(|| daemon.log())?;
+        }
+        flow::wait_durable(&self.site.cluster, &mut daemon)?;
+        says_it_once(&daemon.log())?;
+        daemon.sigterm()?.success()?;
+        let now = flow::confirmed(&self.site.cluster)?.context("the slot is there")?;
+        ensure!(now >= self.confirmed, "the slot moved back from {} to {now}", self.confirmed);
+        let held = flow::held(&self.site, self.begin)?;
+        ensure!(held >= now, "{now} was confirmed, and the repository ends at {held}");
+        self.confirmed = now;
+        Ok(met)
+    }
+
+    fn stream_and_back_up(&self, daemon: &mut Daemon, backup: bool) -> Result<()> {
+        let sql =
+            "select pg_logical_emit_message(false, 'filler', repeat(md5(g::text), 32768)) from generate_series(1, 3) g";
+        self.site.cluster.sql(sql)?;
+        self.ledger.goes_on(10, PATIENCE)?;
+        flow::wait_durable(&self.site.cluster, daemon)?;
+        if backup {
+            // It may meet the fault and fail; that it is whole where it does not shows at the end.
+            self.site.archiver.run_long(&["backup"])?;
+        }
+        Ok(())
+    }
+
+    /// Everything is whole, down to the bytes, and what was acknowledged is there.
+    fn ends_whole(self) -> Result<()> {
+        let mut daemon = self.site.start_daemon()?;
+        self.site.archiver.run_long(&["backup"])?.success()?;
+        let acknowledged = self.ledger.stop()?;
+        flow::wait_durable(&self.site.cluster, &mut daemon)?;
+        daemon.sigterm()?.success()?;
+        self.ring.end();
+        let listed = self.site.restorer.run(&["list", "--json"])?.success()?.json()?;
+        let first = listed["bases"][0]["id"].as_str().context("a base backup")?.to_owned();
+        // From the very first backup on, over all that the faults left behind.
+        let restored = restored::restore_with(&self.site, "latest", "restored", &["--base", &first])?;
+        let held = ledger::rows(&restored)?;
+        let lost = acknowledged.iter().find(|entry| !held.contains(&entry.id));
+        ensure!(lost.is_none(), "{lost:?} is lost");
+        Ok(())
+    }
+}
+
+/// No warning stands twice in the log, whatever its time and its numbers.
+fn says_it_once(log: &str) -> Result<()> {
+    let mut said: BTreeMap<String, u32> = BTreeMap::new();
+    for line in log.lines().filter(|line| line.contains("WARN")) {
+        let words = line.split_once("WARN").map_or(line, |(_, words)| words);
+        *said.entry(words.chars().filter(|c| !c.is_ascii_digit()).collect()).or_default() += 1;
+    }
+    let repeated = said.iter().find(|(_, times)| **times > 1);
+    ensure!(repeated.is_none(), "{repeated:?} in\n{log}");
+    Ok(())
+}
+
+fn sweep(mut bed: Bed, faults: &[Fault], short: &[u64]) -> Result<()> {
+    let step = usize::try_from(number_from("WALSEAL_TEST_RING", 0)?)?;
+    let mut runs = 0;
+    let mut run = |bed: &mut Bed, number: u64, fault: Fault, backup: bool| {
+        let met = bed.run(number, fault, backup).with_context(|| format!("{fault:?} at message {number}"))?;
+        runs += 1;
+        if step > 0 {
+            eprintln!("message {number}, {fault:?}: {}", if met { "survived" } else { "there were fewer" });
+        }
+        anyhow::Ok(met)
+    };
+    // Undisturbed: how many messages there are with a backup.
+    run(&mut bed, u64::MAX, Fault::Reset, true)?;
+    if step > 0 {
+        for number in (1..).step_by(step) {
+            let mut any = false;
+            for fault in faults {
+                any |= run(&mut bed, number, *fault, true)?;
+            }
+            if !any {
+                break;
+            }
+        }
+    } else {
+        for (turn, number) in short.iter().enumerate() {
+            let fault = faults.get(turn % faults.len()).context("a fault")?;
+            run(&mut bed, *number, *fault, turn % 4 == 3)?;
+        }
+    }
+    eprintln!("{runs} runs");
+    bed.ends_whole()
+}
+
+#[test]
+fn i1_i7_whatever_happens_to_a_message_to_the_store_nothing_confirmed_is_missing_and_nothing_is_half() -> Result<()> {
+    let bed = Bed::new(|site, ring| {
+        let place = site.place.behind_a_ring(ring)?;
+        site.archiver.use_place(&place);
+        Ok(())
+    })?;
+    sweep(bed, &OF_THE_STORE, &[1, 2, 3, 5, 6, 7, 9, 11, 12, 13, 16])
+}
+
+#[test]
+fn i1_i7_whatever_happens_to_a_message_to_the_server_nothing_confirmed_is_missing_and_nothing_is_half() -> Result<()> {
+    let bed = Bed::new(|site, ring| {
+        let folder = site.scratch.dir("ring")?;
+        let upstream = site.cluster.sockets().join(format!(".s.PGSQL.{}", site.cluster.port()));
+        ring::wire::before(upstream, &folder, ring)?;
+        let user = &site.scratch.account().name;
+        let conninfo = format!("host={} port=5432 user={user} dbname=postgres", folder.display());
+        site.archiver.set_text("cluster.conninfo", &conninfo);
+        Ok(())
+    })?;
+    sweep(bed, &OF_THE_SERVER, &[1, 9, 20, 33, 44, 57, 70])
+}
