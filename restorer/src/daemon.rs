@@ -15,6 +15,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use tokio::net::TcpListener;
+use walseal_common::postgres::Conninfo;
 use walseal_common::repository::{Ledger, Provable, RepositoryError, SnapshotId};
 use walseal_common::schedule::Schedule;
 use walseal_common::seal::WriterPublic;
@@ -56,6 +57,8 @@ pub struct Timetable {
     pub jitter: Duration,
     /// Where to.
     pub target: Choice,
+    /// Where snapshots are restored; none for a new cluster.
+    pub server: Option<Conninfo>,
 }
 
 /// The subject of the alert that the repository cannot be read.
@@ -192,7 +195,7 @@ async fn keep(
                 Provable::BaseBackups => hold(access, &timetable.target, alerts, figures).await,
                 // Named only now: the drill before may have dumped some, and taken long.
                 Provable::Snapshots => match subject::snapshots(&record::with_own(access), Timestamp::now()).await {
-                    Ok(ids) => hold_of_snapshots(access, &ids, alerts, figures).await,
+                    Ok(ids) => hold_of_snapshots(access, timetable, &ids, alerts, figures).await,
                     Err(error) => {
                         // Still due: looked for again at once, and with pauses if that fails, too.
                         tracing::warn!(%error, "the snapshots cannot be read");
@@ -227,7 +230,13 @@ async fn hold(access: &Access, target: &Choice, alerts: &Alerts, figures: &Figur
 
 /// Likewise of each of these snapshots, one after another: one that fails keeps no other away. Gives the evidence of the last where all
 /// of them are full passes.
-async fn hold_of_snapshots(access: &Access, ids: &[SnapshotId], alerts: &Alerts, figures: &Figures) -> Option<String> {
+async fn hold_of_snapshots(
+    access: &Access,
+    timetable: &Timetable,
+    ids: &[SnapshotId],
+    alerts: &Alerts,
+    figures: &Figures,
+) -> Option<String> {
     const KIND: Provable = Provable::Snapshots;
     if ids.is_empty() {
         tracing::info!("there is no snapshot any more of which a drill would be due");
@@ -238,7 +247,7 @@ async fn hold_of_snapshots(access: &Access, ids: &[SnapshotId], alerts: &Alerts,
     let (mut proven, mut missing) = (None, false);
     for id in ids {
         tracing::info!(%id, "a drill of a snapshot begins");
-        let report = snapshot::drill::drill(access, id).await;
+        let report = snapshot::drill::drill(access, id, timetable.server.as_ref()).await;
         let recorded = evidence::record_snapshot(access, &report).await;
         measured.add(Measured::of_snapshot(&report));
         unrecorded = unrecorded.or_else(|| recorded.as_ref().err().map(ToString::to_string));
@@ -331,8 +340,13 @@ mod tests {
     #[test]
     fn drills_that_were_missed_are_caught_up_by_one_and_a_wrong_clock_holds_up_none() {
         let schedule = "30 4 * * *".parse().expect("a schedule");
-        let timetable =
-            Timetable { schedule, zone: TimeZone::UTC, jitter: Duration::ZERO, target: Timetable::choice(false) };
+        let timetable = Timetable {
+            schedule,
+            zone: TimeZone::UTC,
+            jitter: Duration::ZERO,
+            target: Timetable::choice(false),
+            server: None,
+        };
         let at = |text: &str| text.parse::<Timestamp>().expect("a time");
         let now = at("2026-11-21T12:00:00Z");
         let next = Turn::Wait(at("2026-11-22T04:30:00Z"));

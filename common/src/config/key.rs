@@ -344,6 +344,12 @@ pub const KEYS: &[Key] = &[
     key("drill.pg_bin", Path, Derived("`cluster.pg_bin`"), "folder of PostgreSQL's programs for drills"),
     key("drill.user", Text, Value("postgres"), "the superuser of the cluster as whom drills look into it"),
     key(
+        "drill.conninfo",
+        Secret,
+        None,
+        "a server on which snapshots are drilled, each in a database of its own (`verify_…`) that is dropped after; without it in a new cluster",
+    ),
+    key(
         "drill.amcheck",
         Choice(&["heap", "indexes", "heapallindexed"]),
         Value("indexes"),

@@ -291,6 +291,7 @@ impl Config {
                 scratch_dir: read.or_default("drill.scratch_dir", reader::path)?,
                 pg_bin: read.optional("drill.pg_bin", reader::path)?,
                 user: read.or_default("drill.user", reader::text)?,
+                conninfo: read.optional("drill.conninfo", reader::secret)?,
                 amcheck: read.or_default("drill.amcheck", special::amcheck)?,
                 count: read.or_default("drill.count", special::count)?,
                 count_above: read.or_default("drill.count_above", reader::size)?,
@@ -367,7 +368,7 @@ fn exposed_secret(file: &Path, mode: u32, layers: &Layers) -> Option<String> {
     let key = KEYS.iter().filter(|key| key.kind == Kind::Secret).find(|key| {
         layers.get(key.path).is_some_and(|entry| match (&entry.raw, &entry.origin) {
             // A connection string is a secret only where it holds a password.
-            (Raw::Text(text), Origin::File { .. }) => key.path != "cluster.conninfo" || need::holds_password(text),
+            (Raw::Text(text), Origin::File { .. }) => !key.path.ends_with(".conninfo") || need::holds_password(text),
             _ => false,
         })
     })?;

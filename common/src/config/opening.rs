@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Checksums, Config, ConfigError, DrillCheck, RepositoryUrl, WriterRole, file};
+use super::{Checksums, Config, ConfigError, DrillCheck, RepositoryUrl, WriterRole, file, need};
 use crate::postgres::conninfo::system_user;
 use crate::postgres::{Conninfo, ConninfoError};
 use crate::seal::{Identity, KeyError, Recipient, Role, TrustedWriter, WriterKey, WriterPublic};
@@ -29,8 +29,10 @@ pub enum OpenError {
         source: KeyError,
     },
     /// The connection string is not one.
-    #[error("cluster.conninfo (from {origin}): {source}")]
+    #[error("{key} (from {origin}): {source}")]
     Conninfo {
+        /// The configuration's key.
+        key: &'static str,
         /// Who set it.
         origin: String,
         /// What is wrong.
@@ -267,15 +269,31 @@ impl Config {
     ///
     /// Errors: not configured, not a connection string.
     pub fn open_conninfo(&self) -> Result<Conninfo, OpenError> {
-        let conninfo = self.need_conninfo()?;
-        let defaults = |name: &str| {
-            conninfo
-                .defaults
-                .iter()
-                .find(|default| default.variable == name)
-                .map(|default| default.value.expose().to_owned())
-        };
-        Conninfo::parse(conninfo.text.expose(), &defaults)
-            .map_err(|source| OpenError::Conninfo { origin: conninfo.origin.to_string(), source })
+        open_conninfo("cluster.conninfo", &self.need_conninfo()?)
     }
+
+    /// The server to drill snapshots on, where `drill.conninfo` names one. libpq's `PG*` hold where it is silent.
+    ///
+    /// Errors: not a connection string.
+    pub fn open_drill_conninfo(&self) -> Result<Option<Conninfo>, OpenError> {
+        let Some(setting) = &self.drill.conninfo else { return Ok(None) };
+        let (text, origin) = (setting.value.clone(), setting.origin.clone());
+        let named = need::Conninfo { text, origin, defaults: self.libpq.clone() };
+        open_conninfo("drill.conninfo", &named).map(Some)
+    }
+}
+
+fn open_conninfo(key: &'static str, conninfo: &need::Conninfo) -> Result<Conninfo, OpenError> {
+    let defaults = |name: &str| {
+        conninfo
+            .defaults
+            .iter()
+            .find(|default| default.variable == name)
+            .map(|default| default.value.expose().to_owned())
+    };
+    Conninfo::parse(conninfo.text.expose(), &defaults).map_err(|source| OpenError::Conninfo {
+        key,
+        origin: conninfo.origin.to_string(),
+        source,
+    })
 }

@@ -236,6 +236,8 @@ pub struct DrillConfig {
     pub pg_bin: Option<Setting<PathBuf>>,
     /// The cluster's superuser.
     pub user: Setting<String>,
+    /// A server to drill snapshots on. See [`Config::open_drill_conninfo`](super::Config::open_drill_conninfo).
+    pub conninfo: Option<Setting<Secret>>,
     /// How deep `pg_amcheck` looks.
     pub amcheck: Setting<Amcheck>,
     /// How rows of large tables are counted.

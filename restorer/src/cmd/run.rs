@@ -23,7 +23,9 @@ pub async fn run(access: &Access) -> Result<(), Failure> {
         None => TimeZone::system(),
     };
     let target = Timetable::choice(config.random.value);
-    let timetable = Timetable { schedule, zone, jitter: config.jitter.value, target };
+    let server = access.config.open_drill_conninfo();
+    let server = server.map_err(|error| Failure::from_error("drill on the server of drill.conninfo", &error))?;
+    let timetable = Timetable { schedule, zone, jitter: config.jitter.value, target, server };
     let listener = match access.config.listen.as_ref().map(|setting| setting.value) {
         Some(address) => {
             let listener = telemetry::listen(address).await.map_err(|error| {

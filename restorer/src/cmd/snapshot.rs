@@ -27,7 +27,7 @@ enum Verb {
     Restore(Box<restore::Restore>),
     /// Write a snapshot to a file, for pg_restore
     Extract(extract::Extract),
-    /// Prove a snapshot: restore it to a new cluster, compare, check, record, destroy
+    /// Prove a snapshot: restore it to a new cluster or a database of its own, compare, check, record, destroy
     #[command(
         after_help = "Exit code 0 only when every check ran and passed and the result is recorded in the ledger."
     )]
@@ -44,7 +44,10 @@ pub(super) async fn run(arguments: &Arguments, all: &super::Arguments) -> Result
             restore::run(arguments, into, &all.open().await?).await
         }
         Verb::Extract(arguments) => extract::run(arguments, &all.open().await?).await,
-        Verb::Drill(arguments) => drill::run(arguments, &all.open().await?).await,
+        Verb::Drill(arguments) => {
+            let server = arguments.server()?;
+            drill::run(arguments, server, &all.open().await?).await
+        }
     }
 }
 

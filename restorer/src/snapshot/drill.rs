@@ -1,4 +1,4 @@
-//! The drill of a snapshot: a new cluster that is thrown away, the dump in it, and the same questions as of a base backup.
+//! The drill of a snapshot: a place that is thrown away, the dump in it, and the same questions as of a base backup.
 //!
 //! Whatever cannot be seen is a failure (I12).
 
@@ -13,12 +13,12 @@ use walseal_common::terminal::{Progress, Schema};
 
 use super::SnapshotError;
 use super::contents::Contents;
+use super::place::Place;
 use super::pour::pour;
 use super::restore::{Order, Restored};
 use crate::access::Access;
 use crate::drill::check::{assertions, foreign_keys};
 use crate::drill::report::{Check, Found, Kind, Stage, Verdict};
-use crate::instance::{Instance, InstanceError, Programs, Scratch};
 
 /// Everything that the drill of a snapshot found.
 #[derive(Clone, Debug, Serialize)]
@@ -45,7 +45,9 @@ pub struct Report {
     pub checks: Vec<Check>,
     /// Tables whose rows were compared.
     pub tables: usize,
-    /// The end of the server's log.
+    /// Where it was restored: the host of `drill.conninfo`, or none for a new cluster.
+    pub server: Option<String>,
+    /// The end of the new cluster's log.
     pub log: String,
 }
 
@@ -55,10 +57,11 @@ pub const SCHEMA: Schema = Schema { name: "snapshot-drill", version: 1 };
 /// A step failed without which nothing can be checked: it stands in the report.
 struct BrokeOff;
 
-/// Drills a snapshot. What was restored is gone again when this returns, and when it is dropped.
+/// Drills a snapshot: on `server`, in a database of its own, else in a new cluster. What was restored is gone again when this returns, and
+/// when it is dropped.
 ///
 /// Errors: none; what fails stands in the report.
-pub async fn drill(access: &Access, id: &SnapshotId) -> Report {
+pub async fn drill(access: &Access, id: &SnapshotId, server: Option<&Conninfo>) -> Report {
     let begun = Instant::now();
     let mut report = Report {
         verdict: Verdict::Failed,
@@ -72,10 +75,11 @@ pub async fn drill(access: &Access, id: &SnapshotId) -> Report {
         stages: Vec::new(),
         checks: Vec::new(),
         tables: 0,
+        server: None,
         log: String::new(),
     };
     // Broken off or not: what was found until then is judged.
-    let _ = report.carry_out(access, id).await;
+    let _ = report.carry_out(access, id, server).await;
     report.seconds = begun.elapsed().as_secs_f64();
     let good = !report.checks.is_empty() && report.checks.iter().all(|check| check.outcome.is_pass());
     report.verdict = if good { Verdict::Passed } else { Verdict::Failed };
@@ -101,7 +105,7 @@ impl Report {
         }
     }
 
-    async fn carry_out(&mut self, access: &Access, id: &SnapshotId) -> Result<(), BrokeOff> {
+    async fn carry_out(&mut self, access: &Access, id: &SnapshotId, server: Option<&Conninfo>) -> Result<(), BrokeOff> {
         let begun = Instant::now();
         let checks = access.config.open_checks();
         let checks =
@@ -117,44 +121,59 @@ impl Report {
         (self.dumped, self.bytes) = (Some(label.start_time), label.dump_size);
 
         let begun = Instant::now();
-        let made = self.cluster(access, &label).await;
-        // Dropped after the instance.
-        let (scratch, mut instance) =
-            made.map_err(|error| self.broke_off(Kind::Restore, "a new cluster to restore to", &error, begun))?;
-        self.stage("new cluster", begun);
-        let ended = self.look(access, &instance, &scratch, &label, &contents, &checks).await;
-        if let Err(error) = instance.stop().await {
-            tracing::debug!(%error, "the instance was not stopped in order");
-        }
-        self.log = instance.log();
+        let (stage, expected) = match server {
+            Some(_) => ("new database", "a database to restore to, on the server of drill.conninfo"),
+            None => ("new cluster", "a new cluster to restore to"),
+        };
+        let made = match server {
+            Some(server) => Place::server(server, id, &label).await.map_err(|error| error.with_next()),
+            None => Place::cluster(&access.config, &label).await.map_err(|error| error.to_string()),
+        };
+        let place = made.map_err(|error| self.broke_off(Kind::Restore, expected, &error, begun))?;
+        self.stage(stage, begun);
+        let ended = self.look(access, &place, &label, &contents, &checks).await;
+        self.leave(place).await;
         ended
     }
 
-    async fn cluster(&self, access: &Access, label: &SnapshotLabel) -> Result<(Scratch, Instance), InstanceError> {
-        let config = &access.config;
-        let pg_bin = config.drill.pg_bin.as_ref().or(config.cluster.pg_bin.as_ref());
-        // What pg_dump wrote is for servers of its own major.
-        let programs = Programs::find(label.dump_version, pg_bin.map(|setting| setting.value.clone()))?;
-        let (scratch, owner) = Scratch::fresh(&config.drill.scratch_dir.value)?;
-        let instance = Instance::fresh(&programs, &scratch, &owner, &config.drill.user.value).await?;
-        Ok((scratch, instance))
+    /// What was restored goes.
+    async fn leave(&mut self, place: Place) {
+        match place {
+            Place::Cluster { mut instance, .. } => {
+                if let Err(error) = instance.stop().await {
+                    tracing::debug!(%error, "the instance was not stopped in order");
+                }
+                self.log = instance.log();
+            }
+            Place::Server(lodging) => {
+                let (name, host) = (lodging.name().to_owned(), lodging.host().to_string());
+                self.server = Some(host.clone());
+                let dropped = lodging.give_back().await;
+                let found = match dropped {
+                    Ok(()) => Found::good(format!("{name} at {host} is dropped")),
+                    Err(error) => Found::odd(format!(
+                        "{name} is still at {host}, with all that was restored: {error}; the next drill there drops it"
+                    )),
+                };
+                let found = std::future::ready(Ok::<_, SnapshotError>(found));
+                self.checks.push(Check::run(Kind::Restore, "database dropped", "nothing stays behind", found).await);
+            }
+        }
     }
 
     async fn look(
         &mut self,
         access: &Access,
-        instance: &Instance,
-        scratch: &Scratch,
+        place: &Place,
         label: &SnapshotLabel,
         contents: &Contents,
         checks: &[DrillCheck],
     ) -> Result<(), BrokeOff> {
-        let user = access.config.drill.user.value.as_str();
         let begun = Instant::now();
-        let roles = roles(access, instance, user, label);
-        self.checks.push(Check::run(Kind::Restore, "roles and tablespaces", "they can be made", roles).await);
-        let restored = restore(access, instance, scratch, label, contents).await;
-        let restored = match restored {
+        let made = roles(access, place, label);
+        self.checks.push(Check::run(Kind::Restore, "roles and tablespaces", "they can be made", made).await);
+        let restored = restore(access, place, label, contents).await;
+        let (into, restored) = match restored {
             Ok(restored) => restored,
             Err(error) => return Err(self.broke_off(Kind::Restore, "pg_restore restores all of it", &error, begun)),
         };
@@ -166,13 +185,10 @@ impl Report {
             .await;
 
         let begun = Instant::now();
-        let keys = async {
-            let client = instance.connect(user, "postgres").await?;
-            foreign_keys::look(instance, &client, user).await
-        };
+        let keys = async { foreign_keys::look_here(&place.connect(&into).await?).await };
         self.checks.push(Check::run(Kind::ForeignKeys, "foreign keys", foreign_keys::EXPECTED, keys).await);
         for check in checks.iter().filter(|check| check.database == contents.database) {
-            let asked = assertions::ask(instance, user, check);
+            let asked = assertions::ask_over(place.connect(&into), check);
             let check = Check::run(Kind::Assertions, &check.name, assertions::expected(check), asked).await;
             self.checks.push(check);
         }
@@ -201,12 +217,12 @@ impl Report {
 }
 
 /// Makes the roles that the dump speaks of. Without them it is told what is missing, and the dump's own errors judge.
-async fn roles(
-    access: &Access,
-    instance: &Instance,
-    user: &str,
-    label: &SnapshotLabel,
-) -> Result<Found, SnapshotError> {
+async fn roles(access: &Access, place: &Place, label: &SnapshotLabel) -> Result<Found, SnapshotError> {
+    let Place::Cluster { instance, user, .. } = place else {
+        return Ok(Found::odd(
+            "none is made on a server that others use: everything is restored as one role's, without grants",
+        ));
+    };
     if label.globals.is_empty() {
         return Ok(Found::odd("they are not in the snapshot: the role that dumped could not read them"));
     }
@@ -247,42 +263,34 @@ fn statements(text: &str) -> Vec<String> {
     found
 }
 
+/// Restores, and says where to.
 async fn restore(
     access: &Access,
-    instance: &Instance,
-    scratch: &Scratch,
+    place: &Place,
     label: &SnapshotLabel,
     contents: &Contents,
-) -> Result<Restored, SnapshotError> {
-    let user = access.config.drill.user.value.as_str();
-    let client = instance.connect(user, "postgres").await?;
-    if contents.database != "postgres" {
-        let name = walseal_common::postgres::sql::quoted(&contents.database);
-        client
-            .simple_query("making the database failed", &format!("create database {name} template template0"))
-            .await?;
-    }
-    let text = instance.conninfo(user, &contents.database);
-    let into = Conninfo::parse(&text, &|_| None)
-        .map_err(|error| PostgresError::Sql { doing: "naming the database".to_owned(), why: error.to_string() })?;
+) -> Result<(Conninfo, Restored), SnapshotError> {
+    let into = place.database(&contents.database).await?;
     let config = &access.config;
     let pg_bin = config.drill.pg_bin.as_ref().or(config.cluster.pg_bin.as_ref());
+    let has_roles = place.is_private() && !label.globals.is_empty();
     let order = Order {
-        into,
+        into: into.clone(),
         schemas: Vec::new(),
         tables: Vec::new(),
         clean: false,
         create: false,
-        no_owner: label.globals.is_empty(),
-        no_privileges: label.globals.is_empty(),
+        no_owner: !has_roles,
+        no_privileges: !has_roles,
+        // Through a pipe: nothing is written beside the server's own files.
         jobs: 1,
-        scratch_dir: scratch.folder().to_owned(),
+        scratch_dir: config.drill.scratch_dir.value.clone(),
         pg_bin: pg_bin.map(|setting| setting.value.clone()),
     };
     let progress = Progress::new("restore", Some(label.dump_size));
     let restored = order.carry_out(access, label, contents, &progress).await;
     progress.abandon();
-    restored
+    Ok((into, restored?))
 }
 
 /// Tables that are not as they were dumped, in words.

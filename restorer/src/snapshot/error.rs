@@ -57,6 +57,14 @@ impl SnapshotError {
         move |source| SnapshotError::Io { doing, source }
     }
 
+    /// In words, with what to do.
+    pub fn with_next(&self) -> String {
+        match self {
+            SnapshotError::Refused { why, next } => [vec![why.clone()], next.clone()].concat().join("; "),
+            other => other.to_string(),
+        }
+    }
+
     /// What failed, for the ledger.
     pub fn class(&self) -> FailureClass {
         match self {

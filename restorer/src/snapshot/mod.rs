@@ -7,13 +7,16 @@
 //! | [`tool`] | `pg_restore` as a child |
 //! | [`counts`] | rows that were dumped beside rows that are there |
 //! | [`restore`] | all of it |
-//! | [`drill`] | a dump in a new cluster that is thrown away, and the questions to it |
+//! | [`drill`] | a dump in a place that is thrown away, and the questions to it |
+//! | [`place`], [`lodging`] | that place: a new cluster, or a database on a server that others use |
 //! | [`error`] | why it did not work |
 
 pub mod contents;
 pub mod counts;
 pub mod drill;
 pub mod error;
+pub mod lodging;
+pub mod place;
 pub mod pour;
 pub mod restore;
 pub mod tool;

@@ -1,5 +1,6 @@
 //! Snapshots: a database out of one server and into another, unchanged.
 
+mod lodging;
 mod sweep;
 mod types;
 

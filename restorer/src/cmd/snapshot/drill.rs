@@ -1,12 +1,14 @@
 //! `snapshot drill`.
 
 use serde::Serialize;
+use walseal_common::postgres::Conninfo;
 use walseal_common::repository::SnapshotId;
 use walseal_common::show;
 use walseal_common::terminal::{Failure, Look, printable, to_json};
 
 use super::super::drill::{conclude, interrupted, until_told_to_end};
 use super::failure;
+use super::restore::conninfo;
 use crate::access::Access;
 use crate::drill::{evidence, render};
 use crate::snapshot::drill;
@@ -15,6 +17,10 @@ use crate::snapshot::drill;
 pub(super) struct Drill {
     /// The snapshot [default: the newest]
     id: Option<SnapshotId>,
+    /// A server to restore it on, in a database that is made for it and dropped after, without a password [default: drill.conninfo, else
+    /// a new cluster]
+    #[arg(long, value_name = "CONNINFO")]
+    on: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -29,7 +35,14 @@ struct Drilled<'a> {
     not_recorded: Option<String>,
 }
 
-pub(super) async fn run(arguments: &Drill, access: &Access) -> Result<(), Failure> {
+impl Drill {
+    /// Where it is restored, where the command line names that.
+    pub(super) fn server(&self) -> Result<Option<Conninfo>, Failure> {
+        self.on.as_ref().map(|text| conninfo("--on", text)).transpose()
+    }
+}
+
+pub(super) async fn run(arguments: &Drill, server: Option<Conninfo>, access: &Access) -> Result<(), Failure> {
     let doing = "drill a snapshot";
     let id = match &arguments.id {
         Some(id) => id.clone(),
@@ -39,7 +52,11 @@ pub(super) async fn run(arguments: &Drill, access: &Access) -> Result<(), Failur
             newest.ok_or_else(|| Failure::new(doing, "there is none").next("take one: walseal-archiver snapshot"))?
         }
     };
-    let Some(report) = until_told_to_end(drill::drill(access, &id)).await? else {
+    let server = match server {
+        Some(server) => Some(server),
+        None => access.config.open_drill_conninfo().map_err(|error| Failure::from_error(doing, &error))?,
+    };
+    let Some(report) = until_told_to_end(drill::drill(access, &id, server.as_ref())).await? else {
         return Err(interrupted());
     };
     let recorded = evidence::record_snapshot(access, &report).await;

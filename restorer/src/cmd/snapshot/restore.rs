@@ -61,25 +61,25 @@ pub(super) struct Restore {
 impl Restore {
     /// Where it goes.
     pub(super) fn conninfo(&self) -> Result<Conninfo, Failure> {
-        conninfo(&self.into)
+        conninfo("--into", &self.into)
     }
 }
 
-/// The connection string, which must hold no password: every user of the machine reads the list of processes.
-fn conninfo(text: &str) -> Result<Conninfo, Failure> {
+/// A connection string on the command line, which must hold no password: every user of the machine reads the list of processes.
+pub(super) fn conninfo(flag: &str, text: &str) -> Result<Conninfo, Failure> {
     let environment = Environment::of_this_process()?;
     let conninfo =
         Conninfo::parse(text, &|name| environment.get(name).filter(|_| name != "PGPASSWORD").map(str::to_owned));
-    let conninfo = conninfo.map_err(|error| Failure::saying(format!("--into: {error}")).exit(Exit::Usage))?;
+    let conninfo = conninfo.map_err(|error| Failure::saying(format!("{flag}: {error}")).exit(Exit::Usage))?;
     if conninfo.has_password() {
-        return Err(Failure::saying(
-            "--into holds a password, which every user of this machine can read in the list of processes",
-        )
+        return Err(Failure::saying(format!(
+            "{flag} holds a password, which every user of this machine can read in the list of processes"
+        ))
         .next("leave it out, and set PGPASSWORD, or passfile in the connection string")
         .exit(Exit::Usage));
     }
     Conninfo::parse(text, &|name| environment.get(name).map(str::to_owned))
-        .map_err(|error| Failure::saying(format!("--into: {error}")).exit(Exit::Usage))
+        .map_err(|error| Failure::saying(format!("{flag}: {error}")).exit(Exit::Usage))
 }
 
 /// What a restore came to, for machines.

@@ -2,7 +2,7 @@
 
 use tokio_postgres::SimpleQueryMessage;
 use walseal_common::config::{DrillCheck, Tolerance};
-use walseal_common::postgres::PostgresError;
+use walseal_common::postgres::{PostgresError, SqlClient};
 use walseal_common::terminal::units;
 
 use crate::drill::report::{Found, Outcome};
@@ -17,11 +17,23 @@ pub fn expected(check: &DrillCheck) -> String {
     }
 }
 
-/// Asks: in a transaction that reads only, within the check's time. Where the check says so, whatever is not as expected is a warning.
+/// Asks the database that the check names: in a transaction that reads only, within the check's time. Where the check says so, whatever is
+/// not as expected is a warning.
 ///
 /// Errors: the statement cannot run, and the check does not say so.
 pub async fn ask(instance: &Instance, user: &str, check: &DrillCheck) -> Result<Found, PostgresError> {
-    rule(asked(instance, user, check).await, check.fails)
+    ask_over(instance.connect(user, &check.database), check).await
+}
+
+/// As [`ask`], over this connection.
+///
+/// Errors: as those of [`ask`].
+pub async fn ask_over(
+    connection: impl Future<Output = Result<SqlClient, PostgresError>>,
+    check: &DrillCheck,
+) -> Result<Found, PostgresError> {
+    let asked = async { asked(&connection.await?, check).await };
+    rule(asked.await, check.fails)
 }
 
 fn rule(asked: Result<Found, PostgresError>, fails: bool) -> Result<Found, PostgresError> {
@@ -35,8 +47,7 @@ fn rule(asked: Result<Found, PostgresError>, fails: bool) -> Result<Found, Postg
     })
 }
 
-async fn asked(instance: &Instance, user: &str, check: &DrillCheck) -> Result<Found, PostgresError> {
-    let client = instance.connect(user, &check.database).await?;
+async fn asked(client: &SqlClient, check: &DrillCheck) -> Result<Found, PostgresError> {
     let limit = check.timeout.as_millis().max(1);
     let begin = format!("begin read only; set local statement_timeout = {limit}");
     client.simple_query("beginning a transaction failed", &begin).await?;
