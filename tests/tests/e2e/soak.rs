@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use walseal_common::lsn::Lsn;
 use walseal_tests::cluster::{Cluster, Stop};
 use walseal_tests::deadline::{PATIENCE, eventually};
-use walseal_tests::dice::{Dice, number_from};
+use walseal_tests::dice::{Dice, USUAL_SEED, number_from};
 use walseal_tests::ledger::{self, Entry, Ledger};
 use walseal_tests::pgbench::Pgbench;
 use walseal_tests::proxy::{Line, Proxy};
@@ -98,7 +98,7 @@ struct Soak {
 
 #[test]
 fn a_minute_of_everything_that_goes_wrong_loses_nothing_that_was_promised() -> Result<()> {
-    let seed = number_from("WALSEAL_TEST_SEED", u64::from(std::process::id()))?;
+    let seed = number_from("WALSEAL_TEST_SEED", USUAL_SEED)?;
     let length = Duration::from_secs(number_from("WALSEAL_TEST_SOAK_SECONDS", 60)?);
     soak(seed, length).with_context(|| format!("bench/soak {} {seed} repeats this", length.as_secs().div_ceil(60)))
 }

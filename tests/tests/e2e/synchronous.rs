@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 
 use walseal_tests::cluster::Cluster;
 use walseal_tests::deadline::{PATIENCE, eventually};
-use walseal_tests::dice::{Dice, number_from};
+use walseal_tests::dice::{Dice, USUAL_SEED, number_from};
 use walseal_tests::ledger::{self, Ledger};
 use walseal_tests::proxy::Line;
 use walseal_tests::site::{Daemon, Site, Store};
@@ -39,7 +39,7 @@ fn wait_for_us(site: &mut Site) -> Result<()> {
 #[test]
 fn i1_every_commit_that_was_acknowledged_is_in_the_repository_when_the_primary_is_destroyed_at_any_moment() -> Result<()>
 {
-    let seed = number_from("WALSEAL_TEST_SEED", u64::from(std::process::id()))?;
+    let seed = number_from("WALSEAL_TEST_SEED", USUAL_SEED)?;
     let mut dice = Dice::new(seed);
     for life in 0..number_from("WALSEAL_TEST_PRIMARIES", 3)? {
         let store = if dice.below(2) == 0 { Store::Directory } else { Store::S3 };
