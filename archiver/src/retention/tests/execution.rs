@@ -7,8 +7,8 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::repository::{
-    BaseId, BaseType, FlawKind, Label, LeaseRecord, Ledger, LedgerSigner, Leftover, LeftoverWal, ObjectName,
-    ObjectReference, Repository, RepositoryIdentity, RunId, Survey,
+    BaseId, FlawKind, Label, LeaseRecord, Ledger, LedgerSigner, Leftover, LeftoverWal, ObjectName, ObjectReference,
+    Repository, RepositoryIdentity, RunId, Survey,
 };
 use walseal_common::seal::{Kind, ObjectDigest, TrustedWriter, TrustedWriters, WriterKey};
 use walseal_common::segment::{SegmentName, SegmentNumber, SegmentSize};
@@ -88,30 +88,10 @@ impl Bed {
         let reference =
             |name: &ObjectName| ObjectReference { name: name.to_string(), size: 21, digest: ObjectDigest::of(b"x") };
         let start = SegmentNumber(first).start(SIZE);
+        let wal = LsnRange { start: start.advance(100), end: start.advance(5000) };
         let label = Label {
-            id: id.clone(),
-            kind: BaseType::Full,
-            parent: None,
-            branch: branch(),
-            start: start.advance(100),
-            stop: start.advance(5000),
-            start_time: stop_time,
-            stop_time,
-            highest_time: None,
-            postgres_version: 150_018,
-            segment_size: SIZE,
-            cluster_size: 1,
-            stored_size: 1,
-            tablespaces: 0,
-            suspect: 0,
-            manifest: Vec::new(),
             objects: names.iter().map(reference).collect(),
-            depth: 0,
-            native: false,
-            resume: None,
-            names: Vec::new(),
-            config: Vec::new(),
-            derived: None,
+            ..Label::sample(id.clone(), branch(), SIZE, wal, stop_time)
         };
         let repository = &self.pruner.repository;
         let name = ObjectName::Label(id.clone());
