@@ -27,7 +27,7 @@ use crate::base::{config_files, names, switch};
 use crate::keys::ArchiveKeys;
 use crate::primary;
 use crate::stream::{ProgressWatch, StreamError};
-use crate::turns::{Occasion, UnderWay};
+use crate::turns::{Occasion, Report, UnderWay};
 
 /// A backup could not be taken. Nothing of it is visible.
 #[derive(Debug, thiserror::Error)]
@@ -118,19 +118,6 @@ pub struct Means {
     pub ledger: Ledger,
     /// How.
     pub manner: Manner,
-}
-
-/// How far a backup is.
-#[derive(Clone, Debug)]
-pub struct Report {
-    /// The backup.
-    pub id: BaseId,
-    /// What is being done, for a person.
-    pub text: String,
-    /// Bytes copied, where bytes are counted.
-    pub done: Option<u64>,
-    /// Bytes expected.
-    pub total: Option<u64>,
 }
 
 /// Takes a base backup and returns its label, which is durable. Its beginning and its end go to the ledger.

@@ -4,28 +4,28 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, watch};
 use walseal_common::lsn::Lsn;
 use walseal_common::postgres::Conninfo;
 use walseal_common::repository::{Act, Label, Ledger, Repository, RepositoryError, RepositoryIdentity};
-use walseal_common::telemetry::{AlertKind, Alerts, OpenAlert, Severity};
+use walseal_common::telemetry::{AlertKind, Alerts, Severity};
 use walseal_common::terminal::units;
 
 use crate::aftermath::TakesBase;
 use crate::base::BackupMode;
-use crate::base_backup::{self, Manner, Means, Report, TakeError};
+use crate::base_backup::{self, Manner, Means, TakeError};
 use crate::drain::{self, DrainError};
 use crate::hook::{Archivist, PushError};
 use crate::keys::ArchiveKeys;
 use crate::objectives::Kept;
-use crate::requests::{Recent, Requests};
+use crate::requests::Recent;
 use crate::retention::RetentionStatus;
 use crate::scheduler::NextBackup;
 use crate::shipment::ShipError;
 use crate::socket::{Answers, Reporter, Request};
-use crate::stream::{Progress, ProgressWatch};
-use crate::turns::{Occasion, Turns, UnderWay};
+use crate::stream::ProgressWatch;
+use crate::told::Told;
+use crate::turns::{Occasion, Report, Turns};
 
 /// Answers the other verbs.
 pub struct Desk {
@@ -53,32 +53,6 @@ pub struct Desk {
     pub(crate) ahead: Arc<Mutex<()>>,
     pub(crate) alerts: Alerts,
     pub(crate) ledger: Ledger,
-}
-
-/// What the daemon says of itself.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Told {
-    /// Where the stream is.
-    #[serde(flatten)]
-    pub progress: Progress,
-    /// What stands.
-    #[serde(default)]
-    pub alerts: Vec<OpenAlert>,
-    /// The base backup that is being taken.
-    #[serde(default)]
-    pub backup: Option<UnderWay>,
-    /// When the next one is due; `None` without a schedule, and before the server was asked for its time zone.
-    #[serde(default)]
-    pub next_backup: Option<NextBackup>,
-    /// What retention came to; `None` before it was looked at.
-    #[serde(default)]
-    pub retention: Option<RetentionStatus>,
-    /// How far what was promised was kept; `None` before that was looked at.
-    #[serde(default)]
-    pub objectives: Option<Kept>,
-    /// How often it asked its store; `None` where that is not counted.
-    #[serde(default)]
-    pub requests: Option<Requests>,
 }
 
 #[async_trait::async_trait]

@@ -188,21 +188,9 @@ impl Figures {
     }
 
     fn metrics(&self) -> String {
-        let mut page = Exposition::default();
         let now = self.progress.now();
-        let version = env!("CARGO_PKG_VERSION");
-        page.gauges(
-            "walseal_build_info",
-            "Always 1; the version is a label.",
-            [(&[("version", version)] as Labels<'_>, 1.0)],
-        );
-        let started = self.started.as_millisecond() as f64 / 1e3;
-        page.gauge("walseal_start_time_seconds", "When the daemon started, since 1970.", started);
-        page.gauge(
-            "walseal_memory_resident_bytes",
-            "Resident memory of the daemon.",
-            resident().map(|bytes| bytes as f64),
-        );
+        let mut page = Exposition::of_daemon(env!("CARGO_PKG_VERSION"), self.started);
+        page.memory();
         stream(&mut page, &now);
         page.gauge(
             "walseal_wal_retained_bytes",
@@ -219,14 +207,7 @@ impl Figures {
         if let Some(snapshots) = &self.snapshots {
             snapshots.expose(&mut page);
         }
-        let standing = self.alerts.standing();
-        let count = |kind: AlertKind| standing.iter().filter(|alert| alert.kind == kind).count();
-        let labels: Vec<_> = AlertKind::ALL.iter().map(|kind| ([("kind", kind.word())], count(*kind))).collect();
-        page.gauges(
-            "walseal_alerts",
-            "Alerts that stand, by kind.",
-            labels.iter().map(|(labels, count)| (labels as Labels<'_>, *count as f64)),
-        );
+        page.alerts(&self.alerts, AlertKind::ALL);
         page.finish()
     }
 
@@ -402,13 +383,6 @@ fn stream(page: &mut Exposition, now: &Progress) {
     page.counter("walseal_wal_shipped_pieces_total", "Pieces of WAL that became durable.", now.shipped_pieces);
     page.counter("walseal_wal_shipped_bytes_total", "Bytes of WAL in them.", now.shipped_bytes);
     page.counter("walseal_gaps_found_total", "Gaps that this daemon found and recorded.", now.gaps);
-}
-
-/// Resident memory of this process, as Linux tells it.
-pub(crate) fn resident() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
 }
 
 /// What is served, shared with the task that follows the repository.

@@ -7,7 +7,7 @@
 //! | [`daemon`], [`desk`] | owns the tasks, and shuts them down in order; does what is asked over the socket |
 //! | [`doctor`] | every precondition, with its fix |
 //! | [`socket`] | how the other verbs and the hook talk to the daemon |
-//! | [`status`] | what the daemon knows and what the repository holds |
+//! | [`status`], [`told`] | what the daemon knows and what the repository holds; how the daemon is asked |
 //! | [`stream`] | WAL over the replication protocol: receive, cut, ship, confirm |
 //! | [`hook`] | `archive_command`: header checks, look-ahead, standalone shipping |
 //! | [`heal`] | fills a gap from `pg_wal`, a standby, a folder |
@@ -84,6 +84,7 @@ pub mod socket;
 pub mod status;
 pub mod stream;
 pub mod summarist;
+pub mod told;
 pub mod turns;
 pub mod verify;
 pub mod wellness;

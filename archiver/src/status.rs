@@ -4,7 +4,6 @@
 //! still tells what it holds.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -22,17 +21,16 @@ use walseal_common::time::PgTimestamp;
 use walseal_common::timeline::Branch;
 
 use crate::archive::{Archive, ArchiveError};
-use crate::desk::Told;
 use crate::objectives::Kept;
 use crate::requests::Requests;
 use crate::retention::RetentionStatus;
 use crate::scheduler::NextBackup;
-use crate::socket::{self, Client, Request};
 use crate::stream::{Loss, Progress};
+use crate::told::Told;
 use crate::turns::UnderWay;
 use crate::verify::Verified;
 
-/// How long the store may take to show that it is there at all; also how long the daemon may take to answer.
+/// How long the store may take to show that it is there at all.
 const GLANCE: Duration = Duration::from_secs(4);
 
 /// Time's worth of WAL that may wait for the store before monitors hear of it.
@@ -246,7 +244,7 @@ enum Unread {
 pub async fn gather(config: Config) -> Result<Status, OpenError> {
     let state_dir = config.need_state_dir()?;
     let verified = Verified::load(&state_dir);
-    let (daemon_pid, told, unheard) = match ask_daemon(&state_dir).await {
+    let (daemon_pid, told, unheard) = match Told::ask(&state_dir).await {
         None => (None, None, None),
         Some((pid, Ok(told))) => (Some(pid), Some(told), None),
         Some((pid, Err(why))) => (Some(pid), None, Some(why)),
@@ -300,21 +298,6 @@ pub async fn gather(config: Config) -> Result<Status, OpenError> {
         adoptions,
         error,
     })
-}
-
-/// The process id of the daemon in this state folder, and where it is by its own account, or why it did not say; `None` when
-/// none runs.
-pub async fn ask_daemon(state_dir: &Path) -> Option<(u32, Result<Told, String>)> {
-    let client = Client::connect(&socket::path(state_dir)).await?;
-    let pid = client.pid();
-    let asked = tokio::time::timeout(GLANCE, client.ask(&Request::Status, |_, _, _| ())).await;
-    let progress = match asked {
-        Ok(Ok(value)) => serde_json::from_value(value)
-            .map_err(|error| format!("the daemon (pid {pid}) is of another version: {error}; restart it")),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("the daemon (pid {pid}) did not answer within {} s; see its log", GLANCE.as_secs())),
-    };
-    Some((pid, progress))
 }
 
 async fn read(config: Config) -> Result<Holdings, Unread> {

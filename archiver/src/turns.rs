@@ -10,8 +10,6 @@ use walseal_common::postgres::replication::Checkpoint;
 use walseal_common::repository::BaseId;
 use walseal_common::terminal::units;
 
-use crate::base_backup::Report;
-
 /// Why a base backup is taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -54,6 +52,19 @@ pub struct UnderWay {
     pub since: Timestamp,
     /// What is being done, for a person.
     pub stage: String,
+    /// Bytes copied, where bytes are counted.
+    pub done: Option<u64>,
+    /// Bytes expected.
+    pub total: Option<u64>,
+}
+
+/// How far a backup is.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The backup.
+    pub id: BaseId,
+    /// What is being done, for a person.
+    pub text: String,
     /// Bytes copied, where bytes are counted.
     pub done: Option<u64>,
     /// Bytes expected.

@@ -170,14 +170,7 @@ impl Figures {
     fn metrics(&self) -> String {
         let known = self.known().clone();
         let next = *self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut page = Exposition::default();
-        let version = env!("CARGO_PKG_VERSION");
-        page.gauges(
-            "walseal_build_info",
-            "Always 1; the version is a label.",
-            [(&[("version", version)] as Labels<'_>, 1.0)],
-        );
-        page.gauge("walseal_start_time_seconds", "When the daemon started, since 1970.", seconds(self.started));
+        let mut page = Exposition::of_daemon(env!("CARGO_PKG_VERSION"), self.started);
         each(&mut page, &known, "walseal_drill_running", "1 while a drill is held.", |known| Some(yes(known.running)));
         let of_next = |_: &Known| next.map(seconds);
         each(&mut page, &known, "walseal_drill_next_time_seconds", "When the next drill is due, since 1970.", of_next);
@@ -199,15 +192,7 @@ impl Figures {
             counts.iter().map(|(labels, count)| (labels as Labels<'_>, *count)),
         );
         of_last(&mut page, &known);
-        let standing = self.alerts.standing();
-        let count = |kind: AlertKind| standing.iter().filter(|alert| alert.kind == kind).count();
-        let kinds = [AlertKind::DrillFailed, AlertKind::DrillOverdue];
-        let labels = kinds.map(|kind| ([("kind", kind.word())], count(kind)));
-        page.gauges(
-            "walseal_alerts",
-            "Alerts that stand, by kind.",
-            labels.iter().map(|(labels, count)| (labels as Labels<'_>, *count as f64)),
-        );
+        page.alerts(&self.alerts, &[AlertKind::DrillFailed, AlertKind::DrillOverdue]);
         page.finish()
     }
 }

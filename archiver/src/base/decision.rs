@@ -184,7 +184,7 @@ impl Found {
 #[cfg(test)]
 #[allow(clippy::expect_used)]
 mod tests {
-    use walseal_common::lsn::Lsn;
+    use walseal_common::lsn::{Lsn, LsnRange};
     use walseal_common::repository::{ObjectReference, ResumePages};
     use walseal_common::seal::ObjectDigest;
     use walseal_common::segment::SegmentSize;
@@ -201,30 +201,15 @@ mod tests {
     }
 
     fn label(day: i64, depth: u32) -> Label {
+        let size = SegmentSize::new(16 << 20).expect("a size");
+        let wal = LsnRange { start: Lsn(1), end: Lsn(2) };
         Label {
-            id: BaseId::new(at(day), depth),
             kind: if depth == 0 { BaseType::Full } else { BaseType::Incremental },
-            parent: None,
-            branch: branch(1),
-            start: Lsn(1),
-            stop: Lsn(2),
-            start_time: at(day),
-            stop_time: at(day),
-            highest_time: None,
-            postgres_version: 150_018,
-            segment_size: SegmentSize::new(16 << 20).expect("a size"),
             cluster_size: 1 << 20,
             stored_size: 1,
-            tablespaces: 0,
-            suspect: 0,
-            manifest: Vec::new(),
-            objects: Vec::new(),
             depth,
-            native: false,
-            names: Vec::new(),
-            config: Vec::new(),
-            derived: None,
             resume: Some(ResumePages::default()),
+            ..Label::sample(BaseId::new(at(day), depth), branch(1), size, wal, at(day))
         }
     }
 

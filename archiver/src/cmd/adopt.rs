@@ -11,7 +11,7 @@ use walseal_common::timeline::Branch;
 
 use crate::adopt::{Adopted, Adopter};
 use crate::archive::{Archive, LAST_ENTRIES};
-use crate::status::ask_daemon;
+use crate::told::Told;
 
 const SCHEMA: Schema = Schema { name: "adopt", version: 1 };
 
@@ -80,7 +80,7 @@ pub async fn run(arguments: &Arguments, archive: Archive) -> Result<(), Failure>
 async fn goes_on(state_dir: &std::path::Path, branch: Branch) -> bool {
     let until = Instant::now() + GOING_ON;
     loop {
-        match ask_daemon(state_dir).await {
+        match Told::ask(state_dir).await {
             None => return false,
             Some((_, Ok(told))) if told.progress.connected && told.progress.branch == Some(branch) => return true,
             Some(_) if Instant::now() >= until => return false,

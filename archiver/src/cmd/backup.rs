@@ -12,10 +12,10 @@ use walseal_common::terminal::{Failure, Progress, units};
 use crate::alone::{Alone, while_streaming};
 use crate::archive::Archive;
 use crate::base::BackupMode;
-use crate::base_backup::{self, Manner, Means, Report};
+use crate::base_backup::{self, Manner, Means};
 use crate::derived_backup;
 use crate::socket::{self, Client, Request};
-use crate::turns::Occasion;
+use crate::turns::{Occasion, Report};
 
 /// What `backup` is told.
 #[derive(clap::Args, Debug)]

@@ -8,10 +8,9 @@ use walseal_common::postgres::conninfo::system_user;
 use walseal_common::terminal::units;
 
 use super::{Examination, Finding};
-use crate::desk::Told;
 use crate::socket;
-use crate::status::ask_daemon;
 use crate::stream::Progress;
+use crate::told::Told;
 
 /// Longest path of a Unix socket, in bytes (unix(7), without the zero at its end).
 const LONGEST_SOCKET: usize = 107;
@@ -51,7 +50,7 @@ pub(super) fn folder(state_dir: &Path) -> Finding {
 /// What the daemon says of itself; `None` where none runs, or it does not say.
 pub(super) async fn daemon(state_dir: &Path, examination: &mut Examination<'_>) -> Option<Progress> {
     const CHECK: &str = "daemon";
-    match ask_daemon(state_dir).await {
+    match Told::ask(state_dir).await {
         None => {
             examination.add(
                 Finding::failed(CHECK, "none runs with this state folder, so nothing is archived")

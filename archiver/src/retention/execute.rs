@@ -171,13 +171,19 @@ impl Pruner {
         let (ripe_pages, young): (Vec<IntentPage>, Vec<IntentPage>) =
             pages.into_iter().partition(|page| self.is_ripe(page, store_now));
         let ripe: HashSet<String> = ripe_pages.iter().flat_map(|page| page.record.names.iter().cloned()).collect();
-        self.withdraw(&holdings, &pruned.plan).await?;
-        if pruned.plan.removals.iter().any(|one| may_go(&ripe, one)) {
-            if again {
-                holdings = Holdings::survey(&self.repository, &self.identity).await?;
-                pruned.plan = self.planned(&mut holdings, store_now).await?;
-            }
-            self.remove_ripe(run, holdings, &ripe, store_now, &mut pruned).await?;
+        let mut going = goes(&pruned.plan, &ripe);
+        if again && !going.is_empty() {
+            holdings = Holdings::survey(&self.repository, &self.identity).await?;
+            pruned.plan = self.planned(&mut holdings, store_now).await?;
+            going = goes(&pruned.plan, &ripe);
+        }
+        pruned.vetoed = self.veto(&holdings, &pruned.plan, &going).await?;
+        if pruned.vetoed.is_some() {
+            going.clear();
+        }
+        self.write_down(&holdings, &pruned.plan, &going).await?;
+        if !going.is_empty() {
+            self.remove_ripe(holdings, &going, &ripe, store_now, &mut pruned).await?;
         }
         let left: HashSet<String> = pruned.plan.removals.iter().map(|one| one.name.to_string()).collect();
         for removal in &pruned.plan.removals {
@@ -197,11 +203,34 @@ impl Pruner {
         Ok(pruned)
     }
 
-    /// What an earlier prune was about to remove, and did not, and what stays by this plan, is missed again from now on.
-    async fn withdraw(&self, holdings: &Holdings, plan: &Plan) -> Result<(), PruneError> {
-        let staying = staying(holdings, plan);
-        self.repository.put_pruned(RunId::random()?, Gone::default(), &staying, &self.writer).await?;
+    /// Writes down what goes, before the first of it does, so that at no moment anybody takes it for lost. What an earlier prune was
+    /// about to remove, and did not, and what stays by this plan, is missed again from now on.
+    async fn write_down(
+        &self,
+        holdings: &Holdings,
+        plan: &Plan,
+        going: &BTreeSet<ObjectName>,
+    ) -> Result<(), PruneError> {
+        let (missed, staying) = (missed(plan, going, holdings.size), staying(holdings, plan));
+        self.repository.put_pruned(RunId::random()?, missed, &staying, &self.writer).await?;
         Ok(())
+    }
+
+    /// Why the command of the configuration keeps what is going, where it does. It may look at the repository: what stays is missed
+    /// again before it is asked.
+    async fn veto(
+        &self,
+        holdings: &Holdings,
+        plan: &Plan,
+        going: &BTreeSet<ObjectName>,
+    ) -> Result<Option<String>, PruneError> {
+        let Some(command) = self.command.as_ref().filter(|_| !going.is_empty()) else { return Ok(None) };
+        let moving = Moving::of(&self.repository, holdings, &holdings.without(going));
+        if !moving.moves() {
+            return Ok(None);
+        }
+        self.write_down(holdings, plan, &BTreeSet::new()).await?;
+        Ok(command.ask(&moving).await.err())
     }
 
     /// Whether what the page names was announced long enough ago.
@@ -235,31 +264,16 @@ impl Pruner {
         Ok(put)
     }
 
-    /// Removes what the plan of `pruned` and the intents say. What is left of the plan is that of `pruned` afterwards.
+    /// Removes what is going, as it was written down. What is left of the plan is that of `pruned` afterwards.
     async fn remove_ripe(
         &self,
-        run: RunId,
         mut holdings: Holdings,
+        going: &BTreeSet<ObjectName>,
         ripe: &HashSet<String>,
         store_now: Option<i64>,
         pruned: &mut Pruned,
     ) -> Result<(), PruneError> {
         let mut plan = pruned.plan.clone();
-        let going: BTreeSet<ObjectName> =
-            plan.removals.iter().filter(|one| may_go(ripe, one)).map(|one| one.name.clone()).collect();
-        if going.is_empty() {
-            return Ok(());
-        }
-        let moving = Moving::of(&self.repository, &holdings, &holdings.without(&going));
-        if let (Some(command), true) = (&self.command, moving.moves())
-            && let Err(why) = command.ask(&moving).await
-        {
-            pruned.vetoed = Some(why);
-            return Ok(());
-        }
-        // Before anything goes, so that at no moment anybody takes it for lost.
-        let staying = staying(&holdings, &plan);
-        self.repository.put_pruned(run, missed(&plan, &going, holdings.size), &staying, &self.writer).await?;
         self.ledger.record(Act::PruneStarted {
             bases: plan.go.iter().filter(|id| going.contains(&ObjectName::Label((*id).clone()))).cloned().collect(),
             objects: going.len() as u64,
@@ -293,7 +307,7 @@ impl Pruner {
             holdings.holds.extend(stay.map(|id: BaseId| (id, Timestamp::MAX)));
             *holdings = holdings.without(&gone);
             *plan = self.plan_for(holdings, store_now)?;
-            self.withdraw(holdings, plan).await?;
+            self.write_down(holdings, plan, &BTreeSet::new()).await?;
         }
         for later in 1..=3 {
             let now = of_stage(plan, later, ripe);
@@ -390,6 +404,11 @@ async fn remove_one(repository: &Repository, one: &Removal) -> Result<Removed, S
         }
         Err(error) => Err(error),
     }
+}
+
+/// What of a plan may go.
+fn goes(plan: &Plan, ripe: &HashSet<String>) -> BTreeSet<ObjectName> {
+    plan.removals.iter().filter(|one| may_go(ripe, one)).map(|one| one.name.clone()).collect()
 }
 
 /// What of a plan may go in a stage.

@@ -4,10 +4,9 @@ use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 use walseal_common::repository::SnapshotLabel;
-use walseal_common::telemetry::{AlertKind, Alerts, EXPOSITION_TYPE, Exposition, Labels, Page, Pages};
+use walseal_common::telemetry::{AlertKind, Alerts, EXPOSITION_TYPE, Exposition, Page, Pages};
 
 use super::Taken;
-use crate::figures::resident;
 
 /// Everything that is shown.
 #[derive(Debug)]
@@ -70,19 +69,10 @@ impl Figures {
 
     /// The page of `/metrics`, without what every daemon shows.
     fn metrics(&self) -> String {
-        let mut page = Exposition::default();
-        let seconds = |time: Timestamp| time.as_millisecond() as f64 / 1e3;
-        let version = [("version", env!("CARGO_PKG_VERSION"))];
-        page.gauges("walseal_build_info", "Always 1; the version is a label.", [(&version as Labels<'_>, 1.0)]);
-        page.gauge("walseal_start_time_seconds", "When the daemon started, since 1970.", seconds(self.started));
-        let memory = resident().map(|bytes| bytes as f64);
-        page.gauge("walseal_memory_resident_bytes", "Resident memory of the daemon.", memory);
+        let mut page = Exposition::of_daemon(env!("CARGO_PKG_VERSION"), self.started);
+        page.memory();
         self.expose(&mut page);
-        let standing = self.alerts.standing();
-        let count = |kind: AlertKind| standing.iter().filter(|alert| alert.kind == kind).count();
-        let labels: Vec<_> = AlertKind::ALL.iter().map(|kind| ([("kind", kind.word())], count(*kind))).collect();
-        let samples = labels.iter().map(|(labels, count)| (labels as Labels<'_>, *count as f64));
-        page.gauges("walseal_alerts", "Alerts that stand, by kind.", samples);
+        page.alerts(&self.alerts, AlertKind::ALL);
         page.finish()
     }
 

@@ -7,7 +7,7 @@ use walseal_common::lsn::Lsn;
 use walseal_common::repository::Act;
 use walseal_common::telemetry::{AlertKind, Severity};
 
-use super::resume::StartPoint;
+use super::start::StartPoint;
 use super::{StreamError, Streamer};
 
 /// A conflict that has not come again for so long is over.

@@ -5,25 +5,12 @@ use std::collections::BTreeMap;
 use tokio::task::JoinSet;
 use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::repository::{ObjectName, Repository, RepositoryError, WalListing};
-use walseal_common::seal::{CompareDigest, CompareKeyId, Header, MAX_PLAINTEXT, SealError, WalSection};
+use walseal_common::seal::{CompareKeyId, Header, MAX_PLAINTEXT, SealError, WalSection};
 use walseal_common::segment::{SegmentName, SegmentNumber, SegmentSize};
 
 use super::StreamError;
-use super::resume::StartPoint;
+use super::start::{Durable, StartPoint};
 use crate::index::Index;
-
-/// What lies in the repository of the segment in which the frontier lies, or which ends there.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Durable {
-    /// Digest of the segment from its start to the frontier.
-    pub digest: CompareDigest,
-    /// The object that ends at the frontier.
-    pub name: String,
-    /// Who wrote that object.
-    pub writer: String,
-    /// Objects that a reader needs for the part of the segment in which the frontier lies.
-    pub pieces: u32,
-}
 
 /// How many headers are read at the same time.
 const READS_AT_ONCE: usize = 8;

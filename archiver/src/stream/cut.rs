@@ -9,8 +9,8 @@ use walseal_common::timeline::Branch;
 use walseal_common::wal::change::{RunSummary, RunWalk};
 use walseal_common::wal::{Content, Event, Finish, FinishWalk, TransactionOutcome, WalVersion, WalkOptions, Walker};
 
-use super::chain::Durable;
 use super::exposure::Commits;
+use super::start::Durable;
 use super::tails::Tails;
 use crate::chunks::{self, Chunks};
 use crate::shipment::{Piece, PieceKind};

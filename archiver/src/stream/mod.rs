@@ -20,18 +20,19 @@ mod rival;
 mod session;
 mod ship;
 mod slot;
+mod start;
 mod streamer;
 mod tails;
 #[cfg(test)]
 mod tests;
 
-pub use chain::Durable;
 pub use cut::{Cutter, OverlapDiffers};
 pub use error::StreamError;
 pub use frontier::Frontier;
 pub use limit::Limit;
 pub use progress::{Loss, Progress, ProgressSender, ProgressWatch, StreamEnded};
-pub use resume::{Past, ServerPosition, StartPoint, identify, start_point, store_histories};
+pub use resume::{Past, ServerPosition, identify, start_point, store_histories};
 pub use session::{SessionEnd, Timing};
 pub use slot::read_slot;
+pub use start::{Durable, StartPoint};
 pub use streamer::{Streamer, WAL_MEMORY};

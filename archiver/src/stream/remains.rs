@@ -10,7 +10,7 @@ use walseal_common::lsn::Lsn;
 use walseal_common::seal::CompareKey;
 
 use super::StreamError;
-use super::resume::StartPoint;
+use super::start::StartPoint;
 use super::streamer::Streamer;
 use crate::shipment::{Piece, ShipError};
 

@@ -1,4 +1,4 @@
-//! Where a stream begins: the server's timeline and history, and the repository's frontier.
+//! Finds where a stream begins: by the server's timeline and history, and the repository's frontier.
 
 use walseal_common::lsn::Lsn;
 use walseal_common::postgres::ReplicationClient;
@@ -8,55 +8,10 @@ use walseal_common::seal::{CompareKeyId, Draft, Kind, MAX_PLAINTEXT};
 use walseal_common::segment::{SegmentName, SegmentNumber, SegmentSize};
 use walseal_common::timeline::{Branch, TimelineHistory, TimelineId};
 
-use super::StreamError;
-use super::chain::{self, Durable};
+use super::start::{Followed, StartPoint};
+use super::{StreamError, chain};
 use crate::index::Index;
 use crate::keys::ArchiveKeys;
-
-/// Where a stream begins.
-#[derive(Clone, Debug)]
-pub struct StartPoint {
-    /// The branch to stream.
-    pub branch: Branch,
-    /// START_REPLICATION begins here: the start of a segment.
-    pub start: Lsn,
-    /// End of the contiguous durable WAL; not below `start`.
-    pub frontier: Lsn,
-    /// What is durable of the frontier's segment, to be compared with what the server sends. `None` when nothing is durable
-    /// from `start` on: then that is the frontier.
-    pub durable: Option<Durable>,
-    /// Whole segments from here up to `start` lie in the repository, and this server's slot has not seen them confirmed.
-    pub unseen: Option<Lsn>,
-    /// The branch before, which the repository holds to its end; nothing is known to have been stored of this one yet.
-    pub followed: Option<Followed>,
-}
-
-/// A branch whose end was reached.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Followed {
-    /// The branch.
-    pub branch: Branch,
-    /// Where the next one begins.
-    pub fork: Lsn,
-    /// What the repository holds of it beyond the fork, in bytes.
-    pub surplus: u64,
-}
-
-impl StartPoint {
-    /// The same, begun early enough to compare what the slot has not seen confirmed with what this server sends (case 17).
-    /// `lost` is where the server is known to have no WAL.
-    pub fn comparing(self, lost: Option<Lsn>) -> StartPoint {
-        match self.unseen.filter(|unseen| lost != Some(*unseen)) {
-            Some(start) => StartPoint { start, ..self },
-            None => StartPoint { durable: self.durable.filter(|_| self.start < self.frontier), ..self },
-        }
-    }
-
-    /// A stream that goes on from nothing.
-    fn fresh(branch: Branch, start: Lsn) -> StartPoint {
-        StartPoint { branch, start, frontier: start, durable: None, unseen: None, followed: None }
-    }
-}
 
 /// What the streams before have shown.
 #[derive(Clone, Copy, Default, Debug)]

@@ -22,8 +22,8 @@ pub use keeper::Keeper;
 pub use record::Verified;
 
 use crate::archive::{Archive, ArchiveError};
-use crate::status::ask_daemon;
 use crate::stream::Progress;
+use crate::told::Told;
 use record::{Record, Round};
 
 /// The newest of the repository, as this host has seen it: a file of `cluster.state_dir`.
@@ -162,7 +162,7 @@ impl Verifier {
         let mut witnesses = Vec::new();
         witnesses.extend(self.remembered_witness().filter(|_| !wish.accept));
         let said = match &self.state_dir {
-            Some(state_dir) => ask_daemon(state_dir).await,
+            Some(state_dir) => Told::ask(state_dir).await,
             None => None,
         };
         if let Some((pid, Ok(told))) = said {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::derivation::Lineage;
 use super::layer::Layer;
-use crate::lsn::Lsn;
+use crate::lsn::{Lsn, LsnRange};
 use crate::seal::{ObjectDigest, SealedObject};
 use crate::segment::SegmentSize;
 use crate::timeline::Branch;
@@ -207,6 +207,36 @@ fn null_is_default<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + Defau
 }
 
 impl Label {
+    /// A full one, for tests: of a cluster of 40 MiB, begun and stored at `time`, with no list of files and no objects. Replay begins where
+    /// `wal` does, and it is consistent from its end on.
+    pub fn sample(id: BaseId, branch: Branch, segment_size: SegmentSize, wal: LsnRange, time: Timestamp) -> Label {
+        Label {
+            id,
+            kind: BaseType::Full,
+            parent: None,
+            branch,
+            start: wal.start,
+            stop: wal.end,
+            start_time: time,
+            stop_time: time,
+            highest_time: None,
+            postgres_version: 150_018,
+            segment_size,
+            cluster_size: 40 << 20,
+            stored_size: 8 << 20,
+            tablespaces: 0,
+            suspect: 0,
+            manifest: Vec::new(),
+            objects: Vec::new(),
+            depth: 0,
+            native: false,
+            resume: None,
+            names: Vec::new(),
+            config: Vec::new(),
+            derived: None,
+        }
+    }
+
     /// The backup shows the cluster as it was then or later, by the archiver's clock.
     pub fn shows(&self) -> Timestamp {
         let own = self.highest_time.map_or(self.start_time, |ended| ended.min(self.start_time));

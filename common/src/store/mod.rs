@@ -7,6 +7,7 @@
 
 #[cfg(test)]
 mod conformance;
+mod decorator;
 pub mod directory;
 mod failure;
 pub mod fault;
@@ -18,7 +19,6 @@ mod retry;
 pub mod s3;
 mod shelf;
 mod tally;
-
 mod throttle;
 pub mod url;
 
@@ -30,6 +30,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 pub use crate::secret::Secret;
+pub use decorator::Decorator;
 pub use directory::DirectoryStore;
 pub use health::Failing;
 pub use open::{Backend, StoreOptions, open};

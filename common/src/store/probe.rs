@@ -102,7 +102,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::super::fault::{Call, Effect, Faulty};
-    use super::super::{DirectoryStore, Page, RangeBody};
+    use super::super::{Decorator, DirectoryStore};
     use super::*;
 
     fn directory() -> (tempfile::TempDir, Arc<DirectoryStore>) {
@@ -168,25 +168,13 @@ mod tests {
     struct Overwriting(Arc<DirectoryStore>);
 
     #[async_trait::async_trait]
-    impl ObjectStore for Overwriting {
+    impl Decorator for Overwriting {
+        fn inner(&self) -> &dyn ObjectStore {
+            self.0.as_ref()
+        }
         async fn put_new(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
             self.0.delete(key).await?;
             self.0.put_new(key, body).await
-        }
-        async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
-            self.0.get(key).await
-        }
-        async fn get_range(&self, key: &str, range: std::ops::Range<u64>) -> Result<RangeBody, StoreError> {
-            self.0.get_range(key, range).await
-        }
-        async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
-            self.0.list(prefix, after, limit).await
-        }
-        async fn delete(&self, key: &str) -> Result<(), StoreError> {
-            self.0.delete(key).await
-        }
-        fn describe(&self) -> String {
-            self.0.describe()
         }
     }
 

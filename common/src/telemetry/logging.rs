@@ -110,27 +110,11 @@ impl FormatTime for Utc {
 #[cfg(test)]
 #[allow(clippy::expect_used, clippy::panic)]
 mod tests {
-    use std::io::Write;
-    use std::sync::{Arc, Mutex};
-
     use insta::assert_snapshot;
 
     use super::*;
     use crate::secret::Secret;
-
-    #[derive(Clone, Default)]
-    struct Paper(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Paper {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().expect("no test panics while writing").extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::terminal::paper::Paper;
 
     /// What is logged of two events.
     fn logged(format: LogFormat, filter: Option<&str>, times: bool) -> String {
@@ -141,8 +125,7 @@ mod tests {
             tracing::info!(lsn = "0/3000060", password = ?Secret::new("hunter2"), "shipped");
             tracing::debug!("a detail");
         });
-        let bytes = paper.0.lock().expect("no test panics while writing").clone();
-        String::from_utf8(bytes).expect("text")
+        paper.text()
     }
 
     #[test]

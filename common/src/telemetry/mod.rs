@@ -10,6 +10,7 @@ mod exposition;
 mod http;
 mod journal;
 mod logging;
+mod of_daemon;
 mod proof;
 
 pub use alert::{

@@ -8,6 +8,8 @@ mod exit;
 mod failure;
 mod json;
 mod new_key;
+#[cfg(test)]
+pub(crate) mod paper;
 mod progress;
 mod table;
 pub mod units;

@@ -200,28 +200,8 @@ impl Meter {
 mod tests {
     use insta::assert_snapshot;
 
+    use super::super::paper::Paper;
     use super::*;
-
-    /// Collects what is written.
-    #[derive(Clone, Default)]
-    struct Paper(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Paper {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().expect("no test panics while writing").extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl Paper {
-        fn text(&self) -> String {
-            String::from_utf8(self.0.lock().expect("no test panics while writing").clone()).expect("text")
-        }
-    }
 
     fn meter(done: u64, total: Option<u64>) -> Meter {
         Meter { title: "base backup".into(), started: Instant::now(), done, total, message: String::new() }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use walseal_common::store::{ObjectStore, Page, PutOutcome, RangeBody, StoreError, StoreErrorKind};
+use walseal_common::store::{Decorator, ObjectStore, Page, RangeBody, StoreError, StoreErrorKind};
 
 /// Shows `key` only from the listing number `listings` of whole segments on; from then on nothing below `vanishing` is
 /// there any more.
@@ -34,14 +34,15 @@ impl LateStore {
             return Ok(());
         }
         let (kind, operation) = (StoreErrorKind::NotFound, "get");
-        Err(StoreError { kind, operation, key: key.to_owned(), store: self.describe(), reason: "none".to_owned() })
+        let store = self.inner.describe();
+        Err(StoreError { kind, operation, key: key.to_owned(), store, reason: "none".to_owned() })
     }
 }
 
 #[async_trait::async_trait]
-impl ObjectStore for LateStore {
-    async fn put_new(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
-        self.inner.put_new(key, body).await
+impl Decorator for LateStore {
+    fn inner(&self) -> &dyn ObjectStore {
+        self.inner.as_ref()
     }
 
     async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
@@ -62,13 +63,5 @@ impl ObjectStore for LateStore {
             self.seen.fetch_add(1, Ordering::SeqCst);
         }
         Ok(page)
-    }
-
-    async fn delete(&self, key: &str) -> Result<(), StoreError> {
-        self.inner.delete(key).await
-    }
-
-    fn describe(&self) -> String {
-        self.inner.describe()
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use walseal_common::store::{ObjectStore, Page, PutOutcome, RangeBody, StoreError};
+use walseal_common::store::{Decorator, ObjectStore, RangeBody, StoreError};
 
 /// Counts what is read.
 #[derive(Debug)]
@@ -32,9 +32,9 @@ impl Meter {
 }
 
 #[async_trait::async_trait]
-impl ObjectStore for Meter {
-    async fn put_new(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
-        self.inner.put_new(key, body).await
+impl Decorator for Meter {
+    fn inner(&self) -> &dyn ObjectStore {
+        self.inner.as_ref()
     }
 
     async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
@@ -47,17 +47,5 @@ impl ObjectStore for Meter {
         let body = self.inner.get_range(key, range).await?;
         self.count(&body.bytes);
         Ok(body)
-    }
-
-    async fn list(&self, prefix: &str, start_after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
-        self.inner.list(prefix, start_after, limit).await
-    }
-
-    async fn delete(&self, key: &str) -> Result<(), StoreError> {
-        self.inner.delete(key).await
-    }
-
-    fn describe(&self) -> String {
-        self.inner.describe()
     }
 }

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::repository::{
-    BaseId, BaseType, BranchFrontier, CatalogPage, FrontierRecord, Gap, Label, ObjectName, Repository,
-    RepositoryIdentity,
+    BaseId, BranchFrontier, CatalogPage, FrontierRecord, Gap, Label, ObjectName, Repository, RepositoryIdentity,
 };
 use walseal_common::seal::{
     Draft, Identity, Kind, MAX_PLAINTEXT, TrustedWriter, TrustedWriters, WalSection, WriterKey,
@@ -249,30 +248,10 @@ impl SampleRepository {
 
     pub(crate) fn label(&self, branch: Branch, start: Lsn, stop: Lsn, began: &str, highest: Option<&str>) -> Label {
         let began: Timestamp = began.parse().expect("a time");
+        let (id, wal) = (BaseId::new(began, 7), LsnRange { start, end: stop });
         Label {
-            id: BaseId::new(began, 7),
-            kind: BaseType::Full,
-            parent: None,
-            branch,
-            start,
-            stop,
-            start_time: began,
-            stop_time: began,
             highest_time: highest.map(|time| time.parse().expect("a time")),
-            postgres_version: 150_018,
-            segment_size: self.size,
-            cluster_size: 40 << 20,
-            stored_size: 8 << 20,
-            tablespaces: 0,
-            suspect: 0,
-            manifest: Vec::new(),
-            objects: Vec::new(),
-            depth: 0,
-            native: false,
-            resume: None,
-            names: Vec::new(),
-            config: Vec::new(),
-            derived: None,
+            ..Label::sample(id, branch, self.size, wal, began)
         }
     }
 

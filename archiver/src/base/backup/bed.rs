@@ -1,7 +1,8 @@
 //! A cluster with a repository and keys, to back it up.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use walseal_common::postgres::Conninfo;
@@ -98,6 +99,19 @@ impl Bed {
         block_on(rebuild(&self.repository, label, &self.identity, &data, self.cluster.scratch().account()));
         oracle::verify_backup(self.cluster.scratch(), self.cluster.server(), &data).expect("pg_verifybackup -n");
         data
+    }
+
+    /// The rebuilt backup with the WAL of its server, ready to start.
+    pub fn rebuilt(&self, data: &Path) -> Cluster {
+        for segment in fs::read_dir(self.cluster.data().join("pg_wal")).expect("a folder") {
+            let segment = segment.expect("an entry");
+            if segment.file_type().expect("a type").is_file() {
+                let copy = data.join("pg_wal").join(segment.file_name());
+                fs::copy(segment.path(), &copy).expect("a copy");
+                self.cluster.scratch().account().own(&copy).expect("an owner");
+            }
+        }
+        Cluster::open(self.cluster.scratch(), self.cluster.server(), data).expect("a cluster")
     }
 }
 

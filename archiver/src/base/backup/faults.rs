@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use walseal_common::repository::RepositoryError;
-use walseal_common::store::{ObjectStore, Page, PutOutcome, RangeBody, StoreError, StoreErrorKind};
+use walseal_common::store::{Decorator, ObjectStore, PutOutcome, StoreError, StoreErrorKind};
 use walseal_tests::cluster::Cluster;
 
 use super::bed::{Bed, Durable, block_on};
@@ -34,7 +34,11 @@ enum Fault {
 }
 
 #[async_trait::async_trait]
-impl ObjectStore for Faulty {
+impl Decorator for Faulty {
+    fn inner(&self) -> &dyn ObjectStore {
+        self.inner.as_ref()
+    }
+
     async fn put_new(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
         let number = self.puts.fetch_add(1, Ordering::SeqCst);
         match &self.fault {
@@ -42,7 +46,7 @@ impl ObjectStore for Faulty {
                 kind: StoreErrorKind::Full,
                 operation: "put",
                 key: key.to_owned(),
-                store: self.describe(),
+                store: "faulty".to_owned(),
                 reason: "no space left".to_owned(),
             }),
             Fault::Full => self.inner.put_new(key, body).await,
@@ -66,21 +70,6 @@ impl ObjectStore for Faulty {
                 outcome
             }
         }
-    }
-    async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
-        self.inner.get(key).await
-    }
-    async fn get_range(&self, key: &str, range: std::ops::Range<u64>) -> Result<RangeBody, StoreError> {
-        self.inner.get_range(key, range).await
-    }
-    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
-        self.inner.list(prefix, after, limit).await
-    }
-    async fn delete(&self, key: &str) -> Result<(), StoreError> {
-        self.inner.delete(key).await
-    }
-    fn describe(&self) -> String {
-        "faulty".to_owned()
     }
 }
 

@@ -59,15 +59,7 @@ fn why_full(said: &[Stage]) -> &str {
 
 /// Starts the rebuilt backup with the WAL of its server, and compares it with that.
 fn compare(bed: &Bed, data: &Path) {
-    for segment in fs::read_dir(bed.cluster.data().join("pg_wal")).expect("a folder") {
-        let segment = segment.expect("an entry");
-        if segment.file_type().expect("a type").is_file() {
-            let copy = data.join("pg_wal").join(segment.file_name());
-            fs::copy(segment.path(), &copy).expect("a copy");
-            bed.cluster.scratch().account().own(&copy).expect("an owner");
-        }
-    }
-    let mut rebuilt = Cluster::open(bed.cluster.scratch(), bed.cluster.server(), data).expect("a cluster");
+    let mut rebuilt = bed.rebuilt(data);
     rebuilt.start().expect("it starts");
     oracle::amcheck(&rebuilt).expect("sound indexes");
     let sum = "select count(*), md5(string_agg(t::text, '' order by n)) from t";

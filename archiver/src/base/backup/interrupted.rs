@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use walseal_common::repository::ResumeEntry;
 use walseal_common::seal::{Envelope, TrustedWriter, TrustedWriters, WriterKey};
-use walseal_common::store::{ObjectStore, Page, PutOutcome, RangeBody, StoreError};
+use walseal_common::store::{Decorator, ObjectStore, PutOutcome, StoreError};
 use walseal_tests::cluster::Cluster;
 use walseal_tests::settings::ClusterBuilder;
 
@@ -142,7 +142,11 @@ impl Watchful {
 }
 
 #[async_trait::async_trait]
-impl ObjectStore for Watchful {
+impl Decorator for Watchful {
+    fn inner(&self) -> &dyn ObjectStore {
+        self.inner.as_ref()
+    }
+
     async fn put_new(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
         let step = u64::from(key.contains("/resume/"));
         let left = |rest: u64| if rest == 0 { None } else { Some(rest - step) };
@@ -159,20 +163,5 @@ impl ObjectStore for Watchful {
             }
         }
         self.inner.put_new(key, body).await
-    }
-    async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
-        self.inner.get(key).await
-    }
-    async fn get_range(&self, key: &str, range: std::ops::Range<u64>) -> Result<RangeBody, StoreError> {
-        self.inner.get_range(key, range).await
-    }
-    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
-        self.inner.list(prefix, after, limit).await
-    }
-    async fn delete(&self, key: &str) -> Result<(), StoreError> {
-        self.inner.delete(key).await
-    }
-    fn describe(&self) -> String {
-        "watchful".to_owned()
     }
 }

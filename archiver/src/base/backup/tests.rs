@@ -88,15 +88,7 @@ fn case_28_a_backup_under_load_with_tablespaces_reads_back_verifies_and_starts()
         assert_eq!(fs::read(data.join(name)).expect("it is there"), content.as_bytes());
         assert_eq!(fs::metadata(data.join(name)).expect("it is there").permissions().mode() & 0o7777, 0o640);
     }
-    for segment in fs::read_dir(bed.cluster.data().join("pg_wal")).expect("a folder") {
-        let segment = segment.expect("an entry");
-        if segment.file_type().expect("a type").is_file() {
-            let copy = data.join("pg_wal").join(segment.file_name());
-            fs::copy(segment.path(), &copy).expect("a copy");
-            bed.cluster.scratch().account().own(&copy).expect("an owner");
-        }
-    }
-    let mut rebuilt = Cluster::open(bed.cluster.scratch(), bed.cluster.server(), &data).expect("a cluster");
+    let mut rebuilt = bed.rebuilt(&data);
     // Without it a server does not leave recovery where there is an in-place tablespace.
     rebuilt.set_override("allow_in_place_tablespaces", "on");
     rebuilt.start().expect("it starts");

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::repository::{
-    BaseId, BaseType, FlawKind, Label, LeaseRecord, Ledger, LedgerSigner, Leftover, LeftoverWal, ObjectName,
-    ObjectReference, Repository, RepositoryIdentity, RunId, Survey,
+    BaseId, FlawKind, Label, LeaseRecord, Ledger, LedgerSigner, Leftover, LeftoverWal, ObjectName, ObjectReference,
+    Repository, RepositoryIdentity, RunId, Survey,
 };
 use walseal_common::seal::{Kind, ObjectDigest, TrustedWriter, TrustedWriters, WriterKey};
 use walseal_common::segment::{SegmentName, SegmentNumber, SegmentSize};
@@ -88,30 +88,10 @@ impl Bed {
         let reference =
             |name: &ObjectName| ObjectReference { name: name.to_string(), size: 21, digest: ObjectDigest::of(b"x") };
         let start = SegmentNumber(first).start(SIZE);
+        let wal = LsnRange { start: start.advance(100), end: start.advance(5000) };
         let label = Label {
-            id: id.clone(),
-            kind: BaseType::Full,
-            parent: None,
-            branch: branch(),
-            start: start.advance(100),
-            stop: start.advance(5000),
-            start_time: stop_time,
-            stop_time,
-            highest_time: None,
-            postgres_version: 150_018,
-            segment_size: SIZE,
-            cluster_size: 1,
-            stored_size: 1,
-            tablespaces: 0,
-            suspect: 0,
-            manifest: Vec::new(),
             objects: names.iter().map(reference).collect(),
-            depth: 0,
-            native: false,
-            resume: None,
-            names: Vec::new(),
-            config: Vec::new(),
-            derived: None,
+            ..Label::sample(id.clone(), branch(), SIZE, wal, stop_time)
         };
         let repository = &self.pruner.repository;
         let name = ObjectName::Label(id.clone());
@@ -225,8 +205,12 @@ async fn what_is_on_record_and_stays_after_all_is_missed_again() {
 
     // Three days more are promised meanwhile: only the oldest backup still goes.
     bed.pruner.policy.window = Duration::from_secs(4 * 86_400);
+    // The command that may say no finds another record by then.
+    let records = bed.store.list(&format!("{SYSTEM}/pruned/"), None, 10).await.expect("listed").objects;
+    let command = format!("test ! -e {}", bed.folder.path().join(&records[0].key).display());
+    bed.pruner.command = Some(WindowCommand { command, limit: Duration::from_secs(60) });
     let pruned = bed.pruner.prune().await.expect("it goes on");
-    assert_eq!(pruned.plan.go, bed.ids[..1]);
+    assert_eq!((pruned.vetoed, pruned.plan.go), (None, bed.ids[..1].to_vec()));
     let recorded = repository.pruned().await.expect("readable");
     let bases: Vec<&BaseId> = recorded.bases().iter().collect();
     assert_eq!((bases, recorded.on(branch())), (vec![&bed.ids[0]], &[range(10, 14)][..]));
@@ -267,7 +251,9 @@ async fn what_was_announced_before_is_surveyed_once() {
     let bed = Bed::new(Duration::ZERO).await;
     let label = ObjectName::Label(bed.ids[0].clone()).key(SYSTEM);
     bed.pruner.prune().await.expect("removed");
-    assert_eq!(bed.store.history().into_iter().filter(|one| *one == (Call::Get, label.clone())).count(), 2);
+    let calls = |call: (Call, String)| bed.store.history().into_iter().filter(|one| *one == call).count();
+    assert_eq!(calls((Call::Get, label)), 2);
+    assert_eq!(calls((Call::List, format!("{SYSTEM}/pruned/"))), 1, "what goes is written down in one go");
 }
 
 #[tokio::test]

@@ -10,7 +10,8 @@ use walseal_common::timeline::Branch;
 use super::toy::{Server, Toy, cutter, history, keys_with, root};
 use crate::shipment::{PieceKind, ShipError};
 use crate::stream::StreamError;
-use crate::stream::resume::{Past, ServerPosition, StartPoint, after_loss};
+use crate::stream::resume::{Past, ServerPosition, after_loss};
+use crate::stream::start::StartPoint;
 
 const KIB: u64 = 1 << 10;
 

@@ -15,7 +15,8 @@ use crate::index::MemoryIndex;
 use crate::keys::ArchiveKeys;
 use crate::memory::Room;
 use crate::shipment::{Piece, PieceKind};
-use crate::stream::resume::{Past, ServerPosition, StartPoint, start_point};
+use crate::stream::resume::{Past, ServerPosition, start_point};
+use crate::stream::start::StartPoint;
 use crate::stream::{Cutter, StreamError};
 
 pub const SYSTEM: SystemIdentifier = SystemIdentifier(7_437_123_456_789_012_345);

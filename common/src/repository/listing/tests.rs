@@ -1,7 +1,6 @@
 //! What is listed, from a store of names.
 #![allow(clippy::expect_used, clippy::panic)]
 
-use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -12,7 +11,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::lsn::Lsn;
 use crate::seal::TrustedWriters;
-use crate::store::{DirectoryStore, ObjectStore, Page, PutOutcome, RangeBody, StoreError};
+use crate::store::{Decorator, DirectoryStore, ObjectStore, Page, StoreError};
 use crate::timeline::{SystemIdentifier, TimelineHistory};
 
 const CLUSTER: SystemIdentifier = SystemIdentifier(7);
@@ -35,17 +34,9 @@ impl Busy {
 }
 
 #[async_trait::async_trait]
-impl ObjectStore for Busy {
-    async fn put_new(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
-        self.inner.put_new(key, body).await
-    }
-
-    async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
-        self.inner.get(key).await
-    }
-
-    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<RangeBody, StoreError> {
-        self.inner.get_range(key, range).await
+impl Decorator for Busy {
+    fn inner(&self) -> &dyn ObjectStore {
+        &self.inner
     }
 
     async fn list(&self, prefix: &str, start_after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
@@ -57,14 +48,6 @@ impl ObjectStore for Busy {
             }
         }
         self.inner.list(prefix, start_after, limit).await
-    }
-
-    async fn delete(&self, key: &str) -> Result<(), StoreError> {
-        self.inner.delete(key).await
-    }
-
-    fn describe(&self) -> String {
-        self.inner.describe()
     }
 }
 

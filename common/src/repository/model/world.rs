@@ -342,30 +342,11 @@ impl World {
             let name = name.to_string();
             ObjectReference { size: name.len() as u64, digest: ObjectDigest::of(name.as_bytes()), name }
         };
+        let wal = self.truth.range(start, stop);
         let label = Label {
-            id: id.clone(),
             kind,
-            parent: None,
-            branch: self.branch,
-            start: self.truth.lsn(start),
-            stop: self.truth.lsn(stop),
-            start_time: began,
-            stop_time: began,
-            highest_time: None,
-            postgres_version: 180_000,
-            segment_size: self.truth.size,
-            cluster_size: 1,
-            stored_size: 1,
-            tablespaces: 0,
-            suspect: 0,
-            manifest: Vec::new(),
             objects: needs.iter().map(reference).collect(),
-            depth: 0,
-            native: false,
-            resume: None,
-            names: Vec::new(),
-            config: Vec::new(),
-            derived: None,
+            ..Label::sample(id.clone(), self.branch, self.truth.size, wal, began)
         };
         let name = ObjectName::Label(id.clone());
         let object = self.repository.signed(Kind::Label, &name, &label, &self.writer).expect("sealable");

@@ -190,30 +190,12 @@ impl Bed {
         self.put(&manifest).await;
         let (start, stop) = (self.at(segment, 40), self.at(segment, 400));
         let time: Timestamp = "2026-11-21T02:30:00Z".parse().expect("a time");
+        let wal = LsnRange { start, end: stop };
         let label = Label {
-            id: id.clone(),
             kind,
-            parent: None,
-            branch: self.branch,
-            start,
-            stop,
-            start_time: time,
-            stop_time: time,
-            highest_time: None,
-            postgres_version: 150_018,
-            segment_size: self.size,
-            cluster_size: 40 << 20,
-            stored_size: 8 << 20,
-            tablespaces: 0,
-            suspect: 0,
             manifest: vec![ObjectReference::from(&manifest)],
             objects,
-            depth: 0,
-            native: false,
-            resume: None,
-            names: Vec::new(),
-            config: Vec::new(),
-            derived: None,
+            ..Label::sample(id.clone(), self.branch, self.size, wal, time)
         };
         let name = ObjectName::Label(id.clone());
         self.put(&self.repository.signed(Kind::Label, &name, &label, &self.writer).expect("signed")).await;
