@@ -58,7 +58,8 @@ impl Holding {
             let next = next.map(|number: SegmentNumber| number.start(self.listing.segment_size));
             let Some(next) = next.filter(|next| *next > self.end) else { break };
             let gap = LsnRange { start: self.end.max(vouched), end: next };
-            if gap.without(&self.recorded).is_empty() {
+            let missing = gap.without(&self.recorded);
+            if missing.is_empty() {
                 from = next;
                 continue;
             }
@@ -66,7 +67,8 @@ impl Holding {
                 Beyond::Nothing | Beyond::Unconfirmed(_) => break,
                 Beyond::Known { name, why, .. } => {
                     let why = format!("WAL lies behind it, and {name} {why}");
-                    holes.push(Hole { range: gap, kind: FlawKind::Hole, why });
+                    let hole = |range| Hole { range, kind: FlawKind::Hole, why: why.clone() };
+                    holes.extend(missing.into_iter().map(hole));
                 }
             }
             from = next;

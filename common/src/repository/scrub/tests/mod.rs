@@ -3,12 +3,13 @@
 
 mod bed;
 
-use bed::{Bed, kinds};
+use bed::{Bed, CLUSTER, kinds};
 
 use super::{FlawKind, Leftover, LeftoverWal, LostWindow, Reader, Reading};
 use crate::repository::ObjectName;
 use crate::seal::{Kind, WriterKey};
 use crate::segment::SegmentNumber;
+use crate::timeline::{TimelineHistory, TimelineId};
 
 #[tokio::test]
 async fn a_repository_that_is_whole_has_no_flaws() {
@@ -235,6 +236,30 @@ async fn wal_that_is_recorded_as_lost_is_no_flaw() {
     bed.remove(&bed.wal(6)).await;
     let flaws = bed.survey(&[]).await.flaws;
     assert!(flaws[0].what.contains("from 0/600000 to 0/700000"), "{flaws:?}");
+}
+
+#[tokio::test]
+async fn what_is_recorded_as_lost_is_no_flaw_where_more_is_missing_behind_it_and_the_record_does_not_tell_the_way() {
+    let bed = Bed::empty().await;
+    for number in [2, 3, 4, 8] {
+        bed.put_segment(bed.branch, number).await;
+    }
+    let later = TimelineId::new(2).expect("not zero");
+    let gap = crate::repository::Gap {
+        branch: bed.branch,
+        from: bed.at(5, 0),
+        to: bed.at(6, 0),
+        next: TimelineHistory::root(later).branch(CLUSTER),
+        found: jiff::Timestamp::now(),
+        highest_time: None,
+        why: "the slot was dropped".to_owned(),
+        way: Vec::new(),
+    };
+    bed.repository.put_gap(&gap, &bed.writer).await.expect("stored");
+    let flaws = bed.survey(&[]).await.flaws;
+    let holes: Vec<&str> =
+        flaws.iter().filter(|flaw| flaw.kind == FlawKind::Hole).map(|flaw| flaw.what.as_str()).collect();
+    assert!(holes.len() == 1 && holes[0].contains("from 0/600000 to 0/800000"), "{holes:?}");
 }
 
 #[tokio::test]
