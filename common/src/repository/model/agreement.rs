@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use proptest::prelude::*;
 
-use super::truth::{Truth, UNITS, Units};
+use super::truth::{Adopted, Loss, Truth, UNITS, Units};
 use super::world::World;
 use crate::lsn::{Lsn, LsnRange};
 use crate::repository::{
@@ -112,16 +112,23 @@ async fn beyond(repository: &Repository, truth: &Truth, listing: &WalListing) ->
 }
 
 async fn gaps(repository: &Repository, truth: &Truth) -> Verdict {
-    let key = |gap: &Gap| (gap.branch, gap.from);
-    let mut recorded = truth.gaps.clone();
-    recorded.sort_by_key(key);
+    let mut recorded: Vec<Gap> = truth.losses.iter().map(|loss| loss.gap.clone()).collect();
+    recorded.sort_by_key(|gap| (gap.branch, gap.from));
     prop_assert_eq!(&repository.gaps().await.expect("readable"), &recorded);
-    for gap in &recorded {
-        let readable = truth.readable(gap.branch, true);
-        let missing: Units = truth.units(gap.range()).filter(|unit| !readable.contains(unit)).collect();
-        let told: Vec<LsnRange> =
-            repository.missing(gap, truth.size).await.expect("readable").iter().map(|one| one.range).collect();
-        prop_assert_eq!(truth.all_units(&told), missing, "{:?}", gap.range());
+    for Loss { gap, of, .. } in &truth.losses {
+        let is_told = gap.branch == gap.next || !gap.way.is_empty();
+        let mut missing: BTreeMap<Branch, Units> = BTreeMap::new();
+        for (branch, units) in of.iter().filter(|(branch, _)| is_told || *branch == gap.branch) {
+            let readable = truth.readable(*branch, true);
+            let lacking = units.iter().filter(|unit| !is_told || !readable.contains(*unit));
+            missing.entry(*branch).or_default().extend(lacking);
+        }
+        missing.retain(|_, units| !units.is_empty());
+        let mut told: BTreeMap<Branch, Units> = BTreeMap::new();
+        for stretch in repository.missing(gap, truth.size).await.expect("readable") {
+            told.entry(stretch.branch).or_default().extend(truth.units(stretch.range));
+        }
+        prop_assert_eq!(told, missing, "{:?}", gap);
     }
     Ok(())
 }
@@ -184,36 +191,55 @@ async fn survey(repository: &Repository, truth: &Truth) -> Verdict {
     Ok(())
 }
 
-/// Along the timeline that is written, each segment is read of the newest branch of the way that reaches it and holds any of it that is
-/// its own.
+/// To the end of each branch one way leads, and along it WAL is read as the model says.
 async fn ways(world: &World) -> Verdict {
     let (repository, truth) = (&world.repository, &world.truth);
     let adoptions = repository.adoptions().await.expect("readable");
-    let way = adoptions.way(&world.history);
     let mut held: BTreeMap<Branch, (Vec<LsnRange>, Lsn)> = BTreeMap::new();
-    for step in &way {
-        let listing = repository.wal_listing(step.branch, truth.size, None).await.expect("a listing");
+    for branch in truth.wal.keys() {
+        let listing = repository.wal_listing(*branch, truth.size, None).await.expect("a listing");
         let extents = repository.extents(&listing).await.expect("readable");
         let known = extents.last().map_or(Lsn::INVALID, |last| last.end);
-        held.insert(step.branch, (extents, known));
+        held.insert(*branch, (extents, known));
     }
-    let along = extents_along(&way, truth.size, |step: &Step| {
-        held.get(&step.branch).map(|(extents, known)| (extents.as_slice(), *known))
-    });
-    let mut readable = Units::new();
-    for (index, step) in way.iter().enumerate() {
-        let own = truth.readable(step.branch, true);
-        let child = way.get(index + 1);
-        let (begin, switch) = (truth.unit(step.begin), step.switch.map(|switch| truth.unit(switch)));
-        let shadowed = child.is_some_and(|child| {
-            truth.readable(child.branch, true).last().is_some_and(|last| *last >= truth.unit(child.begin))
-        });
-        let until = match switch {
-            Some(switch) if shadowed => switch / UNITS * UNITS,
-            switch => switch.unwrap_or(u64::MAX),
+    for (end, route) in &truth.routes {
+        let origin = truth.origin(*end);
+        let left = |at: usize| route.get(at + 1).map(|(_, left)| *left);
+        let step = |(at, (branch, begin)): (usize, &(Branch, u64))| Step {
+            branch: *branch,
+            begin: truth.lsn(*begin),
+            switch: left(at).map(|left| truth.lsn(left)),
         };
-        readable.extend(own.range(begin / UNITS * UNITS..until.max(begin / UNITS * UNITS)));
+        let steps: Vec<Step> = route.iter().enumerate().map(step).collect();
+        let way = adoptions.way_to(&world.histories[&origin], *end);
+        prop_assert_eq!(&way, &steps, "to the end of {}", end);
+        let told = repository.ancestry(origin).await.expect("readable").expect("a history tells");
+        prop_assert_eq!(&adoptions.way_along(&told.ancestors, *end), &steps, "to the end of {}", end);
+        prop_assert_eq!(adoptions.origin(*end), origin);
+        let passed = |adopted: &Adopted| {
+            let at = route.iter().position(|(branch, _)| *branch == adopted.branch);
+            at.is_some_and(|at| {
+                route.get(at + 1).is_none_or(|(next, _)| *next != adopted.to)
+                    && left(at).is_none_or(|left| left > adopted.from)
+            })
+        };
+        prop_assert_eq!(adoptions.is_abandoned(&steps), truth.adopted.iter().any(passed), "the way to {}", end);
+        if !truth.adopted.iter().any(|adopted| adopted.branch == *end) {
+            prop_assert_eq!(adoptions.way(&world.histories[&origin]), steps);
+            prop_assert_eq!(adoptions.branch_of(&world.histories[&origin]), *end);
+            for (at, (branch, begin)) in route.iter().enumerate().filter(|(_, (one, _))| one.timeline == end.timeline) {
+                for unit in [*begin, left(at).unwrap_or(begin + 1) - 1].into_iter().filter(|unit| unit >= begin) {
+                    // Where two begin, it is the last of them.
+                    if left(at) != Some(*begin) {
+                        prop_assert_eq!(adoptions.at(origin, truth.lsn(unit)), *branch, "at {} of {}", unit, end);
+                    }
+                }
+            }
+        }
+        let along = extents_along(&way, truth.size, |step: &Step| {
+            held.get(&step.branch).map(|(extents, known)| (extents.as_slice(), *known))
+        });
+        prop_assert_eq!(truth.all_units(&along), truth.along(*end), "along the way to {}", end);
     }
-    prop_assert_eq!(truth.all_units(&along), readable);
     Ok(())
 }

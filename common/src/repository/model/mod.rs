@@ -32,12 +32,18 @@ enum Event {
     LoseData(usize),
     /// Retention removes the oldest so many segments of the current branch, and base backups that need them. It may be broken off.
     Prune(u64, bool),
-    /// The server is lost; a standby that was so many units behind goes on on a new timeline.
-    Fork(u64, bool),
-    /// Two servers write the timeline: WAL of the living one goes on on a branch of its own.
-    Adopt,
+    /// The server is lost; a standby that was so many units behind goes on on a new timeline, of the next number or a later one.
+    Fork { back: u64, skip: u32, partial: bool },
+    /// What is archived from now on is another server, which goes on where it was: on a timeline that others have left.
+    Return(usize),
+    /// Two servers write the timeline: WAL of the living one goes on on a branch of its own, so many segments of it are lost. Later
+    /// timelines that are there come from the other one, or nobody says that they do.
+    Adopt { lost: u64, apart: bool },
     /// WAL is lost: it goes on so many segments later.
     Gap(u64),
+    /// WAL is lost on both sides of where the next timelines begin: so many units before the first of them, so many up to the second
+    /// one where there are two, so many behind the last. The record tells the way, or does not.
+    Blind { before: u64, between: Option<u64>, behind: u64, told: bool },
     /// A base backup, of which so many of its data objects are those of the one before.
     Base(usize),
     /// The archiver writes down how far it is.
@@ -57,13 +63,25 @@ fn event() -> impl Strategy<Value = Event> {
         3 => any::<usize>().prop_map(Event::Lose),
         1 => any::<usize>().prop_map(Event::LoseData),
         2 => (1..4u64, any::<bool>()).prop_map(|(segments, broken)| Event::Prune(segments, broken)),
-        1 => (0..40u64, any::<bool>()).prop_map(|(back, partial)| Event::Fork(back, partial)),
-        1 => Just(Event::Adopt),
+        2 => (0..40u64, 0..2u32, any::<bool>()).prop_map(|(back, skip, partial)| Event::Fork { back, skip, partial }),
+        1 => any::<usize>().prop_map(Event::Return),
+        1 => (0..3u64, any::<bool>()).prop_map(|(lost, apart)| Event::Adopt { lost, apart }),
         1 => (1..4u64).prop_map(Event::Gap),
+        1 => blind(),
         2 => (0..3usize).prop_map(Event::Base),
         2 => Just(Event::Frontier),
         1 => (any::<usize>(), any::<bool>()).prop_map(|(base, holds)| Event::Hold(base, holds)),
     ]
+}
+
+fn blind() -> impl Strategy<Value = Event> {
+    let between = proptest::option::of(1..20u64);
+    (0..20u64, between, 0..40u64, any::<bool>()).prop_map(|(before, between, behind, told)| Event::Blind {
+        before,
+        between,
+        behind,
+        told,
+    })
 }
 
 fn block_on<T>(work: impl Future<Output = T>) -> T {

@@ -33,6 +33,26 @@ pub(super) struct Backup {
     pub(super) labelled: bool,
 }
 
+/// WAL that was recorded as lost.
+#[derive(Clone, Debug)]
+pub(super) struct Loss {
+    pub(super) gap: Gap,
+    /// What was lost of each branch; nobody knows what of which where the record does not tell the way between two.
+    pub(super) of: Vec<(Branch, Units)>,
+    /// Up to where WAL of a branch was there once.
+    pub(super) known: Vec<(Branch, u64)>,
+}
+
+/// An adoption: WAL of `branch` lies on `to` from `from` on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Adopted {
+    pub(super) branch: Branch,
+    pub(super) from: u64,
+    pub(super) to: Branch,
+    /// Whether later timelines that were there by then come from the other server.
+    pub(super) apart: bool,
+}
+
 /// Everything that was done to a repository, and not undone.
 #[derive(Clone, Debug)]
 pub(super) struct Truth {
@@ -41,7 +61,10 @@ pub(super) struct Truth {
     pub(super) bases: BTreeMap<BaseId, Backup>,
     /// Data objects of base backups that are there.
     pub(super) data: BTreeSet<ObjectName>,
-    pub(super) gaps: Vec<Gap>,
+    pub(super) losses: Vec<Loss>,
+    /// On which branches the WAL lies that leads to the end of a branch, oldest first, each with the unit from which on it does.
+    pub(super) routes: BTreeMap<Branch, Vec<(Branch, u64)>>,
+    pub(super) adopted: Vec<Adopted>,
     pub(super) pruned: BTreeMap<Branch, Units>,
     pub(super) pruned_bases: BTreeSet<BaseId>,
     /// Up to where the newest record of a frontier says that WAL was durable.
@@ -56,7 +79,9 @@ impl Truth {
             wal: BTreeMap::new(),
             bases: BTreeMap::new(),
             data: BTreeSet::new(),
-            gaps: Vec::new(),
+            losses: Vec::new(),
+            routes: BTreeMap::new(),
+            adopted: Vec::new(),
             pruned: BTreeMap::new(),
             pruned_bases: BTreeSet::new(),
             frontiers: BTreeMap::new(),
@@ -127,15 +152,63 @@ impl Truth {
 
     /// What is recorded as lost on a branch.
     pub(super) fn recorded(&self, branch: Branch) -> Units {
-        let of_branch = self.gaps.iter().filter(|gap| gap.branch == branch);
-        of_branch.flat_map(|gap| self.units(gap.range())).collect()
+        let all = self.losses.iter().flat_map(|loss| &loss.of);
+        all.filter(|(of, _)| *of == branch).flat_map(|(_, units)| units).copied().collect()
     }
 
     /// Up to where something in the repository says that WAL of a branch was there.
     pub(super) fn vouched(&self, branch: Branch) -> Option<u64> {
         let labels = self.bases.values().filter(|base| base.labelled && base.branch == branch).map(|base| base.stop);
-        let gaps = self.gaps.iter().filter(|gap| gap.branch == branch).map(|gap| self.unit(gap.to));
+        let known = self.losses.iter().flat_map(|loss| &loss.known);
+        let gaps = known.filter(|(of, _)| *of == branch).map(|(_, unit)| *unit);
         self.frontiers.get(&branch).copied().into_iter().chain(labels).chain(gaps).max()
+    }
+
+    /// A timeline leaves the way to the end of `branch` at `switch`, and goes on on `child`.
+    pub(super) fn fork(&mut self, branch: Branch, switch: u64, child: Branch) {
+        let mut route = self.routes[&branch].clone();
+        route.retain(|(_, begin)| *begin < switch);
+        route.push((child, switch));
+        self.routes.insert(child, route);
+    }
+
+    /// WAL of the timeline of `branch`, the last one of its way, goes on on another one.
+    pub(super) fn adopt(&mut self, adopted: Adopted) {
+        let Adopted { branch, from, to, apart } = adopted;
+        let mut route = self.routes[&branch].clone();
+        let begin = route.last().map_or(from, |(_, begin)| from.max(*begin));
+        for other in self.routes.values_mut().filter(|_| !apart) {
+            let at = other.iter().position(|(passed, _)| *passed == branch);
+            if let Some(at) = at.filter(|at| other.get(at + 1).is_some_and(|(_, left)| *left > from)) {
+                other.insert(at + 1, (to, begin));
+            }
+        }
+        route.push((to, begin));
+        self.routes.insert(to, route);
+        self.adopted.push(adopted);
+    }
+
+    /// The branch of a timeline by its history alone, of any of its branches.
+    pub(super) fn origin(&self, branch: Branch) -> Branch {
+        let first = self.routes[&branch].iter().find(|(passed, _)| passed.timeline == branch.timeline);
+        first.map_or(branch, |(origin, _)| *origin)
+    }
+
+    /// What can be read on the way to the end of a branch: each segment of the newest branch that reaches it and holds anything of its
+    /// own.
+    pub(super) fn along(&self, end: Branch) -> Units {
+        let mut units = Units::new();
+        let route = &self.routes[&end];
+        for (at, (branch, begin)) in route.iter().enumerate() {
+            let until = match route.get(at + 1) {
+                Some((child, left)) if self.readable(*child, true).last() >= Some(left) => left / UNITS * UNITS,
+                Some((_, left)) => *left,
+                None => u64::MAX,
+            };
+            let own = self.readable(*branch, true);
+            units.extend(own.into_iter().filter(|unit| *unit >= begin / UNITS * UNITS && *unit < until));
+        }
+        units
     }
 
     /// From where on the WAL of a branch is of use to anybody.

@@ -1,16 +1,16 @@
 //! A repository to which things happen, and beside it the list of what did.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::Event;
-use super::truth::{Backup, Piece, Truth, UNITS};
+use super::truth::{Adopted, Backup, Loss, Piece, Truth, UNITS, Units};
 use crate::repository::wal_listing::parts;
 use crate::repository::{
-    Adoption, Ancestry, BaseId, BaseType, BranchFrontier, FrontierRecord, Gap, HoldRecord, Label, ObjectName,
+    Adoption, Ancestry, BaseId, BaseType, BranchFrontier, FrontierRecord, Gap, HoldRecord, Label, Leg, ObjectName,
     ObjectReference, Pruned, Repository, RepositoryIdentity, RunId, WalPut,
 };
 use crate::seal::{
@@ -25,16 +25,27 @@ const CLUSTER: SystemIdentifier = SystemIdentifier(7);
 /// WAL begins with this segment.
 const FIRST: u64 = 3;
 
-pub(super) struct World {
-    pub(super) repository: Repository,
-    pub(super) truth: Truth,
-    /// The history of the timeline that is written.
-    pub(super) history: TimelineHistory,
-    writer: WriterKey,
-    recipient: Recipient,
+/// A server, as an archiver sees it.
+#[derive(Clone, Debug)]
+struct Server {
+    /// The history of its timeline.
+    history: TimelineHistory,
     /// The branch that is written, and up to where, in units.
     branch: Branch,
     position: u64,
+}
+
+pub(super) struct World {
+    pub(super) repository: Repository,
+    pub(super) truth: Truth,
+    /// The history of each timeline, by its branch.
+    pub(super) histories: BTreeMap<Branch, TimelineHistory>,
+    /// The one that is archived.
+    server: Server,
+    /// Those that were left.
+    left: Vec<Server>,
+    writer: WriterKey,
+    recipient: Recipient,
     /// Makes names that nothing has.
     count: u64,
 }
@@ -48,8 +59,11 @@ impl World {
         let repository = Repository::new(Arc::new(Shelf::default()), CLUSTER, trust);
         let history = TimelineHistory::root(TimelineId::FIRST);
         let (branch, recipient) = (history.branch(CLUSTER), identity.recipient().clone());
-        let (truth, position, count) = (Truth::of(size), FIRST * UNITS, 0);
-        let world = World { repository, truth, history, writer, recipient, branch, position, count };
+        let mut truth = Truth::of(size);
+        truth.routes.insert(branch, vec![(branch, 0)]);
+        let histories = BTreeMap::from([(branch, history.clone())]);
+        let server = Server { history, branch, position: FIRST * UNITS };
+        let world = World { repository, truth, histories, server, left: Vec::new(), writer, recipient, count: 0 };
         let capabilities = Capabilities { conditional_put: true, delete: true };
         let (cluster, segment_size) = (CLUSTER, size);
         let body = RepositoryIdentity {
@@ -69,28 +83,34 @@ impl World {
         match event {
             Event::Tail(length) => self.tail(length).await,
             Event::Whole => {
-                let end = (self.position / UNITS + 1) * UNITS;
-                self.whole(self.position / UNITS, Some(self.position)).await;
-                self.position = end;
+                let end = (self.server.position / UNITS + 1) * UNITS;
+                self.whole(self.server.position / UNITS, Some(self.server.position)).await;
+                self.server.position = end;
             }
             Event::Part => {
                 let length = UNITS / parts(self.truth.size);
-                let start = self.position / length * length;
-                self.part(start, Some(self.position)).await;
-                self.position = start + length;
+                let start = self.server.position / length * length;
+                self.part(start, Some(self.server.position)).await;
+                self.server.position = start + length;
             }
             Event::Ahead(skip, length) => {
-                let start = self.position + skip;
-                self.tail_at(start, length, Some(self.position)).await;
+                let start = self.server.position + skip;
+                self.tail_at(start, length, Some(self.server.position)).await;
             }
-            Event::Push(ahead) => self.whole(self.position / UNITS + ahead, None).await,
+            Event::Push(ahead) => self.whole(self.server.position / UNITS + ahead, None).await,
             Event::Partial => self.partial().await,
             Event::Lose(which) => self.lose(which).await,
             Event::LoseData(which) => self.lose_data(which).await,
             Event::Prune(segments, broken) => self.prune(segments, broken).await,
-            Event::Fork(back, partial) => self.fork(back, partial).await,
-            Event::Adopt => self.adopt().await,
+            Event::Fork { back, skip, partial } => self.fork(back, skip, partial).await,
+            Event::Return(which) => {
+                if let Some(at) = which.checked_rem(self.left.len()) {
+                    std::mem::swap(&mut self.server, &mut self.left[at]);
+                }
+            }
+            Event::Adopt { lost, apart } => self.adopt(lost, apart).await,
             Event::Gap(segments) => self.gap(segments).await,
+            Event::Blind { before, between, behind, told } => self.blind(before, between, behind, told).await,
             Event::Base(referred) => self.base(referred).await,
             Event::Frontier => self.frontier().await,
             Event::Hold(which, holds) => self.hold(which, holds).await,
@@ -98,7 +118,7 @@ impl World {
     }
 
     fn segment(&self, unit: u64) -> SegmentName {
-        SegmentName::new(self.branch.timeline, Truth::number(unit), self.truth.size)
+        SegmentName::new(self.server.branch.timeline, Truth::number(unit), self.truth.size)
     }
 
     fn now(&mut self) -> Timestamp {
@@ -107,13 +127,13 @@ impl World {
     }
 
     async fn tail(&mut self, length: u64) {
-        self.position = self.tail_at(self.position, length, Some(self.position)).await;
+        self.server.position = self.tail_at(self.server.position, length, Some(self.server.position)).await;
     }
 
     /// Stores a tail that ends with its segment at most; returns where it ends.
     async fn tail_at(&mut self, start: u64, length: u64, durable: Option<u64>) -> u64 {
         let end = (start + length).min((start / UNITS + 1) * UNITS);
-        let name = ObjectName::Tail(self.branch, self.segment(start), self.truth.range(start, end));
+        let name = ObjectName::Tail(self.server.branch, self.segment(start), self.truth.range(start, end));
         self.put_wal(name, Piece { start, end, durable }).await;
         end
     }
@@ -130,23 +150,23 @@ impl World {
         let parts = parts(self.truth.size);
         let length = UNITS / parts;
         let part = (parts > 1).then(|| u8::try_from(start % UNITS / length).expect("four parts"));
-        let name = ObjectName::Wal(self.branch, self.segment(start), part);
+        let name = ObjectName::Wal(self.server.branch, self.segment(start), part);
         self.put_wal(name, Piece { start, end: start + length, durable }).await;
     }
 
     async fn partial(&mut self) {
-        let (length, begin) = (UNITS / parts(self.truth.size), self.position / UNITS * UNITS);
+        let (length, begin) = (UNITS / parts(self.truth.size), self.server.position / UNITS * UNITS);
         // From the first part that is not there whole.
         let there: BTreeSet<u64> = self
             .truth
-            .pieces(self.branch)
+            .pieces(self.server.branch)
             .filter(|(name, _)| matches!(name, ObjectName::Wal(..)))
             .map(|(_, piece)| piece.start)
             .collect();
-        let start = (begin..self.position).step_by(length as usize).find(|start| !there.contains(start));
+        let start = (begin..self.server.position).step_by(length as usize).find(|start| !there.contains(start));
         if let Some(start) = start {
-            let name = ObjectName::Partial(self.branch, self.segment(start));
-            let (end, durable) = (self.position, Some(self.position));
+            let name = ObjectName::Partial(self.server.branch, self.segment(start));
+            let (end, durable) = (self.server.position, Some(self.server.position));
             self.put_wal(name, Piece { start, end, durable }).await;
         }
     }
@@ -161,8 +181,8 @@ impl World {
             hasher.digest()
         };
         let section = WalSection {
-            branch: self.branch,
-            segment: SegmentName::new(self.branch.timeline, Truth::number(piece.start), truth.size),
+            branch: self.server.branch,
+            segment: SegmentName::new(self.server.branch.timeline, Truth::number(piece.start), truth.size),
             segment_size: truth.size,
             start: range.start,
             end: range.end,
@@ -173,7 +193,7 @@ impl World {
             leading_unread: false,
             durable: piece.durable.map(|unit| truth.lsn(unit)),
         };
-        let there = truth.wal.entry(self.branch).or_default();
+        let there = truth.wal.entry(self.server.branch).or_default();
         let expected = there.get(&name).copied();
         if expected.is_none() {
             there.insert(name.clone(), piece);
@@ -216,7 +236,7 @@ impl World {
 
     /// As retention does: written down first; labels, then data that no label needs, then WAL, oldest first.
     async fn prune(&mut self, segments: u64, broken: bool) {
-        let branch = self.branch;
+        let branch = self.server.branch;
         let numbers: BTreeSet<u64> = self.truth.pieces(branch).map(|(_, piece)| piece.start / UNITS).collect();
         let numbers: BTreeSet<u64> = numbers.into_iter().take(segments as usize).collect();
         let Some(last) = numbers.last().copied() else { return };
@@ -259,64 +279,121 @@ impl World {
         }
     }
 
-    async fn fork(&mut self, back: u64, partial: bool) {
+    async fn fork(&mut self, back: u64, skip: u32, partial: bool) {
         // A timeline begins after its parent.
-        let (switch, begin) = (self.position.saturating_sub(back), self.truth.unit(self.history.begin()));
+        let (switch, begin) = (self.server.position.saturating_sub(back), self.truth.unit(self.server.history.begin()));
         if switch <= begin.max(FIRST * UNITS) {
             return;
         }
         if partial {
             self.partial().await;
         }
-        let mut history = self.history.clone();
-        let entry =
-            HistoryEntry { timeline: history.timeline, switch: self.truth.lsn(switch), reason: b"lost".to_vec() };
-        history.timeline = TimelineId::new(history.timeline.number() + 1).expect("not zero");
+        self.promote(switch, skip).await;
+    }
+
+    /// A new timeline begins at `switch`, which is archived from the start of that segment on.
+    async fn promote(&mut self, switch: u64, skip: u32) {
+        self.count += 1;
+        let mut history = self.server.history.clone();
+        let reason = format!("lost {}", self.count).into_bytes();
+        let entry = HistoryEntry { timeline: history.timeline, switch: self.truth.lsn(switch), reason };
+        history.timeline = TimelineId::new(history.timeline.number() + 1 + skip).expect("not zero");
         history.entries.push(entry);
         let branch = history.branch(CLUSTER);
         let body = Ancestry::of(&history, CLUSTER);
         self.put_sealed(&ObjectName::History(branch), None, Some(&body)).await;
-        (self.history, self.branch, self.position) = (history, branch, switch / UNITS * UNITS);
+        self.truth.fork(self.server.branch, switch, branch);
+        self.histories.insert(branch, history.clone());
+        let server = Server { history, branch, position: switch / UNITS * UNITS };
+        self.left.push(std::mem::replace(&mut self.server, server));
     }
 
-    async fn adopt(&mut self) {
-        let from = self.position / UNITS * UNITS;
+    async fn adopt(&mut self, lost: u64, apart: bool) {
+        let Server { history, branch, position } = self.server.clone();
+        let from = position / UNITS * UNITS;
         let adoptions = self.repository.adoptions().await.expect("a store of our own");
         let writer = self.writer.public().to_string();
-        let (number, to) = adoptions.next_of(&self.history, self.branch, self.truth.lsn(from), &writer);
+        let (number, to) = adoptions.next_of(&history, branch, self.truth.lsn(from), &writer);
+        (self.server.branch, self.server.position) = (to, from + lost * UNITS);
+        if lost > 0 {
+            let way = vec![(branch, from)];
+            self.lose_behind(from, way, true).await;
+        }
+        self.tail(1).await;
+        let later = |other: &&Branch| other.timeline > branch.timeline;
+        let found = self.now();
         let adoption = Adoption {
-            branch: self.branch,
+            branch,
             from: self.truth.lsn(from),
             to,
             writer,
-            found: self.now(),
-            apart: Vec::new(),
+            found,
+            apart: self.truth.routes.keys().filter(|_| apart).filter(later).copied().collect(),
         };
-        (self.branch, self.position) = (to, from);
-        self.tail(1).await;
         self.repository.put_adoption(number, &adoption, &self.writer).await.expect("a number that nothing has");
+        self.truth.adopt(Adopted { branch, from, to, apart });
     }
 
     async fn gap(&mut self, segments: u64) {
         self.partial().await;
-        let to = (self.position / UNITS + segments) * UNITS;
-        let range = self.truth.range(self.position, to);
+        let from = self.server.position;
+        self.server.position = (from / UNITS + segments) * UNITS;
+        self.lose_behind(from, Vec::new(), true).await;
+    }
+
+    async fn blind(&mut self, before: u64, between: Option<u64>, behind: u64, told: bool) {
+        self.partial().await;
+        let from = self.server.position;
+        let mut switch = from + before;
+        // A timeline begins after its parent.
+        if switch <= self.truth.unit(self.server.history.begin()) {
+            return;
+        }
+        let mut way = vec![(self.server.branch, switch)];
+        self.promote(switch, 0).await;
+        if let Some(between) = between {
+            switch += between;
+            way.push((self.server.branch, switch));
+            self.promote(switch, 0).await;
+        }
+        self.server.position = (switch + behind) / UNITS * UNITS;
+        if self.server.position > from {
+            self.lose_behind(from, way, told).await;
+        }
+    }
+
+    /// Records that WAL is lost from `from` on, along the branches of `way`, each with where it is left, up to where the server is.
+    async fn lose_behind(&mut self, from: u64, way: Vec<(Branch, u64)>, told: bool) {
+        let (next, to) = (self.server.branch, self.server.position);
+        let branch = way.first().map_or(next, |(branch, _)| *branch);
+        let leg = |(branch, end): &(Branch, u64)| Leg { branch: *branch, end: self.truth.lsn(*end) };
         let gap = Gap {
-            branch: self.branch,
-            from: range.start,
-            to: range.end,
-            next: self.branch,
-            found: self.now(),
+            branch,
+            from: self.truth.lsn(from),
+            to: self.truth.lsn(to),
+            next,
+            found: Timestamp::UNIX_EPOCH,
             highest_time: None,
             why: "the slot was dropped".to_owned(),
-            way: Vec::new(),
+            way: way.iter().map(leg).filter(|_| told).collect(),
         };
         self.repository.put_gap(&gap, &self.writer).await.expect("a store of our own");
-        // One that was recorded before stays as it is.
-        if !self.truth.gaps.iter().any(|known| (known.branch, known.from) == (gap.branch, gap.from)) {
-            self.truth.gaps.push(gap);
+        let (mut of, mut known, mut begin) = (Vec::new(), Vec::new(), from);
+        for (branch, end) in way.into_iter().chain([(next, to)]) {
+            let end = end.min(to);
+            of.push((branch, (begin..end).collect()));
+            known.push((branch, end));
+            // A timeline's first segment holds what lies before, too.
+            begin = end / UNITS * UNITS;
         }
-        self.position = to;
+        if !told && branch != next {
+            let all: Units = (from..to).collect();
+            (of, known) = (vec![(branch, all.clone()), (next, all)], vec![(branch, from), (next, to)]);
+        }
+        // One that was recorded before stays as it is.
+        if !self.truth.losses.iter().any(|known| (known.gap.branch, known.gap.from) == (gap.branch, gap.from)) {
+            self.truth.losses.push(Loss { gap, of, known });
+        }
     }
 
     async fn base(&mut self, referred: usize) {
@@ -335,9 +412,9 @@ impl World {
             self.truth.data.insert(name.clone());
             needs.insert(name);
         }
-        let start = self.position;
+        let start = self.server.position;
         self.tail(2).await;
-        let stop = self.position;
+        let stop = self.server.position;
         let reference = |name: &ObjectName| {
             let name = name.to_string();
             ObjectReference { size: name.len() as u64, digest: ObjectDigest::of(name.as_bytes()), name }
@@ -346,7 +423,7 @@ impl World {
             id: id.clone(),
             kind,
             parent: None,
-            branch: self.branch,
+            branch: self.server.branch,
             start: self.truth.lsn(start),
             stop: self.truth.lsn(stop),
             start_time: began,
@@ -370,18 +447,18 @@ impl World {
         let name = ObjectName::Label(id.clone());
         let object = self.repository.signed(Kind::Label, &name, &label, &self.writer).expect("sealable");
         self.repository.put(&object).await.expect("a store of our own");
-        self.truth.bases.insert(id, Backup { branch: self.branch, start, stop, needs, labelled: true });
+        self.truth.bases.insert(id, Backup { branch: self.server.branch, start, stop, needs, labelled: true });
     }
 
     async fn frontier(&mut self) {
-        let told = self.truth.frontiers.entry(self.branch).or_default();
-        *told = self.position.max(*told);
+        let told = self.truth.frontiers.entry(self.server.branch).or_default();
+        *told = self.server.position.max(*told);
         let all = self.truth.frontiers.clone();
         let word = |branch: &Branch, unit: u64| BranchFrontier { branch: *branch, frontier: self.truth.lsn(unit) };
-        let earlier = all.iter().filter(|(branch, _)| **branch != self.branch);
+        let earlier = all.iter().filter(|(branch, _)| **branch != self.server.branch);
         let record = FrontierRecord {
-            at: word(&self.branch, all[&self.branch]),
-            server_end: self.truth.lsn(self.position),
+            at: word(&self.server.branch, all[&self.server.branch]),
+            server_end: self.truth.lsn(self.server.position),
             highest_time: None,
             written: Timestamp::UNIX_EPOCH,
             interval_seconds: 300,
