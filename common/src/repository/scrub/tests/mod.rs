@@ -6,7 +6,7 @@ mod bed;
 use bed::{Bed, CLUSTER, kinds};
 
 use super::{FlawKind, Leftover, LeftoverWal, LostWindow, Reader, Reading};
-use crate::repository::ObjectName;
+use crate::repository::{CatalogPage, ObjectName};
 use crate::seal::{Kind, WriterKey};
 use crate::segment::SegmentNumber;
 use crate::timeline::{TimelineHistory, TimelineId};
@@ -139,6 +139,29 @@ async fn a_segment_that_is_not_the_one_of_the_catalog_page_is_found() {
     let flaws = bed.survey(&[]).await.flaws;
     assert_eq!(flaws.iter().map(|flaw| flaw.kind).collect::<Vec<_>>(), [FlawKind::Hole]);
     assert!(flaws[0].what.contains("catalog/"), "{}", flaws[0].what);
+}
+
+#[tokio::test]
+async fn i5_a_segment_that_only_a_catalog_page_tells_to_have_been_durable_is_missed() {
+    let bed = Bed::empty().await;
+    for number in 256..511 {
+        bed.put_segment(bed.branch, number).await;
+    }
+    // It was on its way together with the one before it, of which it knows nothing.
+    let (last, before) = (SegmentNumber(511).range(bed.size), bed.at(510, 0));
+    bed.put(&bed.wal_object_after(&bed.writer, &bed.wal(511), last, 1, before)).await;
+    let page = bed.repository.make_catalog_page(bed.branch, SegmentNumber(256), bed.size, None).await;
+    let page = page.expect("readable").expect("all are there");
+    bed.repository.put_catalog_page(&page, &bed.writer).await.expect("stored");
+    bed.remove(&bed.wal(510)).await;
+    let flaws = bed.survey(&[]).await.flaws;
+    assert_eq!(flaws.iter().map(|flaw| flaw.kind).collect::<Vec<_>>(), [FlawKind::Hole]);
+    assert!(flaws[0].what.contains("from 0/1FE00000 to 0/1FF00000 is not there; catalog/"), "{}", flaws[0].what);
+    // A later page, of which nobody can tell what it says, does not hide it.
+    let misfit = CatalogPage { first: bed.segment(bed.branch, 512), ..page };
+    let misfit = CatalogPage { segments: Vec::new(), ..misfit };
+    bed.repository.put_catalog_page(&misfit, &bed.writer).await.expect("stored");
+    assert_eq!(bed.survey(&[]).await.flaws.len(), 1);
 }
 
 #[tokio::test]
