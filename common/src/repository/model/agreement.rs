@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use proptest::prelude::*;
 
-use super::truth::{Adopted, Loss, Truth, UNITS, Units};
+use super::truth::{Adopted, Loss, Piece, Truth, UNITS, Units};
 use super::world::World;
 use crate::lsn::{Lsn, LsnRange};
 use crate::repository::{
-    BaseId, Beyond, FlawKind, Gap, ObjectName, Repository, Step, Survey, WalListing, extents_along,
+    BaseId, Beyond, CatalogPage, FlawKind, Gap, ObjectName, Reader, Reading, Repository, Step, Survey, WalListing,
+    extents_along,
 };
-use crate::segment::SegmentNumber;
+use crate::segment::{SegmentName, SegmentNumber};
 use crate::timeline::Branch;
 
 type Verdict = Result<(), TestCaseError>;
@@ -29,12 +30,10 @@ pub(super) async fn check(world: &World) -> Verdict {
     gaps(repository, truth).await?;
     small_objects(repository, truth).await?;
     survey(repository, truth).await?;
+    for branch in truth.routes.keys() {
+        pages(repository, truth, *branch).await?;
+    }
     ways(world).await
-}
-
-/// The first segment that has nothing.
-fn last_segment(truth: &Truth, branch: Branch) -> u64 {
-    truth.pieces(branch).map(|(_, piece)| piece.start / UNITS + 2).max().unwrap_or(2)
 }
 
 /// By name: each object is listed where it belongs, whatever part of the names is asked for.
@@ -42,7 +41,8 @@ async fn names(repository: &Repository, truth: &Truth, branch: Branch) -> Result
     let size = truth.size;
     let listing = repository.wal_listing(branch, size, None).await.expect("a listing");
     let whole = truth.whole(branch);
-    for number in 0..last_segment(truth, branch) {
+    let asked = truth.asked(branch);
+    for number in asked.iter().copied() {
         let start = truth.lsn(number * UNITS);
         let number = SegmentNumber(number);
         prop_assert_eq!(number.start(size), start);
@@ -56,8 +56,8 @@ async fn names(repository: &Repository, truth: &Truth, branch: Branch) -> Result
             .collect();
         prop_assert_eq!(listed, there);
     }
-    let (first, last) = (whole.first().copied().unwrap_or(0), last_segment(truth, branch));
-    for number in first..last {
+    let first = whole.first().copied().unwrap_or(0);
+    for number in asked.into_iter().filter(|number| *number >= first) {
         let all = (first..=number).all(|number| whole.contains(&number));
         let told = repository.has_all(branch, size, SegmentNumber(first), SegmentNumber(number)).await;
         prop_assert_eq!(told.expect("a listing"), all, "{} to {}", first, number);
@@ -76,7 +76,7 @@ async fn names(repository: &Repository, truth: &Truth, branch: Branch) -> Result
 async fn ends(repository: &Repository, truth: &Truth, listing: &WalListing) -> Verdict {
     let readable = truth.readable(listing.branch, true);
     let by_name = truth.readable(listing.branch, false);
-    for number in 0..last_segment(truth, listing.branch) {
+    for number in truth.asked(listing.branch) {
         let unit = number * UNITS;
         let end = truth.lsn(Truth::end_of(&readable, unit));
         prop_assert_eq!(repository.contiguous_end(listing, truth.lsn(unit)).await.expect("readable"), end);
@@ -188,6 +188,53 @@ async fn survey(repository: &Repository, truth: &Truth) -> Verdict {
         }
     }
     prop_assert_eq!(objects, expected);
+    Ok(())
+}
+
+/// Of which segments there are pages, and what they are held against: a page that is not the one of its name counts for nothing.
+async fn pages(repository: &Repository, truth: &Truth, branch: Branch) -> Verdict {
+    let size = truth.size;
+    let all: Vec<u64> = truth.pages.keys().filter(|(of, _)| *of == branch).map(|(_, first)| *first).collect();
+    for from in [0, 1, CatalogPage::SEGMENTS, 2 * CatalogPage::SEGMENTS - 1] {
+        let listed = repository.catalog_pages(branch, size, Some(SegmentNumber(from))).await.expect("a listing");
+        let there = all.iter().copied().filter(|first| first + CatalogPage::SEGMENTS > from);
+        prop_assert_eq!(listed, there.map(SegmentNumber).collect::<Vec<_>>(), "from {}", from);
+    }
+    for first in (0..4).map(|page| page * CatalogPage::SEGMENTS) {
+        let told = repository.cataloged(branch, SegmentNumber(first), size).await.expect("a store of our own");
+        let page = truth.pages.get(&(branch, first)).filter(|page| page.fits);
+        let end = page.map(|_| truth.lsn((first + CatalogPage::SEGMENTS) * UNITS));
+        prop_assert_eq!(told.map(|(end, _)| end), end, "the page from {} on", first);
+    }
+    // Of the first page nothing is there.
+    for first in all.into_iter().filter(|first| *first > 0) {
+        contradicted(repository, truth, branch, first).await?;
+    }
+    Ok(())
+}
+
+/// Who reads everything finds what a page contradicts; here among the last segments of the page.
+async fn contradicted(repository: &Repository, truth: &Truth, branch: Branch, first: u64) -> Verdict {
+    let size = truth.size;
+    let last = first + CatalogPage::SEGMENTS - 4;
+    let name = SegmentName::new(branch.timeline, SegmentNumber(last - 1), size);
+    let survey = Survey::take(repository, &[]).await.expect("a store of our own");
+    let mut reading = Reading { after: Some(format!("wal/{branch}/{name}~")), ..Reading::default() };
+    let mut reader = Reader::new(repository, &survey, None);
+    while !reading.ended {
+        reader.next(&mut reading).await.expect("a store of our own");
+    }
+    let read: BTreeSet<String> = reading.flaws.iter().map(|flaw| format!("{:?} {}", flaw.kind, flaw.object)).collect();
+    let contradicted = |(name, piece): &(&ObjectName, &Piece)| {
+        let number = piece.start / UNITS;
+        let page = truth.pages.get(&(branch, number / CatalogPage::SEGMENTS * CatalogPage::SEGMENTS));
+        let wrong = page.filter(|page| page.fits).and_then(|page| page.wrong);
+        number >= last && wrong == Some(number) && matches!(name, ObjectName::Wal(..))
+    };
+    let told = truth.pieces(branch).filter(contradicted).map(|(name, _)| format!("Replaced {name}")).collect();
+    let below = format!("wal/{branch}/");
+    let read: BTreeSet<String> = read.into_iter().filter(|flaw| flaw.contains(&below)).collect();
+    prop_assert_eq!(read, told);
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::lsn::{Lsn, LsnRange};
-use crate::repository::{BaseId, Gap, ObjectName};
+use crate::repository::{BaseId, CatalogPage, Gap, ObjectName};
 use crate::segment::{SegmentNumber, SegmentSize};
 use crate::timeline::{Branch, TimelineId};
 
@@ -20,6 +20,20 @@ pub(super) struct Piece {
     pub(super) end: u64,
     /// Up to where its writer knew WAL to be durable, in units.
     pub(super) durable: Option<u64>,
+}
+
+/// What the header of a whole segment says of transactions: the time of the one that ends in it, if any does, and whether one more may.
+pub(super) type Times = (Option<i64>, bool);
+
+/// A catalog page.
+#[derive(Clone, Debug)]
+pub(super) struct Page {
+    /// Whether it is the page that its name tells.
+    pub(super) fits: bool,
+    /// The first segment of the pages that were there, one behind the other, when it was made.
+    pub(super) chain: u64,
+    /// The segment of which it says what no header does.
+    pub(super) wrong: Option<u64>,
 }
 
 /// A base backup.
@@ -70,6 +84,10 @@ pub(super) struct Truth {
     /// Up to where the newest record of a frontier says that WAL was durable.
     pub(super) frontiers: BTreeMap<Branch, u64>,
     pub(super) holds: BTreeMap<BaseId, bool>,
+    /// By branch and first segment.
+    pub(super) pages: BTreeMap<(Branch, u64), Page>,
+    /// Of each segment that ever was whole.
+    pub(super) times: BTreeMap<(Branch, u64), Times>,
 }
 
 impl Truth {
@@ -86,6 +104,8 @@ impl Truth {
             pruned_bases: BTreeSet::new(),
             frontiers: BTreeMap::new(),
             holds: BTreeMap::new(),
+            pages: BTreeMap::new(),
+            times: BTreeMap::new(),
         }
     }
 
@@ -144,6 +164,41 @@ impl Truth {
         units.into_iter().filter(|(_, units)| *units == UNITS).map(|(number, _)| number).collect()
     }
 
+    /// The segments of a branch about which there is something to ask: not those amid whole ones, nor those amid none.
+    pub(super) fn asked(&self, branch: Branch) -> Vec<u64> {
+        let whole = self.whole(branch);
+        let mut objects: BTreeMap<u64, usize> = BTreeMap::new();
+        for (_, piece) in self.pieces(branch) {
+            *objects.entry(piece.start / UNITS).or_default() += 1;
+        }
+        let last = objects.last_key_value().map_or(0, |(number, _)| number + 2);
+        let around = |number: &u64| number.saturating_sub(1)..=number + 1;
+        let of_one = |number: u64| whole.contains(&number) && objects.get(&number) == Some(&1);
+        let none = |number: u64| !objects.contains_key(&number);
+        (0..last).filter(|number| !around(number).all(of_one) && !around(number).all(none)).collect()
+    }
+
+    /// What a page of the segments from `first` on says when it is made of their headers: from which segment on it misses no
+    /// transaction, and the highest time of those. `None` where not all are there.
+    pub(super) fn page(&self, branch: Branch, first: u64) -> Option<(Page, u64, Option<i64>)> {
+        let (whole, end) = (self.whole(branch), first + CatalogPage::SEGMENTS);
+        if !(first..end).all(|number| whole.contains(&number)) {
+            return None;
+        }
+        let before = first.checked_sub(CatalogPage::SEGMENTS).and_then(|before| self.pages.get(&(branch, before)));
+        let chain = before.filter(|page| page.fits).map_or(first, |page| page.chain);
+        let (begin, highest) = self.running(branch, chain, end);
+        Some((Page { fits: true, chain, wrong: None }, begin, highest))
+    }
+
+    /// From which segment on none before `end` may lack a transaction, and the highest time in them.
+    pub(super) fn running(&self, branch: Branch, chain: u64, end: u64) -> (u64, Option<i64>) {
+        let times = |from: u64| self.times.range((branch, from)..(branch, end));
+        let mut unread = times(chain).filter(|(_, (_, unread))| *unread).map(|((_, number), _)| number + 1);
+        let begin = unread.next_back().unwrap_or(chain);
+        (begin, times(begin).filter_map(|(_, (time, _))| *time).max())
+    }
+
     /// Where the WAL from `unit` on ends that has no hole: the start of its segment where that is not begun.
     pub(super) fn end_of(readable: &Units, unit: u64) -> u64 {
         let start = unit / UNITS * UNITS;
@@ -161,7 +216,11 @@ impl Truth {
         let labels = self.bases.values().filter(|base| base.labelled && base.branch == branch).map(|base| base.stop);
         let known = self.losses.iter().flat_map(|loss| &loss.known);
         let gaps = known.filter(|(of, _)| *of == branch).map(|(_, unit)| *unit);
-        self.frontiers.get(&branch).copied().into_iter().chain(labels).chain(gaps).max()
+        let pages = self.pages.iter().filter(|((of, _), page)| *of == branch && page.fits);
+        let pages = pages.map(|((_, first), _)| (first + CatalogPage::SEGMENTS) * UNITS);
+        // What lies before all that is of use may have been removed.
+        let pages = pages.filter(|end| *end > self.wanted_from(branch));
+        self.frontiers.get(&branch).copied().into_iter().chain(labels).chain(gaps).chain(pages).max()
     }
 
     /// A timeline leaves the way to the end of `branch` at `switch`, and goes on on `child`.

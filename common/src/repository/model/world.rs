@@ -7,23 +7,27 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::Event;
-use super::truth::{Adopted, Backup, Loss, Piece, Truth, UNITS, Units};
+use super::truth::{Adopted, Backup, Loss, Page, Piece, Times, Truth, UNITS, Units};
 use crate::repository::wal_listing::parts;
 use crate::repository::{
-    Adoption, Ancestry, BaseId, BaseType, BranchFrontier, FrontierRecord, Gap, HoldRecord, Label, Leg, ObjectName,
-    ObjectReference, Pruned, Repository, RepositoryIdentity, RunId, WalPut,
+    Adoption, Ancestry, BaseId, BaseType, BranchFrontier, CatalogEntry, CatalogPage, FrontierRecord, Gap, HoldRecord,
+    Label, Leg, ObjectName, ObjectReference, Pruned, Repository, RepositoryIdentity, RunId, WalPut,
 };
 use crate::seal::{
-    Draft, Identity, Kind, ObjectDigest, Recipient, SealedObject, TrustedWriter, TrustedWriters, WalSection, WriterKey,
+    CompareDigest, Draft, Identity, Kind, ObjectDigest, Recipient, SealedObject, Transactions, TrustedWriter,
+    TrustedWriters, WalSection, WriterKey,
 };
-use crate::segment::{SegmentName, SegmentSize};
-use crate::store::{Capabilities, Shelf};
+use crate::segment::{SegmentName, SegmentNumber, SegmentSize};
+use crate::store::{Capabilities, LARGEST_PAGE, ObjectStore, PutOutcome, Shelf};
 use crate::timeline::{Branch, HistoryEntry, SystemIdentifier, TimelineHistory, TimelineId};
 
 const CLUSTER: SystemIdentifier = SystemIdentifier(7);
 
 /// WAL begins with this segment.
 const FIRST: u64 = 3;
+
+/// The page in which a grown repository is written, and its segments that are there.
+const GROWN: std::ops::Range<u64> = CatalogPage::SEGMENTS..2 * CatalogPage::SEGMENTS - 4;
 
 /// A server, as an archiver sees it.
 #[derive(Clone, Debug)]
@@ -48,6 +52,8 @@ pub(super) struct World {
     recipient: Recipient,
     /// Makes names that nothing has.
     count: u64,
+    /// Whether objects of WAL hold as many bytes as they say.
+    filled: bool,
 }
 
 impl World {
@@ -63,7 +69,17 @@ impl World {
         truth.routes.insert(branch, vec![(branch, 0)]);
         let histories = BTreeMap::from([(branch, history.clone())]);
         let server = Server { history, branch, position: FIRST * UNITS };
-        let world = World { repository, truth, histories, server, left: Vec::new(), writer, recipient, count: 0 };
+        let world = World {
+            repository,
+            truth,
+            histories,
+            server,
+            left: Vec::new(),
+            writer,
+            recipient,
+            count: 0,
+            filled: false,
+        };
         let capabilities = Capabilities { conditional_put: true, delete: true };
         let (cluster, segment_size) = (CLUSTER, size);
         let body = RepositoryIdentity {
@@ -76,6 +92,45 @@ impl World {
         };
         world.put_sealed(&ObjectName::Identity, None, Some(&body)).await;
         world
+    }
+
+    /// One that lacks the last segments of its second page; the first page is there, and its segments were removed.
+    pub(super) async fn grown() -> World {
+        let mut world = World::new(1).await;
+        let branch = world.server.branch;
+        for number in 0..GROWN.start {
+            world.truth.times.insert((branch, number), World::times(number));
+        }
+        let page = Page { fits: true, chain: 0, wrong: None };
+        world.put_page(0, page).await;
+        for number in GROWN {
+            world.whole(number, Some(number * UNITS)).await;
+        }
+        world.server.position = GROWN.end * UNITS;
+        world.filled = true;
+        world
+    }
+
+    /// Another one to which the same happened.
+    pub(super) async fn copy(&self) -> World {
+        let (shelf, store) = (Shelf::default(), self.repository.store());
+        let page = store.list("", None, LARGEST_PAGE).await.expect("a store of our own");
+        for meta in &page.objects {
+            let bytes = store.get(&meta.key).await.expect("a store of our own");
+            shelf.put_new(&meta.key, bytes).await.expect("a store of our own");
+        }
+        let trust = TrustedWriters::new(vec![TrustedWriter::archiver(self.writer.public())]);
+        World {
+            repository: Repository::new(Arc::new(shelf), CLUSTER, trust),
+            truth: self.truth.clone(),
+            histories: self.histories.clone(),
+            server: self.server.clone(),
+            left: self.left.clone(),
+            writer: self.writer.clone(),
+            recipient: self.recipient.clone(),
+            count: self.count,
+            filled: self.filled,
+        }
     }
 
     /// Lets `event` happen to both.
@@ -111,6 +166,35 @@ impl World {
             Event::Adopt { lost, apart } => self.adopt(lost, apart).await,
             Event::Gap(segments) => self.gap(segments).await,
             Event::Blind { before, between, behind, told } => self.blind(before, between, behind, told).await,
+            Event::Together(segments) => {
+                let number = self.server.position / UNITS;
+                for one in number..number + segments {
+                    self.whole(one, Some(self.server.position)).await;
+                }
+                self.server.position = (number + segments) * UNITS;
+            }
+            Event::LoseNewest(which) => {
+                let mut all: Vec<(u64, ObjectName)> =
+                    self.truth.pieces(self.server.branch).map(|(name, piece)| (piece.start, name.clone())).collect();
+                all.sort();
+                if let Some((_, name)) = all.iter().rev().nth(which) {
+                    self.remove_wal(self.server.branch, name).await;
+                }
+            }
+            Event::Page => self.page().await,
+            Event::Stray { wrong, fits } => {
+                let first = self.server.position / UNITS / CatalogPage::SEGMENTS * CatalogPage::SEGMENTS;
+                let wrong = wrong.map(|wrong| first + CatalogPage::SEGMENTS - 1 - wrong);
+                self.put_page(first, Page { fits, chain: first, wrong }).await;
+            }
+            Event::LosePage(which) => {
+                let all: Vec<(Branch, u64)> = self.truth.pages.keys().copied().collect();
+                if let Some((branch, first)) = which.checked_rem(all.len()).and_then(|at| all.get(at)) {
+                    let name = CatalogPage::name(*branch, SegmentNumber(*first), self.truth.size);
+                    self.repository.remove(&name).await.expect("a store of our own");
+                    self.truth.pages.remove(&(*branch, *first));
+                }
+            }
             Event::Base(referred) => self.base(referred).await,
             Event::Frontier => self.frontier().await,
             Event::Hold(which, holds) => self.hold(which, holds).await,
@@ -173,13 +257,11 @@ impl World {
 
     /// Stores a piece of WAL; equal bytes under its name are success, and other bytes are refused (I3).
     async fn put_wal(&mut self, name: ObjectName, piece: Piece) {
+        self.count += 1;
         let truth = &mut self.truth;
         let range = truth.range(piece.start, piece.end);
-        let digest = |unit: u64| {
-            let mut hasher = self.writer.compare().hasher();
-            hasher.update(&unit.to_le_bytes());
-            hasher.digest()
-        };
+        let (number, digest) = (piece.start / UNITS, |unit| World::digest(&self.writer, unit));
+        let (time, unread) = (World::times(number).0, World::times(number).1 || (self.filled && self.count % 6 == 5));
         let section = WalSection {
             branch: self.server.branch,
             segment: SegmentName::new(self.server.branch.timeline, Truth::number(piece.start), truth.size),
@@ -189,14 +271,17 @@ impl World {
             compare_key: self.writer.compare().id(),
             digest_start: digest(piece.start),
             digest_end: digest(piece.end),
-            transactions: Default::default(),
-            leading_unread: false,
+            transactions: transactions(time),
+            leading_unread: unread,
             durable: piece.durable.map(|unit| truth.lsn(unit)),
         };
         let there = truth.wal.entry(self.server.branch).or_default();
         let expected = there.get(&name).copied();
         if expected.is_none() {
             there.insert(name.clone(), piece);
+            if matches!(name, ObjectName::Wal(..)) {
+                truth.times.insert((self.server.branch, number), (time, unread));
+            }
         }
         let object = self.sealed(&name, Some(section.clone()), None::<&()>);
         let done = self.repository.put_wal(&name, &object, &section).await;
@@ -207,6 +292,80 @@ impl World {
             }
             Some(_) => assert!(done.is_err(), "{name} has other bytes"),
         }
+    }
+
+    /// What the headers of a segment's objects say.
+    fn times(number: u64) -> Times {
+        ((!number.is_multiple_of(3)).then_some((number * 37 % 101) as i64), number == GROWN.start - 50)
+    }
+
+    fn digest(writer: &WriterKey, unit: u64) -> CompareDigest {
+        let mut hasher = writer.compare().hasher();
+        hasher.update(&unit.to_le_bytes());
+        hasher.digest()
+    }
+
+    /// Makes the page before what is written, as an archiver does, and looks whether it says what the headers do.
+    async fn page(&mut self) {
+        let (branch, size) = (self.server.branch, self.truth.size);
+        let Some(first) = (self.server.position / UNITS / CatalogPage::SEGMENTS).checked_sub(1) else { return };
+        let first = first * CatalogPage::SEGMENTS;
+        let before = SegmentNumber(first.saturating_sub(CatalogPage::SEGMENTS));
+        let before = self.repository.catalog_page(branch, before, size).await.ok();
+        let before = before.filter(|_| first > 0);
+        let made = self.repository.make_catalog_page(branch, SegmentNumber(first), size, before.as_ref()).await;
+        let (made, told) = (made.expect("a store of our own"), self.truth.page(branch, first));
+        assert_eq!(made.is_some(), told.is_some(), "the page from {first} on");
+        let (Some(made), Some((page, begin, highest))) = (made, told) else { return };
+        assert_eq!(made.begin, self.truth.lsn(begin * UNITS));
+        assert_eq!(made.running(), highest.map(seconds));
+        for number in first..first + CatalogPage::SEGMENTS {
+            let entry = made.entry(SegmentNumber(number)).expect("one of 256");
+            let (time, unread) = self.truth.times[&(branch, number)];
+            assert_eq!((entry.transactions, entry.leading_unread), (transactions(time), unread));
+            assert_eq!(entry.digest, World::digest(&self.writer, (number + 1) * UNITS));
+        }
+        let done = self.repository.put_catalog_page(&made, &self.writer).await.expect("a store of our own");
+        self.note_page(first, page, done);
+    }
+
+    /// Puts a page of which nobody asked whether its segments are there.
+    async fn put_page(&mut self, first: u64, page: Page) {
+        let (branch, segment_size) = (self.server.branch, self.truth.size);
+        let numbers = first..first + CatalogPage::SEGMENTS;
+        let entry = |number: u64| {
+            let (time, leading_unread) = World::times(number);
+            let (begin, highest) = self.truth.running(branch, page.chain, number + 1);
+            let of = if page.wrong == Some(number) { number } else { (number + 1) * UNITS };
+            CatalogEntry {
+                transactions: transactions(time),
+                leading_unread,
+                running: highest.filter(|_| begin <= number).map(seconds),
+                digest: World::digest(&self.writer, of),
+                size: 1,
+            }
+        };
+        let mut segments: Vec<CatalogEntry> = numbers.clone().map(entry).collect();
+        if !page.fits {
+            segments.pop();
+        }
+        let body = CatalogPage {
+            branch,
+            segment_size,
+            first: SegmentName::new(branch.timeline, SegmentNumber(first), segment_size),
+            compare_key: self.writer.compare().id(),
+            begin: self.truth.lsn(self.truth.running(branch, page.chain, numbers.end).0 * UNITS),
+            segments,
+        };
+        let done = self.repository.put_catalog_page(&body, &self.writer).await.expect("a store of our own");
+        self.note_page(first, page, done);
+    }
+
+    /// A page that was stored before stays as it is.
+    fn note_page(&mut self, first: u64, page: Page, done: PutOutcome) {
+        let at = (self.server.branch, first);
+        assert_eq!(done == PutOutcome::Created, !self.truth.pages.contains_key(&at));
+        self.truth.pages.entry(at).or_insert(page);
     }
 
     async fn lose(&mut self, which: usize) {
@@ -484,10 +643,14 @@ impl World {
         body: Option<&B>,
     ) -> SealedObject {
         let (kind, cluster, text) = (name.kind(), CLUSTER, name.to_string());
-        let draft = Draft { kind, cluster, name: text, wal, frame_size: 64 << 10, level: 1 };
+        let bytes = wal.as_ref().map(|wal| wal.end.bytes_since(wal.start));
+        let draft = Draft { kind, cluster, name: text, wal, frame_size: 1 << 20, level: 1 };
         let mut sealer = draft.seal(std::slice::from_ref(&self.recipient), &self.writer).expect("sealable");
-        // What is looked at here are headers and names.
-        sealer.frame(b"-").expect("small enough");
+        // What is looked at here are headers and names, but where somebody reads all.
+        match bytes.filter(|_| self.filled) {
+            Some(bytes) => sealer.frames_of(&vec![0; bytes as usize]).expect("small enough"),
+            None => sealer.frame(b"-").map(|_| ()).expect("small enough"),
+        }
         sealer.finish_with(body).expect("sealable")
     }
 
@@ -495,4 +658,15 @@ impl World {
         let object = self.sealed(name, wal, body);
         self.repository.put(&object).await.expect("a store of our own");
     }
+}
+
+fn seconds(time: i64) -> Timestamp {
+    Timestamp::from_second(time).expect("a time of our years")
+}
+
+/// One transaction, or none.
+fn transactions(time: Option<i64>) -> Transactions {
+    let mut all = Transactions::default();
+    time.into_iter().for_each(|time| all.add(seconds(time)));
+    all
 }
