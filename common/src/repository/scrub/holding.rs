@@ -79,7 +79,11 @@ impl Holding {
     fn hole(&self, range: LsnRange) -> Hole {
         let speaking =
             |outside| self.vouchers.iter().filter(move |one| one.outside == outside && one.end > range.start).max();
-        let behind = self.listing.highest().is_some_and(|highest| highest > range.end);
+        let size = self.listing.segment_size;
+        // Of a `.partial` the name tells only where it begins.
+        let mut partials = self.listing.partials.iter().filter_map(|name| name.number(size));
+        let behind = partials.any(|number| number.start(size) >= range.end)
+            || self.listing.highest().is_some_and(|highest| highest > range.end);
         let (voucher, kind) = match (speaking(false), speaking(true)) {
             (Some(inside), _) => (Some(inside), FlawKind::Hole),
             (None, outside) if behind => (outside, FlawKind::Hole),

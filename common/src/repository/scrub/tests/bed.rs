@@ -135,6 +135,7 @@ impl Bed {
         let (kind, branch) = match name {
             ObjectName::Wal(branch, ..) => (Kind::Wal, *branch),
             ObjectName::Tail(branch, ..) => (Kind::Tail, *branch),
+            ObjectName::Partial(branch, _) => (Kind::Partial, *branch),
             other => panic!("{other} is no WAL"),
         };
         let number = self.size.number(range.start);

@@ -6,6 +6,7 @@ mod bed;
 use bed::{Bed, CLUSTER, kinds};
 
 use super::{FlawKind, Leftover, LeftoverWal, LostWindow, Reader, Reading};
+use crate::lsn::LsnRange;
 use crate::repository::{CatalogPage, ObjectName};
 use crate::seal::{Kind, WriterKey};
 use crate::segment::SegmentNumber;
@@ -236,6 +237,21 @@ async fn a_newest_end_that_was_cut_off_shows_against_a_witness_and_not_without()
         bed.remove(&bed.wal(number)).await;
     }
     assert!(!bed.survey(&Bed::witness(heads)).await.flaws.is_empty());
+}
+
+#[tokio::test]
+async fn what_is_missing_before_a_partial_segment_was_not_cut_off_at_the_end() {
+    let bed = Bed::empty().await;
+    bed.put_segment(bed.branch, 2).await;
+    bed.put_frontier(bed.branch, bed.at(3, 0)).await;
+    let partial = ObjectName::Partial(bed.branch, bed.segment(bed.branch, 5));
+    let range = LsnRange { start: bed.at(5, 0), end: bed.at(5, 400) };
+    bed.put(&bed.wal_object(&bed.writer, &partial, range, 5)).await;
+    let survey = bed.survey(&[]).await;
+    let wal = format!("wal/{}", bed.branch);
+    assert_eq!(kinds(&survey.flaws), [(FlawKind::Hole, wal.as_str())]);
+    let again = bed.survey(&Bed::witness(survey.heads)).await;
+    assert_eq!(kinds(&again.flaws), [(FlawKind::Hole, wal.as_str())]);
 }
 
 #[tokio::test]
