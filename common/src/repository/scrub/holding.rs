@@ -45,7 +45,10 @@ impl Holding {
     pub(super) async fn holes(&mut self, repository: &Repository) -> Result<Vec<Hole>, RepositoryError> {
         let mut holes = Vec::new();
         let vouched = self.vouchers.iter().map(|voucher| voucher.end).max().unwrap_or(self.begin);
-        if let Some(wanted) = LsnRange::new(self.begin, vouched) {
+        // What somebody outside has seen hides nothing that is missing before all that is left.
+        let inside = self.vouchers.iter().filter(|voucher| !voucher.outside).map(|voucher| voucher.end).max();
+        let begin = inside.map_or(self.begin, |inside| inside.min(self.begin));
+        if let Some(wanted) = LsnRange::new(begin, vouched) {
             for missing in missing_in(repository, &self.listing, wanted).await? {
                 holes.extend(missing.without(&self.recorded).into_iter().map(|range| self.hole(range)));
             }

@@ -240,6 +240,21 @@ async fn a_newest_end_that_was_cut_off_shows_against_a_witness_and_not_without()
 }
 
 #[tokio::test]
+async fn what_is_missing_before_all_that_is_left_is_missed_by_who_remembers_the_end_as_well() {
+    let bed = Bed::empty().await;
+    bed.put_segment(bed.branch, 3).await;
+    bed.put_frontier(bed.branch, bed.at(4, 0)).await;
+    bed.prune(&[], &[3]).await;
+    bed.remove(&bed.wal(3)).await;
+    bed.put_segment(bed.branch, 5).await;
+    let survey = bed.survey(&[]).await;
+    assert_eq!(survey.heads.end_of(bed.branch), Some(bed.at(6, 0)));
+    for flaws in [survey.flaws, bed.survey(&Bed::witness(survey.heads)).await.flaws] {
+        assert!(flaws.len() == 1 && flaws[0].what.contains("from 0/400000 to 0/500000"), "{flaws:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_missing_before_a_partial_segment_was_not_cut_off_at_the_end() {
     let bed = Bed::empty().await;
     bed.put_segment(bed.branch, 2).await;
