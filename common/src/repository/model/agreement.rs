@@ -9,8 +9,8 @@ use super::truth::{Adopted, Loss, Piece, Truth, UNITS, Units};
 use super::world::World;
 use crate::lsn::{Lsn, LsnRange};
 use crate::repository::{
-    BaseId, Beyond, CatalogPage, FlawKind, Gap, ObjectName, Reader, Reading, Repository, Step, Survey, WalListing,
-    extents_along,
+    BaseId, Beyond, CatalogPage, FlawKind, Gap, Heads, ObjectName, Reader, Reading, Repository, Step, Survey,
+    WalListing, Witness, extents_along,
 };
 use crate::segment::{SegmentName, SegmentNumber};
 use crate::timeline::Branch;
@@ -29,7 +29,11 @@ pub(super) async fn check(world: &World) -> Verdict {
     }
     gaps(repository, truth).await?;
     small_objects(repository, truth).await?;
-    survey(repository, truth).await?;
+    let heads = survey(repository, truth, None).await?;
+    let mut seen = Heads::none(heads.cluster, Timestamp::UNIX_EPOCH);
+    truth.seen.iter().for_each(|(branch, unit)| seen.note(*branch, truth.lsn(*unit)));
+    seen.base.clone_from(&truth.seen_base);
+    survey(repository, truth, Some(seen)).await?;
     for branch in truth.routes.keys() {
         pages(repository, truth, *branch).await?;
     }
@@ -149,16 +153,21 @@ async fn small_objects(repository: &Repository, truth: &Truth) -> Verdict {
     prop_assert_eq!(&held, &truth.holds);
     for branch in truth.wal.keys() {
         let told = repository.recorded_frontier(*branch).await.expect("readable").map(|(lsn, _)| lsn);
-        prop_assert_eq!(told, truth.frontiers.get(branch).map(|unit| truth.lsn(*unit)));
+        prop_assert_eq!(told, truth.frontier(*branch).map(|unit| truth.lsn(unit)));
     }
     Ok(())
 }
 
 /// What a scrub finds missing is what is lost without a word, and nothing else (I5).
-async fn survey(repository: &Repository, truth: &Truth) -> Verdict {
-    let survey = Survey::take(repository, &[]).await.expect("a store of our own");
+async fn survey(repository: &Repository, truth: &Truth, witness: Option<Heads>) -> Result<Heads, TestCaseError> {
+    let seen = |branch: Branch| truth.seen.get(&branch).copied().filter(|_| witness.is_some());
+    let seen_base = truth.seen_base.clone().filter(|_| witness.is_some());
+    let witnesses: Vec<Witness> =
+        witness.iter().map(|heads| Witness { heads: heads.clone(), who: "this host remembers".to_owned() }).collect();
+    let survey = Survey::take(repository, &witnesses).await.expect("a store of our own");
     let mut missing: BTreeMap<Branch, Units> = BTreeMap::new();
     let mut objects: BTreeMap<String, BTreeSet<BaseId>> = BTreeMap::new();
+    let mut cut_off: Vec<&str> = Vec::new();
     for flaw in &survey.flaws {
         match (flaw.kind, flaw.object.strip_prefix("wal/")) {
             (FlawKind::Hole | FlawKind::CutOff, Some(branch)) => {
@@ -167,20 +176,45 @@ async fn survey(repository: &Repository, truth: &Truth) -> Verdict {
                 let at = |word: usize| words[word].parse::<Lsn>().expect("a position");
                 let range = LsnRange { start: at(2), end: at(4) };
                 missing.entry(branch).or_default().extend(truth.units(range));
+                let (start, end) = (truth.unit(range.start), truth.unit(range.end));
+                // Only who is outside tells of it, and nothing lies behind.
+                let by_name = |(name, piece): (&ObjectName, &Piece)| match name {
+                    ObjectName::Partial(..) => piece.start / UNITS * UNITS + 1,
+                    _ => piece.end,
+                };
+                let is_told = truth.vouched(branch).is_some_and(|inside| inside > start);
+                let is_amid = truth.pieces(branch).map(by_name).any(|known| known > end);
+                prop_assert!(flaw.kind == FlawKind::Hole || !is_told, "{}", flaw);
+                // Of what is recorded, or was removed, only what is left of a hole is told.
+                if truth.explained(branch).is_empty() {
+                    prop_assert_eq!(flaw.kind == FlawKind::Hole, is_told || is_amid, "{}", flaw);
+                }
             }
             (FlawKind::Missing, None) => {
                 objects.insert(flaw.object.clone(), flaw.bases.iter().cloned().collect());
             }
+            (FlawKind::CutOff, None) => cut_off.push(&flaw.object),
             _ => prop_assert!(false, "nothing else is wrong: {flaw}"),
         }
     }
-    for branch in truth.wal.keys() {
+    for branch in truth.routes.keys() {
         let told = missing.remove(branch).unwrap_or_default();
-        // Of a branch of which nothing is left nobody knows where it began.
         if truth.pieces(*branch).next().is_some() {
-            prop_assert_eq!(told, truth.missing(*branch), "on branch {}", branch);
+            prop_assert_eq!(told, truth.missing(*branch, seen(*branch)), "on branch {}", branch);
+        } else if let Some(last) = truth.frontier(*branch).max(seen(*branch)).filter(|end| *end > 0) {
+            // Of a branch of which nothing is left nobody knows where it began, but that it was there.
+            let is_gap = truth.losses.iter().any(|loss| loss.known.contains(&(*branch, last)));
+            let speaking = truth.vouched(*branch) <= Some(last) && !is_gap;
+            let (explained, last) = (truth.explained(*branch), last - 1);
+            let before = truth.pruned.get(branch).and_then(|pruned| pruned.first()).is_some_and(|first| last < *first);
+            prop_assert!(!speaking || told.contains(&last) != (explained.contains(&last) || before), "{}", branch);
         }
     }
+    prop_assert!(missing.is_empty(), "of branches that nobody knows: {missing:?}");
+    let newest = truth.bases.iter().filter(|(_, base)| base.labelled).map(|(id, _)| id).next_back();
+    let seen_base = seen_base.filter(|id| newest < Some(id) && !truth.pruned_bases.contains(id));
+    let seen_base: Vec<String> = seen_base.into_iter().map(|id| ObjectName::Label(id).to_string()).collect();
+    prop_assert_eq!(cut_off, seen_base);
     let mut expected: BTreeMap<String, BTreeSet<BaseId>> = BTreeMap::new();
     for (id, base) in truth.bases.iter().filter(|(_, base)| base.labelled) {
         for name in base.needs.difference(&truth.data) {
@@ -188,7 +222,21 @@ async fn survey(repository: &Repository, truth: &Truth) -> Verdict {
         }
     }
     prop_assert_eq!(objects, expected);
-    Ok(())
+    if witness.is_none() {
+        // Who remembers what was seen just now misses nothing.
+        let heads = survey.heads.clone();
+        for branch in truth.wal.keys() {
+            let end = heads.end_of(*branch).map(|end| truth.unit(end));
+            let there = truth.readable(*branch, true).last().map(|last| last + 1);
+            prop_assert!(end <= there.max(truth.vouched(*branch)), "{:?} of {}", end, branch);
+        }
+        let witness = Witness { heads, who: "this host remembers".to_owned() };
+        let again = Survey::take(repository, &[witness]).await.expect("a store of our own");
+        let told =
+            |survey: &Survey| survey.flaws.iter().map(|flaw| (flaw.kind, flaw.object.clone())).collect::<BTreeSet<_>>();
+        prop_assert_eq!(told(&again), told(&survey));
+    }
+    Ok(survey.heads)
 }
 
 /// Of which segments there are pages, and what they are held against: a page that is not the one of its name counts for nothing.

@@ -59,8 +59,13 @@ enum Event {
     LosePage(usize),
     /// A base backup, of which so many of its data objects are those of the one before.
     Base(usize),
-    /// The archiver writes down how far it is.
-    Frontier,
+    /// One of several writers writes down how far WAL is. The last of them is a stranger.
+    Frontier(usize),
+    /// Somebody outside the repository remembers what is there.
+    Remember,
+    /// Whoever controls the store cuts off its newest end: so many objects of WAL of the branch that is written, so many of the newest
+    /// records of frontiers of each writer, and the label of the newest base backup.
+    CutOff { objects: usize, frontiers: usize, label: bool },
     /// A base backup is held, or released.
     Hold(usize, bool),
 }
@@ -83,7 +88,10 @@ fn event() -> impl Strategy<Value = Event> {
         1 => blind(),
         1 => (2..5u64).prop_map(Event::Together),
         2 => (0..3usize).prop_map(Event::Base),
-        2 => Just(Event::Frontier),
+        2 => (0..3usize).prop_map(Event::Frontier),
+        1 => Just(Event::Remember),
+        1 => (0..8usize, 0..3usize, any::<bool>())
+            .prop_map(|(objects, frontiers, label)| Event::CutOff { objects, frontiers, label }),
         1 => (any::<usize>(), any::<bool>()).prop_map(|(base, holds)| Event::Hold(base, holds)),
     ]
 }

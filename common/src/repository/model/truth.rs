@@ -10,6 +10,9 @@ use crate::timeline::{Branch, TimelineId};
 /// Units in a segment: everything begins and ends with one.
 pub(super) const UNITS: u64 = 16;
 
+/// Writers that are trusted, the first of those that there are.
+pub(super) const TRUSTED: usize = 2;
+
 /// WAL in units, from the beginning of all WAL on.
 pub(super) type Units = BTreeSet<u64>;
 
@@ -81,8 +84,11 @@ pub(super) struct Truth {
     pub(super) adopted: Vec<Adopted>,
     pub(super) pruned: BTreeMap<Branch, Units>,
     pub(super) pruned_bases: BTreeSet<BaseId>,
-    /// Up to where the newest record of a frontier says that WAL was durable.
-    pub(super) frontiers: BTreeMap<Branch, u64>,
+    /// Up to where the WAL of each branch was durable, as records of frontiers say, by writer and number. Numbers count down.
+    pub(super) words: BTreeMap<(usize, u64), BTreeMap<Branch, u64>>,
+    /// What somebody outside remembers: up to where he saw the WAL of each branch, and the newest base backup.
+    pub(super) seen: BTreeMap<Branch, u64>,
+    pub(super) seen_base: Option<BaseId>,
     pub(super) holds: BTreeMap<BaseId, bool>,
     /// By branch and first segment.
     pub(super) pages: BTreeMap<(Branch, u64), Page>,
@@ -102,7 +108,9 @@ impl Truth {
             adopted: Vec::new(),
             pruned: BTreeMap::new(),
             pruned_bases: BTreeSet::new(),
-            frontiers: BTreeMap::new(),
+            words: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            seen_base: None,
             holds: BTreeMap::new(),
             pages: BTreeMap::new(),
             times: BTreeMap::new(),
@@ -211,6 +219,13 @@ impl Truth {
         all.filter(|(of, _)| *of == branch).flat_map(|(_, units)| units).copied().collect()
     }
 
+    /// Up to where the newest record of any trusted writer says that the WAL of a branch was durable.
+    pub(super) fn frontier(&self, branch: Branch) -> Option<u64> {
+        let newest = |writer: usize| self.words.range((writer, 0)..(writer + 1, 0)).next();
+        let words = (0..TRUSTED).filter_map(newest).map(|(_, word)| word);
+        words.filter_map(|word| word.get(&branch)).copied().max()
+    }
+
     /// Up to where something in the repository says that WAL of a branch was there.
     pub(super) fn vouched(&self, branch: Branch) -> Option<u64> {
         let labels = self.bases.values().filter(|base| base.labelled && base.branch == branch).map(|base| base.stop);
@@ -220,7 +235,7 @@ impl Truth {
         let pages = pages.map(|((_, first), _)| (first + CatalogPage::SEGMENTS) * UNITS);
         // What lies before all that is of use may have been removed.
         let pages = pages.filter(|end| *end > self.wanted_from(branch));
-        self.frontiers.get(&branch).copied().into_iter().chain(labels).chain(gaps).chain(pages).max()
+        self.frontier(branch).into_iter().chain(labels).chain(gaps).chain(pages).max()
     }
 
     /// A timeline leaves the way to the end of `branch` at `switch`, and goes on on `child`.
@@ -283,11 +298,14 @@ impl Truth {
     }
 
     /// What of a branch is lost without a word: something says that it was there, or that it was confirmed, it is not there, nobody
-    /// recorded that, and retention did not remove it, or a base backup needs it (I5).
-    pub(super) fn missing(&self, branch: Branch) -> Units {
+    /// recorded that, and retention did not remove it, or a base backup needs it (I5). Who asks may know what somebody outside saw.
+    pub(super) fn missing(&self, branch: Branch, seen: Option<u64>) -> Units {
         let readable = self.readable(branch, true);
         let from = self.wanted_from(branch);
-        let vouched = self.vouched(branch).unwrap_or(from);
+        let inside = self.vouched(branch);
+        let vouched = inside.max(seen).unwrap_or(from);
+        // Behind what is told inside WAL was there, too.
+        let from = inside.unwrap_or(from).min(from);
         let mut missing: Units = (from..vouched).filter(|unit| !readable.contains(unit)).collect();
         // Beyond, an object tells that what lies before it had been confirmed when it was made, or does not tell.
         let tells = |unit: u64| {
@@ -306,14 +324,21 @@ impl Truth {
             missing.extend(hole..next);
             hole = Self::end_of(&readable, next).max(next);
         }
-        let (recorded, mut pruned) = (self.recorded(branch), self.pruned.get(&branch).cloned().unwrap_or_default());
+        let explained = self.explained(branch);
+        missing.retain(|unit| !explained.contains(unit));
+        missing
+    }
+
+    /// What of a branch is recorded as lost, or was removed.
+    pub(super) fn explained(&self, branch: Branch) -> Units {
+        let mut pruned = self.pruned.get(&branch).cloned().unwrap_or_default();
         // What a base backup that is there needs is missed, whatever an earlier prune had been about to remove.
         for base in self.bases.values().filter(|base| base.labelled && base.branch == branch) {
             let segments = base.start / UNITS * UNITS..base.stop.div_ceil(UNITS) * UNITS;
             pruned.retain(|unit| !segments.contains(unit));
         }
-        missing.retain(|unit| !recorded.contains(unit) && !pruned.contains(unit));
-        missing
+        pruned.extend(self.recorded(branch));
+        pruned
     }
 
     pub(super) fn number(unit: u64) -> SegmentNumber {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::Event;
-use super::truth::{Adopted, Backup, Loss, Page, Piece, Times, Truth, UNITS, Units};
+use super::truth::{Adopted, Backup, Loss, Page, Piece, TRUSTED, Times, Truth, UNITS, Units};
 use crate::repository::wal_listing::parts;
 use crate::repository::{
     Adoption, Ancestry, BaseId, BaseType, BranchFrontier, CatalogEntry, CatalogPage, FrontierRecord, Gap, HoldRecord,
@@ -49,6 +49,10 @@ pub(super) struct World {
     /// Those that were left.
     left: Vec<Server>,
     writer: WriterKey,
+    /// Those who write down how far WAL is; the archiver is the first.
+    writers: Vec<WriterKey>,
+    /// Up to where each of them has ever seen the WAL of a branch.
+    reached: Vec<BTreeMap<Branch, u64>>,
     recipient: Recipient,
     /// Makes names that nothing has.
     count: u64,
@@ -60,9 +64,9 @@ impl World {
     /// A repository with an identity and nothing else, for a cluster with segments of `mib` MiB.
     pub(super) async fn new(mib: u64) -> World {
         let size = SegmentSize::new(mib << 20).expect("a legal size");
-        let (writer, identity) = (WriterKey::generate().expect("random"), Identity::generate().expect("random"));
-        let trust = TrustedWriters::new(vec![TrustedWriter::archiver(writer.public())]);
-        let repository = Repository::new(Arc::new(Shelf::default()), CLUSTER, trust);
+        let writers: Vec<WriterKey> = (0..=TRUSTED).map(|_| WriterKey::generate().expect("random")).collect();
+        let (writer, identity) = (writers[0].clone(), Identity::generate().expect("random"));
+        let repository = Repository::new(Arc::new(Shelf::default()), CLUSTER, trust(&writers));
         let history = TimelineHistory::root(TimelineId::FIRST);
         let (branch, recipient) = (history.branch(CLUSTER), identity.recipient().clone());
         let mut truth = Truth::of(size);
@@ -76,6 +80,8 @@ impl World {
             server,
             left: Vec::new(),
             writer,
+            reached: vec![BTreeMap::new(); writers.len()],
+            writers,
             recipient,
             count: 0,
             filled: false,
@@ -119,14 +125,15 @@ impl World {
             let bytes = store.get(&meta.key).await.expect("a store of our own");
             shelf.put_new(&meta.key, bytes).await.expect("a store of our own");
         }
-        let trust = TrustedWriters::new(vec![TrustedWriter::archiver(self.writer.public())]);
         World {
-            repository: Repository::new(Arc::new(shelf), CLUSTER, trust),
+            repository: Repository::new(Arc::new(shelf), CLUSTER, trust(&self.writers)),
             truth: self.truth.clone(),
             histories: self.histories.clone(),
             server: self.server.clone(),
             left: self.left.clone(),
             writer: self.writer.clone(),
+            writers: self.writers.clone(),
+            reached: self.reached.clone(),
             recipient: self.recipient.clone(),
             count: self.count,
             filled: self.filled,
@@ -174,10 +181,7 @@ impl World {
                 self.server.position = (number + segments) * UNITS;
             }
             Event::LoseNewest(which) => {
-                let mut all: Vec<(u64, ObjectName)> =
-                    self.truth.pieces(self.server.branch).map(|(name, piece)| (piece.start, name.clone())).collect();
-                all.sort();
-                if let Some((_, name)) = all.iter().rev().nth(which) {
+                if let Some(name) = self.newest().get(which) {
                     self.remove_wal(self.server.branch, name).await;
                 }
             }
@@ -196,7 +200,19 @@ impl World {
                 }
             }
             Event::Base(referred) => self.base(referred).await,
-            Event::Frontier => self.frontier().await,
+            Event::Frontier(writer) => self.frontier(writer).await,
+            Event::Remember => {
+                let there: Vec<Branch> = self.truth.wal.keys().copied().collect();
+                for branch in there {
+                    let end = self.truth.readable(branch, true).last().map_or(0, |last| last + 1);
+                    let seen = self.truth.seen.entry(branch).or_default();
+                    *seen = end.max(*seen);
+                }
+                let newest =
+                    self.truth.bases.iter().filter(|(_, base)| base.labelled).map(|(id, _)| id.clone()).next_back();
+                self.truth.seen_base = newest.max(self.truth.seen_base.take());
+            }
+            Event::CutOff { objects, frontiers, label } => self.cut_off(objects, frontiers, label).await,
             Event::Hold(which, holds) => self.hold(which, holds).await,
         }
     }
@@ -609,22 +625,54 @@ impl World {
         self.truth.bases.insert(id, Backup { branch: self.server.branch, start, stop, needs, labelled: true });
     }
 
-    async fn frontier(&mut self) {
-        let told = self.truth.frontiers.entry(self.server.branch).or_default();
-        *told = self.server.position.max(*told);
-        let all = self.truth.frontiers.clone();
+    async fn frontier(&mut self, writer: usize) {
+        let (branch, position) = (self.server.branch, self.server.position);
+        let told = self.reached[writer].entry(branch).or_default();
+        *told = position.max(*told);
+        let all = self.reached[writer].clone();
         let word = |branch: &Branch, unit: u64| BranchFrontier { branch: *branch, frontier: self.truth.lsn(unit) };
-        let earlier = all.iter().filter(|(branch, _)| **branch != self.server.branch);
+        let earlier = all.iter().filter(|(other, _)| **other != branch);
         let record = FrontierRecord {
-            at: word(&self.server.branch, all[&self.server.branch]),
-            server_end: self.truth.lsn(self.server.position),
+            at: word(&branch, all[&branch]),
+            server_end: self.truth.lsn(position),
             highest_time: None,
             written: Timestamp::UNIX_EPOCH,
             interval_seconds: 300,
             earlier: earlier.map(|(branch, unit)| word(branch, *unit)).collect(),
             ledger: None,
         };
-        self.repository.put_frontier(&record, &self.writer).await.expect("a store of our own");
+        let name = self.repository.put_frontier(&record, &self.writers[writer]).await.expect("a store of our own");
+        // Nobody's record verifies who is not trusted, so that each of a stranger's is as good as his first.
+        let ObjectName::Frontier(_, number) = name else { panic!("{name} is no frontier") };
+        self.truth.words.insert((writer, number), all);
+    }
+
+    /// The objects of the branch that is written, newest first.
+    fn newest(&self) -> Vec<ObjectName> {
+        let mut all: Vec<(u64, ObjectName)> =
+            self.truth.pieces(self.server.branch).map(|(name, piece)| (piece.start, name.clone())).collect();
+        all.sort();
+        all.into_iter().rev().map(|(_, name)| name).collect()
+    }
+
+    async fn cut_off(&mut self, objects: usize, frontiers: usize, label: bool) {
+        for name in self.newest().into_iter().take(objects) {
+            self.remove_wal(self.server.branch, &name).await;
+        }
+        for (writer, key) in self.writers.iter().enumerate() {
+            let words = self.truth.words.range((writer, 0)..(writer + 1, 0));
+            let numbers: Vec<u64> = words.map(|((_, number), _)| *number).take(frontiers).collect();
+            for number in numbers {
+                let name = ObjectName::Frontier(Box::new(key.public()), number);
+                self.repository.remove(&name).await.expect("a store of our own");
+                self.truth.words.remove(&(writer, number));
+            }
+        }
+        let newest = self.truth.bases.iter_mut().rfind(|(_, base)| base.labelled && label);
+        if let Some((id, base)) = newest {
+            base.labelled = false;
+            self.repository.remove(&ObjectName::Label(id.clone())).await.expect("a store of our own");
+        }
     }
 
     async fn hold(&mut self, which: usize, holds: bool) {
@@ -658,6 +706,10 @@ impl World {
         let object = self.sealed(name, wal, body);
         self.repository.put(&object).await.expect("a store of our own");
     }
+}
+
+fn trust(writers: &[WriterKey]) -> TrustedWriters {
+    TrustedWriters::new(writers.iter().take(TRUSTED).map(|writer| TrustedWriter::archiver(writer.public())).collect())
 }
 
 fn seconds(time: i64) -> Timestamp {
