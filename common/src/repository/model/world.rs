@@ -1,5 +1,9 @@
 //! A repository to which things happen, and beside it the list of what did.
 
+mod pages;
+mod removals;
+mod timelines;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -7,19 +11,19 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::Event;
-use super::truth::{Adopted, Backup, Loss, Page, Piece, TRUSTED, Times, Truth, UNITS, Units};
+use super::truth::{Backup, Page, Piece, TRUSTED, Times, Truth, UNITS};
 use crate::repository::wal_listing::parts;
 use crate::repository::{
-    Adoption, Ancestry, BaseId, BaseType, BranchFrontier, CatalogEntry, CatalogPage, FrontierRecord, Gap, HoldRecord,
-    Label, Leg, ObjectName, ObjectReference, Pruned, Repository, RepositoryIdentity, RunId, WalPut,
+    BaseId, BaseType, BranchFrontier, CatalogPage, FrontierRecord, HoldRecord, Label, ObjectName, ObjectReference,
+    Repository, RepositoryIdentity, WalPut,
 };
 use crate::seal::{
     CompareDigest, Draft, Identity, Kind, ObjectDigest, Recipient, SealedObject, Transactions, TrustedWriter,
     TrustedWriters, WalSection, WriterKey,
 };
 use crate::segment::{SegmentName, SegmentNumber, SegmentSize};
-use crate::store::{Capabilities, LARGEST_PAGE, ObjectStore, PutOutcome, Shelf};
-use crate::timeline::{Branch, HistoryEntry, SystemIdentifier, TimelineHistory, TimelineId};
+use crate::store::{Capabilities, LARGEST_PAGE, ObjectStore, Shelf};
+use crate::timeline::{Branch, SystemIdentifier, TimelineHistory, TimelineId};
 
 const CLUSTER: SystemIdentifier = SystemIdentifier(7);
 
@@ -321,256 +325,6 @@ impl World {
         hasher.digest()
     }
 
-    /// Makes the page before what is written, as an archiver does, and looks whether it says what the headers do.
-    async fn page(&mut self) {
-        let (branch, size) = (self.server.branch, self.truth.size);
-        let Some(first) = (self.server.position / UNITS / CatalogPage::SEGMENTS).checked_sub(1) else { return };
-        let first = first * CatalogPage::SEGMENTS;
-        let before = SegmentNumber(first.saturating_sub(CatalogPage::SEGMENTS));
-        let before = self.repository.catalog_page(branch, before, size).await.ok();
-        let before = before.filter(|_| first > 0);
-        let made = self.repository.make_catalog_page(branch, SegmentNumber(first), size, before.as_ref()).await;
-        let (made, told) = (made.expect("a store of our own"), self.truth.page(branch, first));
-        assert_eq!(made.is_some(), told.is_some(), "the page from {first} on");
-        let (Some(made), Some((page, begin, highest))) = (made, told) else { return };
-        assert_eq!(made.begin, self.truth.lsn(begin * UNITS));
-        assert_eq!(made.running(), highest.map(seconds));
-        for number in first..first + CatalogPage::SEGMENTS {
-            let entry = made.entry(SegmentNumber(number)).expect("one of 256");
-            let (time, unread) = self.truth.times[&(branch, number)];
-            assert_eq!((entry.transactions, entry.leading_unread), (transactions(time), unread));
-            assert_eq!(entry.digest, World::digest(&self.writer, (number + 1) * UNITS));
-        }
-        let done = self.repository.put_catalog_page(&made, &self.writer).await.expect("a store of our own");
-        self.note_page(first, page, done);
-    }
-
-    /// Puts a page of which nobody asked whether its segments are there.
-    async fn put_page(&mut self, first: u64, page: Page) {
-        let (branch, segment_size) = (self.server.branch, self.truth.size);
-        let numbers = first..first + CatalogPage::SEGMENTS;
-        let entry = |number: u64| {
-            let (time, leading_unread) = World::times(number);
-            let (begin, highest) = self.truth.running(branch, page.chain, number + 1);
-            let of = if page.wrong == Some(number) { number } else { (number + 1) * UNITS };
-            CatalogEntry {
-                transactions: transactions(time),
-                leading_unread,
-                running: highest.filter(|_| begin <= number).map(seconds),
-                digest: World::digest(&self.writer, of),
-                size: 1,
-            }
-        };
-        let mut segments: Vec<CatalogEntry> = numbers.clone().map(entry).collect();
-        if !page.fits {
-            segments.pop();
-        }
-        let body = CatalogPage {
-            branch,
-            segment_size,
-            first: SegmentName::new(branch.timeline, SegmentNumber(first), segment_size),
-            compare_key: self.writer.compare().id(),
-            begin: self.truth.lsn(self.truth.running(branch, page.chain, numbers.end).0 * UNITS),
-            segments,
-        };
-        let done = self.repository.put_catalog_page(&body, &self.writer).await.expect("a store of our own");
-        self.note_page(first, page, done);
-    }
-
-    /// A page that was stored before stays as it is.
-    fn note_page(&mut self, first: u64, page: Page, done: PutOutcome) {
-        let at = (self.server.branch, first);
-        assert_eq!(done == PutOutcome::Created, !self.truth.pages.contains_key(&at));
-        self.truth.pages.entry(at).or_insert(page);
-    }
-
-    async fn lose(&mut self, which: usize) {
-        let all: Vec<(Branch, ObjectName)> = self
-            .truth
-            .wal
-            .iter()
-            .flat_map(|(branch, pieces)| pieces.keys().map(|name| (*branch, name.clone())))
-            .collect();
-        if let Some((branch, name)) = which.checked_rem(all.len()).and_then(|at| all.get(at)) {
-            self.remove_wal(*branch, name).await;
-        }
-    }
-
-    async fn remove_wal(&mut self, branch: Branch, name: &ObjectName) {
-        self.repository.remove(name).await.expect("a store of our own");
-        self.truth.wal.get_mut(&branch).expect("a branch that is there").remove(name);
-    }
-
-    async fn lose_data(&mut self, which: usize) {
-        let all: Vec<ObjectName> = self.truth.data.iter().cloned().collect();
-        if let Some(name) = which.checked_rem(all.len()).and_then(|at| all.get(at)) {
-            self.repository.remove(name).await.expect("a store of our own");
-            self.truth.data.remove(name);
-        }
-    }
-
-    /// As retention does: written down first; labels, then data that no label needs, then WAL, oldest first.
-    async fn prune(&mut self, segments: u64, broken: bool) {
-        let branch = self.server.branch;
-        let numbers: BTreeSet<u64> = self.truth.pieces(branch).map(|(_, piece)| piece.start / UNITS).collect();
-        let numbers: BTreeSet<u64> = numbers.into_iter().take(segments as usize).collect();
-        let Some(last) = numbers.last().copied() else { return };
-        let mut going = Pruned::default();
-        for number in &numbers {
-            let range = self.truth.range(number * UNITS, (number + 1) * UNITS);
-            going.add_wal(branch, range);
-            let units: Vec<u64> = self.truth.units(range).collect();
-            self.truth.pruned.entry(branch).or_default().extend(units);
-        }
-        let needs = |base: &Backup| base.labelled && base.branch == branch && base.start < (last + 1) * UNITS;
-        let bases: Vec<BaseId> =
-            self.truth.bases.iter().filter(|(_, base)| needs(base)).map(|(id, _)| id.clone()).collect();
-        bases.iter().for_each(|id| going.add_base(id.clone()));
-        self.truth.pruned_bases.extend(bases.iter().cloned());
-        let run = RunId::random().expect("random");
-        self.repository.put_pruned(run, going, &Pruned::default(), &self.writer).await.expect("a store of our own");
-        for id in &bases {
-            self.repository.remove(&ObjectName::Label(id.clone())).await.expect("a store of our own");
-            self.truth.bases.get_mut(id).expect("a base backup that is there").labelled = false;
-        }
-        let labelled = self.truth.bases.values().filter(|base| base.labelled);
-        let needed: BTreeSet<ObjectName> = labelled.flat_map(|base| base.needs.iter().cloned()).collect();
-        let free: Vec<ObjectName> = self.truth.data.difference(&needed).cloned().collect();
-        for name in free {
-            self.repository.remove(&name).await.expect("a store of our own");
-            self.truth.data.remove(&name);
-        }
-        let goes = |piece: &Piece| numbers.contains(&(piece.start / UNITS));
-        let mut names: Vec<(u64, ObjectName)> = self
-            .truth
-            .pieces(branch)
-            .filter(|(_, piece)| goes(piece))
-            .map(|(name, piece)| (piece.start, name.clone()))
-            .collect();
-        names.sort();
-        let done = if broken { names.len() / 2 } else { names.len() };
-        for (_, name) in names.into_iter().take(done) {
-            self.remove_wal(branch, &name).await;
-        }
-    }
-
-    async fn fork(&mut self, back: u64, skip: u32, partial: bool) {
-        // A timeline begins after its parent.
-        let (switch, begin) = (self.server.position.saturating_sub(back), self.truth.unit(self.server.history.begin()));
-        if switch <= begin.max(FIRST * UNITS) {
-            return;
-        }
-        if partial {
-            self.partial().await;
-        }
-        self.promote(switch, skip).await;
-    }
-
-    /// A new timeline begins at `switch`, which is archived from the start of that segment on.
-    async fn promote(&mut self, switch: u64, skip: u32) {
-        self.count += 1;
-        let mut history = self.server.history.clone();
-        let reason = format!("lost {}", self.count).into_bytes();
-        let entry = HistoryEntry { timeline: history.timeline, switch: self.truth.lsn(switch), reason };
-        history.timeline = TimelineId::new(history.timeline.number() + 1 + skip).expect("not zero");
-        history.entries.push(entry);
-        let branch = history.branch(CLUSTER);
-        let body = Ancestry::of(&history, CLUSTER);
-        self.put_sealed(&ObjectName::History(branch), None, Some(&body)).await;
-        self.truth.fork(self.server.branch, switch, branch);
-        self.histories.insert(branch, history.clone());
-        let server = Server { history, branch, position: switch / UNITS * UNITS };
-        self.left.push(std::mem::replace(&mut self.server, server));
-    }
-
-    async fn adopt(&mut self, lost: u64, apart: bool) {
-        let Server { history, branch, position } = self.server.clone();
-        let from = position / UNITS * UNITS;
-        let adoptions = self.repository.adoptions().await.expect("a store of our own");
-        let writer = self.writer.public().to_string();
-        let (number, to) = adoptions.next_of(&history, branch, self.truth.lsn(from), &writer);
-        (self.server.branch, self.server.position) = (to, from + lost * UNITS);
-        if lost > 0 {
-            let way = vec![(branch, from)];
-            self.lose_behind(from, way, true).await;
-        }
-        self.tail(1).await;
-        let later = |other: &&Branch| other.timeline > branch.timeline;
-        let found = self.now();
-        let adoption = Adoption {
-            branch,
-            from: self.truth.lsn(from),
-            to,
-            writer,
-            found,
-            apart: self.truth.routes.keys().filter(|_| apart).filter(later).copied().collect(),
-        };
-        self.repository.put_adoption(number, &adoption, &self.writer).await.expect("a number that nothing has");
-        self.truth.adopt(Adopted { branch, from, to, apart });
-    }
-
-    async fn gap(&mut self, segments: u64) {
-        self.partial().await;
-        let from = self.server.position;
-        self.server.position = (from / UNITS + segments) * UNITS;
-        self.lose_behind(from, Vec::new(), true).await;
-    }
-
-    async fn blind(&mut self, before: u64, between: Option<u64>, behind: u64, told: bool) {
-        self.partial().await;
-        let from = self.server.position;
-        let mut switch = from + before;
-        // A timeline begins after its parent.
-        if switch <= self.truth.unit(self.server.history.begin()) {
-            return;
-        }
-        let mut way = vec![(self.server.branch, switch)];
-        self.promote(switch, 0).await;
-        if let Some(between) = between {
-            switch += between;
-            way.push((self.server.branch, switch));
-            self.promote(switch, 0).await;
-        }
-        self.server.position = (switch + behind) / UNITS * UNITS;
-        if self.server.position > from {
-            self.lose_behind(from, way, told).await;
-        }
-    }
-
-    /// Records that WAL is lost from `from` on, along the branches of `way`, each with where it is left, up to where the server is.
-    async fn lose_behind(&mut self, from: u64, way: Vec<(Branch, u64)>, told: bool) {
-        let (next, to) = (self.server.branch, self.server.position);
-        let branch = way.first().map_or(next, |(branch, _)| *branch);
-        let leg = |(branch, end): &(Branch, u64)| Leg { branch: *branch, end: self.truth.lsn(*end) };
-        let gap = Gap {
-            branch,
-            from: self.truth.lsn(from),
-            to: self.truth.lsn(to),
-            next,
-            found: Timestamp::UNIX_EPOCH,
-            highest_time: None,
-            why: "the slot was dropped".to_owned(),
-            way: way.iter().map(leg).filter(|_| told).collect(),
-        };
-        self.repository.put_gap(&gap, &self.writer).await.expect("a store of our own");
-        let (mut of, mut known, mut begin) = (Vec::new(), Vec::new(), from);
-        for (branch, end) in way.into_iter().chain([(next, to)]) {
-            let end = end.min(to);
-            of.push((branch, (begin..end).collect()));
-            known.push((branch, end));
-            // A timeline's first segment holds what lies before, too.
-            begin = end / UNITS * UNITS;
-        }
-        if !told && branch != next {
-            let all: Units = (from..to).collect();
-            (of, known) = (vec![(branch, all.clone()), (next, all)], vec![(branch, from), (next, to)]);
-        }
-        // One that was recorded before stays as it is.
-        if !self.truth.losses.iter().any(|known| (known.gap.branch, known.gap.from) == (gap.branch, gap.from)) {
-            self.truth.losses.push(Loss { gap, of, known });
-        }
-    }
-
     async fn base(&mut self, referred: usize) {
         let began = self.now();
         let id = BaseId::new(began, self.count as u32);
@@ -645,34 +399,6 @@ impl World {
         // Nobody's record verifies who is not trusted, so that each of a stranger's is as good as his first.
         let ObjectName::Frontier(_, number) = name else { panic!("{name} is no frontier") };
         self.truth.words.insert((writer, number), all);
-    }
-
-    /// The objects of the branch that is written, newest first.
-    fn newest(&self) -> Vec<ObjectName> {
-        let mut all: Vec<(u64, ObjectName)> =
-            self.truth.pieces(self.server.branch).map(|(name, piece)| (piece.start, name.clone())).collect();
-        all.sort();
-        all.into_iter().rev().map(|(_, name)| name).collect()
-    }
-
-    async fn cut_off(&mut self, objects: usize, frontiers: usize, label: bool) {
-        for name in self.newest().into_iter().take(objects) {
-            self.remove_wal(self.server.branch, &name).await;
-        }
-        for (writer, key) in self.writers.iter().enumerate() {
-            let words = self.truth.words.range((writer, 0)..(writer + 1, 0));
-            let numbers: Vec<u64> = words.map(|((_, number), _)| *number).take(frontiers).collect();
-            for number in numbers {
-                let name = ObjectName::Frontier(Box::new(key.public()), number);
-                self.repository.remove(&name).await.expect("a store of our own");
-                self.truth.words.remove(&(writer, number));
-            }
-        }
-        let newest = self.truth.bases.iter_mut().rfind(|(_, base)| base.labelled && label);
-        if let Some((id, base)) = newest {
-            base.labelled = false;
-            self.repository.remove(&ObjectName::Label(id.clone())).await.expect("a store of our own");
-        }
     }
 
     async fn hold(&mut self, which: usize, holds: bool) {
