@@ -150,13 +150,13 @@ proptest! {
 
     /// No hole is passed (I2), and none is silent (I5).
     #[test]
-    fn i5_after_any_history_the_repository_tells_what_it_holds_and_what_was_lost(events in vec(event(), 1..40)) {
+    fn i5_after_any_history_the_repository_tells_what_it_holds_and_what_was_lost(events in vec(event(), 1..25)) {
         agrees(World::new(1), &events)?;
     }
 
     /// The same where a segment has parts.
     #[test]
-    fn case_18_after_any_history_a_repository_of_large_segments_tells_the_same(events in vec(event(), 1..40)) {
+    fn case_18_after_any_history_a_repository_of_large_segments_tells_the_same(events in vec(event(), 1..25)) {
         agrees(World::new(64), &events)?;
     }
 }
