@@ -114,7 +114,9 @@ impl Adoptions {
     pub fn is_abandoned(&self, steps: &[Step]) -> bool {
         steps.iter().any(|step| {
             let left = self.by_branch.get(&step.branch).into_iter().flatten();
-            left.into_iter().any(|(_, adoption)| step.switch.is_none_or(|switch| switch > adoption.from))
+            // A way that comes to the branch beyond that place leaves it where it comes.
+            let at = |adoption: &Adoption| adoption.from.max(step.begin);
+            left.into_iter().any(|(_, adoption)| step.switch.is_none_or(|switch| switch > at(adoption)))
         })
     }
 

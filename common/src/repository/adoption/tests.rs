@@ -82,6 +82,18 @@ fn case_17_timelines_that_left_before_are_as_they_were_and_later_ones_come_from_
 }
 
 #[test]
+fn case_17_where_two_servers_part_in_the_first_segment_of_their_timeline_the_living_one_is_not_taken_for_the_other() {
+    let mut all = Adoptions::none(CLUSTER);
+    let two = child(0x350, "both");
+    // The segment begins before the timeline.
+    let to = adopt(&mut all, &two, one(&two), 0x300, &[]);
+    let living = [(one(&root()), 0, Some(0x350)), (one(&two), 0x350, Some(0x350)), (to, 0x350, None)];
+    assert_eq!(told(&all.way(&two)), living);
+    assert!(!all.is_abandoned(&all.way(&two)));
+    assert!(all.is_abandoned(&all.way_to(&two, one(&two))));
+}
+
+#[test]
 fn case_17_a_branch_can_be_split_again_before_and_after() {
     let mut all = Adoptions::none(CLUSTER);
     let old = one(&root());

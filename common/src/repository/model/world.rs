@@ -1,55 +1,95 @@
 //! A repository to which things happen, and beside it the list of what did.
 
-use std::collections::BTreeSet;
+mod pages;
+mod removals;
+mod timelines;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::Event;
-use super::truth::{Backup, Piece, Truth, UNITS};
+use super::truth::{Backup, Page, Piece, TRUSTED, Times, Truth, UNITS};
 use crate::repository::wal_listing::parts;
 use crate::repository::{
-    Adoption, Ancestry, BaseId, BaseType, BranchFrontier, FrontierRecord, Gap, HoldRecord, Label, ObjectName,
-    ObjectReference, Pruned, Repository, RepositoryIdentity, RunId, WalPut,
+    BaseId, BaseType, BranchFrontier, CatalogPage, FrontierRecord, HoldRecord, Label, ObjectName, ObjectReference,
+    Repository, RepositoryIdentity, WalPut,
 };
 use crate::seal::{
-    Draft, Identity, Kind, ObjectDigest, Recipient, SealedObject, TrustedWriter, TrustedWriters, WalSection, WriterKey,
+    CompareDigest, Draft, Identity, Kind, ObjectDigest, Recipient, SealedObject, Transactions, TrustedWriter,
+    TrustedWriters, WalSection, WriterKey,
 };
-use crate::segment::{SegmentName, SegmentSize};
-use crate::store::{Capabilities, Shelf};
-use crate::timeline::{Branch, HistoryEntry, SystemIdentifier, TimelineHistory, TimelineId};
+use crate::segment::{SegmentName, SegmentNumber, SegmentSize};
+use crate::store::{Capabilities, LARGEST_PAGE, ObjectStore, Shelf};
+use crate::timeline::{Branch, SystemIdentifier, TimelineHistory, TimelineId};
 
 const CLUSTER: SystemIdentifier = SystemIdentifier(7);
 
 /// WAL begins with this segment.
 const FIRST: u64 = 3;
 
-pub(super) struct World {
-    pub(super) repository: Repository,
-    pub(super) truth: Truth,
-    /// The history of the timeline that is written.
-    pub(super) history: TimelineHistory,
-    writer: WriterKey,
-    recipient: Recipient,
+/// The page in which a grown repository is written, and its segments that are there.
+const GROWN: std::ops::Range<u64> = CatalogPage::SEGMENTS..2 * CatalogPage::SEGMENTS - 4;
+
+/// A server, as an archiver sees it.
+#[derive(Clone, Debug)]
+struct Server {
+    /// The history of its timeline.
+    history: TimelineHistory,
     /// The branch that is written, and up to where, in units.
     branch: Branch,
     position: u64,
+}
+
+pub(super) struct World {
+    pub(super) repository: Repository,
+    pub(super) truth: Truth,
+    /// The history of each timeline, by its branch.
+    pub(super) histories: BTreeMap<Branch, TimelineHistory>,
+    /// The one that is archived.
+    server: Server,
+    /// Those that were left.
+    left: Vec<Server>,
+    writer: WriterKey,
+    /// Those who write down how far WAL is; the archiver is the first.
+    writers: Vec<WriterKey>,
+    /// Up to where each of them has ever seen the WAL of a branch.
+    reached: Vec<BTreeMap<Branch, u64>>,
+    recipient: Recipient,
     /// Makes names that nothing has.
     count: u64,
+    /// Whether objects of WAL hold as many bytes as they say.
+    filled: bool,
 }
 
 impl World {
     /// A repository with an identity and nothing else, for a cluster with segments of `mib` MiB.
     pub(super) async fn new(mib: u64) -> World {
         let size = SegmentSize::new(mib << 20).expect("a legal size");
-        let (writer, identity) = (WriterKey::generate().expect("random"), Identity::generate().expect("random"));
-        let trust = TrustedWriters::new(vec![TrustedWriter::archiver(writer.public())]);
-        let repository = Repository::new(Arc::new(Shelf::default()), CLUSTER, trust);
+        let writers: Vec<WriterKey> = (0..=TRUSTED).map(|_| WriterKey::generate().expect("random")).collect();
+        let (writer, identity) = (writers[0].clone(), Identity::generate().expect("random"));
+        let repository = Repository::new(Arc::new(Shelf::default()), CLUSTER, trust(&writers));
         let history = TimelineHistory::root(TimelineId::FIRST);
         let (branch, recipient) = (history.branch(CLUSTER), identity.recipient().clone());
-        let (truth, position, count) = (Truth::of(size), FIRST * UNITS, 0);
-        let world = World { repository, truth, history, writer, recipient, branch, position, count };
+        let mut truth = Truth::of(size);
+        truth.routes.insert(branch, vec![(branch, 0)]);
+        let histories = BTreeMap::from([(branch, history.clone())]);
+        let server = Server { history, branch, position: FIRST * UNITS };
+        let world = World {
+            repository,
+            truth,
+            histories,
+            server,
+            left: Vec::new(),
+            writer,
+            reached: vec![BTreeMap::new(); writers.len()],
+            writers,
+            recipient,
+            count: 0,
+            filled: false,
+        };
         let capabilities = Capabilities { conditional_put: true, delete: true };
         let (cluster, segment_size) = (CLUSTER, size);
         let body = RepositoryIdentity {
@@ -64,41 +104,125 @@ impl World {
         world
     }
 
+    /// One that lacks the last segments of its second page; the first page is there, and its segments were removed.
+    pub(super) async fn grown() -> World {
+        let mut world = World::new(1).await;
+        let branch = world.server.branch;
+        for number in 0..GROWN.start {
+            world.truth.times.insert((branch, number), World::times(number));
+        }
+        let page = Page { fits: true, chain: 0, wrong: None };
+        world.put_page(0, page).await;
+        for number in GROWN {
+            world.whole(number, Some(number * UNITS)).await;
+        }
+        world.server.position = GROWN.end * UNITS;
+        world.filled = true;
+        world
+    }
+
+    /// Another one to which the same happened.
+    pub(super) async fn copy(&self) -> World {
+        let (shelf, store) = (Shelf::default(), self.repository.store());
+        let page = store.list("", None, LARGEST_PAGE).await.expect("a store of our own");
+        for meta in &page.objects {
+            let bytes = store.get(&meta.key).await.expect("a store of our own");
+            shelf.put_new(&meta.key, bytes).await.expect("a store of our own");
+        }
+        World {
+            repository: Repository::new(Arc::new(shelf), CLUSTER, trust(&self.writers)),
+            truth: self.truth.clone(),
+            histories: self.histories.clone(),
+            server: self.server.clone(),
+            left: self.left.clone(),
+            writer: self.writer.clone(),
+            writers: self.writers.clone(),
+            reached: self.reached.clone(),
+            recipient: self.recipient.clone(),
+            count: self.count,
+            filled: self.filled,
+        }
+    }
+
     /// Lets `event` happen to both.
     pub(super) async fn happen(&mut self, event: Event) {
         match event {
             Event::Tail(length) => self.tail(length).await,
             Event::Whole => {
-                let end = (self.position / UNITS + 1) * UNITS;
-                self.whole(self.position / UNITS, Some(self.position)).await;
-                self.position = end;
+                let end = (self.server.position / UNITS + 1) * UNITS;
+                self.whole(self.server.position / UNITS, Some(self.server.position)).await;
+                self.server.position = end;
             }
             Event::Part => {
                 let length = UNITS / parts(self.truth.size);
-                let start = self.position / length * length;
-                self.part(start, Some(self.position)).await;
-                self.position = start + length;
+                let start = self.server.position / length * length;
+                self.part(start, Some(self.server.position)).await;
+                self.server.position = start + length;
             }
             Event::Ahead(skip, length) => {
-                let start = self.position + skip;
-                self.tail_at(start, length, Some(self.position)).await;
+                let start = self.server.position + skip;
+                self.tail_at(start, length, Some(self.server.position)).await;
             }
-            Event::Push(ahead) => self.whole(self.position / UNITS + ahead, None).await,
+            Event::Push(ahead) => self.whole(self.server.position / UNITS + ahead, None).await,
             Event::Partial => self.partial().await,
             Event::Lose(which) => self.lose(which).await,
             Event::LoseData(which) => self.lose_data(which).await,
             Event::Prune(segments, broken) => self.prune(segments, broken).await,
-            Event::Fork(back, partial) => self.fork(back, partial).await,
-            Event::Adopt => self.adopt().await,
+            Event::Fork { back, skip, partial } => self.fork(back, skip, partial).await,
+            Event::Return(which) => {
+                if let Some(at) = which.checked_rem(self.left.len()) {
+                    std::mem::swap(&mut self.server, &mut self.left[at]);
+                }
+            }
+            Event::Adopt { lost, apart } => self.adopt(lost, apart).await,
             Event::Gap(segments) => self.gap(segments).await,
+            Event::Blind { before, between, behind, told } => self.blind(before, between, behind, told).await,
+            Event::Together(segments) => {
+                let number = self.server.position / UNITS;
+                for one in number..number + segments {
+                    self.whole(one, Some(self.server.position)).await;
+                }
+                self.server.position = (number + segments) * UNITS;
+            }
+            Event::LoseNewest(which) => {
+                if let Some(name) = self.newest().get(which) {
+                    self.remove_wal(self.server.branch, name).await;
+                }
+            }
+            Event::Page => self.page().await,
+            Event::Stray { wrong, fits } => {
+                let first = self.server.position / UNITS / CatalogPage::SEGMENTS * CatalogPage::SEGMENTS;
+                let wrong = wrong.map(|wrong| first + CatalogPage::SEGMENTS - 1 - wrong);
+                self.put_page(first, Page { fits, chain: first, wrong }).await;
+            }
+            Event::LosePage(which) => {
+                let all: Vec<(Branch, u64)> = self.truth.pages.keys().copied().collect();
+                if let Some((branch, first)) = which.checked_rem(all.len()).and_then(|at| all.get(at)) {
+                    let name = CatalogPage::name(*branch, SegmentNumber(*first), self.truth.size);
+                    self.repository.remove(&name).await.expect("a store of our own");
+                    self.truth.pages.remove(&(*branch, *first));
+                }
+            }
             Event::Base(referred) => self.base(referred).await,
-            Event::Frontier => self.frontier().await,
+            Event::Frontier(writer) => self.frontier(writer).await,
+            Event::Remember => {
+                let there: Vec<Branch> = self.truth.wal.keys().copied().collect();
+                for branch in there {
+                    let end = self.truth.readable(branch, true).last().map_or(0, |last| last + 1);
+                    let seen = self.truth.seen.entry(branch).or_default();
+                    *seen = end.max(*seen);
+                }
+                let newest =
+                    self.truth.bases.iter().filter(|(_, base)| base.labelled).map(|(id, _)| id.clone()).next_back();
+                self.truth.seen_base = newest.max(self.truth.seen_base.take());
+            }
+            Event::CutOff { objects, frontiers, label } => self.cut_off(objects, frontiers, label).await,
             Event::Hold(which, holds) => self.hold(which, holds).await,
         }
     }
 
     fn segment(&self, unit: u64) -> SegmentName {
-        SegmentName::new(self.branch.timeline, Truth::number(unit), self.truth.size)
+        SegmentName::new(self.server.branch.timeline, Truth::number(unit), self.truth.size)
     }
 
     fn now(&mut self) -> Timestamp {
@@ -107,13 +231,13 @@ impl World {
     }
 
     async fn tail(&mut self, length: u64) {
-        self.position = self.tail_at(self.position, length, Some(self.position)).await;
+        self.server.position = self.tail_at(self.server.position, length, Some(self.server.position)).await;
     }
 
     /// Stores a tail that ends with its segment at most; returns where it ends.
     async fn tail_at(&mut self, start: u64, length: u64, durable: Option<u64>) -> u64 {
         let end = (start + length).min((start / UNITS + 1) * UNITS);
-        let name = ObjectName::Tail(self.branch, self.segment(start), self.truth.range(start, end));
+        let name = ObjectName::Tail(self.server.branch, self.segment(start), self.truth.range(start, end));
         self.put_wal(name, Piece { start, end, durable }).await;
         end
     }
@@ -130,53 +254,54 @@ impl World {
         let parts = parts(self.truth.size);
         let length = UNITS / parts;
         let part = (parts > 1).then(|| u8::try_from(start % UNITS / length).expect("four parts"));
-        let name = ObjectName::Wal(self.branch, self.segment(start), part);
+        let name = ObjectName::Wal(self.server.branch, self.segment(start), part);
         self.put_wal(name, Piece { start, end: start + length, durable }).await;
     }
 
     async fn partial(&mut self) {
-        let (length, begin) = (UNITS / parts(self.truth.size), self.position / UNITS * UNITS);
+        let (length, begin) = (UNITS / parts(self.truth.size), self.server.position / UNITS * UNITS);
         // From the first part that is not there whole.
         let there: BTreeSet<u64> = self
             .truth
-            .pieces(self.branch)
+            .pieces(self.server.branch)
             .filter(|(name, _)| matches!(name, ObjectName::Wal(..)))
             .map(|(_, piece)| piece.start)
             .collect();
-        let start = (begin..self.position).step_by(length as usize).find(|start| !there.contains(start));
+        let start = (begin..self.server.position).step_by(length as usize).find(|start| !there.contains(start));
         if let Some(start) = start {
-            let name = ObjectName::Partial(self.branch, self.segment(start));
-            let (end, durable) = (self.position, Some(self.position));
+            let name = ObjectName::Partial(self.server.branch, self.segment(start));
+            let (end, durable) = (self.server.position, Some(self.server.position));
             self.put_wal(name, Piece { start, end, durable }).await;
         }
     }
 
     /// Stores a piece of WAL; equal bytes under its name are success, and other bytes are refused (I3).
     async fn put_wal(&mut self, name: ObjectName, piece: Piece) {
+        self.count += 1;
         let truth = &mut self.truth;
         let range = truth.range(piece.start, piece.end);
-        let digest = |unit: u64| {
-            let mut hasher = self.writer.compare().hasher();
-            hasher.update(&unit.to_le_bytes());
-            hasher.digest()
-        };
+        let (number, digest) = (piece.start / UNITS, |unit| World::digest(&self.writer, unit));
+        let (time, unread) = (World::times(number).0, World::times(number).1 || (self.filled && self.count % 6 == 5));
         let section = WalSection {
-            branch: self.branch,
-            segment: SegmentName::new(self.branch.timeline, Truth::number(piece.start), truth.size),
+            branch: self.server.branch,
+            segment: SegmentName::new(self.server.branch.timeline, Truth::number(piece.start), truth.size),
             segment_size: truth.size,
             start: range.start,
             end: range.end,
             compare_key: self.writer.compare().id(),
             digest_start: digest(piece.start),
             digest_end: digest(piece.end),
-            transactions: Default::default(),
-            leading_unread: false,
+            transactions: transactions(time),
+            leading_unread: unread,
             durable: piece.durable.map(|unit| truth.lsn(unit)),
         };
-        let there = truth.wal.entry(self.branch).or_default();
+        let there = truth.wal.entry(self.server.branch).or_default();
         let expected = there.get(&name).copied();
         if expected.is_none() {
             there.insert(name.clone(), piece);
+            if matches!(name, ObjectName::Wal(..)) {
+                truth.times.insert((self.server.branch, number), (time, unread));
+            }
         }
         let object = self.sealed(&name, Some(section.clone()), None::<&()>);
         let done = self.repository.put_wal(&name, &object, &section).await;
@@ -189,134 +314,15 @@ impl World {
         }
     }
 
-    async fn lose(&mut self, which: usize) {
-        let all: Vec<(Branch, ObjectName)> = self
-            .truth
-            .wal
-            .iter()
-            .flat_map(|(branch, pieces)| pieces.keys().map(|name| (*branch, name.clone())))
-            .collect();
-        if let Some((branch, name)) = which.checked_rem(all.len()).and_then(|at| all.get(at)) {
-            self.remove_wal(*branch, name).await;
-        }
+    /// What the headers of a segment's objects say.
+    fn times(number: u64) -> Times {
+        ((!number.is_multiple_of(3)).then_some((number * 37 % 101) as i64), number == GROWN.start - 50)
     }
 
-    async fn remove_wal(&mut self, branch: Branch, name: &ObjectName) {
-        self.repository.remove(name).await.expect("a store of our own");
-        self.truth.wal.get_mut(&branch).expect("a branch that is there").remove(name);
-    }
-
-    async fn lose_data(&mut self, which: usize) {
-        let all: Vec<ObjectName> = self.truth.data.iter().cloned().collect();
-        if let Some(name) = which.checked_rem(all.len()).and_then(|at| all.get(at)) {
-            self.repository.remove(name).await.expect("a store of our own");
-            self.truth.data.remove(name);
-        }
-    }
-
-    /// As retention does: written down first; labels, then data that no label needs, then WAL, oldest first.
-    async fn prune(&mut self, segments: u64, broken: bool) {
-        let branch = self.branch;
-        let numbers: BTreeSet<u64> = self.truth.pieces(branch).map(|(_, piece)| piece.start / UNITS).collect();
-        let numbers: BTreeSet<u64> = numbers.into_iter().take(segments as usize).collect();
-        let Some(last) = numbers.last().copied() else { return };
-        let mut going = Pruned::default();
-        for number in &numbers {
-            let range = self.truth.range(number * UNITS, (number + 1) * UNITS);
-            going.add_wal(branch, range);
-            let units: Vec<u64> = self.truth.units(range).collect();
-            self.truth.pruned.entry(branch).or_default().extend(units);
-        }
-        let needs = |base: &Backup| base.labelled && base.branch == branch && base.start < (last + 1) * UNITS;
-        let bases: Vec<BaseId> =
-            self.truth.bases.iter().filter(|(_, base)| needs(base)).map(|(id, _)| id.clone()).collect();
-        bases.iter().for_each(|id| going.add_base(id.clone()));
-        self.truth.pruned_bases.extend(bases.iter().cloned());
-        let run = RunId::random().expect("random");
-        self.repository.put_pruned(run, going, &Pruned::default(), &self.writer).await.expect("a store of our own");
-        for id in &bases {
-            self.repository.remove(&ObjectName::Label(id.clone())).await.expect("a store of our own");
-            self.truth.bases.get_mut(id).expect("a base backup that is there").labelled = false;
-        }
-        let labelled = self.truth.bases.values().filter(|base| base.labelled);
-        let needed: BTreeSet<ObjectName> = labelled.flat_map(|base| base.needs.iter().cloned()).collect();
-        let free: Vec<ObjectName> = self.truth.data.difference(&needed).cloned().collect();
-        for name in free {
-            self.repository.remove(&name).await.expect("a store of our own");
-            self.truth.data.remove(&name);
-        }
-        let goes = |piece: &Piece| numbers.contains(&(piece.start / UNITS));
-        let mut names: Vec<(u64, ObjectName)> = self
-            .truth
-            .pieces(branch)
-            .filter(|(_, piece)| goes(piece))
-            .map(|(name, piece)| (piece.start, name.clone()))
-            .collect();
-        names.sort();
-        let done = if broken { names.len() / 2 } else { names.len() };
-        for (_, name) in names.into_iter().take(done) {
-            self.remove_wal(branch, &name).await;
-        }
-    }
-
-    async fn fork(&mut self, back: u64, partial: bool) {
-        // A timeline begins after its parent.
-        let (switch, begin) = (self.position.saturating_sub(back), self.truth.unit(self.history.begin()));
-        if switch <= begin.max(FIRST * UNITS) {
-            return;
-        }
-        if partial {
-            self.partial().await;
-        }
-        let mut history = self.history.clone();
-        let entry =
-            HistoryEntry { timeline: history.timeline, switch: self.truth.lsn(switch), reason: b"lost".to_vec() };
-        history.timeline = TimelineId::new(history.timeline.number() + 1).expect("not zero");
-        history.entries.push(entry);
-        let branch = history.branch(CLUSTER);
-        let body = Ancestry::of(&history, CLUSTER);
-        self.put_sealed(&ObjectName::History(branch), None, Some(&body)).await;
-        (self.history, self.branch, self.position) = (history, branch, switch / UNITS * UNITS);
-    }
-
-    async fn adopt(&mut self) {
-        let from = self.position / UNITS * UNITS;
-        let adoptions = self.repository.adoptions().await.expect("a store of our own");
-        let writer = self.writer.public().to_string();
-        let (number, to) = adoptions.next_of(&self.history, self.branch, self.truth.lsn(from), &writer);
-        let adoption = Adoption {
-            branch: self.branch,
-            from: self.truth.lsn(from),
-            to,
-            writer,
-            found: self.now(),
-            apart: Vec::new(),
-        };
-        (self.branch, self.position) = (to, from);
-        self.tail(1).await;
-        self.repository.put_adoption(number, &adoption, &self.writer).await.expect("a number that nothing has");
-    }
-
-    async fn gap(&mut self, segments: u64) {
-        self.partial().await;
-        let to = (self.position / UNITS + segments) * UNITS;
-        let range = self.truth.range(self.position, to);
-        let gap = Gap {
-            branch: self.branch,
-            from: range.start,
-            to: range.end,
-            next: self.branch,
-            found: self.now(),
-            highest_time: None,
-            why: "the slot was dropped".to_owned(),
-            way: Vec::new(),
-        };
-        self.repository.put_gap(&gap, &self.writer).await.expect("a store of our own");
-        // One that was recorded before stays as it is.
-        if !self.truth.gaps.iter().any(|known| (known.branch, known.from) == (gap.branch, gap.from)) {
-            self.truth.gaps.push(gap);
-        }
-        self.position = to;
+    fn digest(writer: &WriterKey, unit: u64) -> CompareDigest {
+        let mut hasher = writer.compare().hasher();
+        hasher.update(&unit.to_le_bytes());
+        hasher.digest()
     }
 
     async fn base(&mut self, referred: usize) {
@@ -335,9 +341,9 @@ impl World {
             self.truth.data.insert(name.clone());
             needs.insert(name);
         }
-        let start = self.position;
+        let start = self.server.position;
         self.tail(2).await;
-        let stop = self.position;
+        let stop = self.server.position;
         let reference = |name: &ObjectName| {
             let name = name.to_string();
             ObjectReference { size: name.len() as u64, digest: ObjectDigest::of(name.as_bytes()), name }
@@ -346,30 +352,34 @@ impl World {
         let label = Label {
             kind,
             objects: needs.iter().map(reference).collect(),
-            ..Label::sample(id.clone(), self.branch, self.truth.size, wal, began)
+            ..Label::sample(id.clone(), self.server.branch, self.truth.size, wal, began)
         };
         let name = ObjectName::Label(id.clone());
         let object = self.repository.signed(Kind::Label, &name, &label, &self.writer).expect("sealable");
         self.repository.put(&object).await.expect("a store of our own");
-        self.truth.bases.insert(id, Backup { branch: self.branch, start, stop, needs, labelled: true });
+        self.truth.bases.insert(id, Backup { branch: self.server.branch, start, stop, needs, labelled: true });
     }
 
-    async fn frontier(&mut self) {
-        let told = self.truth.frontiers.entry(self.branch).or_default();
-        *told = self.position.max(*told);
-        let all = self.truth.frontiers.clone();
+    async fn frontier(&mut self, writer: usize) {
+        let (branch, position) = (self.server.branch, self.server.position);
+        let told = self.reached[writer].entry(branch).or_default();
+        *told = position.max(*told);
+        let all = self.reached[writer].clone();
         let word = |branch: &Branch, unit: u64| BranchFrontier { branch: *branch, frontier: self.truth.lsn(unit) };
-        let earlier = all.iter().filter(|(branch, _)| **branch != self.branch);
+        let earlier = all.iter().filter(|(other, _)| **other != branch);
         let record = FrontierRecord {
-            at: word(&self.branch, all[&self.branch]),
-            server_end: self.truth.lsn(self.position),
+            at: word(&branch, all[&branch]),
+            server_end: self.truth.lsn(position),
             highest_time: None,
             written: Timestamp::UNIX_EPOCH,
             interval_seconds: 300,
             earlier: earlier.map(|(branch, unit)| word(branch, *unit)).collect(),
             ledger: None,
         };
-        self.repository.put_frontier(&record, &self.writer).await.expect("a store of our own");
+        let name = self.repository.put_frontier(&record, &self.writers[writer]).await.expect("a store of our own");
+        // Nobody's record verifies who is not trusted, so that each of a stranger's is as good as his first.
+        let ObjectName::Frontier(_, number) = name else { panic!("{name} is no frontier") };
+        self.truth.words.insert((writer, number), all);
     }
 
     async fn hold(&mut self, which: usize, holds: bool) {
@@ -388,10 +398,14 @@ impl World {
         body: Option<&B>,
     ) -> SealedObject {
         let (kind, cluster, text) = (name.kind(), CLUSTER, name.to_string());
-        let draft = Draft { kind, cluster, name: text, wal, frame_size: 64 << 10, level: 1 };
+        let bytes = wal.as_ref().map(|wal| wal.end.bytes_since(wal.start));
+        let draft = Draft { kind, cluster, name: text, wal, frame_size: 1 << 20, level: 1 };
         let mut sealer = draft.seal(std::slice::from_ref(&self.recipient), &self.writer).expect("sealable");
-        // What is looked at here are headers and names.
-        sealer.frame(b"-").expect("small enough");
+        // What is looked at here are headers and names, but where somebody reads all.
+        match bytes.filter(|_| self.filled) {
+            Some(bytes) => sealer.frames_of(&vec![0; bytes as usize]).expect("small enough"),
+            None => sealer.frame(b"-").map(|_| ()).expect("small enough"),
+        }
         sealer.finish_with(body).expect("sealable")
     }
 
@@ -399,4 +413,19 @@ impl World {
         let object = self.sealed(name, wal, body);
         self.repository.put(&object).await.expect("a store of our own");
     }
+}
+
+fn trust(writers: &[WriterKey]) -> TrustedWriters {
+    TrustedWriters::new(writers.iter().take(TRUSTED).map(|writer| TrustedWriter::archiver(writer.public())).collect())
+}
+
+fn seconds(time: i64) -> Timestamp {
+    Timestamp::from_second(time).expect("a time of our years")
+}
+
+/// One transaction, or none.
+fn transactions(time: Option<i64>) -> Transactions {
+    let mut all = Transactions::default();
+    time.into_iter().for_each(|time| all.add(seconds(time)));
+    all
 }

@@ -45,7 +45,10 @@ impl Holding {
     pub(super) async fn holes(&mut self, repository: &Repository) -> Result<Vec<Hole>, RepositoryError> {
         let mut holes = Vec::new();
         let vouched = self.vouchers.iter().map(|voucher| voucher.end).max().unwrap_or(self.begin);
-        if let Some(wanted) = LsnRange::new(self.begin, vouched) {
+        // What somebody outside has seen hides nothing that is missing before all that is left.
+        let inside = self.vouchers.iter().filter(|voucher| !voucher.outside).map(|voucher| voucher.end).max();
+        let begin = inside.map_or(self.begin, |inside| inside.min(self.begin));
+        if let Some(wanted) = LsnRange::new(begin, vouched) {
             for missing in missing_in(repository, &self.listing, wanted).await? {
                 holes.extend(missing.without(&self.recorded).into_iter().map(|range| self.hole(range)));
             }
@@ -58,7 +61,8 @@ impl Holding {
             let next = next.map(|number: SegmentNumber| number.start(self.listing.segment_size));
             let Some(next) = next.filter(|next| *next > self.end) else { break };
             let gap = LsnRange { start: self.end.max(vouched), end: next };
-            if gap.without(&self.recorded).is_empty() {
+            let missing = gap.without(&self.recorded);
+            if missing.is_empty() {
                 from = next;
                 continue;
             }
@@ -66,7 +70,8 @@ impl Holding {
                 Beyond::Nothing | Beyond::Unconfirmed(_) => break,
                 Beyond::Known { name, why, .. } => {
                     let why = format!("WAL lies behind it, and {name} {why}");
-                    holes.push(Hole { range: gap, kind: FlawKind::Hole, why });
+                    let hole = |range| Hole { range, kind: FlawKind::Hole, why: why.clone() };
+                    holes.extend(missing.into_iter().map(hole));
                 }
             }
             from = next;
@@ -77,7 +82,11 @@ impl Holding {
     fn hole(&self, range: LsnRange) -> Hole {
         let speaking =
             |outside| self.vouchers.iter().filter(move |one| one.outside == outside && one.end > range.start).max();
-        let behind = self.listing.highest().is_some_and(|highest| highest > range.end);
+        let size = self.listing.segment_size;
+        // Of a `.partial` the name tells only where it begins.
+        let mut partials = self.listing.partials.iter().filter_map(|name| name.number(size));
+        let behind = partials.any(|number| number.start(size) >= range.end)
+            || self.listing.highest().is_some_and(|highest| highest > range.end);
         let (voucher, kind) = match (speaking(false), speaking(true)) {
             (Some(inside), _) => (Some(inside), FlawKind::Hole),
             (None, outside) if behind => (outside, FlawKind::Hole),

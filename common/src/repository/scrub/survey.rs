@@ -292,13 +292,6 @@ impl Surveyor<'_> {
         let inside = |end: Lsn, who: String| Voucher { end, outside: false, who };
         let mut vouchers: Vec<Voucher> =
             furthest(frontiers, branch).map(|(end, name)| inside(end, format!("{name} says"))).into_iter().collect();
-        let pages = self.repository.catalog_pages(branch, size, None).await?;
-        // A page beyond all that is there tells that more was.
-        let beyond = pages.last().filter(|last| Some(CatalogPage::last_of(**last).end(size)) > listing.highest());
-        if let Some(last) = beyond {
-            let told = self.repository.cataloged(branch, *last, size).await?;
-            vouchers.extend(told.map(|(end, name)| inside(end, format!("{name} says"))));
-        }
         let of_branch = self.stakes.iter().filter(|stake| stake.branch == branch);
         vouchers
             .extend(of_branch.clone().map(|one| inside(one.stop, format!("the label of base backup {} says", one.id))));
@@ -317,6 +310,16 @@ impl Surveyor<'_> {
             Some(start) if oldest == Some(branch.timeline) => start,
             start => start.into_iter().chain(first).min().unwrap_or(Lsn::INVALID),
         };
+        // A page tells that everything up to its end was there. Of many the last one does, unless it cannot be read.
+        let whole = listing.contiguous_end(begin);
+        let mut pages = self.repository.catalog_pages(branch, size, None).await?;
+        pages.retain(|first| CatalogPage::last_of(*first).end(size) > whole);
+        while let Some(last) = pages.pop() {
+            if let Some((end, name)) = self.repository.cataloged(branch, last, size).await? {
+                vouchers.push(inside(end, format!("{name} says")));
+                break;
+            }
+        }
         let mut recorded = Vec::new();
         for gap in gaps.iter().filter_map(|record| record.content.as_ref().ok()) {
             match gap.stretches(size) {

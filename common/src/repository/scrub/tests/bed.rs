@@ -118,11 +118,24 @@ impl Bed {
         draft.seal(&[self.recipient.recipient().clone()], writer).expect("sealable")
     }
 
-    /// `name` with `range` of a segment full of `fill`, signed by `writer`.
+    /// `name` with `range` of a segment full of `fill`, signed by `writer`, which knew all before it to be durable.
     pub(super) fn wal_object(&self, writer: &WriterKey, name: &ObjectName, range: LsnRange, fill: u8) -> SealedObject {
+        self.wal_object_after(writer, name, range, fill, range.start)
+    }
+
+    /// The same of a writer that knew WAL to be durable up to `durable`.
+    pub(super) fn wal_object_after(
+        &self,
+        writer: &WriterKey,
+        name: &ObjectName,
+        range: LsnRange,
+        fill: u8,
+        durable: Lsn,
+    ) -> SealedObject {
         let (kind, branch) = match name {
             ObjectName::Wal(branch, ..) => (Kind::Wal, *branch),
             ObjectName::Tail(branch, ..) => (Kind::Tail, *branch),
+            ObjectName::Partial(branch, _) => (Kind::Partial, *branch),
             other => panic!("{other} is no WAL"),
         };
         let number = self.size.number(range.start);
@@ -144,7 +157,7 @@ impl Bed {
             digest_end: digest(at(range.end)),
             transactions: Default::default(),
             leading_unread: false,
-            durable: Some(range.start),
+            durable: Some(durable),
         };
         let mut sealer = self.sealer(writer, kind, name, Some(section));
         sealer.frames_of(&bytes[at(range.start)..at(range.end)]).expect("small enough");

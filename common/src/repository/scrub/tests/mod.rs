@@ -3,12 +3,14 @@
 
 mod bed;
 
-use bed::{Bed, kinds};
+use bed::{Bed, CLUSTER, kinds};
 
 use super::{FlawKind, Leftover, LeftoverWal, LostWindow, Reader, Reading};
-use crate::repository::ObjectName;
+use crate::lsn::LsnRange;
+use crate::repository::{CatalogPage, ObjectName};
 use crate::seal::{Kind, WriterKey};
 use crate::segment::SegmentNumber;
+use crate::timeline::{TimelineHistory, TimelineId};
 
 #[tokio::test]
 async fn a_repository_that_is_whole_has_no_flaws() {
@@ -141,6 +143,29 @@ async fn a_segment_that_is_not_the_one_of_the_catalog_page_is_found() {
 }
 
 #[tokio::test]
+async fn i5_a_segment_that_only_a_catalog_page_tells_to_have_been_durable_is_missed() {
+    let bed = Bed::empty().await;
+    for number in 256..511 {
+        bed.put_segment(bed.branch, number).await;
+    }
+    // It was on its way together with the one before it, of which it knows nothing.
+    let (last, before) = (SegmentNumber(511).range(bed.size), bed.at(510, 0));
+    bed.put(&bed.wal_object_after(&bed.writer, &bed.wal(511), last, 1, before)).await;
+    let page = bed.repository.make_catalog_page(bed.branch, SegmentNumber(256), bed.size, None).await;
+    let page = page.expect("readable").expect("all are there");
+    bed.repository.put_catalog_page(&page, &bed.writer).await.expect("stored");
+    bed.remove(&bed.wal(510)).await;
+    let flaws = bed.survey(&[]).await.flaws;
+    assert_eq!(flaws.iter().map(|flaw| flaw.kind).collect::<Vec<_>>(), [FlawKind::Hole]);
+    assert!(flaws[0].what.contains("from 0/1FE00000 to 0/1FF00000 is not there; catalog/"), "{}", flaws[0].what);
+    // A later page, of which nobody can tell what it says, does not hide it.
+    let misfit = CatalogPage { first: bed.segment(bed.branch, 512), ..page };
+    let misfit = CatalogPage { segments: Vec::new(), ..misfit };
+    bed.repository.put_catalog_page(&misfit, &bed.writer).await.expect("stored");
+    assert_eq!(bed.survey(&[]).await.flaws.len(), 1);
+}
+
+#[tokio::test]
 async fn swapped_objects_are_found_both() {
     let bed = Bed::full().await;
     for (one, other) in [
@@ -215,6 +240,36 @@ async fn a_newest_end_that_was_cut_off_shows_against_a_witness_and_not_without()
 }
 
 #[tokio::test]
+async fn what_is_missing_before_all_that_is_left_is_missed_by_who_remembers_the_end_as_well() {
+    let bed = Bed::empty().await;
+    bed.put_segment(bed.branch, 3).await;
+    bed.put_frontier(bed.branch, bed.at(4, 0)).await;
+    bed.prune(&[], &[3]).await;
+    bed.remove(&bed.wal(3)).await;
+    bed.put_segment(bed.branch, 5).await;
+    let survey = bed.survey(&[]).await;
+    assert_eq!(survey.heads.end_of(bed.branch), Some(bed.at(6, 0)));
+    for flaws in [survey.flaws, bed.survey(&Bed::witness(survey.heads)).await.flaws] {
+        assert!(flaws.len() == 1 && flaws[0].what.contains("from 0/400000 to 0/500000"), "{flaws:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_missing_before_a_partial_segment_was_not_cut_off_at_the_end() {
+    let bed = Bed::empty().await;
+    bed.put_segment(bed.branch, 2).await;
+    bed.put_frontier(bed.branch, bed.at(3, 0)).await;
+    let partial = ObjectName::Partial(bed.branch, bed.segment(bed.branch, 5));
+    let range = LsnRange { start: bed.at(5, 0), end: bed.at(5, 400) };
+    bed.put(&bed.wal_object(&bed.writer, &partial, range, 5)).await;
+    let survey = bed.survey(&[]).await;
+    let wal = format!("wal/{}", bed.branch);
+    assert_eq!(kinds(&survey.flaws), [(FlawKind::Hole, wal.as_str())]);
+    let again = bed.survey(&Bed::witness(survey.heads)).await;
+    assert_eq!(kinds(&again.flaws), [(FlawKind::Hole, wal.as_str())]);
+}
+
+#[tokio::test]
 async fn wal_that_is_recorded_as_lost_is_no_flaw() {
     let bed = Bed::full().await;
     bed.remove(&bed.wal(5)).await;
@@ -235,6 +290,30 @@ async fn wal_that_is_recorded_as_lost_is_no_flaw() {
     bed.remove(&bed.wal(6)).await;
     let flaws = bed.survey(&[]).await.flaws;
     assert!(flaws[0].what.contains("from 0/600000 to 0/700000"), "{flaws:?}");
+}
+
+#[tokio::test]
+async fn what_is_recorded_as_lost_is_no_flaw_where_more_is_missing_behind_it_and_the_record_does_not_tell_the_way() {
+    let bed = Bed::empty().await;
+    for number in [2, 3, 4, 8] {
+        bed.put_segment(bed.branch, number).await;
+    }
+    let later = TimelineId::new(2).expect("not zero");
+    let gap = crate::repository::Gap {
+        branch: bed.branch,
+        from: bed.at(5, 0),
+        to: bed.at(6, 0),
+        next: TimelineHistory::root(later).branch(CLUSTER),
+        found: jiff::Timestamp::now(),
+        highest_time: None,
+        why: "the slot was dropped".to_owned(),
+        way: Vec::new(),
+    };
+    bed.repository.put_gap(&gap, &bed.writer).await.expect("stored");
+    let flaws = bed.survey(&[]).await.flaws;
+    let holes: Vec<&str> =
+        flaws.iter().filter(|flaw| flaw.kind == FlawKind::Hole).map(|flaw| flaw.what.as_str()).collect();
+    assert!(holes.len() == 1 && holes[0].contains("from 0/600000 to 0/800000"), "{holes:?}");
 }
 
 #[tokio::test]
