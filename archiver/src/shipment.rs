@@ -1,9 +1,11 @@
 //! A piece of WAL on its way into the repository: sealed, stored once, and durable before anybody hears of it (I1).
 
+use std::sync::LazyLock;
+
 use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::repository::{ObjectName, Repository, RepositoryError, WalPut};
 use walseal_common::seal::{
-    CompareDigest, Draft, Kind, MAX_PLAINTEXT, SealError, SealedObject, Transactions, WalSection,
+    CompareDigest, Draft, Kind, MAX_PLAINTEXT, SealError, SealedObject, Transactions, WalSection, Workshop,
 };
 use walseal_common::segment::{SegmentName, SegmentNumber, SegmentSize};
 use walseal_common::timeline::Branch;
@@ -18,6 +20,15 @@ const FRAME_SIZE: u32 = 1 << 20;
 const LEVEL: i32 = 1;
 /// A piece with more bytes is looked for before it is sealed, so that its plaintext can go while the ciphertext grows.
 const LARGE: u64 = 1 << 20;
+
+/// Pieces that are sealed at once on two cores: each more has a compressor of its own.
+const SEALED_AT_ONCE: usize = 2;
+/// A buffer that held more than a segment that shrinks to half is not kept, in bytes.
+const KEPT: usize = 8 << 20;
+
+/// What large pieces are sealed with. One buffer is kept, whatever else is in use: half of what a segment's object has.
+static WORKSHOP: LazyLock<Workshop> =
+    LazyLock::new(|| Workshop::new(SEALED_AT_ONCE, (MAX_PLAINTEXT + BESIDE_FRAMES) as usize).keeping_objects(1, KEPT));
 
 /// A piece of one segment, with everything its object's header says.
 #[derive(Clone, Debug)]
@@ -169,10 +180,10 @@ impl Piece {
         let draft = self.draft(&name, repository, self.section(keys));
         let (mut bytes, keys) = (self.bytes, keys.clone());
         let sealed = tokio::task::spawn_blocking(move || {
-            let mut sealer = draft.seal(&keys.recipients, &keys.writer)?;
-            if bytes.len() > LARGE {
-                sealer.reserve((MAX_PLAINTEXT + BESIDE_FRAMES) as usize);
-            }
+            let mut sealer = match bytes.len() > LARGE {
+                true => draft.seal_in(&WORKSHOP, &keys.recipients, &keys.writer)?,
+                false => draft.seal(&keys.recipients, &keys.writer)?,
+            };
             while let Some(frame) = bytes.take_first(FRAME_SIZE as usize) {
                 sealer.frame(&frame)?;
                 drop(frame);

@@ -34,6 +34,8 @@ pub struct Spares {
     free: Arc<Mutex<Vec<Vec<u8>>>>,
     size: usize,
     most: Arc<AtomicUsize>,
+    /// What held more is not kept: its pages stay with it.
+    largest: usize,
 }
 
 impl fmt::Debug for Spares {
@@ -46,7 +48,14 @@ impl Spares {
     /// Buffers of `size` bytes. At most `most` of them are kept when nobody uses them; the others go back to the system
     /// (I11).
     pub fn new(size: usize, most: usize) -> Spares {
-        Spares { free: Arc::default(), size, most: Arc::new(AtomicUsize::new(most)) }
+        Spares { free: Arc::default(), size, most: Arc::new(AtomicUsize::new(most)), largest: usize::MAX }
+    }
+
+    /// None is kept that held more than so many bytes: of address space only the pages that were written cost memory, and those
+    /// stay (I11).
+    #[must_use]
+    pub fn dropping_above(self, largest: usize) -> Spares {
+        Spares { largest, ..self }
     }
 
     /// Bytes of each buffer.
@@ -82,6 +91,9 @@ impl Spares {
 
     /// Takes a buffer of this size back, whatever is in it.
     pub fn give(&self, mut bytes: Vec<u8>) {
+        if bytes.len() > self.largest {
+            return;
+        }
         bytes.clear();
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         if free.len() < self.most() {
@@ -161,6 +173,13 @@ mod tests {
         spares.keep(2);
         drop((spares.take(), spares.take(), spares.take()));
         assert_eq!(spares.free.lock().expect("nobody panicked").len(), 2);
+        // Nor one that held too much.
+        let small = spares.clone().dropping_above(3);
+        let (mut little, mut much) = (small.take(), small.take());
+        little.extend(b"abc");
+        much.extend(b"abcd");
+        drop((little, much));
+        assert_eq!(spares.free.lock().expect("nobody panicked").len(), 1);
         spares.keep(0);
         assert_eq!(spares.free.lock().expect("nobody panicked").len(), 0);
     }

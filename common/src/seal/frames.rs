@@ -1,6 +1,7 @@
 //! Frames: compressed, then encrypted, each by itself, so that any thread can make any of them.
 
 use std::fmt;
+use std::io::Cursor;
 use std::sync::Arc;
 
 use chacha20poly1305::aead::inout::InOutBuf;
@@ -8,10 +9,13 @@ use chacha20poly1305::aead::{AeadInOut, KeyInit};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 
 use super::SealError;
-use crate::buffer::{Spare, space};
+use crate::buffer::Spare;
 
-/// Bytes that an encrypted frame has beside its ciphertext: its length, a checksum, and the tag.
-const BESIDE: usize = 24;
+/// Bytes before a frame's ciphertext: its length, and a checksum.
+const BEFORE: usize = 8;
+
+/// Bytes behind it: the tag.
+const TAG: usize = 16;
 
 /// Seals frames of one object. Cheap to clone; each frame's number goes to one caller only, which [`super::Assembly::append`]
 /// checks.
@@ -30,12 +34,14 @@ impl fmt::Debug for FrameSealer {
     }
 }
 
-/// A frame that is compressed and waits to be encrypted.
-#[derive(Default)]
-pub(super) struct Held {
-    pub(super) compressed: Vec<u8>,
-    /// Bytes of its plaintext; none when nothing waits.
-    pub(super) plain: Option<u32>,
+/// A frame that is compressed, at the end of its buffer, and waits to be encrypted there.
+#[derive(Clone, Copy)]
+#[must_use = "it is plaintext yet"]
+pub(super) struct Compressed {
+    /// Where it begins, behind the room for what comes before.
+    at: usize,
+    /// Bytes of its plaintext.
+    pub(super) plain: u32,
 }
 
 /// Frames that follow one another, sealed.
@@ -91,7 +97,6 @@ impl FrameSealer {
     pub(super) fn run<'a>(
         &self,
         compressor: &mut zstd::bulk::Compressor<'_>,
-        held: &mut Held,
         bytes: Spare,
         (first, last): (u64, bool),
         plains: impl IntoIterator<Item = &'a [u8]>,
@@ -100,9 +105,9 @@ impl FrameSealer {
         let mut number = first;
         let mut plains = plains.into_iter().peekable();
         while let Some(plain) = plains.next() {
-            self.compress(compressor, plain, held)?;
+            let compressed = self.compress(compressor, plain, run.bytes.vec())?;
             let last = last && plains.peek().is_none();
-            self.encrypt(number, last, &held.compressed, plain.len() as u32, run.bytes.vec(), &mut run.table)?;
+            self.encrypt(number, last, compressed, run.bytes.vec(), &mut run.table)?;
             run.plain += plain.len() as u64;
             number += 1;
         }
@@ -113,43 +118,35 @@ impl FrameSealer {
         zstd::bulk::Compressor::new(self.level).map_err(|error| SealError::Sealing(error.to_string()))
     }
 
+    /// Compresses a frame to the end of `buffer`.
     pub(super) fn compress(
         &self,
         compressor: &mut zstd::bulk::Compressor<'_>,
         plain: &[u8],
-        into: &mut Held,
-    ) -> Result<(), SealError> {
+        buffer: &mut Vec<u8>,
+    ) -> Result<Compressed, SealError> {
         if plain.len() > self.frame_size {
             return Err(SealError::TooLarge(format!("a frame of {} bytes", plain.len())));
         }
-        into.compressed.clear();
-        let bound = zstd::zstd_safe::compress_bound(plain.len());
-        if into.compressed.capacity() < bound {
-            into.compressed.reserve_exact(space(bound));
-        }
-        compressor
-            .compress_to_buffer(plain, &mut into.compressed)
-            .map_err(|error| SealError::Sealing(error.to_string()))?;
-        into.plain = Some(plain.len() as u32);
-        Ok(())
+        buffer.reserve(BEFORE + zstd::zstd_safe::compress_bound(plain.len()) + TAG);
+        buffer.extend_from_slice(&[0; BEFORE]);
+        let at = buffer.len();
+        let mut end = Cursor::new(buffer);
+        end.set_position(at as u64);
+        compressor.compress_to_buffer(plain, &mut end).map_err(|error| SealError::Sealing(error.to_string()))?;
+        Ok(Compressed { at, plain: plain.len() as u32 })
     }
 
-    /// Encrypts a compressed frame, and appends it to `buffer` and its row to `table`.
+    /// Encrypts the frame at the end of `buffer` where it is, and appends its row to `table`.
     pub(super) fn encrypt(
         &self,
         number: u64,
         last: bool,
-        compressed: &[u8],
-        plain: u32,
+        compressed: Compressed,
         buffer: &mut Vec<u8>,
         table: &mut Vec<u8>,
     ) -> Result<(), SealError> {
-        let at = buffer.len() + 8;
-        let stored = compressed.len() + 16;
-        buffer.reserve(compressed.len() + BESIDE);
-        buffer.extend_from_slice(&(stored as u32).to_le_bytes());
-        buffer.extend_from_slice(&[0; 4]);
-        buffer.extend_from_slice(compressed);
+        let Compressed { at, plain } = compressed;
         let nonce = frame_nonce(&self.nonce, number, last);
         let target = buffer.get_mut(at..).unwrap_or_default();
         let tag = self
@@ -158,13 +155,15 @@ impl FrameSealer {
             .map_err(|_| SealError::Sealing("a frame could not be encrypted".to_owned()))?;
         buffer.extend_from_slice(&tag);
         let ciphertext = buffer.get(at..).unwrap_or_default();
+        let stored = (ciphertext.len() as u32).to_le_bytes();
         let checksum = crc32fast::hash(ciphertext);
         let digest = blake3::hash(ciphertext);
-        table.extend_from_slice(&(stored as u32).to_le_bytes());
+        table.extend_from_slice(&stored);
         table.extend_from_slice(&plain.to_le_bytes());
         table.extend_from_slice(&digest.as_bytes()[..16]);
-        if let Some(slot) = buffer.get_mut(at - 4..at) {
-            slot.copy_from_slice(&checksum.to_le_bytes());
+        if let Some(before) = buffer.get_mut(at - BEFORE..at) {
+            before[..4].copy_from_slice(&stored);
+            before[4..].copy_from_slice(&checksum.to_le_bytes());
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use super::entropy::{Drawn, System};
 use super::envelope::{FOOTER_MAGIC, MAGIC, VERSION, header_message, trailer_message};
-use super::frames::{FrameSealer, Held, SealedRun};
+use super::frames::{Compressed, FrameSealer, SealedRun};
 use super::header::FRAME_SIZES;
 use super::workshop::Workshop;
 use super::{Entropy, Header, Kind, Recipient, RecipientStanza, SealError, Sealing, WalSection, WriterKey};
@@ -100,7 +100,22 @@ impl Draft {
         created: Timestamp,
     ) -> Result<Sealer, SealError> {
         let (frames, assembly) = self.open_with(recipients, writer, entropy, created)?;
-        Ok(Sealer { compressor: frames.compressor()?, frames, assembly, held: Held::default(), fresh: Held::default() })
+        Ok(Sealer { compressor: frames.compressor()?, frames, assembly, waiting: None, workshop: None })
+    }
+
+    /// As [`Draft::seal`], with the compressor and the buffer of a workshop, to which they go back.
+    ///
+    /// Errors: as [`Draft::seal`].
+    pub fn seal_in(
+        self,
+        workshop: &Workshop,
+        recipients: &[Recipient],
+        writer: &WriterKey,
+    ) -> Result<Sealer, SealError> {
+        let (frames, mut assembly) = self.open_with(recipients, writer, &mut System, Timestamp::now())?;
+        let compressor = workshop.compressor(&frames)?;
+        assembly.reserve_in(workshop);
+        Ok(Sealer { compressor, frames, assembly, waiting: None, workshop: Some(workshop.clone()) })
     }
 
     /// Begins an object whose frames are sealed in runs, on any thread and in any order, and put together in order.
@@ -276,13 +291,7 @@ impl fmt::Debug for Assembly {
 }
 
 impl Assembly {
-    /// Sets address space aside for so many bytes of ciphertext, so that they are not moved while they grow. Pages that are
-    /// never written cost no memory.
-    pub fn reserve(&mut self, bytes: usize) {
-        self.buffer.vec().reserve_exact(crate::buffer::space(bytes));
-    }
-
-    /// As [`Assembly::reserve`], with a buffer of the workshop, to which it goes back once the object is gone.
+    /// Takes a buffer of the workshop, so that ciphertext is not moved while it grows; it goes back there once the object is gone.
     pub fn reserve_in(&mut self, workshop: &Workshop) {
         let mut buffer = workshop.object();
         buffer.extend(self.buffer.as_ref());
@@ -327,9 +336,10 @@ pub struct Sealer {
     frames: FrameSealer,
     assembly: Assembly,
     compressor: zstd::bulk::Compressor<'static>,
-    /// The last frame, compressed: it is encrypted when it is known whether another one follows.
-    held: Held,
-    fresh: Held,
+    /// The last frame, at the end of the buffer: it is encrypted when it is known whether another one follows.
+    waiting: Option<Compressed>,
+    /// Where the compressor goes back to.
+    workshop: Option<Workshop>,
 }
 
 impl fmt::Debug for Sealer {
@@ -347,9 +357,8 @@ impl Sealer {
         if plain_size > MAX_PLAINTEXT {
             return Err(SealError::TooLarge(format!("{plain_size} bytes of plaintext")));
         }
-        self.frames.compress(&mut self.compressor, plain, &mut self.fresh)?;
-        self.encrypt_held(false)?;
-        std::mem::swap(&mut self.held, &mut self.fresh);
+        self.encrypt_waiting(false)?;
+        self.waiting = Some(self.frames.compress(&mut self.compressor, plain, self.assembly.buffer.vec())?);
         Ok(self.assembly.frames)
     }
 
@@ -358,19 +367,14 @@ impl Sealer {
         plain.chunks(self.frames.frame_size()).try_for_each(|chunk| self.frame(chunk).map(|_| ()))
     }
 
-    /// As [`Assembly::reserve`].
-    pub fn reserve(&mut self, bytes: usize) {
-        self.assembly.reserve(bytes);
-    }
-
     /// Bytes of plaintext so far.
     pub fn plain_size(&self) -> u64 {
-        self.assembly.plain_size + self.held.plain.map_or(0, u64::from)
+        self.assembly.plain_size + self.waiting.map_or(0, |waiting| u64::from(waiting.plain))
     }
 
-    /// Bytes of the object so far, with the frame that waits for the next one.
+    /// Bytes of the object so far.
     pub fn stored_size(&self) -> u64 {
-        (self.assembly.buffer.as_ref().len() + self.held.compressed.len()) as u64
+        self.assembly.buffer.as_ref().len() as u64
     }
 
     /// Ends the object. One without any frame gets an empty one.
@@ -380,19 +384,22 @@ impl Sealer {
 
     /// Ends the object, with a plain body in its trailer.
     pub fn finish_with<B: Serialize>(mut self, body: Option<&B>) -> Result<SealedObject, SealError> {
-        if self.held.plain.is_none() {
+        if self.waiting.is_none() {
             self.frame(&[])?;
         }
-        self.encrypt_held(true)?;
+        self.encrypt_waiting(true)?;
+        if let Some(workshop) = self.workshop {
+            workshop.give_back(self.frames.level(), self.compressor);
+        }
         self.assembly.finish(body)
     }
 
-    fn encrypt_held(&mut self, last: bool) -> Result<(), SealError> {
-        let Some(plain) = self.held.plain.take() else { return Ok(()) };
+    fn encrypt_waiting(&mut self, last: bool) -> Result<(), SealError> {
+        let Some(waiting) = self.waiting.take() else { return Ok(()) };
         let Assembly { buffer, table, frames, plain_size, ended, .. } = &mut self.assembly;
-        self.frames.encrypt(*frames, last, &self.held.compressed, plain, buffer.vec(), table)?;
+        self.frames.encrypt(*frames, last, waiting, buffer.vec(), table)?;
         *frames += 1;
-        *plain_size += u64::from(plain);
+        *plain_size += u64::from(waiting.plain);
         *ended = last;
         Ok(())
     }

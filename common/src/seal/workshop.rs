@@ -1,11 +1,13 @@
-//! What runs of frames are sealed with, used again and again: a compressor and its buffers cost more to make than a run takes
+//! What frames are sealed with, used again and again: a compressor and its buffers cost more to make than a run takes
 //! to seal, because the system clears each of their pages.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use zstd::bulk::Compressor;
+
 use super::SealError;
-use super::frames::{FrameSealer, Held, SealedRun};
+use super::frames::{FrameSealer, SealedRun};
 use crate::buffer::{Spare, Spares};
 
 /// Bytes that a run may well have once it is sealed: enough for a buffer that is never moved while it grows.
@@ -18,22 +20,16 @@ const OBJECTS: usize = 2;
 /// freed with its last clone.
 #[derive(Clone)]
 pub struct Workshop {
-    places: Arc<Mutex<Vec<Place>>>,
+    /// Compressors with their levels.
+    compressors: Arc<Mutex<Vec<(i32, Compressor<'static>)>>>,
     most: usize,
     runs: Spares,
     objects: Spares,
 }
 
-/// One thread's tools.
-struct Place {
-    level: i32,
-    compressor: zstd::bulk::Compressor<'static>,
-    held: Held,
-}
-
 impl fmt::Debug for Workshop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Workshop({} places)", self.most)
+        write!(f, "Workshop({} compressors)", self.most)
     }
 }
 
@@ -41,11 +37,18 @@ impl Workshop {
     /// For so many runs at once, and for objects of at most `object` bytes. Whatever is used beyond that is made and freed (I11).
     pub fn new(runs: usize, object: usize) -> Workshop {
         Workshop {
-            places: Arc::default(),
+            compressors: Arc::default(),
             most: runs,
             runs: Spares::new(RUN, runs),
             objects: Spares::new(object, OBJECTS),
         }
+    }
+
+    /// Keeps at most so many buffers for objects, and none that held more than `largest` bytes: it is as large as
+    /// what it held.
+    #[must_use]
+    pub fn keeping_objects(self, most: usize, largest: usize) -> Workshop {
+        Workshop { objects: Spares::new(self.objects.size(), most).dropping_above(largest), ..self }
     }
 
     /// Seals a run: see [`FrameSealer::run`].
@@ -58,17 +61,27 @@ impl Workshop {
         plains: impl IntoIterator<Item = &'a [u8]>,
         last: bool,
     ) -> Result<SealedRun, SealError> {
-        let taken = self.places.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut place = match taken.filter(|place| place.level == frames.level()) {
-            Some(place) => place,
-            None => Place { level: frames.level(), compressor: frames.compressor()?, held: Held::default() },
-        };
-        let run = frames.run(&mut place.compressor, &mut place.held, self.runs.take(), (first, last), plains)?;
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        if places.len() < self.most {
-            places.push(place);
-        }
+        let mut compressor = self.compressor(frames)?;
+        let run = frames.run(&mut compressor, self.runs.take(), (first, last), plains)?;
+        self.give_back(frames.level(), compressor);
         Ok(run)
+    }
+
+    /// A compressor for these frames.
+    pub(super) fn compressor(&self, frames: &FrameSealer) -> Result<Compressor<'static>, SealError> {
+        let taken = self.compressors.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        match taken.filter(|(level, _)| *level == frames.level()) {
+            Some((_, compressor)) => Ok(compressor),
+            None => frames.compressor(),
+        }
+    }
+
+    /// Takes a compressor of this level back.
+    pub(super) fn give_back(&self, level: i32, compressor: Compressor<'static>) {
+        let mut compressors = self.compressors.lock().unwrap_or_else(PoisonError::into_inner);
+        if compressors.len() < self.most {
+            compressors.push((level, compressor));
+        }
     }
 
     /// An empty buffer for an object.
