@@ -26,16 +26,19 @@ impl Object {
         reference: &ObjectReference,
         identities: &[Identity],
     ) -> Result<Object, RebuildError> {
-        let (outline, parts) = match retrieved {
+        let name = reference.name.clone();
+        let refuse = |source| RepositoryError::Object { name: name.clone(), source };
+        let (outline, opener, parts) = match retrieved {
             Retrieved::Whole(bytes) => {
                 let (outline, bytes) = repository.verify_reference(reference, bytes)?.into_parts();
-                (outline, vec![(0, bytes)])
+                let opener = outline.opener(identities).map_err(refuse)?.of_compared();
+                (outline, opener, vec![(0, bytes)])
             }
-            Retrieved::Parts(outline, parts) => (*outline, parts),
+            Retrieved::Parts(outline, parts) => {
+                let opener = outline.opener(identities).map_err(refuse)?;
+                (*outline, opener, parts)
+            }
         };
-        let name = reference.name.clone();
-        let opener =
-            outline.opener(identities).map_err(|source| RepositoryError::Object { name: name.clone(), source })?;
         Ok(Object { outline, opener, name, parts })
     }
 
