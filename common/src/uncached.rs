@@ -1,10 +1,11 @@
-//! Files that are written past the page cache.
+//! Files that are written and read past the page cache.
 //!
-//! What is written in bulk and not read soon need not lie in memory: it would push out what is, on a database's host the
+//! What is written in bulk and not read soon, or read once, need not lie in memory: it would push out what is, on a database's host the
 //! database's own pages, and to fill fresh pages of the system costs more than to compress what is in them.
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
@@ -80,6 +81,40 @@ fn set_direct(file: &File, direct: bool) -> io::Result<()> {
     Ok(fcntl_setfl(file, flags)?)
 }
 
+/// Reads the first `length` bytes of a file into `buffer`, past the page cache where the file system lets us. Returns where they lie in
+/// it; fewer where the file ends before. Nobody else may read through this very descriptor.
+///
+/// Errors: the system's.
+pub fn read_first(file: &File, length: usize, buffer: &mut Vec<u8>) -> io::Result<Range<usize>> {
+    let room = length.next_multiple_of(BLOCK);
+    let begin = aligned(buffer, room);
+    buffer.resize(begin + room, 0);
+    let target = buffer.get_mut(begin..).unwrap_or_default();
+    let mut direct = length as u64 >= LARGE && set_direct(file, true).is_ok();
+    let mut read = 0;
+    while read < length {
+        let rest = target.get_mut(read..).unwrap_or_default();
+        match file.read_at(rest, read as u64) {
+            Ok(0) => break,
+            Ok(more) => {
+                read += more;
+                // The end of the file, or so it seems: what follows would not begin at a block.
+                if direct && !more.is_multiple_of(BLOCK) {
+                    set_direct(file, false)?;
+                    direct = false;
+                }
+            }
+            Err(error) if direct && Errno::from_io_error(&error) == Some(Errno::INVAL) => {
+                set_direct(file, false)?;
+                direct = false;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(begin..begin + read.min(length))
+}
+
 /// Makes `buffer` one that begins at a [`BLOCK`] and has room for `capacity` bytes; what was in it is gone. Returns how many
 /// bytes lie before its begin, for `truncate` and slices. It holds until the buffer grows beyond that.
 pub fn aligned(buffer: &mut Vec<u8>, capacity: usize) -> usize {
@@ -118,6 +153,26 @@ mod tests {
                 assert!(found[at..] == bytes(length) && found[..at].iter().all(|byte| *byte == 0), "{path:?}");
             }
         }
+    }
+
+    #[test]
+    fn what_is_read_is_what_the_file_has_however_long_it_is() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("file");
+        let large = LARGE as usize;
+        let mut memory = Vec::new();
+        for size in [0, 1, BLOCK, large - 1, large, large + 1, large + BLOCK, 2 * large + 7] {
+            let content = bytes(size);
+            std::fs::write(&path, &content).expect("it is written");
+            // All of it, less, and more than there is.
+            for length in [size, size / 2, size + BLOCK + 1] {
+                let file = File::open(&path).expect("it opens");
+                let found = read_first(&file, length, &mut memory).expect("it is read");
+                assert!(memory[found] == content[..length.min(size)], "{length} of {size}");
+            }
+        }
+        let unreadable = File::create(&path).expect("a file");
+        assert!(read_first(&unreadable, large, &mut memory).is_err());
     }
 
     #[test]

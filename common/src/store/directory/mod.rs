@@ -21,6 +21,7 @@ use super::failure::Failure;
 use super::key::{check_key, check_prefix};
 use super::{LARGEST_GET, ObjectStore, Page, PutOutcome, RangeBody, StoreError, StoreErrorKind};
 use crate::buffer::Spares;
+use crate::uncached::{LARGE, read_first};
 use durable::DurableFolders;
 pub use publish::name_once;
 
@@ -28,6 +29,9 @@ pub use publish::name_once;
 const UNFINISHED: &str = ".walseal-unfinished";
 /// What the file system puts into the root by itself and only root may read.
 const LOST_AND_FOUND: &str = "lost+found";
+/// Bytes of an object for which memory is kept: of a full one that shrinks to half. Larger ones, and more of them, get fresh memory (I11).
+const WHOLE: usize = 8 << 20;
+const WHOLES: usize = 2;
 /// An unfinished file that nobody wrote to for so long was left behind by a kill.
 const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 3600);
 
@@ -51,6 +55,8 @@ struct Inner {
     folders: DurableFolders,
     /// What bodies are written from: memory that begins at a block.
     stretches: Spares,
+    /// Memory for objects that are read whole.
+    wholes: Spares,
     kept: list::Kept,
 }
 
@@ -59,7 +65,8 @@ impl DirectoryStore {
     pub fn new(root: PathBuf) -> DirectoryStore {
         let folders = DurableFolders::new(root.clone());
         let (stretches, kept) = (publish::stretches(), list::Kept::default());
-        DirectoryStore { inner: Arc::new(Inner { root, folders, stretches, kept }) }
+        let wholes = Spares::new(WHOLE, WHOLES).dropping_above(WHOLE);
+        DirectoryStore { inner: Arc::new(Inner { root, folders, stretches, wholes, kept }) }
     }
 
     /// A store in the existing directory `root`, after a look at it: removes what a kill left unfinished
@@ -228,16 +235,24 @@ impl Inner {
         if length > LARGEST_GET {
             return Err(Failure::protocol(format!("{length} bytes were asked for at once; {LARGEST_GET} are allowed")));
         }
-        file.seek(SeekFrom::Start(start)).map_err(failed)?;
-        let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
-        file.take(length).read_to_end(&mut bytes).map_err(failed)?;
+        let bytes = if start == 0 && length >= LARGE {
+            let mut memory = self.wholes.take();
+            let found =
+                read_first(&file, usize::try_from(length).unwrap_or(usize::MAX), memory.vec()).map_err(failed)?;
+            memory.freeze().slice(found)
+        } else {
+            file.seek(SeekFrom::Start(start)).map_err(failed)?;
+            let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+            file.take(length).read_to_end(&mut bytes).map_err(failed)?;
+            Bytes::from(bytes)
+        };
         if bytes.len() as u64 != length {
             return Err(Failure::protocol(format!(
                 "the file ended after {} of {length} bytes; something cuts files of this repository",
                 bytes.len()
             )));
         }
-        Ok(RangeBody { bytes: bytes.into(), object_size })
+        Ok(RangeBody { bytes, object_size })
     }
 
     fn delete(&self, key: &str) -> Result<(), Failure> {
