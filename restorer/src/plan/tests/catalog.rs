@@ -221,3 +221,34 @@ async fn i6_a_page_is_no_proof_that_its_segments_are_there() {
     assert_eq!(gap.missing, missing);
     assert!(gap.confirmed.is_some_and(|why| why.starts_with("catalog/")), "the page is named");
 }
+
+#[tokio::test]
+async fn i6_a_lost_segment_is_no_end_of_wal_where_only_a_page_knows_of_it() {
+    let last = FIRST + 1_023;
+    let mut long = Long::new(last, &[300, 1_000], 800).await;
+    let (branch, size) = (long.sample.branch(), long.sample.size);
+    let (number, lost) = (SegmentNumber(last), SegmentNumber(last - 1));
+    let start = number.end(size);
+    let tail = ObjectName::Tail(
+        branch,
+        long.sample.segment(branch, SegmentNumber(last + 1)),
+        LsnRange { start, end: long.end },
+    );
+    for name in [tail, long.segment(last), long.segment(lost.0)] {
+        long.sample.remove(&name).await;
+    }
+    // The last segment was stored together with the one before, of which it knows nothing.
+    let mut wal = SampleWal::from(number.start(size));
+    wal.commit(7, &time(last, 0).to_string());
+    wal.fill_segment();
+    long.sample.durable = Some(lost.start(size));
+    long.sample.put_segment(branch, number, wal.slice(number.range(size))).await;
+    let (plan, ..) = long.plan("latest").await;
+    let Err(PlanError::Gap(gap)) = plan else { panic!("{plan:?}") };
+    assert_eq!(gap.missing, lost.range(size));
+    assert!(gap.confirmed.is_some_and(|why| why.starts_with("catalog/")), "the page is named");
+    // Without the page nobody knows better than that it was never confirmed.
+    long.remove_pages().await;
+    let (plan, ..) = long.plan("latest").await;
+    assert_eq!(plan.expect("a plan").stop, lost.start(size));
+}
