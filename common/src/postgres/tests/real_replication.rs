@@ -14,7 +14,7 @@ use crate::postgres::{PostgresError, ReplicationClient, SqlClient};
 use crate::segment::{SegmentName, SegmentSize};
 use crate::timeline::{TimelineHistory, TimelineId};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 async fn connect(cluster: &TestCluster) -> ReplicationClient {
     ReplicationClient::connect(&cluster.socket("user=postgres"), "walseal_test").await.expect("connected")
