@@ -251,5 +251,6 @@ async fn i6_a_lost_segment_is_no_end_of_wal_where_only_a_page_knows_of_it() {
     // Without the page nobody knows better than that it was never confirmed.
     long.remove_pages().await;
     let (plan, ..) = long.plan("latest").await;
-    assert_eq!(plan.expect("a plan").stop, lost.start(size));
+    let stop = plan.expect("a plan").stop;
+    assert!(SegmentNumber(last - 2).range(size).start < stop && stop <= lost.start(size), "{stop}");
 }
