@@ -35,6 +35,14 @@ where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
 {
     let Some(Refusal { status, code }) = refusal(error) else { return no_answer(error, place) };
+    if (200..300).contains(&status) {
+        // A server that ends, or comes up, under a request; of a put nobody knows what became.
+        let why = chain(error);
+        let reason = format!(
+            "{place} answered {status}, and what it sent cannot be read: {why}; it broke off, or nobody speaks S3 there"
+        );
+        return Failure::new(StoreErrorKind::Unreachable, reason);
+    }
     let (kind, hint) = judge(status, code);
     let said = error.as_service_error().and_then(ProvideErrorMetadata::message).unwrap_or_default();
     let name = if code.is_empty() { "no code" } else { code };

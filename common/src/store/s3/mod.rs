@@ -10,6 +10,7 @@ mod put;
 mod read;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 use std::fmt;
 use std::future::Future;

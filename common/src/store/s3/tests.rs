@@ -138,6 +138,21 @@ async fn a_body_that_is_cut_is_no_object() {
 }
 
 #[tokio::test]
+async fn a_listing_that_breaks_off_is_none_and_may_be_asked_for_again() {
+    let entry = "<IsTruncated>false</IsTruncated><Contents><Key>pre/fix/a</Key><Size>1</Size></Contents>";
+    let begun = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?><ListBucketResult>{entry}");
+    let whole = format!("{begun}</ListBucketResult>");
+    for broken in ["", "<?xml version=\"1.0\"", "starting", &begun] {
+        let turns = vec![answer("200 OK", "", broken), answer("200 OK", "", &whole)];
+        let scripted = Scripted::new(turns, PLAIN).await;
+        let error = scripted.store.list("", None, 10).await.expect_err("it is not whole");
+        assert_eq!(error.kind, StoreErrorKind::Unreachable, "{error}");
+        assert!(error.reason.contains("answered 200, and what it sent cannot be read"), "{error}");
+        assert_eq!(scripted.store.list("", None, 10).await.expect("it is whole").objects.len(), 1);
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_is_not_there_is_unreachable_and_named() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
