@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::account::Account;
 use crate::cluster::Cluster;
-use crate::deadline::PATIENCE;
+use crate::deadline::{PATIENCE, eventually};
 use crate::scratch::Scratch;
 use crate::server::Server;
 
@@ -52,7 +52,13 @@ pub fn lives_below(folder: &Path) -> Result<Vec<i32>> {
 pub fn no_plaintext(scratch: &Scratch, folder: &Path, needles: &[&str]) -> Result<()> {
     let me = Account::current()?;
     // grep with an empty fixed string lists every file: so it is seen to read them.
-    let search = |needle: &str| scratch.call_as(&me, "/usr/bin/grep").args(["-rlaF", "-e", needle]).arg(folder).run();
+    // Where a file went while it looked it says so by 2.
+    let search = |needle: &str| {
+        eventually("files to stay while they are searched", PATIENCE, || {
+            let found = scratch.call_as(&me, "/usr/bin/grep").args(["-rlaF", "-e", needle]).arg(folder).run()?;
+            Ok((found.code != Some(2)).then_some(found))
+        })
+    };
     search("")?.success()?;
     for needle in needles {
         let found = search(needle)?;

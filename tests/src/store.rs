@@ -1,5 +1,6 @@
 //! Where a repository lies, read and broken past walseal.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -214,17 +215,25 @@ impl Place {
     }
 }
 
-/// Adds every file below `folder`, by its path from `root`.
 /// Where a directory store keeps files that are still being written.
 const UNFINISHED: &str = ".walseal-unfinished";
 
+/// Adds every file below `folder`, by its path from `root`. Files and folders that go meanwhile are not there: retention and the
+/// archiver work beside whoever looks.
 fn walk(root: &Path, folder: &Path, objects: &mut Vec<Object>) -> Result<()> {
-    for entry in std::fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if folder != root && error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries.with_context(|| format!("reading {}", folder.display()))?,
+    };
+    for entry in entries {
         let path = entry.with_context(|| format!("reading {}", folder.display()))?.path();
         if path.strip_prefix(root).is_ok_and(|key| key == Path::new(UNFINISHED)) {
             continue; // Files there are no objects yet, and vanish while they are looked at.
         }
-        let about = std::fs::symlink_metadata(&path).with_context(|| format!("looking at {}", path.display()))?;
+        let about = match std::fs::symlink_metadata(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            about => about.with_context(|| format!("looking at {}", path.display()))?,
+        };
         if about.is_dir() {
             walk(root, &path, objects)?;
         } else {
