@@ -210,4 +210,16 @@ mod tests {
         assert_eq!((month.within_rpo, month.backups.all, month.undetected), (Some(0.0), 0, 1));
         assert_eq!((keeper.entries.len(), keeper.frontiers.len()), (0, 1));
     }
+
+    /// A monitor compares `status` with the metrics: what goes through the socket is not another number afterwards.
+    #[test]
+    fn a_sum_of_seconds_arrives_as_it_was_told() {
+        let mut sum = 0.0;
+        for step in 1..=10_000_u32 {
+            sum += f64::from(step) / 1e3 + 1e-9;
+            let told = serde_json::to_string(&sum).expect("a number");
+            let arrived: f64 = serde_json::from_str(&told).expect("a number");
+            assert_eq!(arrived.to_bits(), sum.to_bits(), "{told}");
+        }
+    }
 }
