@@ -19,6 +19,9 @@ const WINDOW: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// How often the repository is read for what others may have put there.
 const REREAD: Duration = Duration::from_secs(3600);
 
+/// How soon after it could not be read.
+const AGAIN: Duration = Duration::from_secs(60);
+
 /// Frontiers of a writer that are looked at, at most (I11): the last ones.
 const MOST_FRONTIERS: u32 = 20_000;
 
@@ -63,17 +66,23 @@ impl Keeper {
         Keeper { repository, promises, interval, told, known, entries, frontiers }
     }
 
-    /// Looks at the start, after each entry of this process, and now and then. Ends with `ledger`.
+    /// Looks at the start, after each entry of this process, and now and then; soon again after it could not look. Ends with `ledger`.
     pub async fn keep(mut self, ledger: Ledger) {
         let Some(mut stored) = ledger.watch_head() else { return };
         loop {
-            match self.look(Timestamp::now()).await {
-                Ok(kept) => drop(self.told.send_replace(Some(kept))),
-                Err(error) => tracing::debug!(%error, "how far the objectives were kept cannot be seen"),
-            }
+            let pause = match self.look(Timestamp::now()).await {
+                Ok(kept) => {
+                    self.told.send_replace(Some(kept));
+                    REREAD
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "how far the objectives were kept cannot be seen");
+                    AGAIN
+                }
+            };
             tokio::select! {
                 changed = stored.changed() => if changed.is_err() { return },
-                () = sleep(REREAD) => {}
+                () = sleep(pause) => {}
             }
         }
     }

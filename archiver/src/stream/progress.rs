@@ -102,6 +102,12 @@ impl Progress {
         self.heard(server_end, now);
     }
 
+    /// There is no stream, because somebody else has the slot; everything before `frontier` is durable.
+    pub(super) fn shipped_by_another(&mut self, branch: Branch, frontier: Lsn, server_end: Lsn, now: Timestamp) {
+        self.begun(branch, frontier, server_end, now);
+        self.connected = false;
+    }
+
     /// The server said where its WAL ends.
     pub(super) fn heard(&mut self, server_end: Lsn, now: Timestamp) {
         self.server_end = self.server_end.max(server_end);

@@ -292,7 +292,7 @@ impl Streamer {
     async fn begin(&self, client: &mut ReplicationClient, past: Past) -> Result<Beginning, StreamError> {
         let lost = past.lost;
         let wanted = self.conninfo.target_session_attrs();
-        let server = resume::identify(client, &self.repository, &self.identity, wanted).await?;
+        let mut server = resume::identify(client, &self.repository, &self.identity, wanted).await?;
         self.progress.update(|progress| {
             if progress.branch == Some(server.branch()) {
                 progress.server_end = progress.server_end.max(server.position);
@@ -330,6 +330,11 @@ impl Streamer {
         }
         let key = self.keys.writer.compare().id();
         let point = resume::start_point(&self.repository, key, &server, slot, self.index.as_ref(), past).await?;
+        if point.frontier > server.position && point.branch == server.branch() {
+            // Another archiver may have shipped what the server wrote since it said that.
+            let now = client.identify_system().await?;
+            server.position = server.position.max(now.position);
+        }
         // No WAL of a server that cannot be told from the other one lands beyond what the living one stored.
         if lost.is_some()
             && let Some((name, adoption)) = server.adoptions.leading_to(point.branch)
@@ -439,6 +444,10 @@ impl Streamer {
         let stream = match started {
             Ok(stream) => stream,
             Err(error) if error.is_slot_active() => {
+                // Whoever holds the slot streams from this server: what that made durable is durable for those who wait here, too.
+                self.progress.update(|progress| {
+                    progress.shipped_by_another(point.branch, point.frontier, server.position, jiff::Timestamp::now());
+                });
                 return Ended::before_it_began(Err(self.name_rival(&pinned, error).await));
             }
             Err(error) => return Ended::before_it_began(Err(gone(error))),

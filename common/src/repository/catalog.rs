@@ -253,6 +253,26 @@ impl Repository {
         }
     }
 
+    /// The furthest end that one of these `pages` tells beyond `whole`, and its name: everything up to there was durable once, whatever the
+    /// objects behind a hole say, of which each tells what was known when it was sealed. Of many pages the last one does, unless it
+    /// cannot be used.
+    ///
+    /// Errors: the store.
+    pub async fn cataloged_beyond(
+        &self,
+        branch: Branch,
+        pages: &[SegmentNumber],
+        size: SegmentSize,
+        whole: Lsn,
+    ) -> Result<Option<(Lsn, ObjectName)>, RepositoryError> {
+        for first in pages.iter().rev().take_while(|first| CatalogPage::last_of(**first).end(size) > whole) {
+            if let Some(told) = self.cataloged(branch, *first, size).await? {
+                return Ok(Some(told));
+            }
+        }
+        Ok(None)
+    }
+
     /// The first segments of the pages that `branch` has, from the page of `from` on, by name, in order.
     ///
     /// Errors: the store's.

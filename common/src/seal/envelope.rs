@@ -376,8 +376,12 @@ impl Trailer {
         Trailer::parse(json, signed, frames_end)
     }
 
-    /// The ciphertext of frame `number`, of which `bytes` are all, by its lengths alone.
-    pub(super) fn measured_frame<'a>(&self, number: usize, bytes: &'a [u8]) -> Result<&'a [u8], SealError> {
+    /// The entry of frame `number` and its ciphertext, of which `bytes` are all, by its lengths alone.
+    pub(super) fn measured_frame<'a>(
+        &self,
+        number: usize,
+        bytes: &'a [u8],
+    ) -> Result<(&FrameEntry, &'a [u8]), SealError> {
         let index = number as u64;
         let entry = self.frames.get(number).ok_or(SealError::Truncated("there is no such frame"))?;
         let ciphertext = bytes.get(FRAME_HEADER..).ok_or(SealError::FrameDamaged(index))?;
@@ -385,14 +389,17 @@ impl Trailer {
         if length != entry.stored || ciphertext.len() != entry.stored as usize {
             return Err(SealError::FrameDamaged(index));
         }
-        Ok(ciphertext)
+        Ok((entry, ciphertext))
     }
 
-    /// Checks the stored bytes of frame `number` and returns its ciphertext.
-    pub(super) fn verified_frame<'a>(&self, number: usize, bytes: &'a [u8]) -> Result<&'a [u8], SealError> {
+    /// The same, of stored bytes that are compared with checksum and digest.
+    pub(super) fn verified_frame<'a>(
+        &self,
+        number: usize,
+        bytes: &'a [u8],
+    ) -> Result<(&FrameEntry, &'a [u8]), SealError> {
         let index = number as u64;
-        let ciphertext = self.measured_frame(number, bytes)?;
-        let entry = self.frames.get(number).ok_or(SealError::Truncated("there is no such frame"))?;
+        let (entry, ciphertext) = self.measured_frame(number, bytes)?;
         let checksum = u32_at(bytes, 4).ok_or(SealError::FrameDamaged(index))?;
         if checksum != crc32fast::hash(ciphertext) {
             return Err(SealError::FrameDamaged(index));
@@ -400,6 +407,6 @@ impl Trailer {
         if blake3::hash(ciphertext).as_bytes()[..16] != entry.digest {
             return Err(SealError::FrameReplaced(index));
         }
-        Ok(ciphertext)
+        Ok((entry, ciphertext))
     }
 }

@@ -66,11 +66,10 @@ impl Opener {
     /// Errors: names the frame and what is wrong with it; `plain` is then as long as before.
     pub fn frame_into(&mut self, number: usize, bytes: &[u8], plain: &mut Vec<u8>) -> Result<(), SealError> {
         let index = number as u64;
-        let ciphertext = match self.compared {
+        let (entry, ciphertext) = match self.compared {
             true => self.trailer.measured_frame(number, bytes)?,
             false => self.trailer.verified_frame(number, bytes)?,
         };
-        let entry = self.trailer.frames.get(number).ok_or(SealError::Truncated("there is no such frame"))?;
         let nonce = frame_nonce(&self.nonce, index, number + 1 == self.trailer.frames.len());
         self.scratch.clear();
         self.scratch.extend_from_slice(ciphertext);

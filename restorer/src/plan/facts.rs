@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::repository::{
-    Beyond, CatalogPage, GapRecord, Label, ObjectName, Repository, RepositoryError, Surplus, WalListing,
+    Beyond, GapRecord, Label, ObjectName, Repository, RepositoryError, Surplus, WalListing,
 };
 use walseal_common::seal::Identity;
 use walseal_common::segment::{SegmentNumber, SegmentSize};
@@ -82,7 +82,8 @@ impl BranchFacts {
         let mut facts =
             BranchFacts { branch, history, listing, pages: kept, extents, known_end, surplus, confirmed, damaged };
         facts.find_extents(repository).await?;
-        let recorded = recorded.max(facts.cataloged_beyond_a_hole(repository, pages, size).await?);
+        let whole = facts.extents.first().map_or(Lsn::INVALID, |extent| extent.end);
+        let recorded = recorded.max(repository.cataloged_beyond(branch, &pages, size, whole).await?);
         let stop = labels.iter().filter(|label| label.branch == branch).map(|label| label.stop).max();
         let stop = stop.max(hole::known_on(gaps, branch));
         if all_labels && facts.damaged.is_empty() {
@@ -91,25 +92,6 @@ impl BranchFacts {
         let told = stop.into_iter().chain(recorded.map(|(lsn, _)| lsn)).max().unwrap_or(Lsn::INVALID);
         facts.known_end = facts.known_end.max(facts.listing.highest().unwrap_or(Lsn::INVALID)).max(told);
         Ok(facts)
-    }
-
-    /// The furthest end of a page beyond the first hole, and the page's name: it tells that everything up to there was durable, whatever
-    /// the objects behind the hole say, of which each tells what was known when it was sealed.
-    async fn cataloged_beyond_a_hole(
-        &self,
-        repository: &Repository,
-        mut pages: Vec<SegmentNumber>,
-        size: SegmentSize,
-    ) -> Result<Option<(Lsn, ObjectName)>, RepositoryError> {
-        let whole = self.extents.first().map_or(Lsn::INVALID, |extent| extent.end);
-        pages.retain(|first| CatalogPage::last_of(*first).end(size) > whole);
-        // The last one does, unless it cannot be used.
-        while let Some(last) = pages.pop() {
-            if let Some(told) = repository.cataloged(self.branch, last, size).await? {
-                return Ok(Some(told));
-            }
-        }
-        Ok(None)
     }
 
     /// Takes the WAL beyond holes that was never confirmed (I1) out of the account, so that the WAL ends before them. `stop`:

@@ -45,7 +45,8 @@ pub struct Report {
     pub checks: Vec<Check>,
     /// Tables whose rows were compared.
     pub tables: usize,
-    /// Where it was restored: the host of `drill.conninfo`, or none for a new cluster.
+    /// Where it was restored, or was to be: the host of `drill.conninfo` (before one of several was chosen, all of them), or none for a
+    /// new cluster.
     pub server: Option<String>,
     /// The end of the new cluster's log.
     pub log: String,
@@ -75,7 +76,7 @@ pub async fn drill(access: &Access, id: &SnapshotId, server: Option<&Conninfo>) 
         stages: Vec::new(),
         checks: Vec::new(),
         tables: 0,
-        server: None,
+        server: server.map(|server| server.hosts().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
         log: String::new(),
     };
     // Broken off or not: what was found until then is judged.

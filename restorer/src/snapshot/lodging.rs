@@ -62,7 +62,11 @@ impl Lodging {
         }
         sweep(&keeper).await?;
         let name = format!("verify_{}", RunId::random().map_err(|error| SnapshotError::Task(error.to_string()))?);
-        hold(&keeper, &name).await?;
+        if !hold(&keeper, &name).await? {
+            return Err(SnapshotError::Task(format!(
+                "another session at {host} holds the lock of {name}, which is new"
+            )));
+        }
         // What a dump says of its own locale it brings for columns and indexes; the rest sorts as in a new cluster.
         let provider = if version >= 150_000 { " locale_provider libc" } else { "" };
         let order =
@@ -185,7 +189,7 @@ async fn sweep(keeper: &SqlClient) -> Result<(), PostgresError> {
     for row in keeper.query("looking for databases of drills failed", OWN, &[]).await? {
         let name: String =
             row.try_get(0).map_err(|error| SqlClient::error("looking for databases of drills failed", &error))?;
-        if !try_hold(keeper, &name).await? {
+        if !hold(keeper, &name).await? {
             continue;
         }
         // Without force: whoever is in it is at work.
@@ -201,12 +205,8 @@ async fn sweep(keeper: &SqlClient) -> Result<(), PostgresError> {
     Ok(())
 }
 
-async fn hold(keeper: &SqlClient, name: &str) -> Result<(), PostgresError> {
-    let sql = "select pg_advisory_lock(hashtextextended($1, 0))";
-    keeper.query("taking a lock failed", sql, &[&name]).await.map(|_| ())
-}
-
-async fn try_hold(keeper: &SqlClient, name: &str) -> Result<bool, PostgresError> {
+/// Whether the lock of this name is its session's now.
+async fn hold(keeper: &SqlClient, name: &str) -> Result<bool, PostgresError> {
     let doing = "taking a lock failed";
     let row = keeper.query_one(doing, "select pg_try_advisory_lock(hashtextextended($1, 0))", &[&name]).await?;
     row.try_get(0).map_err(|error| SqlClient::error(doing, &error))

@@ -250,6 +250,29 @@ fn case_52_a_second_stream_on_the_slot_names_the_first_ones_process_and_follows_
 }
 
 #[test]
+fn whoever_waits_for_wal_that_another_stream_of_the_slot_makes_durable_sees_it() -> Result<()> {
+    let live = Live::start(cluster())?;
+    let first = live.stream()?;
+    live.settle()?;
+    let second = live.stream()?;
+    second.troubled_by(SLOT)?;
+    let load = Workload::start(&live.cluster, 2)?;
+    load.goes_on(50, PATIENCE)?;
+    let flushed = live.cluster.flush_lsn()?;
+    // As a base backup waits whose own stream was parted from the slot by a daemon that came back.
+    let seen = second.until("the other stream's frontier", |progress| progress.frontier >= flushed)?;
+    ensure!(!seen.connected && seen.branch == Some(live.branch()), "{seen:?}");
+    ensure!(seen.trouble.as_ref().is_some_and(|trouble| trouble.contains("in use")), "{seen:?}");
+    ensure!(seen.server_end >= seen.frontier, "the server counts as behind what it sent: {seen:?}");
+    ensure!(live.slot()? >= flushed, "it was seen before it was confirmed");
+    load.stop()?;
+    let flushed = live.settle()?;
+    first.kill();
+    second.kill();
+    live.holds(live.branch(), flushed)
+}
+
+#[test]
 fn a_server_that_falls_silent_is_left() -> Result<()> {
     let builder = cluster().tcp(&[Access::Scram], Tls::Off);
     let mut live = Live::start(builder)?;

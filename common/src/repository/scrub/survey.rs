@@ -14,8 +14,8 @@ use super::references::References;
 use super::stake::{Stake, Stakes};
 use crate::lsn::{Lsn, LsnRange};
 use crate::repository::{
-    Adoptions, BaseId, CatalogPage, GapRecord, Head, LedgerReading, ObjectName, Pruned, Repository, RepositoryError,
-    WalListing, WrittenFrontier, furthest,
+    Adoptions, BaseId, GapRecord, Head, LedgerReading, ObjectName, Pruned, Repository, RepositoryError, WalListing,
+    WrittenFrontier, furthest,
 };
 use crate::seal::ObjectDigest;
 use crate::segment::{SegmentNumber, SegmentSize};
@@ -310,16 +310,10 @@ impl Surveyor<'_> {
             Some(start) if oldest == Some(branch.timeline) => start,
             start => start.into_iter().chain(first).min().unwrap_or(Lsn::INVALID),
         };
-        // A page tells that everything up to its end was there. Of many the last one does, unless it cannot be read.
         let whole = listing.contiguous_end(begin);
-        let mut pages = self.repository.catalog_pages(branch, size, None).await?;
-        pages.retain(|first| CatalogPage::last_of(*first).end(size) > whole);
-        while let Some(last) = pages.pop() {
-            if let Some((end, name)) = self.repository.cataloged(branch, last, size).await? {
-                vouchers.push(inside(end, format!("{name} says")));
-                break;
-            }
-        }
+        let pages = self.repository.catalog_pages(branch, size, None).await?;
+        let cataloged = self.repository.cataloged_beyond(branch, &pages, size, whole).await?;
+        vouchers.extend(cataloged.map(|(end, name)| inside(end, format!("{name} says"))));
         let mut recorded = Vec::new();
         for gap in gaps.iter().filter_map(|record| record.content.as_ref().ok()) {
             match gap.stretches(size) {

@@ -117,6 +117,10 @@ fn a_drill_on_a_server_proves_a_snapshot_and_leaves_nothing_there() -> Result<()
     older.sql("create role driller login createdb")?;
     let refused = scene.site.restorer.run_long(&[&drill[..3], &["--on", &as_driller(&older)]].concat())?.exits(1)?;
     ensure!(refused.stdout.contains("is PostgreSQL 14, and pg_dump"), "{refused}");
+    // Which server it was is on record all the same.
+    let again = scene.site.restorer.run_long(&[&drill[..], &["--on", &as_driller(&older)]].concat())?;
+    let report = again.exits(1)?.json()?;
+    ensure!(report["server"].is_string(), "{report:#}");
     let secret = ["snapshot", "drill", "--on", "host=db password=hunter2"];
     let refused = scene.site.restorer.run(&secret)?.exits(2)?;
     ensure!(refused.stderr.contains("--on holds a password") && !refused.stderr.contains("hunter2"), "{refused}");
