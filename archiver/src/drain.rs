@@ -73,7 +73,7 @@ pub async fn drain(
     loop {
         let now = progress.now();
         match now.branch {
-            Some(streamed) if streamed == branch && now.frontier >= server.position => break,
+            Some(streamed) if streamed == branch && now.proven >= server.position => break,
             Some(streamed) if streamed.timeline > branch.timeline => {
                 return Err(DrainError::OtherBranch { now: streamed, wanted: branch });
             }

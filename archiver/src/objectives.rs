@@ -22,6 +22,9 @@ const REREAD: Duration = Duration::from_secs(3600);
 /// How soon after it could not be read.
 const AGAIN: Duration = Duration::from_secs(60);
 
+/// Clocks of two hosts are not further apart.
+const APART: SignedDuration = SignedDuration::from_hours(1);
+
 /// Frontiers of a writer that are looked at, at most (I11): the last ones.
 const MOST_FRONTIERS: u32 = 20_000;
 
@@ -91,7 +94,9 @@ impl Keeper {
         let from = now.saturating_sub(WINDOW).unwrap_or(Timestamp::MIN);
         // Frontiers first: what is written meanwhile is seen the next time.
         let room = SignedDuration::try_from(self.interval.saturating_mul(MOST_FRONTIERS)).unwrap_or(WINDOW);
-        let begin = self.frontiers.values().map(|record| record.written).max().unwrap_or(from);
+        // Another writer's clock may be behind: what it wrote meanwhile may lie before the newest that is known.
+        let newest = self.frontiers.values().map(|record| record.written).max();
+        let begin = newest.and_then(|newest| newest.saturating_sub(APART).ok()).unwrap_or(from);
         let begin = begin.max(now.saturating_sub(room.min(WINDOW)).unwrap_or(from));
         for written in self.repository.frontier_history(begin).await? {
             // Where other branches ended is of no use here.

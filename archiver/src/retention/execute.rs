@@ -99,6 +99,18 @@ pub enum PruneError {
     Random(#[from] SealError),
 }
 
+impl PruneError {
+    /// Whether the same may work later without anybody's doing.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            PruneError::Repository(error) => !error.is_permanent(),
+            PruneError::Delete(error) | PruneError::Lock(error) => !error.is_permanent(),
+            PruneError::Broken(_) => false,
+            PruneError::Random(_) => true,
+        }
+    }
+}
+
 /// What came of removing one object.
 enum Removed {
     Gone,
@@ -161,7 +173,8 @@ impl Pruner {
         let clock = self.repository.put_intent(run, 0, &empty, &self.writer).await?;
         let mut pages = self.repository.intents().await?;
         let mut holdings = Holdings::survey(&self.repository, &self.identity).await?;
-        let store_now = clock.stored.max(holdings.newest);
+        // It was stored just now; what else is there may have come from a clock that was wrong, and ages nothing.
+        let store_now = clock.stored.or(holdings.newest);
         let mut pruned = Pruned::of(self.planned(&mut holdings, store_now).await?);
         let fresh = self.announce(run, &pages, &mut pruned).await?;
         // Of what was announced before the leases were read, all is known. Of what was only announced now, a backup that began in

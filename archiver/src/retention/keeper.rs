@@ -117,7 +117,10 @@ impl Keeper {
         match self.look(act).await {
             Ok(status) => drop(self.told.send_replace(Some(status))),
             Err(error) => {
-                tracing::warn!(%error, "retention was not kept to; it is tried again after the next base backup")
+                tracing::warn!(%error, "retention was not kept to; it is tried again after the next base backup");
+                if self.enabled && !error.may_pass() {
+                    self.judge(Some(&error.to_string()));
+                }
             }
         }
     }

@@ -1,13 +1,14 @@
 //! The command that hears that a window's start is about to move, and may say no: whoever keeps something else for as long as any
 //! restorable state of the database refers to it (a blob store's garbage collector) goes first.
 
+use std::io;
 use std::process::Stdio;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::Command;
+use tokio::process::{ChildStderr, Command};
 use tokio::time::timeout;
 use walseal_common::repository::Repository;
 
@@ -16,6 +17,16 @@ use super::plan::{Window, oldest, windows};
 
 /// How much of what a command says is told when it says no, in bytes.
 const SAID: u64 = 500;
+
+/// The first of what a command says. It is read to its end: a command whose words nobody takes is killed by them.
+async fn hear(stderr: Option<ChildStderr>) -> io::Result<Vec<u8>> {
+    let mut said = Vec::new();
+    if let Some(mut stderr) = stderr {
+        (&mut stderr).take(SAID).read_to_end(&mut said).await?;
+        tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await?;
+    }
+    Ok(said)
+}
 
 /// How the windows move.
 #[derive(Debug, Serialize)]
@@ -86,17 +97,18 @@ impl WindowCommand {
             .map_err(|error| format!("sh cannot be started: {error}"))?;
         let mut stdin = child.stdin.take();
         let stderr = child.stderr.take();
-        let running = async {
+        let telling = async {
             if let Some(stdin) = &mut stdin
                 && let Err(error) = stdin.write_all(&input).await
             {
                 tracing::debug!(%error, "retention.before_window_moves did not read what it was told");
             }
             drop(stdin.take());
-            let mut said = Vec::new();
-            if let Some(stderr) = stderr {
-                stderr.take(SAID).read_to_end(&mut said).await.map_err(|error| error.to_string())?;
-            }
+        };
+        let running = async {
+            // Beside each other: neither side waits for the other to read first.
+            let ((), said) = tokio::join!(telling, hear(stderr));
+            let said = said.map_err(|error| error.to_string())?;
             let status = child.wait().await.map_err(|error| error.to_string())?;
             let said = String::from_utf8_lossy(&said).trim().to_owned();
             match status.success() {

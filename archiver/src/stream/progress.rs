@@ -56,6 +56,10 @@ pub struct Progress {
     /// Gaps that this process found and recorded (I5).
     #[serde(default)]
     pub gaps: u64,
+    /// Up to where the durable WAL is known to be what this server wrote: it was compared with what that sent, or the server's slot was
+    /// told of it. The rest, up to the frontier, another server may have written.
+    #[serde(skip)]
+    pub(crate) proven: Lsn,
     /// End of all that was ever received of the branch, also by streams that ended before it was durable.
     #[serde(skip)]
     known: Lsn,
@@ -95,17 +99,31 @@ impl Progress {
         }
         self.connected = true;
         self.branch = Some(branch);
-        (self.received, self.frontier) = (frontier, frontier);
+        (self.received, self.frontier, self.proven) = (frontier, frontier, Lsn::INVALID);
         self.server_end = self.server_end.max(server_end);
         self.trouble = None;
         self.forget_durable();
         self.heard(server_end, now);
     }
 
-    /// There is no stream, because somebody else has the slot; everything before `frontier` is durable.
-    pub(super) fn shipped_by_another(&mut self, branch: Branch, frontier: Lsn, server_end: Lsn, now: Timestamp) {
+    /// There is no stream, because somebody else has the slot, which was told of what lies before `slot`; everything before `frontier`
+    /// is durable.
+    pub(super) fn shipped_by_another(
+        &mut self,
+        branch: Branch,
+        frontier: Lsn,
+        slot: Option<Lsn>,
+        server_end: Lsn,
+        now: Timestamp,
+    ) {
         self.begun(branch, frontier, server_end, now);
+        self.proven_to(slot.unwrap_or(Lsn::INVALID).min(frontier));
         self.connected = false;
+    }
+
+    /// What is durable up to `end` is this server's.
+    pub(super) fn proven_to(&mut self, end: Lsn) {
+        self.proven = self.proven.max(end);
     }
 
     /// The server said where its WAL ends.
@@ -232,11 +250,11 @@ impl ProgressWatch {
         self.0.borrow().clone()
     }
 
-    /// Waits until the contiguous durable WAL of the stream reaches `lsn`.
+    /// Waits until the contiguous durable WAL of the stream reaches `lsn`, and is what this server wrote.
     ///
     /// Errors: the stream's owner is gone.
     pub async fn durable(&mut self, lsn: Lsn) -> Result<(), StreamEnded> {
-        self.0.wait_for(|progress| progress.frontier >= lsn).await.map(|_| ()).map_err(|_| StreamEnded)
+        self.0.wait_for(|progress| progress.proven >= lsn).await.map(|_| ()).map_err(|_| StreamEnded)
     }
 
     /// Waits until `seen` says so.

@@ -171,7 +171,8 @@ impl Shipping {
 
     /// The repository holds these bytes of this server since before the stream.
     fn durable_before(&self, range: LsnRange) {
-        self.frontier.lock().unwrap_or_else(PoisonError::into_inner).complete(range);
+        let end = self.frontier.lock().unwrap_or_else(PoisonError::into_inner).complete(range);
+        self.progress.update(|progress| progress.proven_to(end));
     }
 
     /// The server's WAL contradicts the repository's: its bytes are kept (case 17), and nothing is confirmed.
@@ -254,6 +255,7 @@ fn confirm(range: LsnRange, highest: Option<Timestamp>, frontier: &Mutex<Frontie
     let end = frontier.complete(range);
     progress.update(|progress| {
         progress.durable_to(end, Timestamp::now());
+        progress.proven_to(end);
         progress.highest_time = progress.highest_time.max(highest);
         progress.shipped_pieces += 1;
         progress.shipped_bytes += range.end.bytes_since(range.start);

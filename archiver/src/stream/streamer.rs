@@ -446,7 +446,8 @@ impl Streamer {
             Err(error) if error.is_slot_active() => {
                 // Whoever holds the slot streams from this server: what that made durable is durable for those who wait here, too.
                 self.progress.update(|progress| {
-                    progress.shipped_by_another(point.branch, point.frontier, server.position, jiff::Timestamp::now());
+                    let now = jiff::Timestamp::now();
+                    progress.shipped_by_another(point.branch, point.frontier, slot, server.position, now);
                 });
                 return Ended::before_it_began(Err(self.name_rival(&pinned, error).await));
             }

@@ -154,7 +154,12 @@ impl Keeper {
         let Some(mut round) = round else { return Ok(()) };
         let mut reader = Reader::new(&self.verifier.repository, &survey, None);
         while !round.reading.ended && begun.elapsed() < self.every {
-            reader.next(&mut round.reading).await.map_err(VerifyError::from)?;
+            if let Err(error) = reader.next(&mut round.reading).await {
+                // What was read so far counts, and the rest is not put off until the next survey.
+                tracing::debug!(%error, "objects cannot be read; trying again later");
+                sleep(PAUSE.min(self.every)).await;
+                continue;
+            }
             self.verifier.save_round(&round)?;
             self.judge(&survey, Some(&round));
         }

@@ -93,6 +93,17 @@ impl Health {
         });
     }
 
+    /// A call is not tried any more, and nothing is to be known of the store by that. While others of the kind are tried, those count.
+    pub(super) fn let_go(&self, operation: &'static str) {
+        let mut operations = self.operations();
+        let state = operations.entry(operation).or_default();
+        if state.trying > 0 {
+            return;
+        }
+        state.since = None;
+        self.failing.send_if_modified(|failing| failing.0.remove(operation).is_some());
+    }
+
     /// The store has done what a call asked for. While others of the kind still fail, that says nothing: a store that is
     /// full may take what is small.
     pub(super) fn worked(&self, operation: &'static str) {

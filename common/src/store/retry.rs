@@ -83,6 +83,15 @@ impl Retry {
         Retry { inner, policy, health: Health::default(), tally: Arc::default() }
     }
 
+    /// A call is not tried again. What only those may ask for who prune or hold says nothing of whether WAL can be stored and read, and
+    /// whoever asked says it.
+    fn given_up(&self, error: &StoreError) {
+        match error.operation {
+            "put" | "get" | "list" => self.health.gave_up(error),
+            operation => self.health.let_go(operation),
+        }
+    }
+
     async fn repeat<T, C, F>(&self, operation: &'static str, key: &str, call: C) -> Result<T, StoreError>
     where
         C: Fn() -> F + Send + Sync,
@@ -102,7 +111,7 @@ impl Retry {
                         Ok(_) | Err((StoreErrorKind::NotFound, _)) => self.health.worked(operation),
                         // What was asked for is at fault, not the store.
                         Err((StoreErrorKind::Protocol, _)) => {}
-                        Err((_, error)) => self.health.gave_up(error),
+                        Err((_, error)) => self.given_up(error),
                     }
                     return done;
                 }
@@ -110,7 +119,8 @@ impl Retry {
             let pause = self.pause(attempt, random_fraction());
             let late = self.policy.deadline.is_some_and(|deadline| Instant::now() + pause >= deadline);
             if late || begun.elapsed() + pause >= limit {
-                self.health.gave_up(&error);
+                drop(trying);
+                self.given_up(&error);
                 if attempt > 1 {
                     let spent = begun.elapsed().as_secs_f64();
                     error.reason = format!("{} ({attempt} attempts in {spent:.1} s)", error.reason);
@@ -315,6 +325,23 @@ mod tests {
         // An object that is not there is an answer.
         store.get("c").await.expect_err("absent");
         assert_eq!(worst(&failing), None);
+    }
+
+    #[tokio::test]
+    async fn a_delete_that_was_refused_or_given_up_is_no_trouble_of_the_stores() {
+        let (_folder, faulty) = faulty();
+        let store = Retry::new(faulty.clone(), RetryPolicy { give_up_after: Duration::from_millis(50), ..quick() });
+        let mut failing = store.failing().expect("a store that tries again knows what fails");
+        faulty.plan(Call::Delete, 1..=1, Effect::FailBefore(StoreErrorKind::Denied));
+        assert_eq!(store.delete("a").await.expect_err("refused").kind, StoreErrorKind::Denied);
+        assert!(failing.borrow_and_update().worst().is_none(), "nobody but a delete could end it");
+        faulty.set_down(Some(StoreErrorKind::Unreachable));
+        let (deleted, seen) = tokio::join!(store.delete("a"), async {
+            failing.changed().await.expect("the store is there");
+            failing.borrow_and_update().worst().map(|error| error.operation)
+        });
+        assert_eq!((deleted.expect_err("down").kind, seen), (StoreErrorKind::Unreachable, Some("delete")));
+        assert!(failing.borrow().worst().is_none(), "it is not tried any more");
     }
 
     #[tokio::test]

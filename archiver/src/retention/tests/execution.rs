@@ -145,6 +145,12 @@ async fn case_40_nothing_goes_before_it_was_announced_for_the_grace() {
     assert!(first.next.is_some() && first.waiting == first.announced);
     let again = bed.pruner.prune().await.expect("looked");
     assert_eq!((again.announced.objects, again.removed.objects), (0, 0));
+    // Nor because a clock that was ahead has dated something.
+    let path = bed.folder.path().join(segment(34).key(SYSTEM));
+    let file = std::fs::File::options().write(true).open(path).expect("our own");
+    file.set_modified((Timestamp::now() + SignedDuration::from_hours(24 * 30)).into()).expect("our own");
+    let again = bed.pruner.prune().await.expect("looked");
+    assert_eq!((again.announced.objects, again.removed.objects), (0, 0));
     let with_intent = bed.names().await;
     assert_eq!(with_intent.iter().filter(|name| !name.starts_with("intent/")).count(), before.len());
     // Both ends of the grace are the store's own time, to the second.
@@ -368,7 +374,9 @@ async fn a_command_that_says_no_keeps_what_can_be_restored() {
     assert!(why.contains("exit status: 3: blobs of 20") && pruned.removed.objects == 0, "{why}");
     let left: Vec<String> = bed.names().await.into_iter().filter(|name| !name.starts_with("intent/")).collect();
     assert_eq!(left, before);
-    bed.pruner.command = Some(WindowCommand { command: "cat > /dev/null".to_owned(), limit });
+    // One that says much while it works lives to its end.
+    let command = "head -c 200000 /dev/zero >&2 && cat > /dev/null".to_owned();
+    bed.pruner.command = Some(WindowCommand { command, limit });
     assert_eq!(bed.pruner.prune().await.expect("it goes").removed.objects, 27);
     assert_eq!(bed.names().await, bed.expected());
 }

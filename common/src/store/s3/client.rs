@@ -19,7 +19,7 @@ use super::super::failure::Failure;
 use super::super::key::check_key;
 use super::options::{S3Checksum, S3Credentials, S3Options};
 use super::order::ListingOrder;
-use super::whole::WholeListing;
+use super::whole::WholeAnswer;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Shorter than the idle times of usual servers, so that a connection they closed is rarely tried.
@@ -74,7 +74,7 @@ pub(super) async fn build(options: &S3Options) -> Result<BuiltClient, Failure> {
     let mut config = config
         .http_client(http)
         .interceptor(order.clone())
-        .interceptor(WholeListing)
+        .interceptor(WholeAnswer)
         .force_path_style(options.path_style.unwrap_or(endpoint.is_some()))
         // A decorator of ours retries, for every backend alike.
         .retry_config(RetryConfig::disabled())

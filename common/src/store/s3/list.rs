@@ -6,7 +6,7 @@ use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 
 use super::super::failure::Failure;
 use super::super::key::check_prefix;
-use super::super::{LARGEST_PAGE, LONGEST_PAGE, ObjectMeta, Page};
+use super::super::{LARGEST_PAGE, LONGEST_PAGE, ObjectMeta, Page, StoreErrorKind};
 use super::S3Store;
 use super::failure::{failure, quote};
 
@@ -51,7 +51,7 @@ impl S3Store {
             // A full page is not believed to be the last one: what a server forgets to say must not look like a hole.
             let more = answer.is_truncated() == Some(true) || found.len() >= limit;
             found.truncate(limit);
-            continuation = next(&answer);
+            continuation = next(&answer)?;
             if !found.is_empty() || continuation.is_none() {
                 return Ok(Some(Page { objects: found, more }));
             }
@@ -74,7 +74,7 @@ impl S3Store {
                     }
                 }
             }
-            continuation = next(&answer);
+            continuation = next(&answer)?;
             if continuation.is_none() {
                 return Ok(Page { objects: smallest.into_values().collect(), more });
             }
@@ -122,6 +122,17 @@ impl S3Store {
 }
 
 /// Where the next answer begins; `None` after the last.
-fn next(answer: &ListObjectsV2Output) -> Option<String> {
-    answer.next_continuation_token().filter(|_| answer.is_truncated() == Some(true)).map(str::to_owned)
+///
+/// Errors: there is more, and the server does not say how to ask for it: taken for the last, that would look like a hole.
+fn next(answer: &ListObjectsV2Output) -> Result<Option<String>, Failure> {
+    if answer.is_truncated() != Some(true) {
+        return Ok(None);
+    }
+    match answer.next_continuation_token() {
+        Some(token) if !token.is_empty() => Ok(Some(token.to_owned())),
+        _ => {
+            let reason = "the listing says that there is more, and not where it goes on".to_owned();
+            Err(Failure::new(StoreErrorKind::Unreachable, reason))
+        }
+    }
 }

@@ -6,11 +6,22 @@ use aws_sdk_s3::types::{ObjectLockEnabled, ObjectLockLegalHold, ObjectLockLegalH
 use super::super::failure::Failure;
 use super::super::{Lock, StoreErrorKind};
 use super::S3Store;
-use super::failure::{failure, refusal};
+use super::failure::{Refusal, failure, refusal};
 
 /// What may be wrong when a lock is not told.
 const MAY_NOT_KNOW: &str = "; a plain delete would hide a locked object, so nothing is removed without knowing: allow \
                             s3:GetObjectRetention and s3:GetObjectLegalHold, as `walseal-archiver init --print-policy pruner` prints";
+
+/// Whether a refusal is the answer: the server does not know the question, the bucket has no object lock, or these credentials may
+/// not ask. A clock, a token, a request on its way that is wrong is none: with it put right, the answer may be another.
+fn answers(refusal: &Refusal<'_>, kind: StoreErrorKind) -> bool {
+    let asked = match kind {
+        StoreErrorKind::NotFound | StoreErrorKind::Protocol => true,
+        StoreErrorKind::Denied => matches!(refusal.code, "" | "AccessDenied" | "Forbidden" | "MethodNotAllowed"),
+        _ => false,
+    };
+    asked && matches!(refusal.status, 400..=405 | 501)
+}
 
 impl S3Store {
     /// Whether the bucket has object lock: because the configuration says so, or else because the bucket does. One that does not know
@@ -27,8 +38,7 @@ impl S3Store {
             }
             Err(error) => {
                 let failure = failure(&error, self.place());
-                let answered = refusal(&error).is_some_and(|refusal| matches!(refusal.status, 400..=405 | 501));
-                if answered && failure.kind != StoreErrorKind::NoSuchStore {
+                if refusal(&error).is_some_and(|refusal| answers(&refusal, failure.kind)) {
                     tracing::debug!(reason = failure.reason, "the bucket does not say that it has object lock");
                     return Ok(false);
                 }
@@ -78,6 +88,29 @@ impl S3Store {
         match self.in_time(0, request.send()).await? {
             Ok(_) => Ok(()),
             Err(error) => Err(failure(&error, self.place())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_refusal_of_the_question_itself_says_that_there_is_no_object_lock() {
+        use StoreErrorKind as Kind;
+        for (status, code, kind, answered) in [
+            (404, "ObjectLockConfigurationNotFoundError", Kind::NotFound, true),
+            (404, "NoSuchBucket", Kind::NoSuchStore, false),
+            (403, "AccessDenied", Kind::Denied, true),
+            (403, "RequestTimeTooSkewed", Kind::Denied, false),
+            (400, "ExpiredToken", Kind::Denied, false),
+            (400, "RequestTimeout", Kind::Unreachable, false),
+            (405, "MethodNotAllowed", Kind::Protocol, true),
+            (501, "NotImplemented", Kind::Protocol, true),
+            (503, "SlowDown", Kind::Throttled, false),
+        ] {
+            assert_eq!(answers(&Refusal { status, code }, kind), answered, "{status} {code}");
         }
     }
 }

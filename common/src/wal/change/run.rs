@@ -26,6 +26,10 @@ const MOST_STRUCTURAL: usize = 1_000;
 /// Entries that open transactions keep together while WAL is streamed: a few MiB (I11).
 const MOST_OPEN: usize = 50_000;
 
+/// Entries that the transactions keep together that are listed one by one: a few MiB for those that only change rows, and as many for
+/// the others (I11). One is always listed.
+const MOST_LISTED: usize = 50_000;
+
 /// Files that the sums are kept of; of the others one sum.
 const MOST_FILES: usize = 5_000;
 
@@ -103,33 +107,46 @@ impl RunSummary {
         SegmentNumber(first.0 + (SEGMENTS - 1))
     }
 
-    fn add(&mut self, work: Work, rows: &mut Vec<Work>) {
+    pub(super) fn add(&mut self, work: Work, listed: &mut Listed) {
         self.commits += 1;
         let time = TimeRange::at(work.end.time);
         self.times = Some(self.times.map_or(time, |times| times.union(time)));
+        let weight = work.weight();
         if !work.is_structural() {
-            rows.push(work);
-            if rows.len() >= 4 * MOST_OF_ROWS {
-                self.keep_largest(rows);
+            listed.rows.push(work);
+            listed.rows_weight += weight;
+            if listed.rows.len() >= 4 * MOST_OF_ROWS || listed.rows_weight > 2 * MOST_LISTED {
+                self.keep_largest(listed);
             }
-        } else if self.transactions.len() < MOST_STRUCTURAL {
+        } else if self.transactions.is_empty()
+            || (self.transactions.len() < MOST_STRUCTURAL && listed.structural_weight + weight <= MOST_LISTED)
+        {
             self.transactions.push(work);
+            listed.structural_weight += weight;
         } else {
             self.unlisted.add(&work);
         }
     }
 
-    fn keep_largest(&mut self, rows: &mut Vec<Work>) {
+    fn keep_largest(&mut self, listed: &mut Listed) {
+        let mut rows = std::mem::take(&mut listed.rows);
         // Of those that are equal the newest.
         rows.sort_by_cached_key(|work| std::cmp::Reverse((work.lost_rows(), work.commit)));
-        for work in rows.drain(MOST_OF_ROWS.min(rows.len())..) {
-            self.unlisted.add(&work);
+        listed.rows_weight = 0;
+        for work in rows {
+            let weight = listed.rows_weight + work.weight();
+            if listed.rows.is_empty() || (listed.rows.len() < MOST_OF_ROWS && weight <= MOST_LISTED) {
+                listed.rows.push(work);
+                listed.rows_weight = weight;
+            } else {
+                self.unlisted.add(&work);
+            }
         }
     }
 
-    fn finish(mut self, mut rows: Vec<Work>, after: WalkState) -> RunSummary {
-        self.keep_largest(&mut rows);
-        self.transactions.append(&mut rows);
+    fn finish(mut self, mut listed: Listed, after: WalkState) -> RunSummary {
+        self.keep_largest(&mut listed);
+        self.transactions.append(&mut listed.rows);
         self.transactions.sort_by_key(|work| work.commit);
         self.after = after;
         self
@@ -141,7 +158,17 @@ impl RunSummary {
 struct Run {
     first: SegmentNumber,
     summary: RunSummary,
-    rows: Vec<Work>,
+    listed: Listed,
+}
+
+/// What will be listed one by one, as it stands.
+#[derive(Debug, Default)]
+pub(super) struct Listed {
+    /// Those that only change rows.
+    pub(super) rows: Vec<Work>,
+    rows_weight: usize,
+    /// Of the others, which are in the summary.
+    structural_weight: usize,
 }
 
 /// Makes summaries of runs from a walk that hands out bodies. Memory: a few MiB.
@@ -167,7 +194,7 @@ impl RunWalk {
     fn begin(&mut self, at: Lsn) {
         let first = self.size.number(at);
         let begins = self.size.offset(at) == 0 && RunSummary::first_of(first) == first;
-        self.run = begins.then(|| Run { first, summary: RunSummary::default(), rows: Vec::new() });
+        self.run = begins.then(|| Run { first, summary: RunSummary::default(), listed: Listed::default() });
     }
 
     /// Takes the next event.
@@ -178,7 +205,7 @@ impl RunWalk {
         }
         let work = self.walk.add(version, event);
         if let (Some(work), Some(run)) = (work, &mut self.run) {
-            run.summary.add(work, &mut run.rows);
+            run.summary.add(work, &mut run.listed);
         }
     }
 
@@ -195,7 +222,7 @@ impl RunWalk {
             return None;
         }
         let done = self.run.take().filter(|run| RunSummary::last_of(run.first).next() == next);
-        let done = done.map(|run| (run.first, run.summary.finish(run.rows, self.walk.state())));
+        let done = done.map(|run| (run.first, run.summary.finish(run.listed, self.walk.state())));
         self.begin(end);
         done
     }

@@ -60,9 +60,13 @@ fn end(
 }
 
 fn works(wal: &Sample) -> Vec<Work> {
+    works_of(wal, ChangeWalk::default())
+}
+
+fn works_of(wal: &Sample, mut walk: ChangeWalk) -> Vec<Work> {
     let options = WalkOptions { body_limit: Some(BODY_LIMIT), ..WalkOptions::default() };
     let mut walker = Walker::new(wal.start, wal.size, options).expect("a page");
-    let (mut walk, mut found) = (ChangeWalk::default(), Vec::new());
+    let mut found = Vec::new();
     let version = wal.version;
     // What follows the last record is no WAL.
     let _ = walker.push(&wal.bytes, |event| found.extend(walk.add(version, &event)));
@@ -118,6 +122,49 @@ fn a_row_that_moves_is_updated_and_one_that_was_tried_never_was() {
     wal.record(ResourceManager::HEAP, 0x60, 900, &body(TABLE, &[], &[0; 8]));
     wal.commit(900, 5);
     assert_eq!(rows(&works(&wal)[0]), (456, 1, 1));
+}
+
+#[test]
+fn a_transaction_that_found_no_room_is_told_as_not_complete() {
+    let mut wal = Sample::new(WalVersion::V17);
+    insert(&mut wal, 800, TABLE);
+    delete(&mut wal, 801, 0);
+    end(&mut wal, 0x00, 801, &[], &[], None);
+    delete(&mut wal, 802, 0);
+    end(&mut wal, 0x00, 800, &[802], &[], None);
+    insert(&mut wal, 803, TABLE);
+    end(&mut wal, 0x00, 803, &[], &[], None);
+    let told = |most| -> Vec<(u32, u64)> {
+        works_of(&wal, ChangeWalk::keeping(most)).iter().map(|work| (work.end.xid.0, work.left_out)).collect()
+    };
+    assert_eq!(told(1), [(801, 1), (800, 1), (803, 0)]);
+    assert_eq!(told(100), [(801, 0), (800, 0), (803, 0)]);
+}
+
+#[test]
+fn i11_what_is_listed_one_by_one_is_bounded_by_what_it_touched() {
+    let mut wal = Sample::new(WalVersion::V17);
+    delete(&mut wal, 800, 0);
+    end(&mut wal, 0x00, 800, &[], &[], None);
+    let small = works(&wal).remove(0);
+    let done = *small.relations.values().next().expect("a file");
+    let of = |files: u32| {
+        let mut work = small.clone();
+        work.relations = (0..files).map(|number| (RelationFile { number: 20_000 + number, ..TABLE }, done)).collect();
+        work
+    };
+    for structural in [false, true] {
+        let (mut summary, mut listed) = (RunSummary::default(), run::Listed::default());
+        for files in [60_000, 30_000, 10, 30_000, 10, 30_000, 10] {
+            let mut work = of(files);
+            work.created.extend(structural.then_some(TABLE));
+            summary.add(work, &mut listed);
+            let kept: usize = summary.transactions.iter().chain(&listed.rows).map(|work| work.relations.len()).sum();
+            assert!(kept <= 150_000, "{kept} files are kept in mind");
+        }
+        assert!(summary.unlisted.transactions >= 2, "{structural}: {}", summary.unlisted.transactions);
+        assert_eq!(summary.unlisted.structural, if structural { summary.unlisted.transactions } else { 0 });
+    }
 }
 
 #[test]

@@ -45,6 +45,8 @@ pub struct ChangeWalk {
     unowned: Option<(Lsn, RelationFile)>,
     /// Transactions from this one on began after the walk did.
     known_from: Option<Xid>,
+    /// The newest transaction for which there was no room at all, while it or an older one may still run.
+    turned_away: Option<Xid>,
 }
 
 impl Default for ChangeWalk {
@@ -57,21 +59,23 @@ impl ChangeWalk {
     /// A walk that keeps at most so many entries of open transactions, of about 100 bytes each.
     pub fn keeping(most: usize) -> ChangeWalk {
         let (open, files) = (HashMap::new(), CatalogFiles::default());
-        ChangeWalk { most, open, entries: 0, files, unowned: None, known_from: None }
+        ChangeWalk { most, open, entries: 0, files, unowned: None, known_from: None, turned_away: None }
     }
 
     /// Goes on where another walk was.
     pub fn resuming(state: WalkState) -> ChangeWalk {
         let entries = state.open.iter().map(|(_, work)| work.weight()).sum();
         let open = state.open.into_iter().map(|(xid, work)| (xid.0, work)).collect();
-        ChangeWalk { open, entries, files: state.files, known_from: state.known_from, ..ChangeWalk::default() }
+        let WalkState { files, known_from, turned_away, .. } = state;
+        ChangeWalk { open, entries, files, known_from, turned_away, ..ChangeWalk::default() }
     }
 
     /// Where it is, for [`ChangeWalk::resuming`].
     pub fn state(&self) -> WalkState {
         let mut open: Vec<(Xid, OpenWork)> = self.open.iter().map(|(xid, work)| (Xid(*xid), work.clone())).collect();
         open.sort_by_key(|(xid, _)| xid.0);
-        WalkState { open, files: self.files.clone(), known_from: self.known_from }
+        let (known_from, turned_away) = (self.known_from, self.turned_away);
+        WalkState { open, files: self.files.clone(), known_from, turned_away }
     }
 
     /// Takes the next event of a walk that hands out bodies of up to [`BODY_LIMIT`] bytes. Returns what a transaction did, where the
@@ -111,6 +115,8 @@ impl ChangeWalk {
         }
         let room = self.entries < self.most;
         if !room && !self.open.contains_key(&record.xid.0) {
+            let newest = self.turned_away.filter(|newest| precedes(record.xid, *newest));
+            self.turned_away = newest.or(Some(record.xid));
             return None;
         }
         let adopted = if self.open.contains_key(&record.xid.0) { None } else { self.adopt(record, body.as_ref()) };
@@ -150,12 +156,16 @@ impl ChangeWalk {
         let parsed = body.map(|body| Ending::parse(version, record.info, body.main)).and_then(Result::ok);
         let unread = u64::from(parsed.is_none());
         let ending = parsed.unwrap_or_default();
-        let mut work = self.close(end.xid).unwrap_or_else(|| OpenWork::new(record.start));
+        let own = self.close(end.xid);
+        let mut missed = own.is_none() && self.may_have_been_turned_away(end.xid);
+        let mut work = own.unwrap_or_else(|| OpenWork::new(record.start));
         for child in &ending.subtransactions {
-            if let Some(theirs) = self.close(*child) {
-                work.merge(theirs);
+            match self.close(*child) {
+                Some(theirs) => work.merge(theirs),
+                None => missed |= self.may_have_been_turned_away(*child),
             }
         }
+        work.left_out += u64::from(missed);
         if !end.outcome.is_commit() || end.xid == Xid::INVALID {
             return None;
         }
@@ -184,6 +194,10 @@ impl ChangeWalk {
         })
     }
 
+    fn may_have_been_turned_away(&self, xid: Xid) -> bool {
+        self.turned_away.is_some_and(|newest| !precedes(newest, xid))
+    }
+
     fn close(&mut self, xid: Xid) -> Option<OpenWork> {
         let work = self.open.remove(&xid.0)?;
         self.entries -= work.weight();
@@ -194,6 +208,7 @@ impl ChangeWalk {
     fn running(&mut self, main: &[u8]) -> Option<()> {
         let (next, oldest) = (Xid(u32_at(main, 12)?), Xid(u32_at(main, 16)?));
         self.known_from = self.known_from.or(Some(next));
+        self.turned_away = self.turned_away.filter(|newest| !precedes(*newest, oldest));
         let gone: Vec<u32> = self.open.keys().copied().filter(|xid| precedes(Xid(*xid), oldest)).collect();
         for xid in gone {
             self.close(Xid(xid));
@@ -211,6 +226,8 @@ pub struct WalkState {
     files: CatalogFiles,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     known_from: Option<Xid>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    turned_away: Option<Xid>,
 }
 
 /// WAL of others between a file that was made and the row that names it, in bytes.

@@ -86,6 +86,19 @@ impl Work {
             || self.relations.iter().any(|(file, work)| file.number < FIRST_NORMAL && work.rows.total() > 0)
     }
 
+    /// Entries of lists, which is what takes memory.
+    pub(super) fn weight(&self) -> usize {
+        1 + self.relations.len()
+            + self.created.len()
+            + self.removed.len()
+            + self.replaced.as_ref().map_or(0, Vec::len)
+            + self.dropped.len()
+            + self.truncated.len()
+            + self.dropped_databases.len()
+            + self.new_relations.len()
+            + self.new_schemas.len()
+    }
+
     /// Rows that were deleted or updated, in whatever file: at least as many as a user's tables lost.
     pub fn lost_rows(&self) -> u64 {
         self.relations
