@@ -116,7 +116,9 @@ impl Progress {
         server_end: Lsn,
         now: Timestamp,
     ) {
+        let trouble = self.trouble.take();
         self.begun(branch, frontier, server_end, now);
+        self.trouble = trouble;
         self.proven_to(slot.unwrap_or(Lsn::INVALID).min(frontier));
         self.connected = false;
     }
