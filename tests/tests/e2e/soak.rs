@@ -274,6 +274,9 @@ impl Soak {
     /// A standby is made and becomes the primary; the archiver is told of it.
     fn fails_over(&mut self, orderly: bool) -> Result<()> {
         self.servers += 1;
+        // The standby is new, and has no WAL from before it was made: what only the old primary has then would go with that, and what
+        // was committed there would be no target any more.
+        flow::wait_durable(&self.site.cluster, self.daemon.as_mut().context("the archiver runs")?)?;
         let standby = self.site.standby(&format!("server{}", self.servers), &self.site.cluster, &[])?;
         self.ledger.goes_on(20, PATIENCE)?;
         self.pgbench = None;
