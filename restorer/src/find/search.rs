@@ -1,5 +1,7 @@
 //! What is asked, answered from the WAL that may know.
 
+use std::collections::VecDeque;
+
 use futures_util::{StreamExt, stream};
 use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::repository::{CatalogPage, Label, RepositoryError};
@@ -138,10 +140,10 @@ async fn search_in(
             around_transaction(&reader, xid).await?.ok_or(FindError::NoSuchTransaction { store, xid })?
         }
         Question::Worst { since, until, .. } | Question::Activity { since, until, .. } => {
-            interesting(&reader, since, until).await?.ok_or(FindError::Nothing { store, since })?
+            interesting(&reader, since, until, 0).await?.ok_or(FindError::Nothing { store, since })?
         }
-        Question::Around { time, .. } => {
-            interesting(&reader, time, None).await?.ok_or(FindError::Nothing { store, since: time })?
+        Question::Around { time, each } => {
+            interesting(&reader, time, None, each).await?.ok_or(FindError::Nothing { store, since: time })?
         }
     };
     let bases: Vec<&Label> = inventory.bases.iter().filter(|base| path.excludes(base).is_none()).collect();
@@ -207,11 +209,13 @@ async fn around_transaction(reader: &PathReader<'_>, xid: u64) -> Result<Option<
     Ok(None)
 }
 
-/// The ranges of WAL that may hold transactions of the time, with some before; `None` where there is none.
+/// The ranges of WAL that may hold transactions of the time, with some before; `None` where there is none. `earlier`: so many segments
+/// with transactions from before the time are among them, however far back they lie.
 async fn interesting(
     reader: &PathReader<'_>,
     since: PgTimestamp,
     until: Option<PgTimestamp>,
+    earlier: usize,
 ) -> Result<Option<Vec<LsnRange>>, FindError> {
     let (path, size) = (reader.path(), reader.path().size());
     let (since, until) = (since.to_jiff_saturating(), until.map(PgTimestamp::to_jiff_saturating));
@@ -226,6 +230,7 @@ async fn interesting(
         let (first, last) = (size.number(extent.start), size.number(Lsn(extent.end.0 - 1)));
         let numbers: Vec<SegmentNumber> = (first.0..=last.0).map(SegmentNumber).collect();
         let (mut begin, mut end) = (None, None);
+        let mut before = VecDeque::new();
         // Those of a page together, so that it is read once.
         let of_a_page = numbers.chunk_by(|one, next| CatalogPage::first_of(*one) == CatalogPage::first_of(*next));
         let read = stream::iter(of_a_page).map(|numbers| async move { Ok((numbers, reader.hints(numbers).await?)) });
@@ -235,18 +240,30 @@ async fn interesting(
             for (number, hint) in numbers.iter().zip(&hints) {
                 if late(hint) {
                     begin = begin.or(Some(*number));
+                } else if begin.is_none() && earlier > 0 && hint.is_some_and(|hint| hint.highest.is_some()) {
+                    before.push_back(*number);
+                    if before.len() > earlier {
+                        before.pop_front();
+                    }
                 }
                 if early(hint) {
                     end = Some(*number);
                 }
             }
         }
-        let (Some(begin), Some(end)) = (begin, end) else { continue };
-        if begin > end {
-            continue;
+        let of_the_time = begin.zip(end).filter(|(begin, end)| begin <= end);
+        let mut spans: Vec<(SegmentNumber, SegmentNumber)> = Vec::new();
+        for (begin, end) in before.into_iter().map(|number| (number, number)).chain(of_the_time) {
+            let begin = SegmentNumber(begin.0.saturating_sub(BEFORE)).max(first);
+            match spans.last_mut().filter(|(_, last)| last.next() >= begin) {
+                Some((_, last)) => *last = end.max(*last),
+                None => spans.push((begin, end)),
+            }
         }
-        let start = SegmentNumber(begin.0.saturating_sub(BEFORE)).start(size).max(extent.start);
-        ranges.push(LsnRange { start, end: end.end(size).min(extent.end) });
+        ranges.extend(spans.into_iter().map(|(begin, end)| LsnRange {
+            start: begin.start(size).max(extent.start),
+            end: end.end(size).min(extent.end),
+        }));
     }
     Ok((!ranges.is_empty()).then_some(ranges))
 }

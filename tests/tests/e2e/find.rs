@@ -267,6 +267,40 @@ fn every_damage_is_found_first_and_undone(major: u16) -> Result<()> {
 }
 
 #[test]
+fn what_was_committed_before_a_time_is_found_however_quiet_it_was_since() -> Result<()> {
+    let site = Site::new(Cluster::builder().segment_mib(1), Store::Directory)?;
+    let mut daemon: Daemon = site.archive()?;
+    site.archiver.run_long(&["backup"])?.success()?;
+    let session = site.cluster.session()?;
+    session.rows("create table marks (what text)")?;
+    session.rows("insert into marks values ('long before')")?;
+    for _ in 0..6 {
+        session.rows("select pg_logical_emit_message(false, 'quiet', '')")?;
+        session.rows("select pg_switch_wal()")?;
+    }
+    let time = session.value("select clock_timestamp()")?;
+    session.rows("insert into marks values ('after')")?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    daemon.sigterm()?.success()?;
+    let time: jiff::Timestamp = time.parse()?;
+    let sides = |around: &Value| -> Result<(usize, usize)> {
+        let listed = around["transactions"].as_array().context("transactions")?;
+        let times = listed.iter().map(|one| Ok(one["time"].as_str().context("a time")?.parse::<jiff::Timestamp>()?));
+        let times = times.collect::<Result<Vec<_>>>()?;
+        ensure!(times.is_sorted(), "{around:#}");
+        Ok((times.iter().filter(|one| **one <= time).count(), times.iter().filter(|one| **one > time).count()))
+    };
+    let around = find(&site, &["--at", &time.to_string(), "--limit", "4"])?;
+    ensure!(sides(&around)? == (2, 1), "{around:#}");
+    // After all of it nothing follows.
+    let last = (time + jiff::SignedDuration::from_hours(1)).to_string();
+    let around = find(&site, &["--at", &last, "--limit", "4"])?;
+    let listed = around["transactions"].as_array().context("transactions")?;
+    ensure!(listed.len() == 2, "{around:#}");
+    Ok(())
+}
+
+#[test]
 fn every_damage_on_postgresql_15_is_found_first_and_undone_by_the_printed_command() -> Result<()> {
     every_damage_is_found_first_and_undone(15)
 }
