@@ -7,12 +7,13 @@ use std::time::Instant;
 use jiff::Timestamp;
 use serde::Serialize;
 use walseal_common::config::DrillCheck;
-use walseal_common::postgres::{Conninfo, PostgresError};
+use walseal_common::postgres::Conninfo;
 use walseal_common::repository::{Act, EvidenceFact, SnapshotId, SnapshotLabel};
 use walseal_common::terminal::{Progress, Schema};
 
 use super::SnapshotError;
 use super::contents::Contents;
+use super::globals;
 use super::place::Place;
 use super::pour::pour;
 use super::restore::{Order, Restored};
@@ -54,6 +55,9 @@ pub struct Report {
 
 /// Name and version of [`Report`] as JSON.
 pub const SCHEMA: Schema = Schema { name: "snapshot-drill", version: 1 };
+
+/// What is expected of what the dump has of the whole cluster.
+const ROLES: &str = "roles can be made, and no tablespace is";
 
 /// A step failed without which nothing can be checked: it stands in the report.
 struct BrokeOff;
@@ -172,7 +176,7 @@ impl Report {
     ) -> Result<(), BrokeOff> {
         let begun = Instant::now();
         let made = roles(access, place, label);
-        self.checks.push(Check::run(Kind::Restore, "roles and tablespaces", "they can be made", made).await);
+        self.checks.push(Check::run(Kind::Restore, "roles and tablespaces", ROLES, made).await);
         let restored = restore(access, place, label, contents).await;
         let (into, restored) = match restored {
             Ok(restored) => restored,
@@ -230,38 +234,7 @@ async fn roles(access: &Access, place: &Place, label: &SnapshotLabel) -> Result<
     let mut text = Vec::new();
     pour(&access.repository, &access.identities, &label.globals, &mut text, |_| ()).await?;
     let client = instance.connect(user, "postgres").await?;
-    let text = String::from_utf8_lossy(&text);
-    let mut said = Vec::new();
-    // Line by line: a role that is there already, or a place that is not, must not keep the others away.
-    for statement in statements(&text) {
-        match client.simple_query("a statement failed", &statement).await {
-            Ok(_) => {}
-            // The new cluster's own superuser.
-            Err(error) if error.sqlstate() == Some("42710") => {}
-            Err(PostgresError::Server { error, .. }) => said.push(error.message.clone()),
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(match said.first() {
-        None => Found::good("made"),
-        Some(first) => Found::odd(format!("{} statements failed: {first}", said.len())).with(said),
-    })
-}
-
-/// The statements of `pg_dumpall --globals-only`: each begins on a line of its own, and ends with a semicolon at the end of one.
-fn statements(text: &str) -> Vec<String> {
-    let (mut found, mut open) = (Vec::new(), String::new());
-    for line in text.lines() {
-        if open.is_empty() && (line.trim().is_empty() || line.starts_with("--") || line.starts_with('\\')) {
-            continue;
-        }
-        open.push_str(line);
-        open.push('\n');
-        if line.ends_with(';') {
-            found.push(std::mem::take(&mut open));
-        }
-    }
-    found
+    Ok(globals::make(&client, &String::from_utf8_lossy(&text)).await?)
 }
 
 /// Restores, and says where to.
@@ -283,6 +256,10 @@ async fn restore(
         create: false,
         no_owner: !has_roles,
         no_privileges: !has_roles,
+        // Those of production would lie outside of what is thrown away.
+        no_tablespaces: true,
+        // A database that has one cannot be dropped, and no copy is to ask production for changes.
+        no_subscriptions: true,
         // Through a pipe: nothing is written beside the server's own files.
         jobs: 1,
         scratch_dir: config.drill.scratch_dir.value.clone(),
@@ -308,17 +285,4 @@ fn differing(restored: &Restored) -> Vec<String> {
     });
     let missing = restored.missing.iter().map(|one| format!("{}.{} is not in the archive", one.schema, one.name));
     differing.chain(missing).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn statements_of_globals_are_told_apart() {
-        let text = "--\n-- Roles\n--\n\n\\restrict x\nSET client_encoding = 'UTF8';\n\nCREATE ROLE a;\nCOMMENT ON ROLE a IS 'two\nlines';\n";
-        let found = statements(text);
-        assert_eq!(found.len(), 3, "{found:?}");
-        assert_eq!(found[2], "COMMENT ON ROLE a IS 'two\nlines';\n");
-    }
 }

@@ -8,6 +8,7 @@
 //! | [`counts`] | rows that were dumped beside rows that are there |
 //! | [`restore`] | all of it |
 //! | [`drill`] | a dump in a place that is thrown away, and the questions to it |
+//! | [`globals`] | roles for it |
 //! | [`place`], [`lodging`] | that place: a new cluster, or a database on a server that others use |
 //! | [`error`] | why it did not work |
 
@@ -15,6 +16,7 @@ pub mod contents;
 pub mod counts;
 pub mod drill;
 pub mod error;
+pub mod globals;
 pub mod lodging;
 pub mod place;
 pub mod pour;

@@ -35,6 +35,10 @@ pub struct Order {
     pub no_owner: bool,
     /// Without grants.
     pub no_privileges: bool,
+    /// Everything lies in the database's own tablespace.
+    pub no_tablespaces: bool,
+    /// Without subscriptions.
+    pub no_subscriptions: bool,
     /// How many connections restore at a time; more than one need a file.
     pub jobs: usize,
     /// Where that file lies meanwhile.
@@ -124,6 +128,8 @@ impl Order {
             ("--create", self.create),
             ("--no-owner", self.no_owner),
             ("--no-privileges", self.no_privileges),
+            ("--no-tablespaces", self.no_tablespaces),
+            ("--no-subscriptions", self.no_subscriptions),
         ] {
             arguments.extend(wanted.then(|| flag.to_owned()));
         }

@@ -110,6 +110,8 @@ pub(super) async fn run(arguments: &Restore, into: Conninfo, access: &Access) ->
         create: arguments.create,
         no_owner: arguments.no_owner,
         no_privileges: arguments.no_privileges,
+        no_tablespaces: false,
+        no_subscriptions: false,
         jobs: usize::from(arguments.jobs),
         scratch_dir: scratch_dir.unwrap_or_else(|| access.config.drill.scratch_dir.value.clone()),
         pg_bin: arguments.pg_bin.clone().or(configured),
