@@ -1,8 +1,9 @@
 //! A database for one drill, on a server that others use.
 //!
-//! It is called `verify_` and 16 hexadecimal digits, and belongs to the role that drills. For as long as the drill lives a session of it
-//! holds an advisory lock of that name, and another one is in the database: what nobody holds any more was left by a drill that was
-//! killed, and the next one drops it.
+//! It is called `verify_` and 16 hexadecimal digits, and belongs to the role that drills. From before it is made until it is gone a session
+//! is called after it, which whoever drills on that server sees, whichever database he is in: advisory locks of one database are none of
+//! another's. Another session is in the database itself. What no session is called after was left by a drill that was killed, and the next
+//! one drops it.
 
 use std::time::Duration;
 
@@ -12,16 +13,22 @@ use walseal_common::postgres::{Conninfo, PostgresError, SqlClient};
 use walseal_common::repository::{RunId, SnapshotId};
 
 use super::SnapshotError;
+use super::limits::{lift, lift_for_sessions};
 
-/// What its sessions are called.
-const APPLICATION: &str = "walseal drill";
+/// What its sessions are called, before the database's name.
+const APPLICATION: &str = "walseal drill ";
 
 /// How long dropping may take when the drill is given up.
 const LAST_WORDS: Duration = Duration::from_secs(20);
 
-/// Databases of the role that drills which are called as those of drills.
-const OWN: &str = "select datname::text from pg_database \
-     where datname ~ '^verify_[0-9a-f]{16}$' and pg_get_userbyid(datdba) = current_user order by 1";
+/// Databases of the role that drills which are called as those of drills, and whose drill has no session any more. One that is made while
+/// this is asked is either not yet seen, or its session is: that is there first.
+const LEFT: &str = "select d.datname::text from pg_database d \
+     where d.datname ~ '^verify_[0-9a-f]{16}$' and pg_get_userbyid(d.datdba) = current_user \
+     and not exists (select from pg_stat_activity a where a.application_name = $1::text || d.datname::text) order by 1";
+
+/// Whether a session is in a database.
+const VISITED: &str = "select exists (select from pg_stat_activity where datname = $1)";
 
 /// `object_in_use`, `invalid_catalog_name`.
 const IN_USE: &str = "55006";
@@ -34,7 +41,7 @@ pub struct Lodging {
     conninfo: Conninfo,
     host: Host,
     name: String,
-    /// Holds the lock.
+    /// Gives the orders, from outside of the database.
     keeper: Option<SqlClient>,
     /// Is in the database.
     guest: Option<SqlClient>,
@@ -45,7 +52,9 @@ impl Lodging {
     ///
     /// Errors: the server does not answer, is a standby, or is of an older major; the role may not make databases.
     pub async fn take(conninfo: &Conninfo, id: &SnapshotId, major: u32) -> Result<Lodging, SnapshotError> {
-        let keeper = SqlClient::connect(conninfo, APPLICATION).await?;
+        let name = format!("verify_{}", RunId::random().map_err(|error| SnapshotError::Task(error.to_string()))?);
+        let keeper = SqlClient::connect(conninfo, &application(&name)).await?;
+        lift(&keeper).await?;
         let host = keeper.host().clone();
         let refuse = |why: String, next: &str| SnapshotError::Refused { why, next: vec![next.to_owned()] };
         if keeper.was_standby() {
@@ -61,12 +70,6 @@ impl Lodging {
             return Err(refuse(why, "name a server of that major, or none: then a new cluster is made"));
         }
         sweep(&keeper).await?;
-        let name = format!("verify_{}", RunId::random().map_err(|error| SnapshotError::Task(error.to_string()))?);
-        if !hold(&keeper, &name).await? {
-            return Err(SnapshotError::Task(format!(
-                "another session at {host} holds the lock of {name}, which is new"
-            )));
-        }
         // What a dump says of its own locale it brings for columns and indexes; the rest sorts as in a new cluster.
         let provider = if version >= 150_000 { " locale_provider libc" } else { "" };
         let order =
@@ -85,6 +88,9 @@ impl Lodging {
         }
         lodging.guest = Some(lodging.connect().await?);
         lodging.close_doors(id).await?;
+        if let Some(keeper) = &lodging.keeper {
+            lift_for_sessions(keeper, &lodging.name).await?;
+        }
         Ok(lodging)
     }
 
@@ -124,7 +130,9 @@ impl Lodging {
     ///
     /// Errors: the server's.
     pub async fn connect(&self) -> Result<SqlClient, PostgresError> {
-        SqlClient::connect_to(&self.conninfo(), &self.host, APPLICATION).await
+        let client = SqlClient::connect_to(&self.conninfo(), &self.host, &application(&self.name)).await?;
+        lift(&client).await?;
+        Ok(client)
     }
 
     /// Drops the database.
@@ -175,7 +183,8 @@ async fn tear_down(
     let client = match keeper.filter(|keeper| !keeper.is_closed()) {
         Some(keeper) => keeper,
         None => {
-            fresh = SqlClient::connect_to(conninfo, host, APPLICATION).await?;
+            fresh = SqlClient::connect_to(conninfo, host, &application(name)).await?;
+            lift(&fresh).await?;
             &fresh
         }
     };
@@ -186,28 +195,36 @@ async fn tear_down(
 
 /// Drops what drills left that were killed. What cannot be dropped is told, and keeps no drill away.
 async fn sweep(keeper: &SqlClient) -> Result<(), PostgresError> {
-    for row in keeper.query("looking for databases of drills failed", OWN, &[]).await? {
-        let name: String =
-            row.try_get(0).map_err(|error| SqlClient::error("looking for databases of drills failed", &error))?;
-        if !hold(keeper, &name).await? {
-            continue;
-        }
+    let doing = "looking for databases of drills failed";
+    for row in keeper.query(doing, LEFT, &[&APPLICATION]).await? {
+        let name: String = row.try_get(0).map_err(|error| SqlClient::error(doing, &error))?;
         // Without force: whoever is in it is at work.
         let order = format!("drop database {}", quoted(&name));
-        match keeper.simple_query("dropping it failed", &order).await {
-            Ok(_) => tracing::info!(database = name, "a drill that was killed left this database; it is dropped"),
-            Err(error) if matches!(error.sqlstate(), Some(IN_USE | GONE)) => {}
-            Err(error) if error.is_disconnect() => return Err(error),
-            Err(error) => tracing::warn!(database = name, %error, "a drill that was killed left this database"),
+        let Err(error) = keeper.simple_query("dropping it failed", &order).await else {
+            tracing::info!(database = name, "a drill that was killed left this database; it is dropped");
+            continue;
+        };
+        match error.sqlstate() {
+            Some(GONE) => {}
+            Some(IN_USE) => {
+                let row = keeper.query_one(doing, VISITED, &[&name]).await?;
+                let is_visited: bool = row.try_get(0).map_err(|error| SqlClient::error(doing, &error))?;
+                if !is_visited {
+                    tracing::warn!(
+                        database = name, %error,
+                        "a drill that was killed left this database; nobody is in it, and all the same it cannot be dropped: look there for \
+                         subscriptions, replication slots and prepared transactions"
+                    );
+                }
+            }
+            _ if error.is_disconnect() => return Err(error),
+            _ => tracing::warn!(database = name, %error, "a drill that was killed left this database"),
         }
-        keeper.query("releasing a lock failed", "select pg_advisory_unlock(hashtextextended($1, 0))", &[&name]).await?;
     }
     Ok(())
 }
 
-/// Whether the lock of this name is its session's now.
-async fn hold(keeper: &SqlClient, name: &str) -> Result<bool, PostgresError> {
-    let doing = "taking a lock failed";
-    let row = keeper.query_one(doing, "select pg_try_advisory_lock(hashtextextended($1, 0))", &[&name]).await?;
-    row.try_get(0).map_err(|error| SqlClient::error(doing, &error))
+/// What the sessions of the drill are called whose database this is.
+fn application(name: &str) -> String {
+    format!("{APPLICATION}{name}")
 }

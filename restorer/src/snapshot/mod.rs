@@ -10,6 +10,7 @@
 //! | [`drill`] | a dump in a place that is thrown away, and the questions to it |
 //! | [`globals`] | roles for it |
 //! | [`place`], [`lodging`] | that place: a new cluster, or a database on a server that others use |
+//! | [`limits`] | limits of time there |
 //! | [`error`] | why it did not work |
 
 pub mod contents;
@@ -17,6 +18,7 @@ pub mod counts;
 pub mod drill;
 pub mod error;
 pub mod globals;
+pub mod limits;
 pub mod lodging;
 pub mod place;
 pub mod pour;

@@ -4,8 +4,8 @@ use walseal_common::config::Config;
 use walseal_common::postgres::{Conninfo, PostgresError, SqlClient};
 use walseal_common::repository::{SnapshotId, SnapshotLabel};
 
-use super::SnapshotError;
 use super::lodging::Lodging;
+use super::{SnapshotError, limits};
 use crate::instance::{Instance, InstanceError, Programs, Scratch};
 
 /// Room for one dump. Dropped, it is gone with all that is in it.
@@ -57,12 +57,15 @@ impl Place {
             Place::Cluster { instance, user, .. } => (instance, user),
             Place::Server(lodging) => return Ok(lodging.conninfo()),
         };
+        let client = instance.connect(user, "postgres").await?;
+        // The dump's roles came with their settings, its superuser's among them.
+        limits::lift(&client).await?;
         if dumped != "postgres" {
-            let client = instance.connect(user, "postgres").await?;
             let name = walseal_common::postgres::sql::quoted(dumped);
             let order = format!("create database {name} template template0");
             client.simple_query("making the database failed", &order).await?;
         }
+        limits::lift_for_sessions(&client, dumped).await?;
         let text = instance.conninfo(user, dumped);
         Conninfo::parse(&text, &|_| None)
             .map_err(|error| PostgresError::Sql { doing: "naming the database".to_owned(), why: error.to_string() })
