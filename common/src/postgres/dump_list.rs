@@ -29,6 +29,18 @@ impl DumpList {
         self.starts.contains(&names) || self.lines.iter().any(|line| line.starts_with(&format!("{names} ")))
     }
 
+    /// Those that are none of `tables` (schema and name of each): schema and name as the list writes them, in one.
+    pub fn others<'a>(&self, tables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<String> {
+        let known = tables.into_iter().map(|(schema, name)| format!("{} {}", listed(schema), listed(name)));
+        let known: HashSet<String> = known.collect();
+        let is_known = |line: &&String| {
+            // The owner stands behind one of the spaces.
+            line.match_indices(' ').any(|(at, _)| line.get(..at).is_some_and(|names| known.contains(names)))
+        };
+        let others = self.lines.iter().filter(|line| !is_known(line));
+        others.map(|line| line.rsplit_once(' ').map_or(line.as_str(), |(names, _)| names).to_owned()).collect()
+    }
+
     /// How many tables have rows in it.
     pub fn len(&self) -> usize {
         self.lines.len()
@@ -59,5 +71,7 @@ mod tests {
         assert_eq!(listed.len(), 3);
         assert!(has("public", "orders") && has("Odd.Schema", "two words") && has("public", "two\nlines"));
         assert!(!has("public", "order") && !has("archive", "orders") && !has("public", "order items"));
+        let others = listed.others([("Odd.Schema", "two words"), ("public", "two\nlines"), ("public", "order")]);
+        assert_eq!(others, ["public orders"]);
     }
 }

@@ -1,5 +1,7 @@
 //! What a snapshot says of itself, opened.
 
+use std::fmt;
+
 use serde::Serialize;
 use walseal_common::repository::{Repository, SnapshotFact, SnapshotLabel};
 use walseal_common::seal::Identity;
@@ -17,6 +19,41 @@ pub struct Counted {
     pub rows: u64,
 }
 
+/// Something that could not be read when it was dumped.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Unread {
+    /// Whose table; none where it is about more than one.
+    pub schema: Option<String>,
+    /// The table, or what it is about.
+    pub name: String,
+    /// Why.
+    pub why: String,
+}
+
+/// What is called unread where no table was counted (section 15 of the format).
+pub const UNCOUNTED: &str = "rows of tables";
+
+impl Unread {
+    /// Whether it is a table.
+    pub fn is_table(&self) -> bool {
+        self.schema.is_some()
+    }
+
+    /// Whether rows were not counted for it, of a table or of all.
+    pub fn is_of_rows(&self) -> bool {
+        self.is_table() || self.name == UNCOUNTED
+    }
+}
+
+impl fmt::Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(schema) = &self.schema {
+            write!(f, "{schema}.")?;
+        }
+        write!(f, "{}: {}", self.name, self.why)
+    }
+}
+
 /// The facts of a snapshot.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Contents {
@@ -28,8 +65,8 @@ pub struct Contents {
     pub selection: Vec<String>,
     /// Its tables.
     pub tables: Vec<Counted>,
-    /// What could not be read, a sentence each.
-    pub unread: Vec<String>,
+    /// What could not be read.
+    pub unread: Vec<Unread>,
 }
 
 impl Contents {
@@ -56,10 +93,7 @@ impl Contents {
             match serde_json::from_slice(line).map_err(|error| wrong(&error.to_string()))? {
                 SnapshotFact::Snapshot { database, label, selection } => found = Some((database, label, selection)),
                 SnapshotFact::Table { schema, name, rows } => tables.push(Counted { schema, name, rows }),
-                SnapshotFact::Unread { schema: Some(schema), name, why } => {
-                    unread.push(format!("{schema}.{name}: {why}"));
-                }
-                SnapshotFact::Unread { schema: None, name, why } => unread.push(format!("{name}: {why}")),
+                SnapshotFact::Unread { schema, name, why } => unread.push(Unread { schema, name, why }),
             }
         }
         let (database, label, selection) = found.ok_or_else(|| wrong("they name no database"))?;

@@ -11,12 +11,11 @@ use walseal_common::postgres::Conninfo;
 use walseal_common::repository::{Act, EvidenceFact, SnapshotId, SnapshotLabel};
 use walseal_common::terminal::{Progress, Schema};
 
-use super::SnapshotError;
 use super::contents::Contents;
-use super::globals;
 use super::place::Place;
 use super::pour::pour;
 use super::restore::{Order, Restored};
+use super::{SnapshotError, globals, rows};
 use crate::access::Access;
 use crate::drill::check::{assertions, foreign_keys};
 use crate::drill::report::{Check, Found, Kind, Stage, Verdict};
@@ -160,8 +159,7 @@ impl Report {
                         "{name} is still at {host}, with all that was restored: {error}; the next drill there drops it"
                     )),
                 };
-                let found = std::future::ready(Ok::<_, SnapshotError>(found));
-                self.checks.push(Check::run(Kind::Restore, "database dropped", "nothing stays behind", found).await);
+                self.judge("database dropped", Kind::Restore, "nothing stays behind", found).await;
             }
         }
     }
@@ -184,10 +182,14 @@ impl Report {
         };
         self.stage("restore", begun);
         self.tables = restored.compared.len();
-        self.judge("pg_restore", Kind::Restore, "no error", &restored.errors, "no error").await;
-        let words = format!("{} tables with {} rows", restored.compared.len(), contents.rows());
-        self.judge("rows", Kind::Counts, "every table has the rows that were dumped", &differing(&restored), &words)
-            .await;
+        let errors = match restored.errors.first() {
+            None => Found::good("no error"),
+            Some(first) => {
+                Found::bad(format!("{} wrong: {first}", restored.errors.len())).with(restored.errors.clone())
+            }
+        };
+        self.judge("pg_restore", Kind::Restore, "no error", errors).await;
+        self.judge("rows", Kind::Counts, rows::EXPECTED, rows::judge(contents, &restored)).await;
 
         let begun = Instant::now();
         let keys = async { foreign_keys::look_here(&place.connect(&into).await?).await };
@@ -201,12 +203,8 @@ impl Report {
         Ok(())
     }
 
-    /// A check that is passed when there is nothing wrong.
-    async fn judge(&mut self, name: &str, kind: Kind, expected: &str, wrong: &[String], good: &str) {
-        let found = match wrong.first() {
-            None => Found::good(good),
-            Some(first) => Found::bad(format!("{} wrong: {first}", wrong.len())).with(wrong.to_vec()),
-        };
+    /// A check of which it is known already what it found.
+    async fn judge(&mut self, name: &str, kind: Kind, expected: &str, found: Found) {
         let found = std::future::ready(Ok::<_, SnapshotError>(found));
         self.checks.push(Check::run(kind, name, expected, found).await);
     }
@@ -269,20 +267,4 @@ async fn restore(
     let restored = order.carry_out(access, label, contents, &progress).await;
     progress.abandon();
     Ok((into, restored?))
-}
-
-/// Tables that are not as they were dumped, in words.
-fn differing(restored: &Restored) -> Vec<String> {
-    let found = |rows: Option<u64>| rows.map_or("none that can be counted".to_owned(), |rows| rows.to_string());
-    let differing = restored.differing.iter().map(|one| {
-        format!(
-            "{}.{}: {} rows were dumped, and there are {}",
-            one.dumped.schema,
-            one.dumped.name,
-            one.dumped.rows,
-            found(one.found)
-        )
-    });
-    let missing = restored.missing.iter().map(|one| format!("{}.{} is not in the archive", one.schema, one.name));
-    differing.chain(missing).collect()
 }

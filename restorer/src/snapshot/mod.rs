@@ -9,6 +9,7 @@
 //! | [`restore`] | all of it |
 //! | [`drill`] | a dump in a place that is thrown away, and the questions to it |
 //! | [`globals`] | roles for it |
+//! | [`rows`] | whether its tables are as they were dumped |
 //! | [`place`], [`lodging`] | that place: a new cluster, or a database on a server that others use |
 //! | [`limits`] | limits of time there |
 //! | [`error`] | why it did not work |
@@ -23,6 +24,7 @@ pub mod lodging;
 pub mod place;
 pub mod pour;
 pub mod restore;
+pub mod rows;
 pub mod tool;
 
 pub use contents::Contents;

@@ -44,7 +44,7 @@ impl Place {
         Ok(Place::Server(Lodging::take(conninfo, id, label.dump_version / 10_000).await?))
     }
 
-    /// Whether roles and tablespaces may be made: those of a server that others use are theirs.
+    /// Whether roles may be made: those of a server that others use are theirs.
     pub fn is_private(&self) -> bool {
         matches!(self, Place::Cluster { .. })
     }

@@ -56,6 +56,8 @@ pub struct Restored {
     pub tables: usize,
     /// Of them, those whose rows were compared.
     pub compared: Vec<Counted>,
+    /// Of them, those of which the snapshot says nothing: members of extensions, foreign tables, or all where none could be counted.
+    pub uncounted: Vec<String>,
     /// Of them, those that are not as they were dumped.
     pub differing: Vec<Differing>,
     /// Tables that were counted, and whose rows are not in the archive.
@@ -98,6 +100,9 @@ impl Order {
         let listed = self.list(&program, access, label, file.as_ref().map(Copy::path)).await?;
         let (restored, rest): (Vec<Counted>, Vec<Counted>) =
             contents.tables.iter().cloned().partition(|table| listed.has(&table.schema, &table.name));
+        let unread = contents.unread.iter().filter_map(|one| Some((one.schema.as_deref()?, one.name.as_str())));
+        let told = contents.tables.iter().map(|table| (table.schema.as_str(), table.name.as_str())).chain(unread);
+        let uncounted = listed.others(told);
         let is_all = self.schemas.is_empty() && self.tables.is_empty();
         if !is_all && listed.is_empty() && restored.is_empty() && !contents.tables.is_empty() {
             return Err(SnapshotError::Refused {
@@ -155,7 +160,7 @@ impl Order {
         client.close().await;
         let missing = if is_all { rest } else { Vec::new() };
         let tables = listed.len();
-        Ok(Restored { database, tables, compared: restored, differing, missing, errors, program, took })
+        Ok(Restored { database, tables, compared: restored, uncounted, differing, missing, errors, program, took })
     }
 
     fn filters(&self) -> Vec<String> {

@@ -134,7 +134,7 @@ async fn look(
         proven_at: proof.proven_at(id),
         tables,
         rows,
-        unread: contents.unread,
+        unread: contents.unread.iter().map(ToString::to_string).collect(),
         counts: with_counts.then_some(contents.tables),
     })
 }
