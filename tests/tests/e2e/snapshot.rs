@@ -73,6 +73,13 @@ fn listed(site: &Site) -> Result<Vec<Value>> {
     Ok(list["snapshots"].as_array().cloned().unwrap_or_default())
 }
 
+/// How a check of a drill went.
+fn outcome<'a>(report: &'a Value, name: &str) -> Result<&'a str> {
+    let checks = report["checks"].as_array().context("checks")?;
+    let check = checks.iter().find(|check| check["name"] == name).with_context(|| format!("{name} in {report:#}"))?;
+    check["outcome"].as_str().context("an outcome")
+}
+
 /// Another server, of the same major unless another one is asked for.
 fn other(site: &Site, major: Option<u16>) -> Result<Cluster> {
     match major {
@@ -409,6 +416,31 @@ fn a_drill_of_a_snapshot_passes_and_goes_red_when_anything_is_wrong() -> Result<
     ensure!(failed.stderr.contains("the drill failed") && failed.stderr.contains("restore"), "{failed}");
     site.place.write(&site.scratch, &data.key, &bytes)?;
     site.restorer.run_long(&drill)?.success()?;
+
+    // Production's tablespaces are none of the drill's, though their folders are here.
+    let folder = site.scratch.dir("fast")?;
+    site.cluster.sql(&format!("create tablespace fast location '{}'", folder.display()))?;
+    site.cluster.sql("comment on tablespace fast is 'a folder;\nof production'")?;
+    shop(&site.cluster, ODD)?.rows("create table quick tablespace fast as select generate_series(1, 10) as i")?;
+    take(&site, &["--database", ODD])?;
+    shop(&site.cluster, ODD)?.rows("drop table quick")?;
+    site.cluster.sql("drop tablespace fast")?;
+    let report = site.restorer.run_long(&drill)?.success()?.json()?;
+    ensure!(outcome(&report, "roles and tablespaces")? == "warned", "{report:#}");
+    ensure!(std::fs::read_dir(&folder)?.next().is_none(), "a drill leaves nothing outside of its folder");
+
+    // i12: where the archiver's host has no pg_restore nobody knows which tables a part holds, and none was counted.
+    let programs = site.scratch.dir("programs")?;
+    for name in ["pg_dump", "pg_dumpall"] {
+        std::os::unix::fs::symlink(site.cluster.server().bin().join(name), programs.join(name))?;
+    }
+    site.archiver.set_text("cluster.pg_bin", &programs.to_string_lossy());
+    site.archiver.write_config()?;
+    site.cluster.sql("create table alone as select generate_series(1, 10) as i")?;
+    take(&site, &["--database", "postgres", "--table", "alone"])?;
+    let failed = site.restorer.run_long(&drill)?.exits(1)?;
+    ensure!(outcome(&failed.json()?, "rows")? == "not-run", "{failed}");
+    ensure!(failed.stderr.contains("no table could be compared: rows of tables"), "{failed}");
     ensure!(left_behind(&site)?.is_empty());
     Ok(())
 }

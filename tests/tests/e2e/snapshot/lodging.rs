@@ -6,9 +6,10 @@ use serde_json::Value;
 
 use walseal_tests::cluster::Cluster;
 use walseal_tests::deadline::{PATIENCE, eventually};
+use walseal_tests::session::Session;
 use walseal_tests::site::{Daemon, Site, Store};
 
-use super::{ODD, conninfo, id, other, shop, site, take};
+use super::{ODD, conninfo, id, other, outcome, shop, site, take};
 
 /// A site with a snapshot of a database that needs no superuser, and a server with a role that may make databases.
 struct Scene {
@@ -27,7 +28,10 @@ impl Scene {
             "create table parents as select generate_series(1, 100) as id; alter table parents add primary key (id); \
              create table children as select id as parent from parents; \
              alter table children add constraint of_parent foreign key (parent) references parents; \
-             create schema other; create table other.\"Odd\"(c text); insert into other.\"Odd\" values ('ä')",
+             create schema other; create table other.\"Odd\"(c text); insert into other.\"Odd\" values ('ä'); \
+             create subscription abroad connection 'host=/nowhere' publication everything with (connect = false); \
+             comment on subscription abroad is 'of another server'; \
+             create materialized view of_session as select name, setting from pg_settings",
         )?;
         let taken = take(&site, &["--database", "plain"])?;
         let server = other(&site, None)?;
@@ -77,16 +81,23 @@ fn as_driller(server: &Cluster) -> String {
         + " user=driller"
 }
 
-fn outcome<'a>(report: &'a Value, name: &str) -> Result<&'a str> {
-    let checks = report["checks"].as_array().context("checks")?;
-    let check = checks.iter().find(|check| check["name"] == name).with_context(|| format!("{name} in {report:#}"))?;
-    check["outcome"].as_str().context("an outcome")
+/// Counts the limits of time that stand, in one of these tables, but for that of the check itself.
+fn limits(settings: &str) -> String {
+    format!(
+        "select count(*) from {settings} where setting <> '0' \
+         and name in ('lock_timeout', 'idle_session_timeout', 'idle_in_transaction_session_timeout')"
+    )
 }
 
 #[test]
 fn a_drill_on_a_server_proves_a_snapshot_and_leaves_nothing_there() -> Result<()> {
     let mut scene = Scene::new()?;
-    scene.check("select count(*) from children", "100")?;
+    // What the role is allowed elsewhere is no limit of a drill, and of no session of it: the view was filled by pg_restore.
+    for limit in ["statement", "lock", "idle_session", "idle_in_transaction_session"] {
+        scene.server.sql(&format!("alter role driller set {limit}_timeout = '1h'"))?;
+    }
+    let limits = format!("({}) || ' ' || ({})", limits("pg_settings"), limits("of_session"));
+    scene.check(&format!("select count(*) || ' ' || {limits} from children"), "100 0 0")?;
     let taken = id(&scene.taken)?.to_owned();
     let drill = ["snapshot", "drill", &taken, "--json"];
     let report = scene.site.restorer.run_long(&[&drill[..], &["--on", &scene.on()]].concat())?.success()?.json()?;
@@ -136,6 +147,9 @@ fn what_an_interrupted_drill_made_on_a_server_goes_and_what_one_that_lives_made_
     // Nobody else looks into it meanwhile.
     scene.server.sql("create role curious login")?;
     let name = its.iter().find(|name| *name != "verify_not_ours").context("one")?;
+    let outside =
+        "select count(*) from pg_stat_activity where datname = 'postgres' and application_name = 'walseal drill ";
+    ensure!(scene.server.value(&format!("{outside}{name}'"))? == "1", "who drills elsewhere sees that it lives");
     let curious = conninfo(&scene.server, name).replace("user=", "user=curious application_name=");
     let refused = scene.server.psql(&curious).arg("--command=select 1").run()?;
     ensure!(refused.stderr.contains("permission denied for database"), "{refused}");
@@ -157,6 +171,43 @@ fn what_an_interrupted_drill_made_on_a_server_goes_and_what_one_that_lives_made_
     let gone = "select count(pg_terminate_backend(pid)) from pg_stat_activity where datname ~ '^verify_'";
     eventually("its sessions to end", PATIENCE, || Ok((scene.server.value(gone)? == "0").then_some(())))?;
     scene.check("select 1", "1")?;
+    scene.site.restorer.run_long(&drill)?.success()?;
+    scene.ensure_clean()
+}
+
+#[test]
+fn what_a_drill_left_stays_while_a_session_is_called_after_it_and_what_cannot_be_dropped_is_told() -> Result<()> {
+    let mut scene = Scene::new()?;
+    scene.check("select 1", "1")?;
+    let left = "verify_0123456789abcdef";
+    scene.server.sql("create database elsewhere")?;
+    scene.server.sql(&format!("create database {left} owner driller"))?;
+    let (taken, on) = (id(&scene.taken)?.to_owned(), scene.on());
+    let drill = ["snapshot", "drill", &taken, "--on", &on];
+    let sessions = |condition: String| -> Result<()> {
+        let asked = format!("select count(*) from pg_stat_activity where {condition}");
+        eventually("sessions to end", PATIENCE, || Ok((scene.server.value(&asked)? == "0").then_some(())))
+    };
+
+    // A drill that has made its database and is not in it yet, with its orders given from another one.
+    let name = format!("walseal drill {left}");
+    let elsewhere = on.replace("dbname=postgres", "dbname=elsewhere");
+    let keeper = Session::connect(&format!("{elsewhere} application_name='{name}'"))?;
+    scene.site.restorer.run_long(&drill)?.success()?;
+    ensure!(scene.databases()?.iter().any(|database| database == left), "it lives");
+    drop(keeper);
+    sessions(format!("application_name = '{name}'"))?;
+
+    // One that was killed, and whose database cannot be dropped.
+    let options = "with (connect = false, slot_name = none)";
+    shop(&scene.server, left)?
+        .rows(&format!("create subscription abroad connection 'host=/nowhere' publication everything {options}"))?;
+    sessions(format!("datname = '{left}'"))?;
+    let passed = scene.site.restorer.run_long(&drill)?.success()?;
+    ensure!(passed.stderr.contains("nobody is in it") && passed.stderr.contains("subscription"), "{passed}");
+    ensure!(passed.stderr.contains(left), "{passed}");
+    shop(&scene.server, left)?.rows("drop subscription abroad")?;
+    sessions(format!("datname = '{left}'"))?;
     scene.site.restorer.run_long(&drill)?.success()?;
     scene.ensure_clean()
 }
