@@ -175,6 +175,17 @@ impl Repository {
         Err(self.refused(&name, SealError::WrongName { found, expected }))
     }
 
+    /// Whether a snapshot has a label, whatever that is worth.
+    ///
+    /// Errors: the store's.
+    pub async fn has_snapshot(&self, id: &SnapshotId) -> Result<bool, RepositoryError> {
+        match self.snapshot(id).await {
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error @ RepositoryError::Store(_)) => Err(error),
+            _ => Ok(true),
+        }
+    }
+
     /// A snapshot's label as an object, which makes it visible once it is put.
     ///
     /// Errors: it is too long.

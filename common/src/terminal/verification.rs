@@ -36,6 +36,8 @@ pub struct Verification {
     pub quick: bool,
     /// Base backups with a label that verifies.
     pub bases: usize,
+    /// Snapshots with a label that verifies.
+    pub snapshots: usize,
     /// Objects that were read, and bytes in them.
     pub objects: u64,
     /// See `objects`.
@@ -72,7 +74,7 @@ impl Verification {
     ) -> Verification {
         let mut flaws = Vec::new();
         let bases = survey.bases();
-        let Survey { flaws: by_name, heads, leftover, .. } = survey;
+        let Survey { flaws: by_name, heads, leftover, snapshots, .. } = survey;
         let Reading { objects, bytes, foreign, foreign_names, flaws: read, more_flaws, .. } = reading;
         for flaw in by_name.into_iter().chain(read) {
             // What was found by its name may be found again when it is read.
@@ -90,6 +92,7 @@ impl Verification {
             seconds: now.duration_since(began).as_secs_f64().max(0.0),
             quick,
             bases,
+            snapshots,
             objects,
             bytes,
             foreign,
@@ -134,6 +137,10 @@ impl Verification {
                 let ids: Vec<&str> = flaw.bases.iter().map(|id| id.as_str()).collect();
                 text.push_str(&format!("  cannot be restored: base backup {}\n", ids.join(", ")));
             }
+            if !flaw.snapshots.is_empty() {
+                let ids: Vec<&str> = flaw.snapshots.iter().map(|id| id.as_str()).collect();
+                text.push_str(&format!("  cannot be restored: snapshot {}\n", ids.join(", ")));
+            }
             for lost in &flaw.lost {
                 text.push_str(&format!("  cannot be reached: {lost}\n"));
             }
@@ -171,7 +178,12 @@ impl Verification {
             1 => "1 thing is wrong".to_owned(),
             many => format!("{many} things are wrong"),
         };
-        text.push_str(&format!("{read}, and {} base backups: {verdict}. ", self.bases));
+        let snapshots = match self.snapshots {
+            0 => String::new(),
+            1 => " and 1 snapshot".to_owned(),
+            many => format!(" and {many} snapshots"),
+        };
+        text.push_str(&format!("{read}, and {} base backups{snapshots}: {verdict}. ", self.bases));
         text.push_str(&match self.witnesses.as_slice() {
             [] => "Compared with nothing outside the repository: a newest end that was cut off would not have shown."
                 .to_owned(),

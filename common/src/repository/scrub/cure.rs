@@ -47,6 +47,16 @@ pub fn of_base_object() -> Vec<String> {
     words([COPY, FULL])
 }
 
+/// An object of a snapshot, or its label.
+pub(super) fn of_snapshot() -> Vec<String> {
+    words([
+        COPY,
+        "take another snapshot: walseal-archiver snapshot",
+        "leave the removal of this one to retention, which writes it down (snapshot.last and the like): what somebody else removes \
+         is missed from then on",
+    ])
+}
+
 /// The ledger.
 pub(super) fn of_ledger() -> Vec<String> {
     words([

@@ -4,8 +4,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::cure;
 use crate::lsn::Lsn;
-use crate::repository::{BaseId, ObjectName, RepositoryError};
+use crate::repository::{BaseId, ObjectName, RepositoryError, SnapshotId};
 use crate::seal::SealError;
 use crate::store::StoreErrorKind;
 use crate::timeline::Branch;
@@ -94,6 +95,9 @@ pub struct Flaw {
     pub what: String,
     /// Base backups that cannot be restored because of it.
     pub bases: Vec<BaseId>,
+    /// Snapshots that cannot be restored because of it.
+    #[serde(default)]
+    pub snapshots: Vec<SnapshotId>,
     /// What cannot be restored to because of it.
     pub lost: Vec<LostWindow>,
     /// What to do, the best first.
@@ -103,8 +107,8 @@ pub struct Flaw {
 impl Flaw {
     /// One of which nobody has said yet what it costs.
     pub fn new(kind: FlawKind, object: impl fmt::Display, what: impl Into<String>) -> Flaw {
-        let (bases, lost, cure) = (Vec::new(), Vec::new(), Vec::new());
-        Flaw { kind, object: object.to_string(), what: what.into(), bases, lost, cure }
+        let (bases, snapshots, lost, cure) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Flaw { kind, object: object.to_string(), what: what.into(), bases, snapshots, lost, cure }
     }
 
     /// What an error says about one object; `None` where it is about the store, and nothing is known of the object.
@@ -127,6 +131,13 @@ impl Flaw {
     pub fn cured_by(mut self, cure: impl IntoIterator<Item = String>) -> Flaw {
         self.cure = cure.into_iter().collect();
         self
+    }
+
+    /// As one of an object of the snapshot `id`, or of its label: what it costs, and what to do.
+    #[must_use]
+    pub(super) fn costing_snapshot(mut self, id: &SnapshotId) -> Flaw {
+        self.snapshots = vec![id.clone()];
+        self.cured_by(cure::of_snapshot())
     }
 }
 

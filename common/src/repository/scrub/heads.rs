@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::lsn::Lsn;
-use crate::repository::{BaseId, BranchFrontier, Head};
+use crate::repository::{BaseId, BranchFrontier, Head, SnapshotId};
 use crate::timeline::{Branch, SystemIdentifier};
 
 /// Runs of the ledger that are remembered, those with the newest entries.
@@ -24,12 +24,15 @@ pub struct Heads {
     pub runs: Vec<Head>,
     /// The newest base backup.
     pub base: Option<BaseId>,
+    /// The newest snapshot.
+    #[serde(default)]
+    pub snapshot: Option<SnapshotId>,
 }
 
 impl Heads {
     /// Nothing was seen yet.
     pub fn none(cluster: SystemIdentifier, seen: Timestamp) -> Heads {
-        Heads { cluster, seen, branches: Vec::new(), runs: Vec::new(), base: None }
+        Heads { cluster, seen, branches: Vec::new(), runs: Vec::new(), base: None, snapshot: None }
     }
 
     /// Up to where the WAL of `branch` was there.
@@ -64,6 +67,7 @@ impl Heads {
         let old = self.runs.len().saturating_sub(MOST_RUNS);
         self.runs.drain(..old);
         self.base = newer.base.clone().max(self.base.take());
+        self.snapshot = newer.snapshot.clone().max(self.snapshot.take());
     }
 }
 
@@ -90,15 +94,21 @@ mod tests {
         let head = |sequence| Head { writer, run, sequence, digest: ObjectDigest::of(&[sequence as u8]) };
         let mut heads = Heads::none(SystemIdentifier(7), Timestamp::UNIX_EPOCH);
         let newest: BaseId = "20261121T023000Z-0000002a".parse().expect("an id");
-        let mut seen = Heads { base: Some(newest.clone()), runs: vec![head(3)], ..heads.clone() };
+        let dumped: SnapshotId = "20261121T033000Z-0000002b".parse().expect("an id");
+        let (base, snapshot) = (Some(newest.clone()), Some(dumped.clone()));
+        let mut seen = Heads { base, snapshot, runs: vec![head(3)], ..heads.clone() };
         seen.note(branch, Lsn(0x300));
         heads.merge(&seen);
         let mut cut = Heads { seen: Timestamp::MAX, runs: vec![head(2)], ..Heads::none(heads.cluster, heads.seen) };
         cut.note(branch, Lsn(0x200));
         heads.merge(&cut);
         assert_eq!((heads.end_of(branch), heads.base.as_ref()), (Some(Lsn(0x300)), Some(&newest)));
-        assert_eq!(heads.runs, [head(3)]);
+        assert_eq!((heads.snapshot.as_ref(), &heads.runs[..]), (Some(&dumped), &[head(3)][..]));
         let text = serde_json::to_string(&heads).expect("serialises");
         assert_eq!(serde_json::from_str::<Heads>(&text).expect("parses"), heads);
+        // A file of an earlier version does not speak of snapshots.
+        let mut old = serde_json::to_value(&heads).expect("JSON");
+        old.as_object_mut().expect("an object").remove("snapshot");
+        assert_eq!(serde_json::from_value::<Heads>(old).expect("still read").snapshot, None);
     }
 }

@@ -11,6 +11,7 @@ mod leftover;
 mod reading;
 mod references;
 mod sequence;
+mod snapshots;
 mod stake;
 mod survey;
 

@@ -147,6 +147,10 @@ impl<'a> Reader<'a> {
                     flaw.bases.push(id);
                     rest.push(flaw);
                 }
+                Ok(ObjectName::Snapshot(id)) => rest.push(flaw.costing_snapshot(&id)),
+                Ok(ref name @ ObjectName::Dump(ref id, _)) if self.survey.references.get(name).is_some() => {
+                    rest.push(flaw.costing_snapshot(id));
+                }
                 Ok(ObjectName::History(_)) => rest.push(flaw.cured_by(cure::of_history())),
                 Ok(name) if self.survey.references.get(&name).is_some() => {
                     of_bases.push(flaw.cured_by(cure::of_base_object()));

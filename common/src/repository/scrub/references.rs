@@ -1,9 +1,9 @@
-//! What labels and the ledger say of other objects: their sizes and digests. About 30 bytes for each object of a base backup, which is
-//! some 16 MiB.
+//! What labels and the ledger say of other objects: their sizes and digests. About 30 bytes for each object of a base backup or of a
+//! snapshot, which is some 16 MiB.
 
 use std::collections::BTreeMap;
 
-use crate::repository::{BaseId, Label, ObjectName, ObjectReference};
+use crate::repository::{BaseId, Label, ObjectName, ObjectReference, SnapshotId, SnapshotLabel};
 use crate::seal::ObjectDigest;
 
 /// An object below `base/<id>/`: which kind, and its number.
@@ -20,6 +20,14 @@ pub(super) struct Told {
 }
 
 impl Told {
+    fn by(reference: &ObjectReference) -> Told {
+        Told { size: reference.size, digest: short(&reference.digest), seen: false }
+    }
+
+    fn is_as(&self, other: &Told) -> bool {
+        (self.size, self.digest) == (other.size, other.digest)
+    }
+
     pub(super) fn is(&self, digest: &ObjectDigest) -> bool {
         short(digest) == self.digest
     }
@@ -29,6 +37,8 @@ impl Told {
 #[derive(Clone, Debug, Default)]
 pub(super) struct References {
     of_bases: BTreeMap<BaseId, BTreeMap<Place, Told>>,
+    /// By number: these refer to nothing but their own.
+    of_snapshots: BTreeMap<SnapshotId, BTreeMap<u32, Told>>,
     /// Evidence of drills, which the ledger names.
     evidence: BTreeMap<String, ObjectDigest>,
 }
@@ -80,15 +90,32 @@ impl References {
                 wrong.push((reference.name.clone(), "it is no object of a base backup"));
                 continue;
             };
-            let told = Told { size: reference.size, digest: short(&reference.digest), seen: false };
+            let told = Told::by(reference);
             // An entry for each object costs no copy of the id.
             let of_base = match self.of_bases.get_mut(id) {
                 Some(known) => known,
                 None => self.of_bases.entry(id.clone()).or_default(),
             };
-            let known = of_base.entry(place).or_insert(told);
-            if (known.size, known.digest) != (told.size, told.digest) {
+            if !of_base.entry(place).or_insert(told).is_as(&told) {
                 wrong.push((reference.name.clone(), "another label that refers to it means other bytes"));
+            }
+        }
+        wrong
+    }
+
+    /// Takes what the label of a snapshot refers to. Returns references that none can have, and those that do not agree.
+    pub(super) fn add_snapshot(&mut self, label: &SnapshotLabel) -> Vec<(String, &'static str)> {
+        let mut wrong = Vec::new();
+        let of_snapshot = self.of_snapshots.entry(label.id.clone()).or_default();
+        for reference in label.dump.iter().chain(&label.globals).chain(&label.facts) {
+            let told = Told::by(reference);
+            match reference.name.parse() {
+                Ok(ObjectName::Dump(id, number)) if id == label.id => {
+                    if !of_snapshot.entry(number).or_insert(told).is_as(&told) {
+                        wrong.push((reference.name.clone(), "means other bytes elsewhere"));
+                    }
+                }
+                _ => wrong.push((reference.name.clone(), "it is no object of that snapshot")),
             }
         }
         wrong
@@ -101,14 +128,22 @@ impl References {
 
     /// Notes that an object is there, by name, and tells what is said of it.
     pub(super) fn see(&mut self, name: &ObjectName) -> Option<Told> {
-        let (id, place) = place(name)?;
-        let told = self.of_bases.get_mut(id)?.get_mut(&place)?;
+        let told = match name {
+            ObjectName::Dump(id, number) => self.of_snapshots.get_mut(id)?.get_mut(number)?,
+            name => {
+                let (id, place) = place(name)?;
+                self.of_bases.get_mut(id)?.get_mut(&place)?
+            }
+        };
         told.seen = true;
         Some(*told)
     }
 
-    /// What is said of an object of a base backup.
+    /// What is said of an object of a base backup, or of a snapshot.
     pub(super) fn get(&self, name: &ObjectName) -> Option<Told> {
+        if let ObjectName::Dump(id, number) = name {
+            return self.of_snapshots.get(id)?.get(number).copied();
+        }
         let (id, place) = place(name)?;
         self.of_bases.get(id)?.get(&place).copied()
     }
@@ -128,10 +163,16 @@ impl References {
         self.of_bases.keys()
     }
 
-    /// What was not seen, in order.
+    /// What was not seen of base backups, in order.
     pub(super) fn unseen(&self) -> impl Iterator<Item = ObjectName> {
         self.of_bases
             .iter()
             .flat_map(|(id, places)| places.iter().filter(|(_, told)| !told.seen).map(|(place, _)| name(id, *place)))
+    }
+
+    /// What was not seen of the snapshot `id`, in order.
+    pub(super) fn unseen_of(&self, id: &SnapshotId) -> impl Iterator<Item = ObjectName> {
+        let places = self.of_snapshots.get(id).into_iter().flatten();
+        places.filter(|(_, told)| !told.seen).map(|(number, _)| ObjectName::Dump(id.clone(), *number))
     }
 }

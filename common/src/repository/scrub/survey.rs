@@ -11,6 +11,7 @@ use super::heads::{Heads, Witness};
 use super::holding::{Holding, Voucher};
 use super::leftover::Leftover;
 use super::references::References;
+use super::snapshots::Snapshots;
 use super::stake::{Stake, Stakes};
 use crate::lsn::{Lsn, LsnRange};
 use crate::repository::{
@@ -33,6 +34,8 @@ pub struct Survey {
     pub heads: Heads,
     /// What is on record as removed, and was still there.
     pub leftover: Leftover,
+    /// How many snapshots have a label that verifies.
+    pub snapshots: usize,
     pub(super) references: References,
     pub(super) stakes: Stakes,
 }
@@ -88,6 +91,8 @@ impl Surveyor<'_> {
             }
         }
         let mut labelled = self.read_labels().await?;
+        let snapshots = Snapshots::read(self.repository, &reading, &mut self.references, &mut self.flaws).await?;
+        self.heads.snapshot = snapshots.sound.last().cloned();
         let size = identity.map(|identity| identity.segment_size);
         let size = size.or_else(|| self.stakes.first().map(|stake| stake.segment_size));
         let mut holdings = BTreeMap::new();
@@ -124,10 +129,13 @@ impl Surveyor<'_> {
             }
         }
         self.list_bases(&stakes).await?;
+        snapshots.list(self.repository, &mut self.references, &mut self.flaws).await?;
+        snapshots.miss(self.repository, self.witnesses, &mut self.flaws).await?;
         self.list_evidence().await?;
         self.flaws.sort();
         let Surveyor { flaws, references, heads, .. } = self;
-        Ok(Survey { segment_size: size, flaws, heads, leftover, references, stakes })
+        let snapshots = snapshots.sound.len();
+        Ok(Survey { segment_size: size, flaws, heads, leftover, snapshots, references, stakes })
     }
 
     /// Base backups that are on record as removed and are there all the same: a prune was not let, or broke off before it came to them.

@@ -2,6 +2,7 @@
 #![allow(clippy::expect_used, clippy::panic)]
 
 mod bed;
+mod snapshots;
 
 use bed::{Bed, CLUSTER, kinds};
 
