@@ -3,6 +3,7 @@
 mod lodging;
 mod sweep;
 mod types;
+mod verify;
 
 use std::path::PathBuf;
 
