@@ -24,6 +24,9 @@ use crate::clock;
 /// First and longest pause after an attempt that failed.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
 
+/// How long a removal waits until it is on record.
+const RECORDED: Duration = Duration::from_secs(60);
+
 /// The longest sleep: clocks are set, and machines are suspended.
 const NAP: Duration = Duration::from_secs(60);
 
@@ -289,9 +292,13 @@ impl Keeper {
         let labels = removal::labels(&home.repository).await?;
         let gone: Vec<SnapshotId> = self.keep.plan(&labels, &self.timetable.zone, now);
         for id in &gone {
+            // On record first: what went and is not there would be missed for good.
+            if !ledger.record_first(Act::SnapshotRemoved { id: id.clone() }, RECORDED).await {
+                tracing::warn!(%id, "a snapshot that had its time stays until the ledger can be written");
+                return Ok(());
+            }
             removal::remove(&home.repository, id).await?;
             tracing::info!(%id, "removed a snapshot that had its time");
-            ledger.record(Act::SnapshotRemoved { id: id.clone() });
         }
         let debris = removal::remove_debris(&home.repository, now).await?;
         if debris > 0 {

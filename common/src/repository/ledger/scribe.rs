@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::{Act, Chain, Head};
 use crate::repository::{Repository, RepositoryError};
@@ -41,6 +41,8 @@ struct Scribe {
     /// Entries that found the queue full.
     lost: Arc<AtomicU64>,
     unwritten: Arc<Mutex<VecDeque<String>>>,
+    /// Changes when there is less of it.
+    done: watch::Receiver<()>,
     /// The last entry that is stored.
     head: watch::Receiver<Option<Head>>,
     /// Why the last attempt failed, where it cannot help to try again now.
@@ -64,10 +66,11 @@ impl Ledger {
         let (lost, unwritten) = (Arc::new(AtomicU64::new(0)), Arc::default());
         let (gave_up, hopeless) = watch::channel(None);
         let (stored, head) = watch::channel(None);
-        let reporting = Reporting { gave_up, stored };
+        let (less, done) = watch::channel(());
+        let reporting = Reporting { gave_up, stored, less };
         let writing = write_all(repository, signer, told, Arc::clone(&lost), Arc::clone(&unwritten), reporting);
         let task = Mutex::new(Some(tokio::spawn(writing)));
-        Ledger(Some(Arc::new(Scribe { queue: Mutex::new(Some(queue)), lost, unwritten, head, hopeless, task })))
+        Ledger(Some(Arc::new(Scribe { queue: Mutex::new(Some(queue)), lost, unwritten, done, head, hopeless, task })))
     }
 
     /// The last entry that this process stored; none before the first.
@@ -82,7 +85,18 @@ impl Ledger {
 
     /// Records something that has happened just now. Returns at once.
     pub fn record(&self, act: Act) {
-        let Some(scribe) = &self.0 else { return };
+        self.take(act);
+    }
+
+    /// Records what is about to happen, and waits until that is stored, for at most `limit`. Says whether it is: what must be on record
+    /// must not be done before.
+    pub async fn record_first(&self, act: Act, limit: Duration) -> bool {
+        self.take(act) && self.written(limit).await
+    }
+
+    /// Whether there was room for it.
+    fn take(&self, act: Act) -> bool {
+        let Some(scribe) = &self.0 else { return true };
         let queue = scribe.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let word = act.word();
         // In the list before it is in the queue, which hands it on at once.
@@ -93,6 +107,22 @@ impl Ledger {
             scribe.lost.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(act = word, "not in the ledger: too many entries wait for the store");
         }
+        taken
+    }
+
+    /// Waits until all that was recorded is stored.
+    async fn written(&self, limit: Duration) -> bool {
+        let Some(scribe) = &self.0 else { return true };
+        let mut done = scribe.done.clone();
+        let all = async {
+            while !scribe.unwritten.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+                if done.changed().await.is_err() {
+                    return false;
+                }
+            }
+            true
+        };
+        timeout(limit, all).await.unwrap_or(false)
     }
 
     /// Takes no more, and waits until all is written, for at most `limit`, and no longer where it is hopeless (the store does
@@ -126,6 +156,7 @@ impl Ledger {
 struct Reporting {
     gave_up: watch::Sender<Option<String>>,
     stored: watch::Sender<Option<Head>>,
+    less: watch::Sender<()>,
 }
 
 async fn write_all(
@@ -144,6 +175,7 @@ async fn write_all(
     while let Some((time, act)) = told.recv().await {
         write(&mut chain, time, &act, &mut said, &reporting).await;
         unwritten.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        reporting.less.send_replace(());
         let count = lost.swap(0, Ordering::Relaxed);
         if count > 0 {
             write(&mut chain, Timestamp::now(), &Act::EntriesLost { count }, &mut said, &reporting).await;

@@ -343,6 +343,20 @@ fn what_is_recorded_while_the_store_is_away_is_written_in_order_when_it_is_back(
 }
 
 #[test]
+fn whoever_waits_for_the_record_does_not_go_on_before_it_is_stored() {
+    let bed = Bed::new();
+    bed.store.set_down(Some(StoreErrorKind::Unreachable));
+    bed.runtime.block_on(async {
+        let ledger = Ledger::start(&bed.repository, signer(&bed.writers[0]));
+        assert!(!ledger.record_first(Act::DaemonStarted {}, Duration::from_millis(50)).await, "the store is away");
+        bed.store.heal();
+        let stopped = Act::DaemonStopped { bytes_left: 0, asked: true };
+        assert!(ledger.record_first(stopped, Duration::from_secs(60)).await);
+        assert_eq!(bed.repository.ledger().await.expect("the store answers").entries.len(), 2);
+    });
+}
+
+#[test]
 fn i11_what_does_not_fit_the_queue_is_counted_in_the_ledger_itself() {
     let bed = Bed::new();
     bed.runtime.block_on(async {
