@@ -405,11 +405,9 @@ impl WaitDurable for StreamedWal {
     ) -> Result<DurableWal, Box<dyn std::error::Error + Send + Sync>> {
         let mut progress = self.progress.clone();
         loop {
-            progress.durable(range.end).await?;
-            let now = progress.now();
-            match now.branch {
-                Some(now) if now == branch => break,
-                Some(now) if now.timeline > branch.timeline => {
+            match progress.now().reach().filter(|(_, end)| *end >= range.end) {
+                Some((now, _)) if now == branch => break,
+                Some((now, _)) if now.timeline > branch.timeline => {
                     return Err(MissingWal::OtherBranch { now, wanted: branch }.into());
                 }
                 _ => progress.changed().await.map(|_| ())?,

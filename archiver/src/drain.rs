@@ -72,9 +72,9 @@ pub async fn drain(
     let mut ticks = interval(REPORT_EVERY);
     loop {
         let now = progress.now();
-        match now.branch {
-            Some(streamed) if streamed == branch && now.proven >= server.position => break,
-            Some(streamed) if streamed.timeline > branch.timeline => {
+        match now.reach() {
+            Some((streamed, end)) if streamed == branch && end >= server.position => break,
+            Some((streamed, _)) if streamed.timeline > branch.timeline => {
                 return Err(DrainError::OtherBranch { now: streamed, wanted: branch });
             }
             _ => {}

@@ -60,6 +60,9 @@ pub struct Progress {
     /// told of it. The rest, up to the frontier, another server may have written.
     #[serde(skip)]
     pub(crate) proven: Lsn,
+    /// The same where somebody else has the slot: what the slot was told of, on which branch.
+    #[serde(skip)]
+    elsewhere: Option<(Branch, Lsn)>,
     /// End of all that was ever received of the branch, also by streams that ended before it was durable.
     #[serde(skip)]
     known: Lsn,
@@ -100,27 +103,22 @@ impl Progress {
         self.connected = true;
         self.branch = Some(branch);
         (self.received, self.frontier, self.proven) = (frontier, frontier, Lsn::INVALID);
+        self.elsewhere = None;
         self.server_end = self.server_end.max(server_end);
         self.trouble = None;
         self.forget_durable();
         self.heard(server_end, now);
     }
 
-    /// There is no stream, because somebody else has the slot, which was told of what lies before `slot`; everything before `frontier`
-    /// is durable.
-    pub(super) fn shipped_by_another(
-        &mut self,
-        branch: Branch,
-        frontier: Lsn,
-        slot: Option<Lsn>,
-        server_end: Lsn,
-        now: Timestamp,
-    ) {
-        let trouble = self.trouble.take();
-        self.begun(branch, frontier, server_end, now);
-        self.trouble = trouble;
-        self.proven_to(slot.unwrap_or(Lsn::INVALID).min(frontier));
-        self.connected = false;
+    /// There is no stream, because somebody else has the slot, which was told of what lies before `end`: that is durable.
+    pub(super) fn shipped_by_another(&mut self, branch: Branch, end: Lsn) {
+        self.elsewhere = Some((branch, end));
+    }
+
+    /// Where WAL of this server ends that is durable, with its branch: of the newest one that is known.
+    pub(crate) fn reach(&self) -> Option<(Branch, Lsn)> {
+        let own = self.branch.map(|branch| (branch, self.proven));
+        own.into_iter().chain(self.elsewhere).max_by_key(|(branch, end)| (branch.timeline, *end))
     }
 
     /// What is durable up to `end` is this server's.

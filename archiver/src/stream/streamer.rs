@@ -445,10 +445,10 @@ impl Streamer {
             Ok(stream) => stream,
             Err(error) if error.is_slot_active() => {
                 // Whoever holds the slot streams from this server: what that made durable is durable for those who wait here, too.
-                self.progress.update(|progress| {
-                    let now = jiff::Timestamp::now();
-                    progress.shipped_by_another(point.branch, point.frontier, slot, server.position, now);
-                });
+                if let Some(slot) = slot {
+                    let end = slot.min(point.frontier);
+                    self.progress.update(|progress| progress.shipped_by_another(point.branch, end));
+                }
                 return Ended::before_it_began(Err(self.name_rival(&pinned, error).await));
             }
             Err(error) => return Ended::before_it_began(Err(gone(error))),

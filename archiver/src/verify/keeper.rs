@@ -153,11 +153,18 @@ impl Keeper {
         }
         let Some(mut round) = round else { return Ok(()) };
         let mut reader = Reader::new(&self.verifier.repository, &survey, None);
+        let mut ailing = false;
         while !round.reading.ended && begun.elapsed() < self.every {
             if let Err(error) = reader.next(&mut round.reading).await {
                 // What was read so far counts, and the rest is not put off until the next survey.
-                tracing::debug!(%error, "objects cannot be read; trying again later");
+                if std::mem::replace(&mut ailing, true) {
+                    tracing::debug!(%error, "objects still cannot be read");
+                } else {
+                    tracing::warn!(%error, "objects of the repository cannot be read; trying again until the next verification is due");
+                }
                 sleep(PAUSE.min(self.every)).await;
+                // It broke off within a page, which is read from its beginning.
+                reader = Reader::new(&self.verifier.repository, &survey, None);
                 continue;
             }
             self.verifier.save_round(&round)?;

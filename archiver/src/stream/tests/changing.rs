@@ -21,7 +21,7 @@ use walseal_tests::workload::Workload;
 use super::live::{Live, SLOT, block_on, cluster};
 use super::toy::timeline;
 use crate::keys::ArchiveKeys;
-use crate::stream::SessionEnd;
+use crate::stream::{Progress, SessionEnd};
 
 /// A copy of a stopped cluster, slots included: the same server at an earlier time.
 fn copy_of(live: &Live, name: &str) -> Result<Cluster> {
@@ -265,10 +265,10 @@ fn whoever_waits_for_wal_that_another_stream_of_the_slot_makes_durable_sees_it()
     load.goes_on(50, PATIENCE)?;
     let flushed = live.cluster.flush_lsn()?;
     // As a base backup waits whose own stream was parted from the slot by a daemon that came back.
-    let seen = second.until("the other stream's frontier", |progress| progress.proven >= flushed)?;
-    ensure!(!seen.connected && seen.branch == Some(live.branch()), "{seen:?}");
+    let reaches = |progress: &Progress| progress.reach().is_some_and(|(on, end)| on == live.branch() && end >= flushed);
+    let seen = second.until("the other stream's frontier", reaches)?;
+    ensure!(!seen.connected && seen.frontier.is_invalid(), "this stream itself has made nothing durable: {seen:?}");
     ensure!(seen.trouble.as_ref().is_some_and(|trouble| trouble.contains("in use")), "{seen:?}");
-    ensure!(seen.server_end >= seen.frontier, "the server counts as behind what it sent: {seen:?}");
     ensure!(live.slot()? >= flushed, "it was seen before it was confirmed");
     load.stop()?;
     let flushed = live.settle()?;
