@@ -3,8 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::repository::{BaseId, Label, ObjectName, ObjectReference, SnapshotId, SnapshotLabel};
+use super::flaw::{Flaw, FlawKind};
+use crate::repository::{
+    BaseId, Label, ObjectName, ObjectReference, Repository, RepositoryError, SnapshotId, SnapshotLabel,
+};
 use crate::seal::ObjectDigest;
+use crate::store::LONGEST_PAGE;
 
 /// An object below `base/<id>/`: which kind, and its number.
 type Place = (u8, u32);
@@ -161,6 +165,34 @@ impl References {
     /// The base backups of which something is referred to, in order.
     pub(super) fn bases(&self) -> impl Iterator<Item = &BaseId> {
         self.of_bases.keys()
+    }
+
+    /// Lists what lies below `prefix`, and compares sizes. Returns what is not as a label says, without a cure.
+    ///
+    /// Errors: the store's.
+    pub(super) async fn see_below(
+        &mut self,
+        repository: &Repository,
+        prefix: &str,
+    ) -> Result<Vec<Flaw>, RepositoryError> {
+        let mut wrong = Vec::new();
+        let mut pages = repository.pages(prefix, None, LONGEST_PAGE);
+        while let Some(page) = pages.next().await? {
+            for meta in &page {
+                let Ok(name) = meta.key.parse::<ObjectName>() else { continue };
+                let told = self.see(&name).filter(|told| told.size != meta.size);
+                wrong.extend(told.map(|told| {
+                    let what = format!("it has {} bytes, and a label says {}", meta.size, told.size);
+                    Flaw::new(FlawKind::Replaced, name, what)
+                }));
+            }
+        }
+        Ok(wrong)
+    }
+
+    /// The flaw of what was not seen, without a cure.
+    pub(super) fn missing(name: ObjectName) -> Flaw {
+        Flaw::new(FlawKind::Missing, name, "a label refers to it, and it is not there")
     }
 
     /// What was not seen of base backups, in order.

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use super::flaw::{Flaw, FlawKind};
 use super::heads::Witness;
 use super::references::References;
+use super::survey::ids;
 use crate::repository::{
     KnownEntries, LedgerEntry, LedgerReading, ObjectName, Repository, RepositoryError, SnapshotId,
 };
 use crate::seal::Kind;
-use crate::store::LONGEST_PAGE;
 
 /// What labels and the ledger say of snapshots.
 pub(super) struct Snapshots {
@@ -67,23 +67,8 @@ impl Snapshots {
         flaws: &mut Vec<Flaw>,
     ) -> Result<(), RepositoryError> {
         for id in &self.sound {
-            let mut wrong = Vec::new();
-            let prefix = format!("snapshot/{id}/");
-            let mut pages = repository.pages(&prefix, None, LONGEST_PAGE);
-            while let Some(page) = pages.next().await? {
-                for meta in &page {
-                    let Ok(name) = meta.key.parse::<ObjectName>() else { continue };
-                    let told = references.see(&name).filter(|told| told.size != meta.size);
-                    wrong.extend(told.map(|told| {
-                        let what = format!("it has {} bytes, and a label says {}", meta.size, told.size);
-                        Flaw::new(FlawKind::Replaced, name, what)
-                    }));
-                }
-            }
-            let missing = references.unseen_of(id);
-            wrong.extend(
-                missing.map(|name| Flaw::new(FlawKind::Missing, name, "a label refers to it, and it is not there")),
-            );
+            let mut wrong = references.see_below(repository, &format!("snapshot/{id}/")).await?;
+            wrong.extend(references.unseen_of(id).map(References::missing));
             // Labels go first: what went with its label while this looked is not missing.
             if !wrong.is_empty() && repository.has_snapshot(id).await? {
                 flaws.extend(wrong.into_iter().map(|flaw| flaw.costing_snapshot(id)));
@@ -124,12 +109,6 @@ impl Snapshots {
         }
         Ok(())
     }
-}
-
-/// The snapshots that entries of an act are about.
-fn ids<'a>(entries: impl IntoIterator<Item = &'a LedgerEntry>, act: &str) -> BTreeSet<SnapshotId> {
-    let entries = entries.into_iter().filter(|entry| entry.body.act == act);
-    entries.filter_map(|entry| entry.body.facts.get("id")?.as_str()?.parse().ok()).collect()
 }
 
 /// The snapshots that somebody removed who may write such: a drill's host has no say in what goes.

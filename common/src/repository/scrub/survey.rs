@@ -2,6 +2,7 @@
 //! records and the ledger, and lists everything else.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::str::FromStr;
 
 use jiff::Timestamp;
 
@@ -15,8 +16,8 @@ use super::snapshots::Snapshots;
 use super::stake::{Stake, Stakes};
 use crate::lsn::{Lsn, LsnRange};
 use crate::repository::{
-    Adoptions, BaseId, GapRecord, Head, LedgerReading, ObjectName, Pruned, Repository, RepositoryError, WalListing,
-    WrittenFrontier, furthest,
+    Adoptions, BaseId, GapRecord, Head, LedgerEntry, LedgerReading, ObjectName, Pruned, Repository, RepositoryError,
+    WalListing, WrittenFrontier, furthest,
 };
 use crate::seal::ObjectDigest;
 use crate::segment::{SegmentNumber, SegmentSize};
@@ -107,7 +108,7 @@ impl Surveyor<'_> {
         let mut pruned = self.repository.pruned().await?;
         let recorded = pruned.clone();
         let mut leftover = self.leftover(&mut labelled, &mut pruned).await?;
-        let mut finished = finished_bases(&reading);
+        let mut finished: BTreeSet<BaseId> = ids(&reading.entries, "base-finished");
         finished.retain(|id| !pruned.has_base(id));
         self.miss_labels(&labelled, &finished, &pruned);
         let ends = holdings.iter().map(|(branch, (holding, _))| (*branch, holding.listing.clone())).collect();
@@ -378,31 +379,13 @@ impl Surveyor<'_> {
         let mut wrong = Vec::new();
         let folders: Vec<BaseId> = self.references.bases().cloned().collect();
         for id in folders {
-            let prefix = format!("base/{id}/");
-            let mut pages = self.repository.pages(&prefix, None, LONGEST_PAGE);
-            while let Some(page) = pages.next().await? {
-                for meta in &page {
-                    let Ok(name) = meta.key.parse::<ObjectName>() else { continue };
-                    let told = self.references.see(&name).filter(|told| told.size != meta.size);
-                    wrong.extend(told.map(|told| {
-                        let what = format!("it has {} bytes, and a label says {}", meta.size, told.size);
-                        (name, FlawKind::Replaced, what)
-                    }));
-                }
-            }
+            wrong.append(&mut self.references.see_below(self.repository, &format!("base/{id}/")).await?);
         }
-        let missing = self
-            .references
-            .unseen()
-            .map(|name| (name, FlawKind::Missing, "a label refers to it, and it is not there".to_owned()));
-        wrong.extend(missing);
+        wrong.extend(self.references.unseen().map(References::missing));
         if wrong.is_empty() {
             return Ok(());
         }
-        let mut flaws: Vec<Flaw> = wrong
-            .into_iter()
-            .map(|(name, kind, what)| Flaw::new(kind, name, what).cured_by(cure::of_base_object()))
-            .collect();
+        let mut flaws: Vec<Flaw> = wrong.into_iter().map(|flaw| flaw.cured_by(cure::of_base_object())).collect();
         let spoken_of = stakes.attribute(self.repository, &mut flaws).await?;
         // What went with its label while this looked is not missing.
         flaws.retain(|flaw| spoken_of.contains(&flaw.object));
@@ -434,10 +417,13 @@ pub(super) fn is_strangers(repository: &Repository, name: &ObjectName) -> bool {
     name.owner().is_some_and(|owner| !repository.trust().iter().any(|trusted| trusted.key == *owner))
 }
 
-/// The base backups that the ledger says were finished.
-fn finished_bases(reading: &LedgerReading) -> BTreeSet<BaseId> {
-    let finished = reading.entries.iter().filter(|entry| entry.body.act == "base-finished");
-    finished.filter_map(|entry| entry.body.facts.get("id")?.as_str()?.parse().ok()).collect()
+/// What entries of an act are about, by its id.
+pub(super) fn ids<'a, I>(entries: impl IntoIterator<Item = &'a LedgerEntry>, act: &str) -> BTreeSet<I>
+where
+    I: FromStr + Ord,
+{
+    let entries = entries.into_iter().filter(|entry| entry.body.act == act);
+    entries.filter_map(|entry| entry.body.facts.get("id")?.as_str()?.parse().ok()).collect()
 }
 
 fn extents(listings: &BTreeMap<Branch, WalListing>) -> Vec<(Branch, LsnRange)> {
