@@ -88,14 +88,16 @@ async fn files(sql: &SqlClient) -> Result<(String, Files), String> {
     let Some(data) = data else {
         return Err("the role may not see it; allow it with: GRANT pg_read_all_settings TO the role".to_owned());
     };
-    // Those that are included. Views that this server does not have, or does not show to this role, tell nothing.
-    for query in [
-        "SELECT DISTINCT sourcefile FROM pg_file_settings",
-        "SELECT DISTINCT sourcefile FROM pg_settings WHERE sourcefile IS NOT NULL",
-        "SELECT DISTINCT file_name FROM pg_hba_file_rules",
-        "SELECT DISTINCT file_name FROM pg_ident_file_mappings",
-    ] {
-        for row in sql.query(doing, query, &[]).await.unwrap_or_default() {
+    // Those that are included. Views that this server does not have, or does not show to this role, tell nothing; they are not
+    // asked, because each would leave an error in the server's log.
+    let views = "SELECT c.relname::text, a.attname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute a \
+                 ON a.attrelid = c.oid WHERE c.relnamespace = 'pg_catalog'::regnamespace AND (c.relname, a.attname) IN \
+                 (('pg_file_settings', 'sourcefile'), ('pg_settings', 'sourcefile'), ('pg_hba_file_rules', 'file_name'), \
+                 ('pg_ident_file_mappings', 'file_name')) AND has_table_privilege(c.oid, 'SELECT')";
+    for row in sql.query(doing, views, &[]).await.map_err(|error| error.to_string())? {
+        let (view, column): (String, String) = (row.try_get(0).map_err(of)?, row.try_get(1).map_err(of)?);
+        let query = format!("SELECT DISTINCT {column} FROM pg_catalog.{view} WHERE {column} IS NOT NULL");
+        for row in sql.query(doing, &query, &[]).await.unwrap_or_default() {
             if let Ok(Some(path)) = row.try_get::<_, Option<String>>(0) {
                 files.entry(path).or_insert("include");
             }
