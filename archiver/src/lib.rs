@@ -36,6 +36,7 @@
 //! | [`founding`] | a repository where there is none yet |
 //! | [`policy`] | the least that credentials of a bucket must allow |
 //! | [`card`] | the recovery card |
+//! | [`courtesy`] | the database goes first |
 //! | [`lock`] | one daemon to a state folder |
 //! | [`clock`] | what the time of a host is worth |
 //! | [`index`] | the sled cache of verified ranges |
@@ -55,6 +56,7 @@ pub mod chunks;
 pub mod clock;
 pub mod cmd;
 pub mod cost;
+pub mod courtesy;
 pub mod daemon;
 pub mod derived_backup;
 pub mod desk;

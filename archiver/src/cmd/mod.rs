@@ -26,6 +26,7 @@ use walseal_common::telemetry::{init_hook_logging, init_logging};
 use walseal_common::terminal::{AlertsVerb, Exit, Failure};
 
 use crate::archive::Archive;
+use crate::courtesy::let_the_server_go_first;
 
 /// Keeps a PostgreSQL cluster recoverable to any second, sealed, in a bucket its owner controls.
 #[derive(Parser, Debug)]
@@ -89,6 +90,17 @@ pub fn main() -> ExitCode {
     }
 }
 
+impl Verb {
+    /// Whether it may wait for its turn on a busy machine: whatever works in the background, as long as no commit waits for it.
+    fn is_patient(&self, config: &Config) -> bool {
+        match self {
+            Verb::Run => !config.wal.synchronous.value,
+            Verb::Backup(_) | Verb::Snapshot(_) | Verb::Heal(_) | Verb::Prune(_) | Verb::Verify(_) => true,
+            _ => false,
+        }
+    }
+}
+
 fn start(arguments: &Arguments) -> Result<(), Failure> {
     if let Verb::Keygen(arguments) = &arguments.verb {
         return keygen::run(arguments);
@@ -99,13 +111,16 @@ fn start(arguments: &Arguments) -> Result<(), Failure> {
     let environment = Environment::of_this_process()?;
     let init = if matches!(arguments.verb, Verb::Push(_)) { init_hook_logging } else { init_logging };
     init(arguments.global.log_format, &environment).map_err(|error| Failure::from_error("start logging", &error))?;
+    let config = arguments.global.load()?;
+    if arguments.verb.is_patient(&config) {
+        let_the_server_go_first();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(8)
         .build()
         .map_err(|error| Failure::from_error("start", &error))?;
     let ended = runtime.block_on(async {
-        let config = arguments.global.load()?;
         match &arguments.verb {
             Verb::Keygen(_) => Ok(()),
             Verb::Init(init::Arguments { print_policy: Some(worker) }) => init::print_policy(*worker, &config),

@@ -128,7 +128,7 @@ fn number(field: &[u8]) -> Result<u64, &'static str> {
         }
         return Ok(low.iter().fold(0, |value, &b| (value << 8) | u64::from(b)));
     }
-    let digits = field.iter().take_while(|b| (b'0'..=b'7').contains(b)).count();
+    let digits = field.iter().take_while(|b| matches!(b, b'0'..=b'7')).count();
     let (digits, end) = field.split_at(digits);
     // A field of 12 bytes has 36 bits at most, so the shift can't overflow.
     if digits.is_empty() || end.iter().any(|b| !matches!(b, b' ' | 0)) {
