@@ -74,6 +74,21 @@ impl Room {
         Room(Arc::default())
     }
 
+    /// Holds what `other` holds as well, for as long as this is held. Both are of the same bound.
+    pub fn take_in(&self, other: &Room) {
+        let more = other.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match (held.as_mut(), more) {
+            (Some(held), Some(mut more)) => {
+                if let Some(permits) = more.permit.split(more.permit.num_permits()) {
+                    held.permit.merge(permits);
+                }
+            }
+            (None, more) => *held = more,
+            (Some(_), None) => {}
+        }
+    }
+
     /// Gives back what is more than so many bytes.
     pub fn shrink_to(&self, bytes: u64) {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -108,6 +123,13 @@ mod tests {
         let second = memory.room(6 << 10).await;
         assert_eq!(memory.units.available_permits(), 1);
         drop((first, second));
+        let (first, second) = (memory.room(3 << 10).await, memory.room(4 << 10).await);
+        first.take_in(&second);
+        drop(second);
+        assert_eq!(memory.units.available_permits(), 3);
+        first.shrink_to(5 << 10);
+        assert_eq!(memory.units.available_permits(), 5);
+        drop(first);
         // More than there is waits for all there is, not for ever.
         let all = memory.room(1 << 30).await;
         assert_eq!(memory.units.available_permits(), 0);

@@ -105,12 +105,12 @@ pub struct Intake {
 impl Intake {
     /// Before the first archive. The server was asked for checksums of this `algorithm`. Of what was stored, the next attempt
     /// knows all but the last `resume_every` bytes and the file that was being read.
-    pub fn new(tablespaces: Tablespaces, algorithm: ChecksumAlgorithm, resume_every: u64) -> Intake {
+    pub fn new(tablespaces: Tablespaces, algorithm: ChecksumAlgorithm, resume_every: u64, packer: Packer) -> Intake {
         Intake {
             algorithm,
             archive: None,
             manifest: None,
-            packer: Packer::default(),
+            packer,
             full: Vec::new(),
             pages: Pages::default(),
             resume: ResumePages::default(),
@@ -381,7 +381,8 @@ mod tests {
 
     /// Takes archives and manifest in as if they came from the server, in pieces of `piece` bytes.
     fn take_in(files: &BTreeMap<String, Bytes>, piece: usize) -> Result<TakenIn, BaseError> {
-        let mut intake = Intake::new(Tablespaces::new([]), ChecksumAlgorithm::Sha256, 1 << 20);
+        let packer = Packer::new(Packer::plains(0));
+        let mut intake = Intake::new(Tablespaces::new([]), ChecksumAlgorithm::Sha256, 1 << 20, packer);
         for (name, content) in files.iter().filter(|(name, _)| name.ends_with(".tar")) {
             intake.archive_start(name.clone(), name.strip_suffix(".tar").and_then(|oid| oid.parse().ok()))?;
             for at in (0..content.len()).step_by(piece) {

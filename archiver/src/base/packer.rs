@@ -1,7 +1,6 @@
 //! Files into frames, frames into runs, runs into data objects.
 
 use std::collections::HashMap;
-use std::sync::LazyLock;
 
 use walseal_common::buffer::Spares;
 use walseal_common::repository::{Extent, FrameDigest};
@@ -24,9 +23,6 @@ const MAX_FRAMES: u64 = 8_192;
 /// A run is passed on once it has this much plaintext, in bytes: enough to be worth a thread's while, and small enough that
 /// several threads share the work on one object.
 pub const RUN: usize = 1 << 20;
-
-/// Plaintexts of runs, used again; as many as are given back before the next one is begun.
-pub(super) static PLAINS: LazyLock<Spares> = LazyLock::new(|| Spares::new(RUN + LARGE_FRAME, 2));
 
 /// Frames of one data object that follow one another, ready to be sealed.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -85,8 +81,10 @@ pub enum Listed {
 /// order of arrival. A frame holds bytes of one file only. Holds two runs at most (I11).
 ///
 /// Extents refer to objects by their place in [`Packer::listed`], in the order in which they are first referred to.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Packer {
+    /// For plaintexts of runs.
+    plains: Spares,
     /// Plaintext of the object's frames that are closed, in bytes.
     plain: u64,
     /// A run that is full, as long as it is not known whether the object ends with it.
@@ -109,6 +107,32 @@ pub struct Packer {
 }
 
 impl Packer {
+    /// Most runs that it holds at once.
+    pub const HELD: usize = 2;
+
+    /// Buffers for the plaintext of runs, of which at most so many are used at once.
+    pub fn plains(most: usize) -> Spares {
+        Spares::new(RUN + LARGE_FRAME, most)
+    }
+
+    /// Fills buffers of [`Packer::plains`].
+    pub fn new(plains: Spares) -> Packer {
+        Packer {
+            plains,
+            plain: 0,
+            held: None,
+            run: PackedRun::default(),
+            open: 0,
+            frame_size: 0,
+            file: PackedFile::default(),
+            known: Vec::new(),
+            listed: Vec::new(),
+            places: HashMap::new(),
+            own: None,
+            fresh: 0,
+        }
+    }
+
     /// Begins a file of `size` bytes; `None` where that is not known. Frames that are in `known` are referred to. What that
     /// completes is appended to `full`. It is a bug to begin one before the last ended.
     pub fn begin(&mut self, size: Option<u64>, known: Vec<KnownFile>, full: &mut Vec<PackedRun>) {
@@ -133,7 +157,7 @@ impl Packer {
                 full.extend(self.held.replace(std::mem::replace(&mut self.run, next)));
             }
             if self.run.plain.capacity() == 0 {
-                self.run.plain = PLAINS.take_vec();
+                self.run.plain = self.plains.take_vec();
             }
             let (now, later) = bytes.split_at(bytes.len().min(self.frame_size - self.open));
             self.run.plain.extend_from_slice(now);
@@ -195,7 +219,7 @@ impl Packer {
         }
         self.fresh += length as u64;
         if self.plain + length as u64 > MAX_PLAINTEXT || self.run.end() == MAX_FRAMES {
-            let mut next = PLAINS.take_vec();
+            let mut next = self.plains.take_vec();
             let closed = self.run.plain.len() - length;
             next.extend_from_slice(self.run.plain.get(closed..).unwrap_or_default());
             self.run.plain.truncate(closed);

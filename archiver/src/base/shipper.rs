@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
+use walseal_common::buffer::Spares;
 use walseal_common::repository::{self, BaseId, ObjectName, ObjectReference, Repository, ResumeObject};
 use walseal_common::seal::{
     Assembly, Draft, FrameSealer, Kind, MAX_PLAINTEXT, ObjectDigest, SealError, SealedObject, SealedRun, Workshop,
@@ -14,7 +15,7 @@ use walseal_common::store::PutOutcome;
 use super::error::BaseError;
 use super::intake::Ready;
 use super::known::{KnownObjects, PageCache};
-use super::packer::{Listed, PLAINS, PackedRun, RUN};
+use super::packer::{Listed, PackedRun, Packer, RUN};
 use super::pages::Page;
 use super::resume_pages::{ResumePage, ResumePart};
 use crate::keys::ArchiveKeys;
@@ -22,6 +23,9 @@ use crate::memory::{BESIDE_FRAMES, Memory, Room};
 
 /// Plaintext in a frame of a page, in bytes.
 const PAGE_FRAME: usize = 1 << 20;
+
+/// Runs that are sealed and wait for those before them, as a rule.
+const SEALED: usize = 2;
 
 /// Most resume pages that wait for their objects, or to be sealed and stored.
 const RESUME_PAGES: usize = 3;
@@ -42,20 +46,21 @@ pub struct Effort {
     pub level: i32,
 }
 
-/// Four puts at once, two sealers or as many as there are cores if that is less, 4 MiB and 34 MiB, level 1: on real data
-/// level 1 beats level 3 in speed and in size.
+/// Four puts at once, a sealer more than there are cores but at most four, so that no core waits while a run is handed over;
+/// two runs of plaintext for each; 34 MiB, level 1: on real data level 1 beats level 3 in speed and in size.
 impl Default for Effort {
     fn default() -> Effort {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Effort { puts: 4, sealers: cores.min(2), plaintext: 4 << 20, ciphertext: 34 << 20, level: 1 }
+        let sealers = (cores + 1).min(4);
+        Effort { puts: 4, sealers, plaintext: 2 * (sealers * RUN) as u64, ciphertext: 34 << 20, level: 1 }
     }
 }
 
 /// Which object it was, how it is referred to, and bytes of its plaintext.
 type Stored = (ObjectName, ResumeObject);
 
-/// A run that is being sealed.
-type Sealing = JoinHandle<Result<SealedRun, BaseError>>;
+/// A run that is being sealed, and the memory that it then takes.
+type Sealing = JoinHandle<Result<(SealedRun, Room), BaseError>>;
 
 /// The data object whose frames are arriving.
 struct Open {
@@ -69,8 +74,9 @@ struct Open {
 /// long as nobody writes a label (I7).
 pub struct Shipper {
     id: BaseId,
-    /// Plaintext that waits.
+    /// Plaintext that waits, and buffers for it.
     waiting: Memory,
+    plains: Spares,
     berth: Berth,
     open: Option<Open>,
     running: JoinSet<Result<Stored, BaseError>>,
@@ -118,19 +124,22 @@ impl Shipper {
         known: Arc<KnownObjects>,
         cache: PageCache,
     ) -> Shipper {
+        let plaintext = effort.plaintext.max(4 * RUN as u64);
+        let sealers = effort.sealers.max(1);
         let berth = Berth {
             repository,
             keys,
             cache,
             level: effort.level,
-            workshop: Workshop::new(effort.sealers.max(1), (MAX_PLAINTEXT + BESIDE_FRAMES) as usize),
+            workshop: Workshop::new(sealers + SEALED, (MAX_PLAINTEXT + BESIDE_FRAMES) as usize),
             ciphertext: Memory::new(effort.ciphertext.max(2 * (MAX_PLAINTEXT + BESIDE_FRAMES))),
-            sealing: Arc::new(Semaphore::new(effort.sealers.max(1))),
+            sealing: Arc::new(Semaphore::new(sealers)),
             putting: Arc::new(Semaphore::new(effort.puts.max(1))),
         };
         Shipper {
             id,
-            waiting: Memory::new(effort.plaintext.max(4 * RUN as u64)),
+            waiting: Memory::new(plaintext),
+            plains: Packer::plains((plaintext / RUN as u64) as usize + Packer::HELD),
             berth,
             open: None,
             running: JoinSet::new(),
@@ -140,6 +149,11 @@ impl Shipper {
             resuming: 0,
             parts: Vec::new(),
         }
+    }
+
+    /// A packer for what is shipped.
+    pub fn packer(&self) -> Packer {
+        Packer::new(self.plains.clone())
     }
 
     /// Takes what is ready, and seals and stores it in the background. Waits until there is memory for it (I11): whoever
@@ -160,19 +174,23 @@ impl Shipper {
             Some(open) => open,
             None => self.begin(&run).await?,
         };
-        let room = self.room(self.waiting.clone(), run.plain.len() as u64).await?;
+        let plain_room = self.room(self.waiting.clone(), run.plain.len() as u64).await?;
+        let room = self.room(self.berth.ciphertext.clone(), most_sealed(&run)).await?;
+        let plains = self.plains.clone();
         let (sealer, name, last) = (open.sealer.clone(), open.name.clone(), run.last);
         let (sealing, workshop) = (self.berth.sealing.clone(), self.berth.workshop.clone());
         let sealed = tokio::spawn(async move {
             let core = sealing.acquire_owned().await.map_err(|_| ended("the count of sealers was closed"))?;
             let sealed = spawn_blocking(move || {
                 let sealed = workshop.seal(&sealer, run.first, run.frames(), run.last);
-                PLAINS.give(run.plain);
-                drop((room, core));
+                plains.give(run.plain);
+                drop((plain_room, core));
                 sealed
             });
             let sealed = sealed.await.map_err(|error| ended(&error.to_string()))?;
-            sealed.map_err(|source| BaseError::Seal { name: name.to_string(), source })
+            let sealed = sealed.map_err(|source| BaseError::Seal { name: name.to_string(), source })?;
+            room.shrink_to(sealed.size());
+            Ok((sealed, room))
         });
         // Whoever puts the object together only stops listening after an error, which is collected.
         if open.runs.send(sealed).is_ok() && !last {
@@ -181,9 +199,10 @@ impl Shipper {
         Ok(())
     }
 
-    /// Begins the object that `run` is the first of, once there is memory for all of it.
+    /// Begins the object that `run` is the first of. It takes memory as it grows: no other one does until it ends, so that there is
+    /// always enough for it once those before it are stored.
     async fn begin(&mut self, run: &PackedRun) -> Result<Open, BaseError> {
-        let room = self.room(self.berth.ciphertext.clone(), MAX_PLAINTEXT + BESIDE_FRAMES).await?;
+        let room = self.room(self.berth.ciphertext.clone(), BESIDE_FRAMES).await?;
         let name = ObjectName::Data(self.id.clone(), run.object);
         let draft = self.berth.draft(Kind::Data, &name, run.frame_size);
         let opened = draft.open(&self.berth.keys.recipients, &self.berth.keys.writer);
@@ -317,8 +336,9 @@ impl Berth {
     ) -> Result<Stored, BaseError> {
         let failed = |source: SealError| BaseError::Seal { name: name.to_string(), source };
         while let Some(run) = runs.recv().await {
-            let run = run.await.map_err(|error| ended(&error.to_string()))??;
+            let (run, more) = run.await.map_err(|error| ended(&error.to_string()))??;
             assembly.append(&run).map_err(failed)?;
+            room.take_in(&more);
         }
         // The digest of all of it takes milliseconds.
         let object = spawn_blocking(move || assembly.finish::<()>(None)).await;
@@ -358,6 +378,11 @@ impl Berth {
         drop((slot, object, room));
         Ok((name, stored))
     }
+}
+
+/// Bytes that a run has at the most once it is sealed: frames that do not shrink grow by a little.
+fn most_sealed(run: &PackedRun) -> u64 {
+    run.lengths.iter().map(|length| Workshop::most_sealed(*length as usize) as u64).sum()
 }
 
 /// Stores an object, and knows that it is there when it returns. A name that is taken is fine when the object was put

@@ -55,6 +55,11 @@ pub struct SealedRun {
 }
 
 impl SealedRun {
+    /// Bytes of all its frames.
+    pub fn size(&self) -> u64 {
+        self.bytes.as_ref().len() as u64
+    }
+
     /// How many frames.
     pub(super) fn count(&self) -> u64 {
         (self.table.len() / TABLE_ROW) as u64
@@ -128,7 +133,7 @@ impl FrameSealer {
         if plain.len() > self.frame_size {
             return Err(SealError::TooLarge(format!("a frame of {} bytes", plain.len())));
         }
-        buffer.reserve(BEFORE + zstd::zstd_safe::compress_bound(plain.len()) + TAG);
+        buffer.reserve(most_sealed(plain.len()));
         buffer.extend_from_slice(&[0; BEFORE]);
         let at = buffer.len();
         let mut end = Cursor::new(buffer);
@@ -167,6 +172,11 @@ impl FrameSealer {
         }
         Ok(())
     }
+}
+
+/// Bytes that a frame of `plain` bytes has at the most once it is sealed.
+pub(super) fn most_sealed(plain: usize) -> usize {
+    BEFORE + zstd::zstd_safe::compress_bound(plain) + TAG
 }
 
 /// The nonce of a frame: prefix, number (big-endian), last-frame flag.

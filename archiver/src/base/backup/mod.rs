@@ -328,7 +328,7 @@ async fn take(
     let spaces = Tablespaces::new(listed.iter().filter_map(|t| t.place.as_ref().map(|(oid, at)| (*oid, at.as_str()))));
     let total: Option<u64> = listed.iter().map(|tablespace| tablespace.size_kib.map(|kib| kib << 10)).sum();
 
-    let intake = Intake::new(spaces, ChecksumAlgorithm::Crc32c, options.resume_every);
+    let intake = Intake::new(spaces, ChecksumAlgorithm::Crc32c, options.resume_every, shipper.packer());
     let mut intake = if native { intake.native() } else { intake };
     let mut suspect = Suspect::default();
     let (mut done, mut reported) = (0, 0);

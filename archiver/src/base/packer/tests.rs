@@ -38,7 +38,7 @@ fn objects(runs: &[PackedRun]) -> Vec<Object> {
 
 /// Packs files that arrive in pieces of `piece` bytes.
 fn pack(files: &[Vec<u8>], piece: usize) -> (Vec<PackedFile>, Vec<Object>) {
-    let (mut packer, mut full) = (Packer::default(), Vec::new());
+    let (mut packer, mut full) = (Packer::new(Packer::plains(2)), Vec::new());
     let packed = files
         .iter()
         .map(|file| {
@@ -90,7 +90,7 @@ fn tiny_files_do_not_make_endless_trailers() {
 
 #[test]
 fn large_files_have_large_frames_in_objects_that_say_so() {
-    let (mut packer, mut full) = (Packer::default(), Vec::new());
+    let (mut packer, mut full) = (Packer::new(Packer::plains(2)), Vec::new());
     packer.begin(Some(10), Vec::new(), &mut full);
     packer.add(b"0123456789", &mut full);
     packer.end(&mut full);
@@ -126,7 +126,7 @@ fn known(files: &[PackedFile], usable: impl Fn(u32) -> bool) -> Vec<KnownFile> {
 /// Packs files of which `known` was stored before, and puts them together again from `stored` objects and new ones. Returns
 /// the bytes that were stored.
 fn pack_again(files: &[Vec<u8>], known: &[KnownFile], stored: &[Object]) -> (Vec<PackedFile>, u64) {
-    let (mut packer, mut full) = (Packer::default(), Vec::new());
+    let (mut packer, mut full) = (Packer::new(Packer::plains(2)), Vec::new());
     let packed: Vec<PackedFile> = files
         .iter()
         .enumerate()
@@ -181,7 +181,7 @@ fn frames_in_objects_that_must_not_be_used_are_stored_again() {
 
 #[test]
 fn a_file_that_was_cut_in_another_way_is_stored_anew() {
-    let (mut packer, mut full) = (Packer::default(), Vec::new());
+    let (mut packer, mut full) = (Packer::new(Packer::plains(2)), Vec::new());
     let whole = content(4 << 20, 1);
     packer.begin(Some(LARGE_FILE), Vec::new(), &mut full);
     packer.add(&whole, &mut full);
@@ -199,7 +199,7 @@ fn the_first_that_knows_a_frame_is_referred_to() {
         let extents = vec![KnownExtent { object: Some(object), frame: 0, count: 2 }];
         KnownFile::new(file.len() as u64, extents, vec![digest, FrameDigest([object as u8; 16])])
     };
-    let (mut packer, mut full) = (Packer::default(), Vec::new());
+    let (mut packer, mut full) = (Packer::new(Packer::plains(2)), Vec::new());
     packer.begin(Some(file.len() as u64), vec![at(5), at(6)], &mut full);
     packer.add(&file, &mut full);
     let packed = packer.end(&mut full);
@@ -210,7 +210,7 @@ fn the_first_that_knows_a_frame_is_referred_to() {
 
 #[test]
 fn an_object_can_be_cut_between_two_files() {
-    let (mut packer, mut full) = (Packer::default(), Vec::new());
+    let (mut packer, mut full) = (Packer::new(Packer::plains(2)), Vec::new());
     packer.cut(&mut full);
     assert!(full.is_empty());
     for number in 0..2 {
