@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use walseal_common::buffer::Spares;
 use walseal_common::repository::{self, BaseId, ObjectName, ObjectReference, Repository, ResumeObject};
@@ -33,7 +33,7 @@ const RESUME_PAGES: usize = 3;
 /// How much is under way at once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Effort {
-    /// Most objects that are being put at once.
+    /// Most objects that are being put at once, and most data objects that fill up or are put. No less than two.
     pub puts: usize,
     /// Most runs of frames that are being sealed at once; each takes a core.
     pub sealers: usize,
@@ -101,6 +101,8 @@ struct Berth {
     ciphertext: Memory,
     sealing: Arc<Semaphore>,
     putting: Arc<Semaphore>,
+    /// For data objects, from their first frame until they are stored: the one that fills up is among them.
+    places: Arc<Semaphore>,
 }
 
 /// Everything that a backup stored, each in order.
@@ -135,6 +137,7 @@ impl Shipper {
             ciphertext: Memory::new(effort.ciphertext.max(2 * (MAX_PLAINTEXT + BESIDE_FRAMES))),
             sealing: Arc::new(Semaphore::new(sealers)),
             putting: Arc::new(Semaphore::new(effort.puts.max(1))),
+            places: Arc::new(Semaphore::new(effort.puts.max(2))),
         };
         Shipper {
             id,
@@ -202,6 +205,7 @@ impl Shipper {
     /// Begins the object that `run` is the first of. It takes memory as it grows: no other one does until it ends, so that there is
     /// always enough for it once those before it are stored.
     async fn begin(&mut self, run: &PackedRun) -> Result<Open, BaseError> {
+        let place = self.place().await?;
         let room = self.room(self.berth.ciphertext.clone(), BESIDE_FRAMES).await?;
         let name = ObjectName::Data(self.id.clone(), run.object);
         let draft = self.berth.draft(Kind::Data, &name, run.frame_size);
@@ -209,7 +213,7 @@ impl Shipper {
         let (sealer, mut assembly) = opened.map_err(|source| BaseError::Seal { name: name.to_string(), source })?;
         assembly.reserve_in(&self.berth.workshop);
         let (runs, arriving) = mpsc::unbounded_channel();
-        self.running.spawn(self.berth.clone().assemble(name.clone(), assembly, arriving, room));
+        self.running.spawn(self.berth.clone().assemble(name.clone(), assembly, arriving, room, place));
         Ok(Open { name, sealer, runs })
     }
 
@@ -278,6 +282,18 @@ impl Shipper {
         }
     }
 
+    /// Waits until there may be one more data object.
+    async fn place(&mut self) -> Result<OwnedSemaphorePermit, BaseError> {
+        let places = self.berth.places.clone();
+        let mut place = std::pin::pin!(places.acquire_owned());
+        loop {
+            tokio::select! {
+                place = &mut place => return place.map_err(|_| ended("the count of objects was closed")),
+                Some(ended) = self.running.join_next() => self.collect(ended)?,
+            }
+        }
+    }
+
     /// Waits until all is stored.
     ///
     /// Errors: an object could not be sealed or stored.
@@ -333,6 +349,7 @@ impl Berth {
         mut assembly: Assembly,
         mut runs: mpsc::UnboundedReceiver<Sealing>,
         room: Room,
+        place: OwnedSemaphorePermit,
     ) -> Result<Stored, BaseError> {
         let failed = |source: SealError| BaseError::Seal { name: name.to_string(), source };
         while let Some(run) = runs.recv().await {
@@ -343,7 +360,9 @@ impl Berth {
         // The digest of all of it takes milliseconds.
         let object = spawn_blocking(move || assembly.finish::<()>(None)).await;
         let object = object.map_err(|error| ended(&error.to_string()))?.map_err(failed)?;
-        self.store(name, object, room).await
+        let stored = self.store(name, object, room).await;
+        drop(place);
+        stored
     }
 
     async fn store_resume(self, name: ObjectName, plain: Vec<u8>) -> Result<Stored, BaseError> {
