@@ -102,6 +102,11 @@ fn case_48_configuration_outside_the_data_directory_comes_back_beside_it() -> Re
     let restored =
         site.restorer.run_long(&["restore", "--to", "latest", "--target-dir", &again, "--start"])?.success()?;
     ensure!(restored.stdout.contains("is not there: config_file was not read: the role may not see it"), "{restored}");
+
+    // Neither what this server lacks nor what the role may not see left an error in its log.
+    let log = site.cluster.log();
+    let errors: Vec<&str> = log.lines().filter(|line| line.contains("ERROR:")).collect();
+    ensure!(errors.is_empty(), "{errors:?}");
     Ok(())
 }
 
