@@ -274,21 +274,21 @@ impl Shipper {
 
     /// Waits for memory.
     async fn room(&mut self, memory: Memory, bytes: u64) -> Result<Room, BaseError> {
-        loop {
-            tokio::select! {
-                room = memory.room(bytes) => return Ok(room),
-                Some(ended) = self.running.join_next() => self.collect(ended)?,
-            }
-        }
+        self.meanwhile(memory.room(bytes)).await
     }
 
     /// Waits until there may be one more data object.
     async fn place(&mut self) -> Result<OwnedSemaphorePermit, BaseError> {
-        let places = self.berth.places.clone();
-        let mut place = std::pin::pin!(places.acquire_owned());
+        let place = self.berth.places.clone().acquire_owned();
+        self.meanwhile(place).await?.map_err(|_| ended("the count of objects was closed"))
+    }
+
+    /// Waits for this, and takes note of what is stored meanwhile.
+    async fn meanwhile<T>(&mut self, awaited: impl Future<Output = T>) -> Result<T, BaseError> {
+        let mut awaited = std::pin::pin!(awaited);
         loop {
             tokio::select! {
-                place = &mut place => return place.map_err(|_| ended("the count of objects was closed")),
+                there = &mut awaited => return Ok(there),
                 Some(ended) = self.running.join_next() => self.collect(ended)?,
             }
         }
@@ -401,7 +401,7 @@ impl Berth {
 
 /// Bytes that a run has at the most once it is sealed: frames that do not shrink grow by a little.
 fn most_sealed(run: &PackedRun) -> u64 {
-    run.lengths.iter().map(|length| Workshop::most_sealed(*length as usize) as u64).sum()
+    run.lengths.iter().map(|length| SealedRun::most(*length as usize) as u64).sum()
 }
 
 /// Stores an object, and knows that it is there when it returns. A name that is taken is fine when the object was put

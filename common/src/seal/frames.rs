@@ -55,6 +55,11 @@ pub struct SealedRun {
 }
 
 impl SealedRun {
+    /// Bytes that a frame of `plain` bytes has in it at the most.
+    pub fn most(plain: usize) -> usize {
+        BEFORE + zstd::zstd_safe::compress_bound(plain) + TAG
+    }
+
     /// Bytes of all its frames.
     pub fn size(&self) -> u64 {
         self.bytes.as_ref().len() as u64
@@ -133,7 +138,7 @@ impl FrameSealer {
         if plain.len() > self.frame_size {
             return Err(SealError::TooLarge(format!("a frame of {} bytes", plain.len())));
         }
-        buffer.reserve(most_sealed(plain.len()));
+        buffer.reserve(SealedRun::most(plain.len()));
         buffer.extend_from_slice(&[0; BEFORE]);
         let at = buffer.len();
         let mut end = Cursor::new(buffer);
@@ -172,11 +177,6 @@ impl FrameSealer {
         }
         Ok(())
     }
-}
-
-/// Bytes that a frame of `plain` bytes has at the most once it is sealed.
-pub(super) fn most_sealed(plain: usize) -> usize {
-    BEFORE + zstd::zstd_safe::compress_bound(plain) + TAG
 }
 
 /// The nonce of a frame: prefix, number (big-endian), last-frame flag.

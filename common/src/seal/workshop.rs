@@ -67,11 +67,6 @@ impl Workshop {
         Ok(run)
     }
 
-    /// Bytes that a frame of `plain` bytes has in its run at the most.
-    pub fn most_sealed(plain: usize) -> usize {
-        super::frames::most_sealed(plain)
-    }
-
     /// A compressor for these frames.
     pub(super) fn compressor(&self, frames: &FrameSealer) -> Result<Compressor<'static>, SealError> {
         let taken = self.compressors.lock().unwrap_or_else(PoisonError::into_inner).pop();
