@@ -1,20 +1,28 @@
 #!/usr/bin/env python3
-"""Reads and changes a bucket past walseal, with boto3: the tests' second opinion on what lies there.
+"""Reads and changes buckets past walseal, with boto3: the tests' second opinion on what lies there.
 
-The server is named by WALSEAL_TEST_S3_ENDPOINT, _REGION, _BUCKET, _ACCESS_KEY_ID and _SECRET_ACCESS_KEY.
+Each line of standard input is a question as JSON: `arguments`, a verb and what it is for, and `environment`, which names the server by
+WALSEAL_TEST_S3_ENDPOINT, _REGION, _BUCKET, _ACCESS_KEY_ID and _SECRET_ACCESS_KEY. Each is answered by a line: what was `printed`, or the
+`error`. One process answers them all, because to begin takes longer than most answers.
 """
 
+import contextlib
 import datetime
+import functools
+import io
+import json
 import os
 import sys
+import traceback
 
 import boto3
 import botocore.exceptions
 
 
-def bucket():
-    """The bucket of this run."""
-    env = lambda name: os.environ["WALSEAL_TEST_S3_" + name]
+@functools.cache
+def bucket(environment):
+    """The bucket of these pairs of a name and a value."""
+    env = lambda name: dict(environment)["WALSEAL_TEST_S3_" + name]
     resource = boto3.resource(
         "s3",
         endpoint_url=env("ENDPOINT"),
@@ -26,8 +34,7 @@ def bucket():
     return resource.Bucket(env("BUCKET"))
 
 
-def main(verb, *args):
-    store = bucket()
+def answer(store, verb, *args):
     if verb == "list":  # PREFIX
         for item in store.objects.filter(Prefix=args[0]):
             print(f"{item.size} {item.key}")
@@ -37,9 +44,9 @@ def main(verb, *args):
         with open(args[1], "rb") as body:
             store.put_object(Key=args[0], Body=body.read())
     elif verb == "delete":  # KEY
-        answer = store.delete_objects(Delete={"Objects": [{"Key": args[0]}]})
-        if answer.get("Errors"):
-            sys.exit(f"not deleted: {answer['Errors']}")
+        deleted = store.delete_objects(Delete={"Objects": [{"Key": args[0]}]})
+        if deleted.get("Errors"):
+            raise ValueError(f"not deleted: {deleted['Errors']}")
     elif verb == "make-locked-bucket":
         store.create(ObjectLockEnabledForBucket=True)
     elif verb == "locks":  # PREFIX
@@ -77,8 +84,21 @@ def main(verb, *args):
             os.makedirs(os.path.dirname(path), exist_ok=True)
             store.download_file(item.key, path)
     else:
-        sys.exit(f"unknown verb {verb}")
+        raise ValueError(f"unknown verb {verb}")
+
+
+def main():
+    for line in sys.stdin:
+        question = json.loads(line)
+        printed = io.StringIO()
+        try:
+            with contextlib.redirect_stdout(printed):
+                answer(bucket(tuple(question["environment"].items())), *question["arguments"])
+            said = {"printed": printed.getvalue()}
+        except Exception:  # noqa: BLE001: who asked decides what an error means.
+            said = {"error": traceback.format_exc()}
+        print(json.dumps(said), flush=True)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -52,6 +52,7 @@ pub mod process;
 pub mod programs;
 pub mod proxy;
 pub mod ring;
+mod s3_client;
 pub mod s3_server;
 pub mod scratch;
 pub mod server;

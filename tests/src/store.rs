@@ -1,14 +1,15 @@
 //! Where a repository lies, read and broken past walseal.
 
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 
-use crate::account::Account;
 use crate::proxy::Proxy;
 use crate::ring::{self, Ring};
+use crate::s3_client;
 use crate::scratch::{Scratch, make_dir};
 
 /// A place for a repository, empty at first, that belongs to one test.
@@ -69,14 +70,14 @@ impl S3Server {
         })
     }
 
-    fn environment(&self) -> [(&'static str, &str); 5] {
-        [
-            ("WALSEAL_TEST_S3_ENDPOINT", &self.endpoint),
+    fn environment(&self) -> BTreeMap<&'static str, &str> {
+        BTreeMap::from([
+            ("WALSEAL_TEST_S3_ENDPOINT", self.endpoint.as_str()),
             ("WALSEAL_TEST_S3_REGION", &self.region),
             ("WALSEAL_TEST_S3_BUCKET", &self.bucket),
             ("WALSEAL_TEST_S3_ACCESS_KEY_ID", &self.access_key_id),
             ("WALSEAL_TEST_S3_SECRET_ACCESS_KEY", &self.secret_access_key),
-        ]
+        ])
     }
 }
 
@@ -121,12 +122,12 @@ impl Place {
     }
 
     /// Every object, in the order of keys.
-    pub fn list(&self, scratch: &Scratch) -> Result<Vec<Object>> {
+    pub fn list(&self) -> Result<Vec<Object>> {
         let mut objects = Vec::new();
         match self {
             Place::Directory(folder) => walk(folder, folder, &mut objects)?,
             Place::S3 { prefix, .. } => {
-                let listing = self.oracle(scratch, &["list", &format!("{prefix}/")])?;
+                let listing = self.oracle(&["list", &format!("{prefix}/")])?;
                 for line in listing.lines() {
                     let (size, key) = line.split_once(' ').context("a listing has sizes and keys")?;
                     let key = key.strip_prefix(prefix).context("a listing keeps to its prefix")?;
@@ -146,7 +147,7 @@ impl Place {
             }
             Place::S3 { prefix, .. } => {
                 let file = scratch.path().join("object");
-                self.oracle(scratch, &["get", &format!("{prefix}/{key}"), &file.to_string_lossy()])?;
+                self.oracle(&["get", &format!("{prefix}/{key}"), &file.to_string_lossy()])?;
                 std::fs::read(&file).with_context(|| format!("reading {}", file.display()))
             }
         }
@@ -168,7 +169,7 @@ impl Place {
             Place::S3 { prefix, .. } => {
                 let file = scratch.path().join("object");
                 std::fs::write(&file, bytes).with_context(|| format!("writing {}", file.display()))?;
-                self.oracle(scratch, &["put", &format!("{prefix}/{key}"), &file.to_string_lossy()]).map(|_| ())
+                self.oracle(&["put", &format!("{prefix}/{key}"), &file.to_string_lossy()]).map(|_| ())
             }
         }
     }
@@ -176,15 +177,15 @@ impl Place {
     /// Removes an object.
     ///
     /// Errors: there is none of that name.
-    pub fn remove(&self, scratch: &Scratch, key: &str) -> Result<()> {
-        if !self.list(scratch)?.iter().any(|object| object.key == key) {
+    pub fn remove(&self, key: &str) -> Result<()> {
+        if !self.list()?.iter().any(|object| object.key == key) {
             bail!("{} has no object {key} to remove", self.url());
         }
         match self {
             Place::Directory(folder) => {
                 std::fs::remove_file(folder.join(key)).with_context(|| format!("removing {key} of {}", self.url()))
             }
-            Place::S3 { prefix, .. } => self.oracle(scratch, &["delete", &format!("{prefix}/{key}")]).map(|_| ()),
+            Place::S3 { prefix, .. } => self.oracle(&["delete", &format!("{prefix}/{key}")]).map(|_| ()),
         }
     }
 
@@ -195,23 +196,16 @@ impl Place {
             Place::S3 { prefix, .. } => {
                 let folder = scratch.path().join("downloaded");
                 make_dir(&folder, 0o755)?;
-                self.oracle(scratch, &["download", &format!("{prefix}/"), &folder.to_string_lossy()])?;
+                self.oracle(&["download", &format!("{prefix}/"), &folder.to_string_lossy()])?;
                 Ok(folder)
             }
         }
     }
 
-    /// Runs the tests' own S3 client (`tests/oracle/s3.py`), for what only a bucket has.
-    pub fn oracle(&self, scratch: &Scratch, args: &[&str]) -> Result<String> {
+    /// Asks the tests' own S3 client (`tests/oracle/s3.py`), for what only a bucket has.
+    pub fn oracle(&self, args: &[&str]) -> Result<String> {
         let Place::S3 { server, .. } = self else { bail!("a folder needs no S3 client") };
-        let python = std::env::var("WALSEAL_TEST_PYTHON")
-            .context("WALSEAL_TEST_PYTHON is not set: scripts/test makes a Python with boto3; run `scripts/test`")?;
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("oracle/s3.py");
-        let mut call = scratch.call_as(&Account::current()?, python).arg(script).args(args);
-        for (name, value) in server.environment() {
-            call = call.env(name, value);
-        }
-        Ok(call.run()?.success()?.stdout)
+        s3_client::ask(&server.environment(), args)
     }
 }
 

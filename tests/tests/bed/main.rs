@@ -216,17 +216,17 @@ fn a_bucket_as_repository_is_listed_read_and_broken() -> Result<()> {
 }
 
 fn a_repository_is_listed_read_and_broken(scratch: &Scratch, place: &store::Place) -> Result<()> {
-    assert_eq!(place.list(scratch)?, Vec::new());
+    assert_eq!(place.list()?, Vec::new());
     place.write(scratch, "one", b"first")?;
     place.write(scratch, "two", b"second one")?;
-    let listed: Vec<(String, u64)> = place.list(scratch)?.into_iter().map(|o| (o.key, o.size)).collect();
+    let listed: Vec<(String, u64)> = place.list()?.into_iter().map(|o| (o.key, o.size)).collect();
     assert_eq!(listed, [("one".to_owned(), 5), ("two".to_owned(), 10)]);
     assert_eq!(place.read(scratch, "two")?, b"second one");
     oracle::no_plaintext(scratch, &place.as_folder(scratch)?, &["third"])?;
     assert!(oracle::no_plaintext(scratch, &place.as_folder(scratch)?, &["second"]).is_err());
-    place.remove(scratch, "one")?;
-    assert!(place.remove(scratch, "one").is_err());
-    assert_eq!(place.list(scratch)?.len(), 1);
+    place.remove("one")?;
+    assert!(place.remove("one").is_err());
+    assert_eq!(place.list()?.len(), 1);
     Ok(())
 }
 

@@ -16,7 +16,7 @@ const OBJECTS: usize = 7;
 
 /// The objects of base backups, and which of these are visible.
 fn stored(site: &Site) -> Result<(BTreeSet<String>, BTreeSet<String>)> {
-    let listed = site.place.list(&site.scratch)?.into_iter().map(|object| object.key);
+    let listed = site.place.list()?.into_iter().map(|object| object.key);
     let objects: BTreeSet<String> = listed.filter(|key| key.contains("/base/")).collect();
     let labels = objects.iter().filter(|key| key.ends_with("/label")).cloned().collect();
     Ok((objects, labels))

@@ -32,7 +32,7 @@ fn i9_no_object_contains_text_of_the_database() -> Result<()> {
         oracle::no_plaintext(&site.scratch, &folder, &needles)?;
         // The search finds what is there: the primary is full of it.
         ensure!(oracle::no_plaintext(&site.scratch, site.cluster.data(), &[NEEDLE]).is_err());
-        let objects = site.place.list(&site.scratch)?;
+        let objects = site.place.list()?;
         for prefix in ["/wal/", "/base/", "/tail/"] {
             ensure!(
                 objects.iter().any(|o| o.key.contains(prefix) && o.size > 0),

@@ -76,7 +76,7 @@ fn case_50_a_restored_copy_never_writes_into_productions_repository() -> Result<
     daemon.sigterm()?.success()?;
     site.cluster.stop(Stop::Fast)?;
 
-    let before = site.place.list(&site.scratch)?;
+    let before = site.place.list()?;
     let mut copy = restored::restore(&site, "latest", "copy")?;
     assert_eq!(copy.value("show archive_mode")?, "off");
     let load = Workload::start(&copy, 2)?;
@@ -85,7 +85,7 @@ fn case_50_a_restored_copy_never_writes_into_productions_repository() -> Result<
     copy.sql("select pg_switch_wal()")?;
     copy.sql("checkpoint")?;
     copy.stop(Stop::Fast)?;
-    let after = site.place.list(&site.scratch)?;
+    let after = site.place.list()?;
     let new: Vec<_> = after.iter().filter(|object| !before.contains(object)).collect();
     ensure!(new.is_empty(), "the copy wrote {new:?}");
     Ok(())

@@ -79,8 +79,8 @@ fn case_48_configuration_outside_the_data_directory_comes_back_beside_it() -> Re
     drop(copy);
 
     // It is no reason to fail when they are gone from the store.
-    for object in site.place.list(&site.scratch)?.iter().filter(|object| object.key.contains("/config/")) {
-        site.place.remove(&site.scratch, &object.key)?;
+    for object in site.place.list()?.iter().filter(|object| object.key.contains("/config/")) {
+        site.place.remove(&object.key)?;
     }
     let bare = site.target("bare").to_string_lossy().into_owned();
     let restored = site.restorer.run_long(&["restore", "--to", "latest", "--target-dir", &bare])?.success()?;

@@ -51,7 +51,7 @@ impl Stocked {
 
     /// Keys of the objects of one segment.
     fn objects(&self, name: &str) -> Result<Vec<String>> {
-        let objects = self.site.place.list(&self.site.scratch)?;
+        let objects = self.site.place.list()?;
         Ok(objects.into_iter().map(|object| object.key).filter(|key| key.contains(name)).collect())
     }
 }
@@ -98,7 +98,7 @@ fn i6_a_hole_is_not_the_end_of_wal() -> Result<()> {
     let objects = stocked.objects(&name)?;
     ensure!(!objects.is_empty(), "segment {name} is in the repository");
     for key in objects {
-        stocked.site.place.remove(&stocked.site.scratch, &key)?;
+        stocked.site.place.remove(&key)?;
     }
     stops_recovery(&stocked.fetch(&name)?)
 }

@@ -132,7 +132,7 @@ fn case_51_the_tails_of_a_quiet_segment_stay_and_are_all_that_a_restore_needs() 
 
 /// Names of the pieces of segments that are not full.
 fn tails(site: &Site) -> Result<Vec<String>> {
-    let objects = site.place.list(&site.scratch)?;
+    let objects = site.place.list()?;
     Ok(objects.into_iter().map(|object| object.key).filter(|key| key.contains("/tail/")).collect())
 }
 

@@ -37,7 +37,7 @@ pub fn held(site: &Site, from: Lsn) -> Result<Lsn> {
 /// The same of segments of this size, for when there is no server to ask for it.
 pub fn held_in(site: &Site, size: SegmentSize, from: Lsn) -> Result<Lsn> {
     let mut ranges = Vec::new();
-    for object in site.place.list(&site.scratch)? {
+    for object in site.place.list()? {
         let Some((_, name)) = object.key.split_once('/') else { continue };
         match name.parse() {
             Ok(ObjectName::Wal(_, segment, None)) => {

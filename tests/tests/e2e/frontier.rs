@@ -12,7 +12,7 @@ use crate::flow;
 
 /// Names of the repository's objects.
 fn names(site: &Site) -> Result<Vec<ObjectName>> {
-    let objects = site.place.list(&site.scratch)?;
+    let objects = site.place.list()?;
     let named = objects.iter().filter_map(|object| object.key.split_once('/')?.1.parse().ok());
     Ok(named.collect())
 }
@@ -42,7 +42,7 @@ fn case_01_a_signed_frontier_tells_how_fresh_a_repository_is_and_what_was_cut_of
     let removed: Vec<ObjectName> = names(&site)?.into_iter().filter(newest).collect();
     ensure!(!removed.is_empty(), "tails reach to what was written down as durable");
     for name in removed {
-        site.place.remove(&site.scratch, &format!("{id}/{name}"))?;
+        site.place.remove(&format!("{id}/{name}"))?;
     }
     let refused = site.restorer.run(&["plan", "--to", "latest"])?.exits(1)?;
     ensure!(refused.stderr.contains("says that WAL was durable up to"), "{}", refused.stderr);
@@ -70,7 +70,7 @@ fn a_run_of_256_segments_ends_in_a_page_and_one_that_is_missing_is_made_at_the_n
     let name = daemon.until("a page", PATIENCE, || Ok(page(names(&site)?)))?;
     daemon.sigterm()?.success()?;
     let key = format!("{}/{name}", site.cluster.system_identifier()?);
-    site.place.remove(&site.scratch, &key)?;
+    site.place.remove(&key)?;
     let mut daemon = site.start_daemon()?;
     let again = daemon.until("the page again", PATIENCE, || Ok(page(names(&site)?)))?;
     ensure!(again == name, "{again} instead of {name}");

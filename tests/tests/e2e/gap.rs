@@ -13,12 +13,12 @@ use walseal_tests::workload;
 use crate::{flow, restored};
 
 fn labels(site: &Site) -> Result<usize> {
-    let objects = site.place.list(&site.scratch)?;
+    let objects = site.place.list()?;
     Ok(objects.iter().filter(|object| object.key.contains("/base/") && object.key.ends_with("/label")).count())
 }
 
 fn gaps(site: &Site) -> Result<usize> {
-    Ok(site.place.list(&site.scratch)?.iter().filter(|object| object.key.contains("/gap/")).count())
+    Ok(site.place.list()?.iter().filter(|object| object.key.contains("/gap/")).count())
 }
 
 fn insert(site: &Site, id: i64) -> Result<()> {
@@ -152,16 +152,16 @@ fn i5_confirmed_wal_that_vanished_from_the_bucket_is_an_alarm_and_is_streamed_ag
     daemon.sigterm()?.success()?;
     // Somebody removes the newest end: the last two segments, and whatever tails there are.
     let mut segments = Vec::new();
-    for object in site.place.list(&site.scratch)? {
+    for object in site.place.list()? {
         if object.key.contains("/tail/") {
-            site.place.remove(&site.scratch, &object.key)?;
+            site.place.remove(&object.key)?;
         } else if object.key.contains("/wal/") {
             segments.push(object.key);
         }
     }
     segments.sort();
     for key in segments.iter().rev().take(2) {
-        site.place.remove(&site.scratch, key)?;
+        site.place.remove(key)?;
     }
     let mut daemon = site.start_daemon()?;
     daemon.says("objects were removed, or somebody else moved the slot", PATIENCE)?;

@@ -98,12 +98,12 @@ impl Loss {
 }
 
 fn labels(site: &Site) -> Result<usize> {
-    let objects = site.place.list(&site.scratch)?;
+    let objects = site.place.list()?;
     Ok(objects.iter().filter(|object| object.key.contains("/base/") && object.key.ends_with("/label")).count())
 }
 
 fn objects(site: &Site) -> Result<Vec<String>> {
-    Ok(site.place.list(&site.scratch)?.into_iter().map(|object| object.key).collect())
+    Ok(site.place.list()?.into_iter().map(|object| object.key).collect())
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn case_16_heal_refuses_another_cluster_and_a_password_on_the_command_line() -> 
     };
     let size = site.cluster.segment_size()?;
     let at = segment.number(size).context("a number")?.start(size).to_string();
-    site.place.remove(&site.scratch, lost)?;
+    site.place.remove(lost)?;
 
     // Clusters of one kind are copies of one another; one with other segments is another.
     let other = Cluster::builder().inside(&site.scratch).start()?;

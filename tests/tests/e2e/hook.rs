@@ -70,7 +70,7 @@ fn push(site: &Site, path: &std::path::Path) -> Result<Finished> {
 /// Keys of all objects, below the cluster's folder.
 fn objects(site: &Site) -> Result<Vec<String>> {
     let folder = format!("{}/", site.cluster.system_identifier()?);
-    let listed = site.place.list(&site.scratch)?;
+    let listed = site.place.list()?;
     let key = |key: String| key.strip_prefix(&folder).map(str::to_owned).with_context(|| format!("a stranger: {key}"));
     listed.into_iter().map(|object| key(object.key)).collect()
 }
@@ -342,13 +342,13 @@ fn i3_other_bytes_under_a_name_that_is_taken_are_refused_and_kept() -> Result<()
     site.archiver.run(&["init"])?.success()?;
     let name = end_segment(&site.cluster)?;
     push(&site, &file(&site.cluster, &name))?.success()?;
-    let before = site.place.list(&site.scratch)?;
+    let before = site.place.list()?;
     // Clusters of one kind are copies: the same system identifier and timeline, and from here on other WAL.
     let copy = archiving().segment_mib(1).inside(&site.scratch).start()?;
     copy.sql("create table of_the_copy as select generate_series(1, 100) g")?;
     ensure!(end_segment(&copy)? == name, "the copy began elsewhere");
     fails(&push(&site, &file(&copy, &name))?, &[&name])?;
-    let after = site.place.list(&site.scratch)?;
+    let after = site.place.list()?;
     ensure!(after.iter().any(|object| object.key.contains("/conflict/")), "the other bytes are kept: {after:?}");
     ensure!(before.iter().all(|object| after.contains(object)), "nothing that was there has changed");
     Ok(())

@@ -27,7 +27,7 @@ fn locked_bucket(site: &Site, name: &str) -> Result<Place> {
     let Place::S3 { server, prefix } = &site.place else { anyhow::bail!("not a bucket") };
     let bucket = format!("locked-{name}-{}", std::process::id());
     let place = Place::S3 { server: S3Server { bucket, ..server.clone() }, prefix: prefix.clone() };
-    place.oracle(&site.scratch, &["make-locked-bucket"])?;
+    place.oracle(&["make-locked-bucket"])?;
     Ok(place)
 }
 
@@ -52,7 +52,7 @@ fn locks(mode: &str, bypassed: &str) -> Result<()> {
 
     let Place::S3 { prefix, .. } = &site.place else { anyhow::bail!("not a bucket") };
     let mut modes: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for line in site.place.oracle(&site.scratch, &["locks", &format!("{prefix}/")])?.lines() {
+    for line in site.place.oracle(&["locks", &format!("{prefix}/")])?.lines() {
         let (mode, key) = line.split_once(' ').context("a mode and a key")?;
         let kind = key.trim_start_matches(prefix.as_str()).split('/').nth(2).context("a name")?;
         modes.entry(kind.to_owned()).or_default().push(mode.to_owned());
@@ -65,13 +65,13 @@ fn locks(mode: &str, bypassed: &str) -> Result<()> {
     for kind in ["identity", "wal", "base", "ledger", "tail"] {
         ensure!(modes.contains_key(kind), "no {kind} in {modes:?}");
     }
-    let data = site.place.list(&site.scratch)?.into_iter().map(|object| object.key).find(|key| key.contains("/data/"));
+    let data = site.place.list()?.into_iter().map(|object| object.key).find(|key| key.contains("/data/"));
     let data = data.context("a data object")?;
-    let said = site.place.oracle(&site.scratch, &["try-to-delete-version", &format!("{prefix}/{data}")])?;
+    let said = site.place.oracle(&["try-to-delete-version", &format!("{prefix}/{data}")])?;
     ensure!(said.trim() == "AccessDenied", "{said}");
     let restored = restored::restore(&site, "latest", "locked")?;
     assert_eq!(restored.value("select count(*) from t")?, "1001");
-    let said = site.place.oracle(&site.scratch, &["try-to-bypass-governance", &format!("{prefix}/{data}")])?;
+    let said = site.place.oracle(&["try-to-bypass-governance", &format!("{prefix}/{data}")])?;
     ensure!(said.trim() == bypassed, "{said}");
     Ok(())
 }
@@ -115,9 +115,9 @@ fn case_41_prune_leaves_what_is_locked_and_says_until_when() -> Result<()> {
 
     let Place::S3 { prefix, .. } = site.place.clone() else { anyhow::bail!("not a bucket") };
     let full = |key: &str| format!("{prefix}/{key}");
-    let oracle = |args: &[&str]| site.place.oracle(&site.scratch, args);
+    let oracle = |args: &[&str]| site.place.oracle(args);
     let keys = |part: &str| -> Result<Vec<String>> {
-        let objects = site.place.list(&site.scratch)?.into_iter().map(|object| object.key);
+        let objects = site.place.list()?.into_iter().map(|object| object.key);
         Ok(objects.filter(|key| key.contains(part)).collect())
     };
     let free = prune(&site, &["--dry-run"])?;
@@ -226,16 +226,15 @@ fn everybody_does_his_work_with_the_policy_that_is_printed_and_no_more() -> Resu
         ledger["entries"].as_array().context("a list")?.iter().map(|entry| entry["act"].clone()).collect();
     ensure!(acts.iter().any(|act| act == "restore-finished"), "{acts:?}");
 
-    let victim =
-        site.place.list(&site.scratch)?.into_iter().map(|object| object.key).find(|key| key.contains("/data/"));
+    let victim = site.place.list()?.into_iter().map(|object| object.key).find(|key| key.contains("/data/"));
     let victim = victim.context("a data object")?;
     for worker in ["archiver", "restorer", "drill"] {
-        ensure!(limited.place(worker).remove(&site.scratch, &victim).is_err(), "the {worker} may delete");
+        ensure!(limited.place(worker).remove(&victim).is_err(), "the {worker} may delete");
     }
     for worker in ["pruner", "restorer", "drill"] {
         let written = limited.place(worker).write(&site.scratch, &victim, b"other bytes");
         ensure!(written.is_err(), "the {worker} may write below base/");
     }
     site.archiver.run(&["verify"])?.success()?;
-    limited.place("pruner").remove(&site.scratch, &victim)
+    limited.place("pruner").remove(&victim)
 }

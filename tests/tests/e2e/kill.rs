@@ -93,11 +93,10 @@ fn a_backup_that_is_killed_does_not_exist_and_the_next_one_does() -> Result<()> 
     let mut daemon = site.archive()?;
     site.cluster.sql("create table filler as select g, repeat(md5(g::text), 20) from generate_series(1, 100000) g")?;
     let labels = || -> Result<usize> {
-        let objects = site.place.list(&site.scratch)?;
+        let objects = site.place.list()?;
         Ok(objects.iter().filter(|object| object.key.contains("/base/") && object.key.ends_with("/label")).count())
     };
-    let data =
-        || -> Result<bool> { Ok(site.place.list(&site.scratch)?.iter().any(|object| object.key.contains("/base/"))) };
+    let data = || -> Result<bool> { Ok(site.place.list()?.iter().any(|object| object.key.contains("/base/"))) };
     let backup = site.archiver.daemon(&["backup"])?;
     daemon.until("the first object of a base backup", PATIENCE, || Ok(data()?.then_some(())))?;
     // The daemon takes the backup; the verb only asks for it.

@@ -96,7 +96,7 @@ fn an_entry_that_is_gone_or_changed_is_named_and_the_verb_fails() -> Result<()> 
     daemon.sigterm()?.success()?;
     entries(&site)?;
     let daemons = |object: &String| object.contains("/ledger/") && object.ends_with("/00000001");
-    let mut keys: Vec<String> = site.place.list(&site.scratch)?.into_iter().map(|object| object.key).collect();
+    let mut keys: Vec<String> = site.place.list()?.into_iter().map(|object| object.key).collect();
     keys.retain(daemons);
     // The second entry of init's run, and of the daemon's.
     ensure!(keys.len() == 2, "{keys:?}");

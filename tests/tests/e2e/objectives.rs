@@ -90,7 +90,7 @@ fn report_status_and_metrics_say_the_same_of_the_same_history() -> Result<()> {
     let clock = Clock::new(&site.scratch)?;
     clock.set(moment.duration_since(now).as_secs())?;
     let ago = |minutes: i64| moment - SignedDuration::from_mins(minutes);
-    let objects = site.place.list(&site.scratch)?;
+    let objects = site.place.list()?;
     let mut branches = objects.iter().filter_map(|object| object.key.split("/tail/").nth(1)?.split('/').next());
     let branch = branches.next().context("a tail")?;
     let mut witness = Witness { key: WriterKey::generate()?, last: None, frontiers: 0 };

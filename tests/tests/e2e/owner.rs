@@ -155,7 +155,7 @@ impl Owner {
     }
 
     fn keys(&self, part: &str) -> Result<Vec<String>> {
-        let objects = self.site.place.list(&self.site.scratch)?.into_iter().map(|object| object.key);
+        let objects = self.site.place.list()?.into_iter().map(|object| object.key);
         Ok(objects.filter(|key| key.contains(part)).collect())
     }
 
@@ -200,7 +200,7 @@ impl Owner {
             let old = there.contains(key).then(|| self.read(key)).transpose()?;
             match bytes {
                 Some(bytes) => place.write(scratch, key, bytes)?,
-                None => place.remove(scratch, key)?,
+                None => place.remove(key)?,
             }
             undo.insert(key.clone(), old);
         }
@@ -274,7 +274,7 @@ fn forge(site: &Site) -> Result<BTreeMap<String, Vec<u8>>> {
     site.cluster.sql("insert into t values (-2); select pg_switch_wal()")?;
     forger.run_long(&["backup"])?.success()?;
     site.archiver.write_config()?;
-    let objects = place.list(&site.scratch)?;
+    let objects = place.list()?;
     objects.into_iter().map(|object| Ok((object.key.clone(), place.read(&site.scratch, &object.key)?))).collect()
 }
 

@@ -133,8 +133,8 @@ fn i6_a_hole_behind_segments_that_are_ready_stops_recovery() -> Result<()> {
     let restored = Restored::new(Store::Directory)?;
     let name = restored.name(3)?;
     let place = &restored.site.place;
-    for object in place.list(&restored.site.scratch)?.into_iter().filter(|object| object.key.contains(&name)) {
-        place.remove(&restored.site.scratch, &object.key)?;
+    for object in place.list()?.into_iter().filter(|object| object.key.contains(&name)) {
+        place.remove(&object.key)?;
     }
     restored.delivers(0)?;
     restored.prefetcher()?;

@@ -51,7 +51,7 @@ fn texts(values: &Value, field: &str) -> BTreeSet<String> {
 }
 
 fn labels(site: &Site) -> Result<BTreeSet<String>> {
-    let objects = site.place.list(&site.scratch)?.into_iter();
+    let objects = site.place.list()?.into_iter();
     let id = |key: String| Some(key.split_once("/base/")?.1.strip_suffix("/label")?.to_owned());
     Ok(objects.filter_map(|object| id(object.key)).collect())
 }
@@ -94,7 +94,7 @@ fn i10_a_prune_that_was_killed_leaves_whole_backups_and_the_next_one_goes_on() -
     let stay = texts(&done["keep"], "id");
     assert_eq!(labels(&site)?, stay);
     ensure!(stay.len() <= 3, "the others are gone: {done:#}");
-    let left = site.place.list(&site.scratch)?;
+    let left = site.place.list()?;
     let stray =
         |key: &str| key.split_once("/base/").is_some_and(|(_, rest)| !stay.iter().any(|id| rest.starts_with(id)));
     ensure!(!left.iter().any(|object| stray(&object.key)), "nothing is left of the others: {left:?}");
@@ -120,8 +120,7 @@ fn case_40_what_goes_is_announced_and_a_backup_under_way_keeps_all_that_it_may_r
     site.archiver.write_config()?;
     site.archiver.set_text("cluster.state_dir", &site.scratch.dir("alone")?.to_string_lossy());
     let mut backup = site.archiver.call(&["backup"]).within(PATIENCE * 4).spawn()?;
-    let lease =
-        || Ok(site.place.list(&site.scratch)?.iter().any(|object| object.key.contains("/lease/")).then_some(()));
+    let lease = || Ok(site.place.list()?.iter().any(|object| object.key.contains("/lease/")).then_some(()));
     eventually("the lease", PATIENCE, lease)?;
     prune(&site, &["--grace", "0"])?;
     if backup.is_running()? {

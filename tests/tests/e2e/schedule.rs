@@ -12,13 +12,13 @@ use walseal_tests::site::{Daemon, Site, Store};
 use crate::flow;
 
 fn labels(site: &Site) -> Result<usize> {
-    let objects = site.place.list(&site.scratch)?;
+    let objects = site.place.list()?;
     Ok(objects.iter().filter(|object| object.key.contains("/base/") && object.key.ends_with("/label")).count())
 }
 
 /// Objects of leases: one when it is taken, one when it is released.
 fn leases(site: &Site) -> Result<usize> {
-    Ok(site.place.list(&site.scratch)?.iter().filter(|object| object.key.contains("/lease/")).count())
+    Ok(site.place.list()?.iter().filter(|object| object.key.contains("/lease/")).count())
 }
 
 fn status(site: &Site) -> Result<Value> {

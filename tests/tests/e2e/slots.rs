@@ -10,7 +10,7 @@ use walseal_tests::site::{Site, Store};
 use crate::{flow, restored};
 
 fn keys(site: &Site, part: &str) -> Result<Vec<String>> {
-    let objects = site.place.list(&site.scratch)?.into_iter().map(|object| object.key);
+    let objects = site.place.list()?.into_iter().map(|object| object.key);
     Ok(objects.filter(|key| key.contains(part)).collect())
 }
 

@@ -403,7 +403,7 @@ fn a_drill_of_a_snapshot_passes_and_goes_red_when_anything_is_wrong() -> Result<
     ensure!(failed.stderr.contains("the drill failed: orders: 500"), "{failed}");
     site.scratch.file("checks.toml", &checks("500"))?;
     // A byte of the dump.
-    let objects = site.place.list(&site.scratch)?;
+    let objects = site.place.list()?;
     let data = objects
         .iter()
         .find(|object| object.key.contains("/snapshot/") && object.key.ends_with("data/00000000"))

@@ -230,7 +230,7 @@ fn case_17_with_one_key_on_both_hosts_the_host_decides_and_the_hook_keeps_to_it(
     let mut first = split.site.archiver.daemon(&["run"])?;
     first.says("walseal-archiver adopt", PATIENCE)?;
     let mine = |key: &String| key.contains(&format!("/{new}/"));
-    let listed = split.site.place.list(&split.site.scratch)?;
+    let listed = split.site.place.list()?;
     let on_new = listed.iter().map(|object| object.key.clone()).filter(|key| !key.contains("/conflict/"));
     let on_new: Vec<String> = on_new.filter(|key| mine(key) && !key.contains("/adopt/")).collect();
     assert_eq!(on_new.len(), 1, "what adopt stored, and nothing else: {on_new:?}");

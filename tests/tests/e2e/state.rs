@@ -115,7 +115,7 @@ fn i8_deleting_garbling_or_ageing_the_state_folder_changes_nothing() -> Result<(
         if what.len() % 2 == 0 { daemon.sigkill()? } else { daemon.sigterm()?.success().map(|_| ())? }
     }
     flow::fetch_agrees_with_the_server(&site, from, until)?;
-    let objects = site.place.list(&site.scratch)?;
+    let objects = site.place.list()?;
     ensure!(!objects.iter().any(|object| object.key.contains("/conflict/")), "{objects:?}");
     Ok(())
 }

@@ -19,7 +19,7 @@ const LIVES: [usize; 24] = [1, 2, 1, 3, 1, 5, 2, 8, 1, 13, 4, 1, 21, 1, 1, 34, 6
 /// The names of everything below `wal/` and `tail/`.
 fn objects(site: &Site) -> Result<BTreeSet<String>> {
     let is_wal = |key: &str| key.contains("/wal/") || key.contains("/tail/");
-    let listed = site.place.list(&site.scratch)?;
+    let listed = site.place.list()?;
     Ok(listed.into_iter().map(|object| object.key).filter(|key| is_wal(key)).collect())
 }
 

@@ -49,7 +49,7 @@ fn flaws(site: &Site, more: &[&str]) -> Result<Vec<(String, String)>> {
 }
 
 fn keys(site: &Site, part: &str) -> Result<Vec<String>> {
-    let objects = site.place.list(&site.scratch)?.into_iter().map(|object| object.key);
+    let objects = site.place.list()?.into_iter().map(|object| object.key);
     Ok(objects.filter(|key| key.contains(part)).collect())
 }
 
@@ -62,14 +62,14 @@ fn attacks(store: Store) -> Result<()> {
     let site = archived(store)?;
     let sound = whole(&site)?;
     ensure!(sound["bases"] == 2 && sound["foreign"] == 0, "{sound}");
-    let objects = site.place.list(&site.scratch)?.len();
+    let objects = site.place.list()?.len();
     ensure!(sound["objects"].as_u64() == Some(objects as u64), "{objects} objects, and {sound}");
 
     // Deleted: by its name alone.
     let data = keys(&site, "/data/")?;
     let victim = data.first().context("data objects")?;
     let bytes = site.place.read(&site.scratch, victim)?;
-    site.place.remove(&site.scratch, victim)?;
+    site.place.remove(victim)?;
     assert_eq!(flaws(&site, &["--quick"])?, [("missing".to_owned(), name(victim))]);
     site.place.write(&site.scratch, victim, &bytes)?;
     whole(&site)?;
@@ -84,13 +84,13 @@ fn attacks(store: Store) -> Result<()> {
     let middle = damaged.len() / 2;
     damaged[middle] ^= 1;
     for (key, bytes) in [(one, &damaged), (other, &first)] {
-        site.place.remove(&site.scratch, key)?;
+        site.place.remove(key)?;
         site.place.write(&site.scratch, key, bytes)?;
     }
     let found = flaws(&site, &[])?;
     assert_eq!(found, [("damaged".to_owned(), name(one)), ("misplaced".to_owned(), name(other))]);
     for (key, bytes) in [(one, &first), (other, &second)] {
-        site.place.remove(&site.scratch, key)?;
+        site.place.remove(key)?;
         site.place.write(&site.scratch, key, bytes)?;
     }
     whole(&site)?;
@@ -104,7 +104,7 @@ fn attacks(store: Store) -> Result<()> {
     );
     let newest = [keys(&site, "/tail/")?, keys(&site, "/frontier/")?].concat();
     for key in &newest {
-        site.place.remove(&site.scratch, key)?;
+        site.place.remove(key)?;
     }
     let remembered = flaws(&site, &["--quick"])?;
     ensure!(remembered.iter().any(|(kind, object)| kind == "cut-off" && object.starts_with("wal/")), "{remembered:?}");
@@ -134,7 +134,7 @@ fn a_hole_is_found_and_cured_with_what_verify_says() -> Result<()> {
     whole(&site)?;
     let wal = keys(&site, "/wal/")?;
     let victim = &wal[wal.len() - 2];
-    site.place.remove(&site.scratch, victim)?;
+    site.place.remove(victim)?;
     let found = verify(&site, &["--quick"])?.exits(1)?.json()?;
     let flaw = &found["flaws"][0];
     ensure!(flaw["kind"] == "hole" && flaw["lost"][0]["from"].is_string(), "{found}");
@@ -158,7 +158,7 @@ fn the_daemon_is_a_witness_that_nobody_needs_to_have_asked_before() -> Result<()
     let newest = [keys(&site, "/tail/")?, keys(&site, "/frontier/")?].concat();
     ensure!(!newest.is_empty(), "nothing to cut off");
     for key in &newest {
-        site.place.remove(&site.scratch, key)?;
+        site.place.remove(key)?;
     }
     let found = flaws(&site, &["--quick"])?;
     // Where the daemon has shipped something since, WAL lies behind what is missing.
@@ -193,7 +193,7 @@ fn with_keys_every_file_and_every_record_is_read() -> Result<()> {
 
     let newest = [keys(&site, "/tail/")?, keys(&site, "/frontier/")?].concat();
     for key in &newest {
-        site.place.remove(&site.scratch, key)?;
+        site.place.remove(key)?;
     }
     let found = site.restorer.run_long(&["verify", "--base", &id, "--json"])?.exits(1)?.json()?;
     let flaws = found["flaws"].as_array().context("a list")?;
@@ -201,7 +201,7 @@ fn with_keys_every_file_and_every_record_is_read() -> Result<()> {
     // Who only lists, or plans, hears of it, too.
     let listed = site.restorer.run(&["list", "--usage", "--json"])?.success()?.json()?;
     ensure!(listed["cut_off"][0]["object"].as_str().is_some_and(|name| name.starts_with("wal/")), "{listed}");
-    let stored: u64 = site.place.list(&site.scratch)?.iter().map(|object| object.size).sum();
+    let stored: u64 = site.place.list()?.iter().map(|object| object.size).sum();
     let kinds = listed["usage"].as_object().context("kinds")?;
     assert_eq!(kinds.values().filter_map(|kind| kind["bytes"].as_u64()).sum::<u64>(), stored, "{listed}");
     ensure!(kinds["base"]["objects"].as_u64() > Some(0) && kinds["tail"]["objects"] == 0, "{listed}");
@@ -223,7 +223,7 @@ pub fn the_daemon_says_by_itself_that_something_is_missing_and_that_it_is_back()
     let data = keys(&site, "/data/")?;
     let victim = data.first().context("data objects")?;
     let bytes = site.place.read(&site.scratch, victim)?;
-    site.place.remove(&site.scratch, victim)?;
+    site.place.remove(victim)?;
     let mut daemon = site.start_daemon()?;
     daemon.says("the repository is not whole: missing", PATIENCE)?;
     told.arrives(&mut daemon, "not-whole", &["raised"])?;
@@ -249,7 +249,7 @@ fn what_is_missing_stands_across_a_restart_until_somebody_verifies() -> Result<(
     site.archiver.write_config()?;
     let victim = keys(&site, "/data/")?.into_iter().next().context("data objects")?;
     let bytes = site.place.read(&site.scratch, &victim)?;
-    site.place.remove(&site.scratch, &victim)?;
+    site.place.remove(&victim)?;
     let mut daemon = site.start_daemon()?;
     told.arrives(&mut daemon, "not-whole", &["raised"])?;
     daemon.sigterm()?.success()?;
@@ -277,7 +277,7 @@ fn what_is_missing_stands_across_a_restart_until_somebody_verifies() -> Result<(
     told.arrives(&mut daemon, "not-whole", &["raised", "raised", "cleared"])?;
     ensure!(!stands(&site)?, "it is over");
     // And the other way round.
-    site.place.remove(&site.scratch, &victim)?;
+    site.place.remove(&victim)?;
     verify(&site, &["--quick"])?.exits(1)?;
     told.arrives(&mut daemon, "not-whole", &["raised", "raised", "cleared", "raised"])?;
     daemon.sigterm()?.success()?;

@@ -54,7 +54,7 @@ pub fn a_base_backup_that_fails_and_stays_away_is_told_twice_over_until_one_is_t
     );
     // One may have been on its way when the alert came, and none follows while frontiers are written.
     let frontiers = || -> Result<usize> {
-        let objects = site.place.list(&site.scratch)?;
+        let objects = site.place.list()?;
         Ok(objects.iter().filter(|object| object.key.contains("/frontier/")).count())
     };
     let (beaten, written) = (inbox.posts(beats).len(), frontiers()?);

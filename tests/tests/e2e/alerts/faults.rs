@@ -20,11 +20,11 @@ pub fn wal_that_was_durable_and_vanished_is_told_until_it_is_back() -> Result<()
     flow::wait_durable(&site.cluster, &mut daemon)?;
     daemon.sigterm()?.success()?;
     // What a careless lifecycle rule of the bucket does.
-    let objects = site.place.list(&site.scratch)?.into_iter().map(|object| object.key);
+    let objects = site.place.list()?.into_iter().map(|object| object.key);
     let wal: Vec<String> = objects.filter(|key| key.contains("/wal/") || key.contains("/tail/")).collect();
     let newest = wal.iter().filter(|key| key.contains("/wal/")).max().context("whole segments")?;
     for key in wal.iter().filter(|key| key.contains("/tail/")).chain([newest]) {
-        site.place.remove(&site.scratch, key)?;
+        site.place.remove(key)?;
     }
     let mut daemon = site.start_daemon()?;
     told.arrives(&mut daemon, "confirmed-missing", &["raised", "cleared"])

@@ -41,7 +41,7 @@ pub(super) fn green(side: &Side, more: &[&str]) -> Result<Finished> {
 
 /// The keys that `wanted` names, in order.
 pub(super) fn keys(site: &Site, wanted: impl Fn(&str) -> bool) -> Result<Vec<String>> {
-    let objects = site.place.list(&site.scratch)?;
+    let objects = site.place.list()?;
     Ok(objects.into_iter().map(|object| object.key).filter(|key| wanted(key)).collect())
 }
 
@@ -57,7 +57,7 @@ pub(super) fn with_changed(
         let bytes = site.place.read(&site.scratch, key)?;
         match change(&bytes) {
             Some(changed) => site.place.write(&site.scratch, key, &changed)?,
-            None => site.place.remove(&site.scratch, key)?,
+            None => site.place.remove(key)?,
         }
         before.push((key, bytes));
     }

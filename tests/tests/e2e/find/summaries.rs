@@ -39,7 +39,7 @@ fn activity(site: &Site, more: &[&str]) -> Result<Vec<(String, Vec<u64>)>> {
 /// Summaries that lie in the repository.
 fn summaries(site: &Site) -> Result<Vec<PathBuf>> {
     let Place::Directory(folder) = &site.place else { anyhow::bail!("it is a folder") };
-    let listed = site.place.list(&site.scratch)?;
+    let listed = site.place.list()?;
     let there = listed.iter().filter(|object| object.key.contains("/summary/"));
     Ok(there.map(|object| folder.join(&object.key)).collect())
 }
@@ -102,7 +102,7 @@ fn summaries_tell_what_the_wal_tells_and_spare_it() -> Result<()> {
         .and_then(|name| name.to_str())
         .and_then(|name| name.split('-').next())
         .context("a name")?;
-    let whole = site.place.list(&site.scratch)?;
+    let whole = site.place.list()?;
     let damaged =
         whole.iter().find(|object| object.key.contains("/wal/") && object.key.ends_with(first)).context("a segment")?;
     let path = folder.join(&damaged.key);

@@ -8,7 +8,7 @@ use super::*;
 /// Keys of what is stored under the segment's whole name.
 fn stored(site: &Site, name: &str) -> Result<Vec<String>> {
     // The server may be gone, so its system identifier is not asked for.
-    let listed = site.place.list(&site.scratch)?.into_iter().map(|object| object.key);
+    let listed = site.place.list()?.into_iter().map(|object| object.key);
     Ok(listed.filter(|key| key.contains("/wal/") && key.ends_with(name)).collect())
 }
 

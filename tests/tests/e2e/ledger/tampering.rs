@@ -62,7 +62,7 @@ impl Scene {
         daemon.until("a frontier that names the newest entry", PATIENCE, || {
             let entry = last_of(&site)?;
             let head = format!("\"run\":{},\"sequence\":{}", entry["run"], entry["sequence"]);
-            let objects = site.place.list(&site.scratch)?.into_iter();
+            let objects = site.place.list()?.into_iter();
             // The newest is listed first.
             let newest = objects.map(|object| object.key).find(|key| key.contains("/frontier/"));
             let Some(newest) = newest else { return Ok(None) };

@@ -21,7 +21,7 @@ const DAYS: f64 = 30.4;
 /// The bucket's objects of this cluster, by key.
 fn listed(site: &Site) -> Result<BTreeMap<String, u64>> {
     let ours = format!("{}/", site.cluster.system_identifier()?);
-    let objects = site.place.list(&site.scratch)?.into_iter().filter(|object| object.key.starts_with(&ours));
+    let objects = site.place.list()?.into_iter().filter(|object| object.key.starts_with(&ours));
     Ok(objects.map(|object| (object.key, object.size)).collect())
 }
 

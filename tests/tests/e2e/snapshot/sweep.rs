@@ -15,7 +15,7 @@ const OBJECTS: usize = 6;
 
 /// The objects of snapshots, and which of these make one visible.
 fn stored(site: &Site) -> Result<(BTreeSet<String>, BTreeSet<String>)> {
-    let keys = site.place.list(&site.scratch)?.into_iter().map(|object| object.key);
+    let keys = site.place.list()?.into_iter().map(|object| object.key);
     let objects: BTreeSet<String> = keys.filter(|key| key.contains("/snapshot/")).collect();
     let labels = objects.iter().filter(|key| key.ends_with("/label")).cloned().collect();
     Ok((objects, labels))

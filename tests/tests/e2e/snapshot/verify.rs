@@ -44,10 +44,10 @@ fn what_is_deleted_of_a_snapshot_is_missed_and_another_one_is_restored() -> Resu
 
     for part in ["data/00000000", "label"] {
         let name = format!("snapshot/{}/{part}", id(&older)?);
-        let objects = site.place.list(&site.scratch)?.into_iter().map(|object| object.key);
+        let objects = site.place.list()?.into_iter().map(|object| object.key);
         let key = objects.into_iter().find(|key| key.ends_with(&name)).with_context(|| name.clone())?;
         let bytes = site.place.read(&site.scratch, &key)?;
-        site.place.remove(&site.scratch, &key)?;
+        site.place.remove(&key)?;
         let found = flaws(&site)?;
         ensure!(found.len() == 1 && found[0]["kind"] == "missing" && found[0]["object"] == name, "{found:#?}");
         ensure!(found[0]["snapshots"] == serde_json::json!([id(&older)?]), "{found:#?}");
