@@ -145,7 +145,8 @@ impl Pruner {
     /// Errors: the repository; [`PruneError::Broken`].
     pub async fn plan(&self) -> Result<Plan, PruneError> {
         let mut holdings = Holdings::survey(&self.repository, &self.identity).await?;
-        let store_now = holdings.newest;
+        // Nothing is stored that would show the store's own time, and a file may be dated in the future.
+        let store_now = holdings.newest.map(|newest| newest.min(Timestamp::now().as_second()));
         self.planned(&mut holdings, store_now).await
     }
 

@@ -51,7 +51,7 @@ struct Bed {
 }
 
 impl Bed {
-    fn new(before: impl FnOnce(&mut Site, &Arc<Ring>) -> Result<()>) -> Result<Bed> {
+    fn new(before: impl Fn(&mut Site, &Arc<Ring>) -> Result<()>) -> Result<Bed> {
         let cluster =
             Cluster::builder().segment_mib(1).setting("wal_keep_size", "4GB").setting("wal_sender_timeout", "5s");
         let mut site = Site::new(cluster, Store::S3)?;
@@ -136,52 +136,59 @@ fn says_it_once(log: &str) -> Result<()> {
     Ok(())
 }
 
-fn sweep(mut bed: Bed, faults: &[Fault], short: &[u64]) -> Result<()> {
+/// Runs after which a long sweep begins with another installation: each lists all that those before left behind.
+const RUNS_OF_A_BED: usize = 60;
+
+fn sweep(before: impl Fn(&mut Site, &Arc<Ring>) -> Result<()>, faults: &[Fault], short: &[u64]) -> Result<()> {
     let step = usize::try_from(number_from("WALSEAL_TEST_RING", 0)?)?;
-    let mut runs = 0;
-    let mut run = |bed: &mut Bed, number: u64, fault: Fault, backup: bool| {
-        let met = bed.run(number, fault, backup).with_context(|| format!("{fault:?} at message {number}"))?;
-        runs += 1;
-        if step > 0 {
-            eprintln!("message {number}, {fault:?}: {}", if met { "survived" } else { "there were fewer" });
-        }
-        anyhow::Ok(met)
-    };
-    // Undisturbed: how many messages there are with a backup.
-    run(&mut bed, u64::MAX, Fault::Reset, true)?;
-    if step > 0 {
-        for number in (1..).step_by(step) {
-            let mut any = false;
-            for fault in faults {
-                any |= run(&mut bed, number, *fault, true)?;
-            }
-            if !any {
-                break;
-            }
-        }
-    } else {
+    let (mut bed, mut runs, mut all) = (undisturbed(&before)?, 0, 0);
+    if step == 0 {
         for (turn, number) in short.iter().enumerate() {
             let fault = faults.get(turn % faults.len()).context("a fault")?;
-            run(&mut bed, *number, *fault, turn % 4 == 3)?;
+            bed.run(*number, *fault, turn % 4 == 3).with_context(|| format!("{fault:?} at message {number}"))?;
+        }
+        return bed.ends_whole();
+    }
+    for number in (1..).step_by(step) {
+        let mut any = false;
+        for fault in faults {
+            let met = bed.run(number, *fault, true).with_context(|| format!("{fault:?} at message {number}"))?;
+            eprintln!("message {number}, {fault:?}: {}", if met { "survived" } else { "there were fewer" });
+            any |= met;
+        }
+        (runs, all) = (runs + faults.len(), all + faults.len());
+        if !any {
+            break;
+        }
+        if runs >= RUNS_OF_A_BED {
+            bed.ends_whole()?;
+            (bed, runs) = (undisturbed(&before)?, 0);
         }
     }
-    eprintln!("{runs} runs");
+    eprintln!("{all} runs");
     bed.ends_whole()
+}
+
+/// An installation after a run without a fault, with a backup.
+fn undisturbed(before: impl Fn(&mut Site, &Arc<Ring>) -> Result<()>) -> Result<Bed> {
+    let mut bed = Bed::new(before)?;
+    bed.run(u64::MAX, Fault::Reset, true)?;
+    Ok(bed)
 }
 
 #[test]
 fn i1_i7_whatever_happens_to_a_message_to_the_store_nothing_confirmed_is_missing_and_nothing_is_half() -> Result<()> {
-    let bed = Bed::new(|site, ring| {
+    let before = |site: &mut Site, ring: &Arc<Ring>| {
         let place = site.place.behind_a_ring(ring)?;
         site.archiver.use_place(&place);
         Ok(())
-    })?;
-    sweep(bed, &OF_THE_STORE, &[1, 2, 3, 5, 6, 7, 9, 11, 12, 13, 16])
+    };
+    sweep(before, &OF_THE_STORE, &[1, 2, 3, 5, 6, 7, 9, 11, 12, 13, 16])
 }
 
 #[test]
 fn i1_i7_whatever_happens_to_a_message_to_the_server_nothing_confirmed_is_missing_and_nothing_is_half() -> Result<()> {
-    let bed = Bed::new(|site, ring| {
+    let before = |site: &mut Site, ring: &Arc<Ring>| {
         let folder = site.scratch.dir("ring")?;
         let upstream = site.cluster.sockets().join(format!(".s.PGSQL.{}", site.cluster.port()));
         ring::wire::before(upstream, &folder, ring)?;
@@ -189,6 +196,6 @@ fn i1_i7_whatever_happens_to_a_message_to_the_server_nothing_confirmed_is_missin
         let conninfo = format!("host={} port=5432 user={user} dbname=postgres", folder.display());
         site.archiver.set_text("cluster.conninfo", &conninfo);
         Ok(())
-    })?;
-    sweep(bed, &OF_THE_SERVER, &[1, 9, 20, 33, 44, 57, 70])
+    };
+    sweep(before, &OF_THE_SERVER, &[1, 9, 20, 33, 44, 57, 70])
 }

@@ -288,6 +288,12 @@ async fn case_40_a_backup_that_holds_a_lease_loses_nothing_that_it_may_refer_to(
     repository.put_lease(run, 0, &record, &bed.pruner.writer).await.expect("stored");
     let bases = |names: Vec<String>| names.into_iter().filter(|name| name.starts_with("base/")).collect::<Vec<_>>();
     let before = bases(bed.names().await);
+    // Nor does a dry run say so, where a clock that was ahead has dated something.
+    let path = bed.folder.path().join(segment(34).key(SYSTEM));
+    let file = std::fs::File::options().write(true).open(path).expect("our own");
+    file.set_modified((Timestamp::now() + SignedDuration::from_hours(24 * 30)).into()).expect("our own");
+    let plan = bed.pruner.plan().await.expect("planned");
+    assert_eq!(bases(plan.removals.iter().map(|one| one.name.to_string()).collect()), Vec::<String>::new());
     bed.pruner.prune().await.expect("what it does not need goes");
     assert_eq!(bases(bed.names().await), before);
     let released = LeaseRecord { released: true, ..record };

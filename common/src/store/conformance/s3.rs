@@ -179,6 +179,32 @@ async fn the_standard_chain_finds_credentials_in_the_environment() {
 }
 
 #[tokio::test]
+async fn the_standard_chain_finds_the_endpoint_that_a_profile_names_for_s3() {
+    let known = options("profile");
+    let S3Credentials::Static { access_key_id, secret_access_key, .. } = &known.credentials else {
+        panic!("the tests use a key pair")
+    };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("config");
+    let (endpoint, secret) = (known.endpoint.clone().expect("an endpoint"), secret_access_key.expose());
+    let text = format!(
+        "[profile own]\nservices = here\naws_access_key_id = {access_key_id}\naws_secret_access_key = {secret}\nregion = us-east-1\n\
+         [services here]\ns3 =\n  endpoint_url = {endpoint}\n"
+    );
+    std::fs::write(&file, text).expect("write");
+    let name = "the_standard_chain_finds_the_endpoint_that_a_profile_names_for_s3";
+    if let Some(output) = in_a_child(name, &[("AWS_CONFIG_FILE", file.to_str().expect("a path"))]) {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
+        return;
+    }
+    let credentials = S3Credentials::Chain { profile: Some("own".to_owned()) };
+    let chain = S3Options { credentials, endpoint: None, region: None, ..known.clone() };
+    // The bucket stands in the path then, as with an endpoint of the configuration.
+    an_object_is_written_once_and_read_back(store(chain).await).await;
+}
+
+#[tokio::test]
 async fn without_any_credentials_the_message_says_which_to_set() {
     let known = options("nobody");
     if let Some(output) = in_a_child("without_any_credentials_the_message_says_which_to_set", &[]) {

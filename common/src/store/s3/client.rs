@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use aws_config::BehaviorVersion;
+use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
@@ -11,6 +11,7 @@ use aws_sdk_s3::config::{
     StalledStreamProtectionConfig, retry::RetryConfig,
 };
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
+use aws_types::service_config::ServiceConfigKey;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -58,7 +59,7 @@ pub(super) async fn build(options: &S3Options) -> Result<BuiltClient, Failure> {
                 loader = loader.region(Region::new(region.clone()));
             }
             let found = loader.load().await;
-            let endpoint = options.endpoint.clone().or_else(|| found.endpoint_url().map(str::to_owned));
+            let endpoint = options.endpoint.clone().or_else(|| endpoint_of(&found));
             (Builder::from(&found), endpoint)
         }
     };
@@ -98,6 +99,14 @@ pub(super) async fn build(options: &S3Options) -> Result<BuiltClient, Failure> {
         chosen => chosen,
     };
     Ok(BuiltClient { client: Client::from_conf(config), endpoint, checksum, order })
+}
+
+/// The endpoint that the environment or AWS's files name for S3, or else for every service, as the SDK looks for it. Who knows of none
+/// would take the line for AWS's own.
+fn endpoint_of(found: &SdkConfig) -> Option<String> {
+    let key = ServiceConfigKey::builder().service_id("S3").env("AWS_ENDPOINT_URL").profile("endpoint_url").build().ok();
+    let for_s3 = key.zip(found.service_config()).and_then(|(key, sources)| sources.load_config(key));
+    for_s3.or_else(|| found.endpoint_url().map(str::to_owned))
 }
 
 fn check(options: &S3Options) -> Result<(), Failure> {
