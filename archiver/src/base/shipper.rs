@@ -18,6 +18,7 @@ use super::known::{KnownObjects, PageCache};
 use super::packer::{Listed, PackedRun, Packer, RUN};
 use super::pages::Page;
 use super::resume_pages::{ResumePage, ResumePart};
+use crate::courtesy::in_the_background;
 use crate::keys::ArchiveKeys;
 use crate::memory::{BESIDE_FRAMES, Memory, Room};
 
@@ -47,12 +48,13 @@ pub struct Effort {
 }
 
 /// Four puts at once, a sealer more than there are cores but at most four, so that no core waits while a run is handed over;
-/// a run of plaintext for each, and one that waits; 33 MiB, level 1: on real data level 1 beats level 3 in speed and in size.
+/// a run of plaintext for each, and five that wait, so that there is something to seal while the server has a core and the reader has
+/// not; 33 MiB, level 1: on real data level 1 beats level 3 in speed and in size.
 impl Default for Effort {
     fn default() -> Effort {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let sealers = (cores + 1).min(4);
-        Effort { puts: 4, sealers, plaintext: ((sealers + 1) * RUN) as u64, ciphertext: 33 << 20, level: 1 }
+        Effort { puts: 4, sealers, plaintext: ((sealers + 5) * RUN) as u64, ciphertext: 33 << 20, level: 1 }
     }
 }
 
@@ -184,7 +186,7 @@ impl Shipper {
         let (sealing, workshop) = (self.berth.sealing.clone(), self.berth.workshop.clone());
         let sealed = tokio::spawn(async move {
             let core = sealing.acquire_owned().await.map_err(|_| ended("the count of sealers was closed"))?;
-            let sealed = spawn_blocking(move || {
+            let sealed = in_the_background(move || {
                 let sealed = workshop.seal(&sealer, run.first, run.frames(), run.last);
                 plains.give(run.plain);
                 drop((plain_room, core));
@@ -228,7 +230,7 @@ impl Shipper {
             let core = berth.sealing.clone().acquire_owned().await;
             let core = core.map_err(|_| ended("the count of sealers was closed"))?;
             let keys = berth.keys.clone();
-            let sealed = spawn_blocking(move || {
+            let sealed = in_the_background(move || {
                 let mut sealer = draft.seal(&keys.recipients, &keys.writer)?;
                 sealer.frames_of(&page.plain)?;
                 drop((page, core));
@@ -371,7 +373,7 @@ impl Berth {
         let core = self.sealing.clone().acquire_owned().await;
         let core = core.map_err(|_| ended("the count of sealers was closed"))?;
         let (draft, keys) = (self.draft(Kind::Resume, &name, PAGE_FRAME as u32), self.keys.clone());
-        let sealed = spawn_blocking(move || {
+        let sealed = in_the_background(move || {
             let mut sealer = keys.writer.resume()?.seal(draft, &keys.writer)?;
             sealer.frames_of(&plain)?;
             drop((plain, core));

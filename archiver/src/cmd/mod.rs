@@ -15,6 +15,7 @@ mod snapshot;
 mod status;
 mod verify;
 
+use std::io;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -115,11 +116,19 @@ fn start(arguments: &Arguments) -> Result<(), Failure> {
     if arguments.verb.is_patient(&config) {
         let_the_server_go_first();
     }
+    let cannot_start = |error: io::Error| Failure::from_error("start", &error);
+    if let Verb::Push(arguments) = &arguments.verb {
+        // A process for each segment: more threads would cost more than all that it does, and a change between them at each step.
+        let alone = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
+        if alone.block_on(push::ask(arguments, &config))? {
+            return Ok(());
+        }
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(8)
         .build()
-        .map_err(|error| Failure::from_error("start", &error))?;
+        .map_err(cannot_start)?;
     let ended = runtime.block_on(async {
         match &arguments.verb {
             Verb::Keygen(_) => Ok(()),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use walseal_common::config::Config;
 use walseal_common::terminal::{Exit, Failure};
 
-use crate::hook;
+use crate::hook::{self, PushError};
 
 /// What `push` is told.
 #[derive(clap::Args, Debug)]
@@ -15,12 +15,25 @@ pub struct Arguments {
     path: PathBuf,
 }
 
-/// Returns once the file is durable in the repository; PostgreSQL may remove it then.
+/// Returns `true` once the daemon has made the file durable in the repository; PostgreSQL may remove it then. `false`: there is no
+/// daemon, or it could not.
+pub async fn ask(arguments: &Arguments, config: &Config) -> Result<bool, Failure> {
+    let pushed = hook::push_by_daemon(&arguments.path, config).await;
+    let outcome = pushed.map_err(|error| failed(arguments, error))?;
+    tracing::debug!(path = %arguments.path.display(), ?outcome, "asked the daemon");
+    Ok(outcome.is_some())
+}
+
+/// Returns once this process has made the file durable in the repository.
 pub async fn run(arguments: &Arguments, config: Config) -> Result<(), Failure> {
-    let pushed = hook::push(&arguments.path, config).await;
-    let outcome = pushed.map_err(|error| Failure::new(format!("archive {}", arguments.path.display()), error))?;
+    let pushed = hook::push_alone(&arguments.path, config).await;
+    let outcome = pushed.map_err(|error| failed(arguments, error))?;
     tracing::debug!(path = %arguments.path.display(), ?outcome, "archived");
     Ok(())
+}
+
+fn failed(arguments: &Arguments, error: PushError) -> Failure {
+    Failure::new(format!("archive {}", arguments.path.display()), error)
 }
 
 /// The failure in one line, as PostgreSQL's log wants it.

@@ -1,7 +1,7 @@
 //! `archive_command`: one file of `pg_wal`, durable in the repository or an error.
 //!
-//! [`Archivist`] does the work, in the daemon as well as without one; [`push`] is what the verb calls: it asks the daemon
-//! and falls back to doing it itself. Both ship what lies ahead in PostgreSQL's queue during the same call.
+//! [`Archivist`] does the work, in the daemon as well as without one; the verb asks the daemon ([`push_by_daemon`]) and falls back to
+//! doing it itself ([`push_alone`]). Both ship what lies ahead in PostgreSQL's queue during the same call.
 //!
 //! | file | what becomes of it |
 //! | --- | --- |
@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 
 pub use archivist::Archivist;
 pub use error::PushError;
-pub use push::push;
+pub use push::{push_alone, push_by_daemon};
 
 /// What became of a file that was pushed. Each is success: PostgreSQL may remove the file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]

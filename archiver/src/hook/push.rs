@@ -35,14 +35,19 @@ const FINISH_AHEAD: Duration = Duration::from_secs(3);
 /// Files looked at to find one segment with a readable first page.
 const MOST_LOOKS: usize = 64;
 
-/// Makes the file `path` durable; relative paths begin at the working directory, which is the data directory when PostgreSQL
-/// calls. No connection to the server is made.
-pub async fn push(path: &Path, config: Config) -> Result<Pushed, PushError> {
+/// What the daemon made of the file `path`; `None` when there is no daemon, or it could not do it: then [`push_alone`] may, and
+/// says why not. Relative paths begin at the working directory, which is the data directory when PostgreSQL calls.
+///
+/// Errors: the name is not one of WAL; there is no working directory.
+pub async fn push_by_daemon(path: &Path, config: &Config) -> Result<Option<Pushed>, PushError> {
+    wal_name(path)?;
+    Ok(ask_daemon(&absolute(path)?, config).await)
+}
+
+/// Makes the file `path` durable without a daemon. No connection to the server is made.
+pub async fn push_alone(path: &Path, config: Config) -> Result<Pushed, PushError> {
     let name = wal_name(path)?;
-    let path = std::path::absolute(path).map_err(|source| PushError::Read { path: path.to_owned(), source })?;
-    if let Some(outcome) = ask_daemon(&path, &config).await {
-        return Ok(outcome);
-    }
+    let path = absolute(path)?;
     let archive = Archive::open(config, StoreUse::Conditional).await?;
     if let WalFileName::Segment(segment) = name
         && with_patience(PATIENCE, is_stored(&archive, &path, segment)).await?
@@ -73,7 +78,10 @@ pub async fn push(path: &Path, config: Config) -> Result<Pushed, PushError> {
     Ok(outcome)
 }
 
-/// What the daemon made of it; `None` when there is no daemon, or it could not do it: then the hook tries by itself.
+fn absolute(path: &Path) -> Result<PathBuf, PushError> {
+    std::path::absolute(path).map_err(|source| PushError::Read { path: path.to_owned(), source })
+}
+
 async fn ask_daemon(path: &Path, config: &Config) -> Option<Pushed> {
     let state_dir = config.need_state_dir().ok()?;
     let daemon = Client::connect(&socket::path(&state_dir)).await?;

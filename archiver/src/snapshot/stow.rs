@@ -14,6 +14,7 @@ use walseal_common::seal::{
 use walseal_common::store::PutOutcome;
 
 use super::SnapshotError;
+use crate::courtesy::in_the_background;
 use crate::keys::ArchiveKeys;
 use crate::memory::{BESIDE_FRAMES, Memory, Room};
 
@@ -121,7 +122,7 @@ impl Stow {
                 let (hold, sealer, name) = (self.hold.clone(), sealer.clone(), name.to_string());
                 let sealing = tokio::spawn(async move {
                     let core = hold.sealing.acquire_owned().await.map_err(|_| ended("the sealers are closed"))?;
-                    let sealed = spawn_blocking(move || {
+                    let sealed = in_the_background(move || {
                         let sealed = hold.workshop.seal(&sealer, frame, [bytes.as_slice()], last);
                         SPARES.give(bytes);
                         drop((held, core));

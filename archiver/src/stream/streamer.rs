@@ -78,9 +78,9 @@ struct Beginning {
     point: StartPoint,
 }
 
-/// Pieces of WAL between cutter and repository, in bytes (I11): two whole objects and half of a third, so that one is stored while two
-/// are sealed. An object takes less and less as its plaintext gives way to ciphertext.
-pub const WAL_MEMORY: u64 = 2 * (MAX_PLAINTEXT + BESIDE_FRAMES) + (10 << 20);
+/// Pieces of WAL between cutter and repository, in bytes (I11): two whole objects and 4 MiB, so that one that shrank is stored while
+/// two are sealed. An object takes less and less as its plaintext gives way to ciphertext.
+pub const WAL_MEMORY: u64 = 2 * (MAX_PLAINTEXT + BESIDE_FRAMES) + (4 << 20);
 
 /// First and longest pause between two attempts.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
