@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -10,7 +11,7 @@ use walseal_common::segment::{SegmentName, SegmentNumber, WalFileName};
 use super::archivist::{Archivist, Errand, folder_of, wal_name};
 use super::lineage::Lineage;
 
-/// Most segments that one call looks ahead.
+/// Most segments that are looked at ahead of the one that PostgreSQL asks for.
 const FURTHEST: u64 = 16;
 
 /// Segments shipped ahead at once; each has at most one part in memory, for which it waits until there is room. So many that both
@@ -19,27 +20,36 @@ const AT_ONCE: usize = 4;
 
 impl Archivist {
     /// Ships the segments that follow `pushed` in PostgreSQL's queue, oldest first, until `enough` says so; those that were
-    /// begun are finished. What has a name in the repository is compared at most, so that the call for it need not, and failures
-    /// are not told: PostgreSQL will call for each of these files, and that call says what is wrong.
+    /// begun are finished. Goes on from what PostgreSQL asks for meanwhile. What has a name in the repository is compared at most, so
+    /// that the call for it need not, and failures are not told: PostgreSQL will call for each of these files, and that call says
+    /// what is wrong.
     pub async fn look_ahead(self: Arc<Self>, pushed: PathBuf, enough: watch::Receiver<bool>) {
         let Ok(WalFileName::Segment(segment)) = wal_name(&pushed) else { return };
-        let Some(number) = segment.number(self.identity.segment_size) else { return };
+        let Some(first) = segment.number(self.identity.segment_size) else { return };
         let folder = folder_of(&pushed);
         let mut flights = JoinSet::new();
-        for distance in 1..=FURTHEST {
-            while flights.len() >= AT_ONCE {
-                flights.join_next().await;
+        let mut next = first.0.saturating_add(1);
+        loop {
+            let asked = self.asked.load(Ordering::Relaxed);
+            // What PostgreSQL asks for is behind this, unless it was a hand.
+            let from = if (first.0..next).contains(&asked) { asked } else { first.0 };
+            if flights.len() >= AT_ONCE || next > from.saturating_add(FURTHEST) {
+                match flights.join_next().await {
+                    Some(_) => continue,
+                    None => break,
+                }
             }
-            let next = SegmentNumber(number.0.saturating_add(distance));
-            let name = SegmentName::new(segment.timeline, next, self.identity.segment_size);
+            let number = SegmentNumber(next);
+            let name = SegmentName::new(segment.timeline, number, self.identity.segment_size);
             if *enough.borrow() || !is_ready(&folder, name).await {
                 break;
             }
+            next += 1;
             if self.verified.knows(name) {
                 continue;
             }
             let (archivist, folder) = (self.clone(), folder.clone());
-            flights.spawn(async move { archivist.push_ahead(&folder, name, next).await });
+            flights.spawn(async move { archivist.push_ahead(&folder, name, number).await });
         }
         while flights.join_next().await.is_some() {}
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -49,6 +50,8 @@ pub struct Archivist {
     berths: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
     /// Files that are known to be durable before PostgreSQL asks for them.
     pub(super) verified: Verified,
+    /// The number of the segment that was asked for last; whoever looks ahead goes on from there.
+    pub(super) asked: AtomicU64,
     /// Branches whose histories are known to be stored.
     histories: Mutex<HashSet<Branch>>,
     /// On which branches WAL lies, and when that was read.
@@ -90,6 +93,7 @@ impl Archivist {
             memory: Memory::new(WAL_MEMORY).followed_by(chunks::keep_within),
             berths: Mutex::default(),
             verified: Verified::default(),
+            asked: AtomicU64::default(),
             histories: Mutex::default(),
             adoptions: tokio::sync::Mutex::default(),
         }

@@ -347,6 +347,27 @@ async fn looking_ahead_ships_what_is_queued_next_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn looking_ahead_goes_on_from_what_is_asked_for_meanwhile() {
+    let bed = Bed::new(1);
+    let pushed = bed.ready(3);
+    let next = bed.ready(4);
+    for number in 5..40 {
+        bed.ready(number);
+    }
+    let archivist = bed.archivist(None);
+    let (_enough, told) = tokio::sync::watch::channel(false);
+    let (outcome, ()) = tokio::join!(archivist.push(&next), archivist.clone().look_ahead(pushed.clone(), told.clone()));
+    outcome.expect("shipped by either");
+    assert_eq!(bed.objects().len(), 17, "4, and 16 ahead of it: {:?}", bed.objects());
+    // A hand that asks for what is far ahead, or for what lies behind, moves nothing.
+    for asked in [39, 2] {
+        archivist.push(&bed.ready(asked)).await.expect("shipped");
+        archivist.clone().look_ahead(pushed.clone(), told.clone()).await;
+    }
+    assert_eq!(bed.objects().len(), 19, "4 to 20, and what the hand asked for: {:?}", bed.objects());
+}
+
+#[tokio::test]
 async fn i1_what_was_verified_ahead_is_not_read_again_unless_its_file_changed() {
     let bed = Bed::new(1);
     let pushed = bed.ready(3);

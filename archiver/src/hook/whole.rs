@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use walseal_common::lsn::LsnRange;
@@ -47,6 +48,9 @@ impl Archivist {
         errand: Errand<'_>,
     ) -> Result<Pushed, PushError> {
         let name = WalFileName::Segment(segment);
+        if let (Errand::Asked(_), Some(number)) = (errand, segment.number(self.identity.segment_size)) {
+            self.asked.store(number.0, Ordering::Relaxed);
+        }
         let lineage = self.lineage(folder, segment).await?;
         let freight = Arc::new(self.open(path, name, segment, lineage.clone()).await?);
         let range = freight.number().range(self.identity.segment_size);

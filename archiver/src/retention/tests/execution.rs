@@ -101,11 +101,16 @@ impl Bed {
         names.extend([name]);
         names.extend((first..first + 4).map(segment));
         for name in &names {
-            let path = self.folder.path().join(name.key(SYSTEM));
-            let file = std::fs::File::options().write(true).open(path).expect("our own");
-            file.set_modified(stop_time.into()).expect("our own");
+            self.date(name, stop_time);
         }
         self.ids.push(id);
+    }
+
+    /// Makes the store believe that the object was put at `time`.
+    fn date(&self, name: &ObjectName, time: Timestamp) {
+        let path = self.folder.path().join(name.key(SYSTEM));
+        let file = std::fs::File::options().write(true).open(path).expect("our own");
+        file.set_modified(time.into()).expect("our own");
     }
 
     async fn names(&self) -> Vec<String> {
@@ -146,9 +151,7 @@ async fn case_40_nothing_goes_before_it_was_announced_for_the_grace() {
     let again = bed.pruner.prune().await.expect("looked");
     assert_eq!((again.announced.objects, again.removed.objects), (0, 0));
     // Nor because a clock that was ahead has dated something.
-    let path = bed.folder.path().join(segment(34).key(SYSTEM));
-    let file = std::fs::File::options().write(true).open(path).expect("our own");
-    file.set_modified((Timestamp::now() + SignedDuration::from_hours(24 * 30)).into()).expect("our own");
+    bed.date(&segment(34), Timestamp::now() + SignedDuration::from_hours(24 * 30));
     let again = bed.pruner.prune().await.expect("looked");
     assert_eq!((again.announced.objects, again.removed.objects), (0, 0));
     let with_intent = bed.names().await;
@@ -289,9 +292,7 @@ async fn case_40_a_backup_that_holds_a_lease_loses_nothing_that_it_may_refer_to(
     let bases = |names: Vec<String>| names.into_iter().filter(|name| name.starts_with("base/")).collect::<Vec<_>>();
     let before = bases(bed.names().await);
     // Nor does a dry run say so, where a clock that was ahead has dated something.
-    let path = bed.folder.path().join(segment(34).key(SYSTEM));
-    let file = std::fs::File::options().write(true).open(path).expect("our own");
-    file.set_modified((Timestamp::now() + SignedDuration::from_hours(24 * 30)).into()).expect("our own");
+    bed.date(&segment(34), Timestamp::now() + SignedDuration::from_hours(24 * 30));
     let plan = bed.pruner.plan().await.expect("planned");
     assert_eq!(bases(plan.removals.iter().map(|one| one.name.to_string()).collect()), Vec::<String>::new());
     bed.pruner.prune().await.expect("what it does not need goes");
