@@ -9,23 +9,18 @@ use walseal_common::buffer::{Spare, Spares};
 /// Bytes in one place of memory: a frame of WAL, so that sealing copies nothing and frees as it goes.
 pub const CHUNK: usize = 1 << 20;
 
-/// As many as are freed before they are filled again while a burst is sealed.
-const FEWEST: usize = 4;
+/// Kept even where no memory is left for them: one that is freed while the next one is filled.
+const FEWEST: usize = 1;
 
-/// Most of what one object has.
-const MOST: usize = 12;
-
-/// What is left alone of the memory that is free: by the time that a burst and a base backup come together, nobody should have to
-/// give chunks back first. In bytes.
-const MARGIN: u64 = 16 << 20;
+/// What one object has: as many as are freed until the next one is read.
+const MOST: usize = 16;
 
 static SPARES: LazyLock<Spares> = LazyLock::new(|| Spares::new(CHUNK, FEWEST));
 
 /// So many bytes are set aside for WAL and not used: chunks that nobody uses are kept in them (I11), because for fresh ones
 /// the system would clear each page.
 pub fn keep_within(free: u64) {
-    let chunks = free.saturating_sub(MARGIN) / CHUNK as u64;
-    SPARES.keep(usize::try_from(chunks).unwrap_or(MOST).clamp(FEWEST, MOST));
+    SPARES.keep(usize::try_from(free / CHUNK as u64).unwrap_or(MOST).clamp(FEWEST, MOST));
 }
 
 /// An empty place for [`CHUNK`] bytes.

@@ -1,6 +1,7 @@
 //! Memory that is set aside before it is used, so that neither the database's size, nor a backlog, nor an outage decides how
 //! much there is (I11).
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -16,13 +17,26 @@ pub const BESIDE_FRAMES: u64 = 256 << 10;
 pub struct Memory {
     units: Arc<Semaphore>,
     most: u32,
-    /// Told how many bytes are free, whenever that changes.
+    /// Units that rooms hold. The semaphore knows less: what is freed for somebody who still waits for more is no longer
+    /// available there.
+    held: Arc<AtomicU64>,
+    /// Units of them that are not filled yet.
+    unfilled: Arc<AtomicU64>,
+    /// Told how many bytes nobody uses, whenever that changes.
     follower: Option<fn(u64)>,
 }
 
 /// Memory that was set aside, given back when the last clone of this is dropped.
 #[derive(Clone, Debug)]
 pub struct Room(Arc<Mutex<Option<Held>>>);
+
+/// Memory that was set aside is not filled yet, until this is dropped.
+#[derive(Debug)]
+#[must_use = "dropped, it says that all is filled"]
+pub struct Unfilled {
+    memory: Memory,
+    units: u64,
+}
 
 #[derive(Debug)]
 struct Held {
@@ -34,10 +48,12 @@ impl Memory {
     /// A bound of so many bytes, rounded up to whole KiB.
     pub fn new(bytes: u64) -> Memory {
         let most = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).max(1);
-        Memory { units: Arc::new(Semaphore::new(most as usize)), most, follower: None }
+        let units = Arc::new(Semaphore::new(most as usize));
+        Memory { units, most, held: Arc::default(), unfilled: Arc::default(), follower: None }
     }
 
-    /// Tells `follower` how many bytes are free, now and whenever that changes.
+    /// Tells `follower` how many bytes nobody uses, now and whenever that changes: what is free, and what is set aside
+    /// and not filled yet.
     #[must_use]
     pub fn followed_by(self, follower: fn(u64)) -> Memory {
         let memory = Memory { follower: Some(follower), ..self };
@@ -45,25 +61,45 @@ impl Memory {
         memory
     }
 
+    fn give_back(&self, permit: OwnedSemaphorePermit) {
+        self.held.fetch_sub(permit.num_permits() as u64, Ordering::Relaxed);
+        drop(permit);
+        self.tell();
+    }
+
     fn tell(&self) {
         if let Some(follower) = self.follower {
-            follower(self.units.available_permits() as u64 * UNIT);
+            let used = self.held.load(Ordering::Relaxed).saturating_sub(self.unfilled.load(Ordering::Relaxed));
+            follower(u64::from(self.most).saturating_sub(used) * UNIT);
         }
     }
 
     /// Bytes that are set aside now, and the most that can be.
     pub fn in_use(&self) -> (u64, u64) {
-        let free = self.units.available_permits() as u64 * UNIT;
-        let most = u64::from(self.most) * UNIT;
-        (most.saturating_sub(free), most)
+        (self.held.load(Ordering::Relaxed) * UNIT, u64::from(self.most) * UNIT)
     }
 
     /// Waits until so many bytes are free, and sets them aside; all there is when that is less.
     pub async fn room(&self, bytes: u64) -> Room {
+        let room = self.set_aside(bytes).await;
+        self.tell();
+        room
+    }
+
+    /// As [`Memory::room`], for what has to be read first: until the second is dropped, whoever follows takes it for not used.
+    pub async fn room_to_fill(&self, bytes: u64) -> (Room, Unfilled) {
+        let room = self.set_aside(bytes).await;
+        let units = bytes.div_ceil(UNIT).min(self.most.into());
+        self.unfilled.fetch_add(units, Ordering::Relaxed);
+        self.tell();
+        (room, Unfilled { memory: self.clone(), units })
+    }
+
+    async fn set_aside(&self, bytes: u64) -> Room {
         let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.most);
         // Only a closed semaphore gives an error, and nobody closes this one.
         let permit = self.units.clone().acquire_many_owned(units).await.ok();
-        self.tell();
+        self.held.fetch_add(units.into(), Ordering::Relaxed);
         Room(Arc::new(Mutex::new(permit.map(|permit| Held { permit, memory: self.clone() }))))
     }
 }
@@ -95,15 +131,24 @@ impl Room {
         let Some(held) = held.as_mut() else { return };
         let units = held.permit.num_permits();
         let needed = usize::try_from(bytes.div_ceil(UNIT)).unwrap_or(usize::MAX).min(units);
-        drop(held.permit.split(units - needed));
-        held.memory.tell();
+        if let Some(surplus) = held.permit.split(units - needed) {
+            held.memory.give_back(surplus);
+        }
+    }
+}
+
+impl Drop for Unfilled {
+    fn drop(&mut self) {
+        self.memory.unfilled.fetch_sub(self.units, Ordering::Relaxed);
+        self.memory.tell();
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        drop(self.permit.split(self.permit.num_permits()));
-        self.memory.tell();
+        if let Some(all) = self.permit.split(self.permit.num_permits()) {
+            self.memory.give_back(all);
+        }
     }
 }
 
@@ -145,5 +190,24 @@ mod tests {
         room.shrink_to(3 << 10);
         drop(room);
         assert_eq!(*HEARD.lock().expect("ours"), [10, 2, 7, 10]);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_filled_yet_or_freed_for_somebody_who_waits_for_more_is_not_used() {
+        static HEARD: Mutex<Vec<u64>> = Mutex::new(Vec::new());
+        let memory = Memory::new(10 << 10).followed_by(|free| HEARD.lock().expect("ours").push(free >> 10));
+        let (first, unfilled) = memory.room_to_fill(8 << 10).await;
+        assert_eq!(memory.in_use(), (8 << 10, 10 << 10));
+        drop(unfilled);
+        let mut second = std::pin::pin!(memory.room(6 << 10));
+        assert!(futures_util::poll!(second.as_mut()).is_pending());
+        first.shrink_to(5 << 10);
+        assert!(futures_util::poll!(second.as_mut()).is_pending());
+        assert_eq!(memory.in_use(), (5 << 10, 10 << 10));
+        first.shrink_to(4 << 10);
+        let second = second.await;
+        drop((first, second));
+        assert_eq!(*HEARD.lock().expect("ours"), [10, 10, 2, 5, 6, 0, 4, 10]);
+        assert_eq!(memory.in_use(), (0, 10 << 10));
     }
 }

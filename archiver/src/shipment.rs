@@ -186,8 +186,9 @@ impl Piece {
             };
             while let Some(frame) = bytes.take_first(FRAME_SIZE as usize) {
                 sealer.frame(&frame)?;
-                drop(frame);
+                // First, so that whoever keeps chunks knows of the room for this one.
                 room.shrink_to(bytes.len() + sealer.stored_size() + BESIDE_FRAMES);
+                drop(frame);
             }
             sealer.finish()
         });

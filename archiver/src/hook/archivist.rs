@@ -217,8 +217,9 @@ impl Archivist {
 
     /// Reads the next part of a load, once there is room for it (I11); the room is taken until it is dropped.
     pub(super) async fn next_part(&self, load: Load) -> Result<(Room, Load, Vec<Piece>), PushError> {
-        let room = self.memory.room(MAX_PLAINTEXT + BESIDE_FRAMES).await;
+        let (room, unfilled) = self.memory.room_to_fill(MAX_PLAINTEXT + BESIDE_FRAMES).await;
         let (load, pieces) = blocking(move || load.next()).await?;
+        drop(unfilled);
         Ok((room, load, pieces))
     }
 }

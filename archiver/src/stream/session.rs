@@ -62,7 +62,7 @@ pub enum SessionEnd {
 }
 
 /// Bytes that may lie between the socket and the shipping (I11).
-const BUFFER: usize = 4 << 20;
+const BUFFER: usize = 2 << 20;
 
 /// What the receiving task needs beside the stream itself.
 pub(super) struct Receiver<'a> {

@@ -153,6 +153,35 @@ async fn a_listing_that_breaks_off_is_none_and_may_be_asked_for_again() {
 }
 
 #[tokio::test]
+async fn a_listing_that_has_more_is_never_taken_for_the_whole() {
+    let page = |rest: &str, keys: &[&str]| {
+        let entries = keys.iter().map(|key| format!("<Contents><Key>pre/fix/{key}</Key><Size>1</Size></Contents>"));
+        let body = format!("<ListBucketResult>{rest}{}</ListBucketResult>", entries.collect::<String>());
+        answer("200 OK", "", &body)
+    };
+    // Where it goes on is not said.
+    for nowhere in ["", "<NextContinuationToken></NextContinuationToken>"] {
+        let silent = format!("<IsTruncated>true</IsTruncated>{nowhere}");
+        for keys in [&["a", "b"][..], &[]] {
+            let scripted = Scripted::new(vec![page(&silent, keys)], PLAIN).await;
+            let error = scripted.store.list("", None, 10).await.expect_err("there is more");
+            assert_eq!(error.kind, StoreErrorKind::Unreachable, "{error}");
+            assert!(error.reason.contains("there is more, and not where it goes on"), "{error}");
+        }
+    }
+    // A page without objects is not the last one, nor is one that is as long as was asked for.
+    let token = "<IsTruncated>true</IsTruncated><NextContinuationToken>here</NextContinuationToken>";
+    let last = "<IsTruncated>false</IsTruncated>";
+    let turns = vec![page(token, &[]), page(last, &["a"]), page(last, &["a", "b"])];
+    let scripted = Scripted::new(turns, PLAIN).await;
+    let listed = scripted.store.list("", None, 10).await.expect("a page");
+    assert_eq!((listed.objects.len(), listed.more), (1, false));
+    assert!(scripted.request(1).contains("continuation-token=here"), "{}", scripted.request(1));
+    let listed = scripted.store.list("", None, 2).await.expect("a page");
+    assert_eq!((listed.objects.len(), listed.more), (2, true));
+}
+
+#[tokio::test]
 async fn a_server_that_is_not_there_is_unreachable_and_named() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
