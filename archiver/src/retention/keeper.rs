@@ -113,7 +113,7 @@ impl Keeper {
         }
     }
 
-    async fn turn(&self, act: bool) {
+    pub(super) async fn turn(&self, act: bool) {
         match self.look(act).await {
             Ok(status) => drop(self.told.send_replace(Some(status))),
             Err(error) => {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
+use tokio::sync::watch;
 use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::repository::{
     BaseId, FlawKind, Label, LeaseRecord, Ledger, LedgerSigner, Leftover, LeftoverWal, ObjectName, ObjectReference,
@@ -14,11 +15,13 @@ use walseal_common::seal::{Kind, ObjectDigest, TrustedWriter, TrustedWriters, Wr
 use walseal_common::segment::{SegmentName, SegmentNumber, SegmentSize};
 use walseal_common::store::fault::{Call, Effect, Faulty};
 use walseal_common::store::{Capabilities, DirectoryStore, ObjectStore, StoreErrorKind};
+use walseal_common::telemetry::{AlertKind, Alerts};
 use walseal_common::timeline::{Branch, SystemIdentifier, TimelineHistory, TimelineId};
 
 use super::held::Holding;
 use crate::retention::veto::WindowCommand;
-use crate::retention::{Holdings, Policy, Pruner};
+use crate::retention::{Holdings, Keeper, Policy, Pruner};
+use crate::stream::ProgressSender;
 
 const SIZE: SegmentSize = SegmentSize::SMALLEST;
 const SYSTEM: SystemIdentifier = SystemIdentifier(7);
@@ -397,4 +400,40 @@ async fn names_of_strangers_stay_and_are_told() {
     assert_eq!(pruned.plan.unknown_names, ["base/notes.txt"]);
     assert!(bed.names().await.contains(&"base/notes.txt".to_owned()));
     assert_eq!(pruned.plan.after[0].from, Lsn(SegmentNumber(26).start(SIZE).0 + 5000));
+}
+
+#[tokio::test]
+async fn what_the_daemon_cannot_prune_is_an_alert_unless_it_may_pass_and_until_it_can() {
+    let bed = Bed::new(Duration::ZERO).await;
+    let (store, expected, alerts) = (bed.store.clone(), bed.expected(), Alerts::to_log());
+    let keeper = Keeper {
+        pruner: bed.pruner.clone(),
+        enabled: true,
+        taken: watch::channel(0).1,
+        progress: ProgressSender::default().watch(),
+        told: watch::channel(None).0,
+        alerts: alerts.clone(),
+    };
+    let standing = || alerts.standing().into_iter().map(|alert| (alert.kind, alert.text)).collect::<Vec<_>>();
+    let fails = |call, kind| {
+        store.heal();
+        store.plan(call, 1..=u64::MAX, Effect::FailBefore(kind));
+    };
+    fails(Call::List, StoreErrorKind::Unreachable);
+    keeper.turn(true).await;
+    assert_eq!((standing(), keeper.told.borrow().is_none()), (vec![], true));
+    for call in [Call::List, Call::Delete] {
+        fails(call, StoreErrorKind::Denied);
+        keeper.turn(true).await;
+        let found = standing();
+        assert!(matches!(&found[..], [(AlertKind::RetentionRefused, _)]), "{call:?}: {found:?}");
+        assert!(found[0].1.contains("prune --dry-run"), "{found:?}");
+    }
+    // What may pass says nothing about what stands.
+    fails(Call::List, StoreErrorKind::Throttled);
+    keeper.turn(true).await;
+    assert_eq!(standing().len(), 1);
+    store.heal();
+    keeper.turn(true).await;
+    assert_eq!((standing(), bed.names().await), (vec![], expected));
 }
