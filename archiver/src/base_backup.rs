@@ -23,7 +23,7 @@ use crate::base::pace::Probe;
 use crate::base::{
     self, BackupMode, BackupOptions, BaseError, DurableWal, Effort, PageCache, Policy, Stage, WaitDurable,
 };
-use crate::base::{config_files, names, switch};
+use crate::base::{config_files, names, suspect_names, switch};
 use crate::keys::ArchiveKeys;
 use crate::primary;
 use crate::stream::{ProgressWatch, StreamError};
@@ -178,6 +178,7 @@ async fn attempt(
             cluster_size: label.cluster_size,
             stored_size: label.stored_size,
             suspect: label.suspect,
+            suspect_files: label.suspect_files.clone(),
             seconds: begun.elapsed().as_secs_f64(),
         }),
         Err(error) => means.ledger.record(Act::BaseFailed { id: started.then_some(id), class: error.class() }),
@@ -378,6 +379,24 @@ fn words(stage: &Stage) -> (String, Option<u64>, Option<u64>) {
             (format!("the server reports a page checksum failure: {message}"), None, None)
         }
     }
+}
+
+/// Most files that are named to people.
+const FILES_TOLD: usize = 5;
+
+/// What is wrong with a suspect backup, with the relations as the server names them, and what to do.
+pub async fn suspicion(conninfo: &Conninfo, label: &Label) -> String {
+    let (told, rest) = label.suspect_files.split_at(label.suspect_files.len().min(FILES_TOLD));
+    let mut places = suspect_names::named(conninfo, told).await.join("; ");
+    if !rest.is_empty() {
+        places = format!("{places}; and {} more files", rest.len());
+    }
+    let place = if places.is_empty() { String::new() } else { format!(", in {places}") };
+    let pages = label.suspect;
+    format!(
+        "it is SUSPECT: the server reported {pages} page checksum failure(s){place}. Look at the server's log, and at its disks \
+         and memory. Base backups before it may have these pages whole: keep the last one (walseal-archiver hold ID --until 90d)"
+    )
 }
 
 /// WAL that a stream makes durable beside the backup.

@@ -71,6 +71,7 @@ pub async fn take(
             cluster_size: label.cluster_size,
             stored_size: label.stored_size,
             suspect: label.suspect,
+            suspect_files: label.suspect_files.clone(),
             seconds: begun.elapsed().as_secs_f64(),
         });
     }

@@ -180,7 +180,20 @@ impl Desk {
         let label = base_backup::take(&means, occasion, mode, say, stop).await?;
         tracing::info!(id = %label.id, start = %label.start, stop = %label.stop, "base backup taken");
         self.taken.send_modify(|taken| *taken += 1);
+        self.judge(&label).await;
         Ok(label)
+    }
+
+    /// Pages that the server could not read as it wrote them are an alert until they are gone (case 31).
+    async fn judge(&self, label: &Label) {
+        const KIND: AlertKind = AlertKind::BackupSuspect;
+        if label.suspect == 0 {
+            let text = format!("base backup {} met no page checksum failure", label.id);
+            self.alerts.clear(KIND, "", text);
+            return;
+        }
+        let text = format!("base backup {}: {}", label.id, base_backup::suspicion(&self.conninfo, label).await);
+        self.alerts.raise(KIND, "", Severity::Critical, text);
     }
 }
 

@@ -273,6 +273,15 @@ impl Daemon {
         self.process.pid()
     }
 
+    /// The most memory that it ever had, in KiB (`VmHWM` of proc(5)).
+    ///
+    /// Errors: it has ended.
+    pub fn peak_kib(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("a peak")?;
+        Ok(peak.trim().trim_end_matches(" kB").parse()?)
+    }
+
     /// What it has logged until now.
     pub fn log(&self) -> String {
         self.process.said()
@@ -311,6 +320,14 @@ impl Daemon {
     pub fn sigkill(mut self) -> Result<()> {
         self.process.signal(Signal::KILL)?;
         self.process.ends(PATIENCE)
+    }
+
+    /// Kills it with SIGKILL, unless it has ended by itself: then it says how.
+    pub fn sigkill_unless_ended(mut self) -> Result<Option<Finished>> {
+        if !self.process.is_running()? {
+            return self.process.wait(PATIENCE).map(Some);
+        }
+        self.process.kill().map(|()| None)
     }
 
     /// Asks it to end and waits for that.

@@ -18,7 +18,7 @@
 //! | [`attachment`] | both, sealed and stored page by page |
 //! | [`lease`] | what it relies on is not removed meanwhile |
 //! | [`pace`] | how fast a backup reads while the server suffers from it |
-//! | [`suspect`] | page checksums that failed |
+//! | [`suspect`], [`suspect_names`] | page checksums that failed, in which files and relations |
 //! | [`switch`] | the primary is asked for WAL that a standby's backup waits for |
 //! | [`backup`] | a backup from beginning to end |
 
@@ -43,6 +43,7 @@ pub mod resume_pages;
 pub mod server_manifest;
 pub mod shipper;
 pub mod suspect;
+pub mod suspect_names;
 pub mod switch;
 pub mod tablespaces;
 pub mod tar;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
+use walseal_common::postgres::Conninfo;
 use walseal_common::repository::{BaseId, BaseType, Derivation, Label};
 use walseal_common::show;
 use walseal_common::terminal::{Failure, Progress, units};
@@ -63,10 +64,11 @@ pub async fn run(arguments: &Arguments, archive: Archive) -> Result<(), Failure>
         }
     };
     let started = std::time::Instant::now();
+    let conninfo = archive.config.open_conninfo().map_err(|error| Failure::from_error("take a base backup", &error))?;
     match take(archive, arguments.mode(), report).await {
         Ok(label) => {
             progress.finish(&format!("{} is complete", label.id));
-            show(&label, started.elapsed());
+            show(&conninfo, &label, started.elapsed()).await;
             Ok(())
         }
         Err(failure) => {
@@ -158,7 +160,7 @@ fn referenced(label: &Label) -> String {
     }
 }
 
-fn show(label: &Label, took: Duration) {
+async fn show(conninfo: &Conninfo, label: &Label, took: Duration) {
     show!(
         "Base backup {} ({}): {} of cluster in {} ({} stored{}), start {}, consistent from {} on.",
         label.id,
@@ -171,10 +173,7 @@ fn show(label: &Label, took: Duration) {
         label.stop,
     );
     if label.suspect > 0 {
-        show!(
-            "It is SUSPECT: the server reported {} page checksum failures. Check the server's log and its disks.",
-            label.suspect
-        );
+        show!("{}.", base_backup::suspicion(conninfo, label).await);
     }
     show!("A backup is proven only by restoring it: walseal-restorer drill");
 }

@@ -166,6 +166,9 @@ pub struct Label {
     pub tablespaces: u32,
     /// Page checksum failures that the server reported; 0 in a sound backup (case 31).
     pub suspect: u64,
+    /// Files with such pages, as far as the server told, at most 100; none in labels of older versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suspect_files: Vec<String>,
     /// The pages of the list of files, in order.
     pub manifest: Vec<ObjectReference>,
     /// Every data object that is needed, own and others'.
@@ -226,6 +229,7 @@ impl Label {
             stored_size: 8 << 20,
             tablespaces: 0,
             suspect: 0,
+            suspect_files: Vec::new(),
             manifest: Vec::new(),
             objects: Vec::new(),
             depth: 0,

@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 
 use walseal_tests::cluster::Cluster;
 use walseal_tests::deadline::{PATIENCE, eventually};
+use walseal_tests::process::Finished;
 use walseal_tests::settings::ClusterBuilder;
 use walseal_tests::site::{Site, Store};
 
@@ -35,16 +36,12 @@ fn kill_at_each(site: &Site, verb: &[&str]) -> Result<()> {
         change(site)?;
         let (before, visible) = stored(site)?;
         let mut backup = site.archiver.daemon(verb)?;
-        let ended = eventually("an object", PATIENCE * 2, || {
+        eventually("an object", PATIENCE * 2, || {
             let running = backup.is_running()?;
             let reached = stored(site)?.0.len() >= before.len() + number;
-            Ok((reached || !running).then_some(!running))
+            Ok((reached || !running).then_some(()))
         })?;
-        if ended {
-            backup.wait(PATIENCE)?.success()?;
-        } else {
-            backup.sigkill()?;
-        }
+        let ended = backup.sigkill_unless_ended()?.map(Finished::success).transpose()?.is_some();
         let (after, labels) = stored(site)?;
         ensure!(before.is_subset(&after), "an object of an earlier backup is gone");
         let new = labels.difference(&visible).count();

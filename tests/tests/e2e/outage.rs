@@ -89,13 +89,6 @@ fn status_shows_what_the_daemon_knows_when_the_bucket_does_not_answer() -> Resul
     Ok(())
 }
 
-/// The most memory that the daemon ever had.
-fn peak_kib(daemon: &Daemon) -> Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid()))?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("a peak")?;
-    Ok(peak.trim().trim_end_matches(" kB").parse()?)
-}
-
 #[test]
 fn i11_while_the_store_is_away_the_slot_holds_the_wal_memory_stays_bounded_and_then_all_of_it_is_shipped() -> Result<()>
 {
@@ -124,7 +117,7 @@ fn i11_while_the_store_is_away_the_slot_holds_the_wal_memory_stays_bounded_and_t
     proxy.set(Line::Up);
     let reached = flow::wait_durable(&site.cluster, &mut daemon)?;
     ensure!(reached >= begin.advance(BACKLOG << 20), "{begin} to {reached} is not what was written");
-    let peak = peak_kib(&daemon)?;
+    let peak = daemon.peak_kib()?;
     ensure!(peak < 128 << 10, "{peak} KiB at the most for a backlog of {BACKLOG} MiB");
     daemon.sigterm()?.success()?;
     Ok(())
@@ -168,7 +161,7 @@ fn i11_a_stall_longer_than_wal_sender_timeout_costs_neither_the_connection_nor_m
     let reached = flow::wait_durable(&site.cluster, &mut daemon)?;
     ensure!(reached >= begin.advance(192 << 20), "{begin} to {reached} is not what was written");
     assert_eq!(session.value(sender)?, pid, "it is the same connection to the end");
-    let peak = peak_kib(&daemon)?;
+    let peak = daemon.peak_kib()?;
     ensure!(peak < 128 << 10, "{peak} KiB at the most");
     daemon.sigterm()?.success()?;
     Ok(())

@@ -41,6 +41,20 @@ const OF_THE_STORE: [Fault; 11] = [
 const OF_THE_SERVER: [Fault; 6] =
     [Fault::KillBefore, Fault::Reset, Fault::KillAfter, Fault::TruncateAnswer, Fault::Stall(PAUSE), Fault::LoseAnswer];
 
+/// Most that an archiver may ever take, in KiB (I11).
+const MOST_MEMORY: u64 = 128 << 10;
+
+/// From where the messages of a run are counted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Since {
+    /// From the archiver's start; no base backup is taken.
+    Start,
+    /// From the archiver's start, and a base backup is taken.
+    StartToBackup,
+    /// From the beginning of the base backup.
+    Backup,
+}
+
 /// An installation with the ring on one side of the archiver.
 struct Bed {
     site: Site,
@@ -68,11 +82,21 @@ impl Bed {
     }
 
     /// The small run, in which the `number`-th message meets `fault`. Whether there were so many messages.
-    fn run(&mut self, number: u64, fault: Fault, backup: bool) -> Result<bool> {
-        self.ring.plan(number, fault);
+    fn run(&mut self, number: u64, fault: Fault, since: Since) -> Result<bool> {
+        self.ring.plan(if since == Since::Backup { u64::MAX } else { number }, fault);
         let mut daemon = self.site.archiver.daemon(&["run"])?;
         self.ring.watch(daemon.pid());
-        let through = self.stream_and_back_up(&mut daemon, backup);
+        let through = self.stream(&mut daemon).and_then(|()| {
+            if since == Since::Backup {
+                self.ring.plan(number, fault);
+                self.ring.watch(daemon.pid());
+            }
+            if since != Since::Start {
+                // It may meet the fault and fail; that it is whole where it does not shows at the end.
+                self.site.archiver.run_long(&["backup"])?;
+            }
+            Ok(())
+        });
         let met = self.ring.is_met();
         self.ring.clear();
         if met && fault.kills() {
@@ -83,6 +107,8 @@ impl Bed {
         }
         flow::wait_durable(&self.site.cluster, &mut daemon)?;
         says_it_once(&daemon.log())?;
+        let peak = daemon.peak_kib()?;
+        ensure!(peak < MOST_MEMORY, "{peak} KiB at the most");
         daemon.sigterm()?.success()?;
         let now = flow::confirmed(&self.site.cluster)?.context("the slot is there")?;
         ensure!(now >= self.confirmed, "the slot moved back from {} to {now}", self.confirmed);
@@ -92,17 +118,12 @@ impl Bed {
         Ok(met)
     }
 
-    fn stream_and_back_up(&self, daemon: &mut Daemon, backup: bool) -> Result<()> {
+    fn stream(&self, daemon: &mut Daemon) -> Result<()> {
         let sql =
             "select pg_logical_emit_message(false, 'filler', repeat(md5(g::text), 32768)) from generate_series(1, 3) g";
         self.site.cluster.sql(sql)?;
         self.ledger.goes_on(10, PATIENCE)?;
-        flow::wait_durable(&self.site.cluster, daemon)?;
-        if backup {
-            // It may meet the fault and fail; that it is whole where it does not shows at the end.
-            self.site.archiver.run_long(&["backup"])?;
-        }
-        Ok(())
+        flow::wait_durable(&self.site.cluster, daemon).map(|_| ())
     }
 
     /// Everything is whole, down to the bytes, and what was acknowledged is there.
@@ -146,7 +167,9 @@ fn sweep(before: impl Fn(&mut Site, &Arc<Ring>) -> Result<()>, faults: &[Fault],
     if step == 0 {
         for (turn, number) in short.iter().enumerate() {
             let fault = faults.get(turn % faults.len()).context("a fault")?;
-            bed.run(*number, *fault, turn % 4 == 3).with_context(|| format!("{fault:?} at message {number}"))?;
+            let since = if turn % 3 == 2 { Since::Backup } else { Since::Start };
+            let met = bed.run(*number, *fault, since).with_context(|| format!("{fault:?} at message {number}"))?;
+            ensure!(met, "there were fewer messages than {number}: {fault:?} was not tried");
         }
         return bed.ends_whole();
     }
@@ -157,7 +180,9 @@ fn sweep(before: impl Fn(&mut Site, &Arc<Ring>) -> Result<()>, faults: &[Fault],
         }
         let mut any = false;
         for fault in faults {
-            let met = bed.run(number, *fault, true).with_context(|| format!("{fault:?} at message {number}"))?;
+            let met = bed
+                .run(number, *fault, Since::StartToBackup)
+                .with_context(|| format!("{fault:?} at message {number}"))?;
             eprintln!("message {number}, {fault:?}: {}", if met { "survived" } else { "there were fewer" });
             any |= met;
         }
@@ -171,7 +196,7 @@ fn sweep(before: impl Fn(&mut Site, &Arc<Ring>) -> Result<()>, faults: &[Fault],
 /// An installation after a run without a fault, with a backup.
 fn undisturbed(before: impl Fn(&mut Site, &Arc<Ring>) -> Result<()>) -> Result<Bed> {
     let mut bed = Bed::new(before)?;
-    bed.run(u64::MAX, Fault::Reset, true)?;
+    bed.run(u64::MAX, Fault::Reset, Since::StartToBackup)?;
     Ok(bed)
 }
 

@@ -94,6 +94,8 @@ pub struct Watchful {
     pub pages: AtomicU64,
     /// After so many more pages nothing is stored any more.
     rest: AtomicU64,
+    /// Pages that are being stored.
+    under_way: AtomicU64,
     stopped: Mutex<Option<oneshot::Sender<()>>>,
     /// Objects that came later than a page that names them.
     pub early: Mutex<Vec<String>>,
@@ -105,7 +107,8 @@ pub fn watched(cluster: Cluster) -> (Bed, Arc<Watchful>) {
     let bed = Bed::with(cluster, |inner| {
         let (writer, pages, early, stopped) =
             (Mutex::default(), AtomicU64::default(), Mutex::default(), Mutex::default());
-        let store = Arc::new(Watchful { inner, writer, pages, early, rest: AtomicU64::new(u64::MAX), stopped });
+        let (rest, under_way) = (AtomicU64::new(u64::MAX), AtomicU64::default());
+        let store = Arc::new(Watchful { inner, writer, pages, early, rest, under_way, stopped });
         *watchful.lock().expect("not poisoned") = Some(store.clone());
         store
     });
@@ -115,7 +118,7 @@ pub fn watched(cluster: Cluster) -> (Bed, Arc<Watchful>) {
 }
 
 impl Watchful {
-    /// Stores so many more pages, and then nothing; tells when it does not.
+    /// Stores so many more pages, and then nothing; tells when it does not, and those are stored.
     fn stop_after(&self, pages: u64) -> oneshot::Receiver<()> {
         let (tell, told) = oneshot::channel();
         *self.stopped.lock().expect("not poisoned") = Some(tell);
@@ -150,7 +153,12 @@ impl Decorator for Watchful {
     async fn put_new(&self, key: &str, body: Bytes) -> Result<PutOutcome, StoreError> {
         let step = u64::from(key.contains("/resume/"));
         let left = |rest: u64| if rest == 0 { None } else { Some(rest - step) };
+        self.under_way.fetch_add(step, Ordering::SeqCst);
         if self.rest.fetch_update(Ordering::SeqCst, Ordering::SeqCst, left).is_err() {
+            self.under_way.fetch_sub(step, Ordering::SeqCst);
+            while self.under_way.load(Ordering::SeqCst) > 0 {
+                tokio::task::yield_now().await;
+            }
             let told = self.stopped.lock().expect("not poisoned").take();
             told.map(|told| told.send(()));
             return std::future::pending().await;
@@ -162,6 +170,8 @@ impl Decorator for Watchful {
                 tokio::task::yield_now().await;
             }
         }
-        self.inner.put_new(key, body).await
+        let put = self.inner.put_new(key, body).await;
+        self.under_way.fetch_sub(step, Ordering::SeqCst);
+        put
     }
 }

@@ -135,7 +135,7 @@ struct Received {
     start: Lsn,
     stop: Lsn,
     taken: TakenIn,
-    suspect: u64,
+    suspect: Suspect,
     native: bool,
 }
 
@@ -228,7 +228,8 @@ pub async fn store(
         cluster_size: taken.cluster_size,
         stored_size: shipped.objects.iter().map(|object| object.size).sum(),
         tablespaces: taken.tablespaces,
-        suspect,
+        suspect: suspect.count(),
+        suspect_files: suspect.files(),
         manifest: shipped.pages,
         objects: needed.objects,
         depth: parent.filter(|_| incremental).map_or(0, |parent| parent.depth.saturating_add(1)),
@@ -360,7 +361,7 @@ async fn take(
             BackupEvent::End { stop, timeline } => {
                 same(timeline)?;
                 progress.report(Stage::Copying { done, total });
-                return Ok(Received { start, stop, taken: intake.finish()?, suspect: suspect.count(), native });
+                return Ok(Received { start, stop, taken: intake.finish()?, suspect, native });
             }
         };
         for ready in ready {

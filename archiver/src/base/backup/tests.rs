@@ -116,9 +116,9 @@ fn i9_nothing_of_the_cluster_lies_open_in_the_repository() {
 fn case_31_a_backup_with_bad_pages_is_kept_and_marked() {
     let mut cluster = Cluster::builder().start().expect("a cluster");
     cluster.sql("create table t as select generate_series(1, 10000) as n").expect("a table");
-    let file = cluster.data().join(cluster.value("select pg_relation_filepath('t')").expect("a path"));
+    let path = cluster.value("select pg_relation_filepath('t')").expect("a path");
     cluster.stop(Stop::Fast).expect("it stops");
-    let page = fs::OpenOptions::new().write(true).open(file).expect("the table's file");
+    let page = fs::OpenOptions::new().write(true).open(cluster.data().join(&path)).expect("the table's file");
     for block in [1, 3, 4] {
         page.write_all_at(b"damage", block * 8192 + 4000).expect("a write");
     }
@@ -127,7 +127,7 @@ fn case_31_a_backup_with_bad_pages_is_kept_and_marked() {
     let stages = Arc::default();
     let label = block_on(bed.back_up(&mut all_stages(&stages), &Durable::default()));
     let label = label.expect("a backup all the same");
-    assert_eq!(label.suspect, 3);
+    assert_eq!((label.suspect, &label.suspect_files[..]), (3, &[path][..]));
     let stages = stages.lock().expect("not poisoned");
     assert!(stages.iter().any(|s| matches!(s, Stage::ChecksumFailure { message } if message.contains("block"))));
     bed.verified(&label);

@@ -52,6 +52,9 @@ pub enum Act {
         stored_size: u64,
         /// Page checksum failures.
         suspect: u64,
+        /// Files with such pages, as in the label.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        suspect_files: Vec<String>,
         /// How long it took.
         seconds: f64,
     },

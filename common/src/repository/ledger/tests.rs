@@ -415,6 +415,7 @@ fn acts() -> Vec<Act> {
             cluster_size: 1,
             stored_size: 1,
             suspect: 0,
+            suspect_files: Vec::new(),
             seconds: 1.5,
         },
         Act::BaseFailed { id: None, class: FailureClass::Server },

@@ -65,6 +65,8 @@ kinds! {
     Backlog = "backlog",
     /// A base backup that nobody waits for failed, and is tried again. No subject.
     BackupFailed = "backup-failed",
+    /// The server met page checksum failures in the last base backup (case 31). No subject.
+    BackupSuspect = "backup-suspect",
     /// The schedule's base backup is missing. No subject.
     BackupOverdue = "backup-overdue",
     /// A snapshot on schedule failed, and is tried again. Subject: the database; empty where it is about all of them.

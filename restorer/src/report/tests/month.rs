@@ -227,6 +227,7 @@ impl Month {
             cluster_size: backup.cluster_size,
             stored_size: backup.stored_size,
             suspect: 0,
+            suspect_files: Vec::new(),
             seconds: backup.seconds,
         };
         write(daemon, backup.finished, finished).await;

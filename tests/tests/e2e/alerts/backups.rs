@@ -1,12 +1,12 @@
 //! The alerts of base backups, and the heart that does not beat while none can be taken for too long.
 
 use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 
 use anyhow::{Context, Result, ensure};
 
 use walseal_tests::clock::Clock;
-use walseal_tests::cluster::Cluster;
+use walseal_tests::cluster::{Cluster, Stop};
 use walseal_tests::deadline::PATIENCE;
 use walseal_tests::inbox::Inbox;
 use walseal_tests::site::Daemon;
@@ -69,4 +69,42 @@ pub fn a_base_backup_that_fails_and_stays_away_is_told_twice_over_until_one_is_t
     told.arrives(&mut daemon, "backup-overdue", &["raised", "cleared"])?;
     let beaten = inbox.posts(beats).len();
     daemon.until("the heart to beat again", PATIENCE, || Ok((inbox.posts(beats).len() > beaten).then_some(())))
+}
+
+#[test]
+pub fn case_31_pages_that_are_damaged_are_told_with_their_table_until_they_are_gone() -> Result<()> {
+    let (mut site, told) = site(Cluster::builder(), &[])?;
+    site.cluster.sql("create schema shop; create table shop.orders as select generate_series(1, 10000) as n")?;
+    let path = site.cluster.value("select pg_relation_filepath('shop.orders')")?;
+    site.cluster.stop(Stop::Fast)?;
+    let file = std::fs::OpenOptions::new().write(true).open(site.cluster.data().join(&path))?;
+    for block in [1, 3, 4] {
+        file.write_all_at(b"damage", block * 8192 + 4000)?;
+    }
+    site.cluster.start()?;
+    site.archiver.run(&["init"])?.success()?;
+    let backup = site.archiver.run_long(&["backup"])?.success()?;
+    let named = format!("3 page checksum failure(s), in postgres.shop.orders ({path})");
+    ensure!(backup.stdout.contains(&named), "{backup}");
+
+    let mut daemon = site.start_daemon()?;
+    site.archiver.run_long(&["backup"])?.success()?;
+    told.arrives(&mut daemon, "backup-suspect", &["raised"])?;
+    let suspect = told.of("backup-suspect")?.pop().context("the alert")?;
+    ensure!(
+        suspect["severity"] == "critical" && suspect["text"].as_str().is_some_and(|text| text.contains(&named)),
+        "{suspect}"
+    );
+    let status = site.archiver.run(&["status", "--json"])?.json()?;
+    ensure!(status["bases"].as_array().is_some_and(|bases| bases.iter().all(|base| base["suspect"] == 3)), "{status}");
+
+    site.cluster.sql("drop table shop.orders; checkpoint")?;
+    let sound = site.archiver.run_long(&["backup"])?.success()?;
+    ensure!(!sound.stdout.contains("SUSPECT"), "{sound}");
+    told.arrives(&mut daemon, "backup-suspect", &["raised", "cleared"])?;
+    daemon.sigterm()?.success()?;
+    // The record has the files, and no names that a user gave.
+    let record = site.restorer.run(&["ledger", "--json"])?.success()?;
+    ensure!(record.stdout.matches(&format!("\"{path}\"")).count() == 2 && !record.stdout.contains("shop"), "{record}");
+    Ok(())
 }

@@ -30,6 +30,9 @@ fn received_in(kind: AlertKind) -> fn() -> Result<()> {
         AlertKind::BackupFailed | AlertKind::BackupOverdue => {
             backups::a_base_backup_that_fails_and_stays_away_is_told_twice_over_until_one_is_taken
         }
+        AlertKind::BackupSuspect => {
+            backups::case_31_pages_that_are_damaged_are_told_with_their_table_until_they_are_gone
+        }
         AlertKind::SnapshotFailed | AlertKind::TableShrank => {
             faults::a_daemon_that_only_dumps_tells_of_failures_and_shrunk_tables_and_its_heart_beats_on_success_only
         }

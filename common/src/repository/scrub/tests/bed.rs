@@ -214,7 +214,17 @@ impl Bed {
         self.put(&self.repository.signed(Kind::Label, &name, &label, &self.writer).expect("signed")).await;
         let (cluster_size, stored_size, suspect, seconds) = (label.cluster_size, label.stored_size, 0, 1.0);
         let (id, branch) = (id.clone(), self.branch);
-        let act = Act::BaseFinished { id, branch, start, stop, cluster_size, stored_size, suspect, seconds };
+        let act = Act::BaseFinished {
+            id,
+            branch,
+            start,
+            stop,
+            cluster_size,
+            stored_size,
+            suspect,
+            suspect_files: Vec::new(),
+            seconds,
+        };
         chain.write(time, &act).await.expect("written");
     }
 
