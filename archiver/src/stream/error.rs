@@ -55,7 +55,7 @@ pub enum StreamError {
     /// A standby answered, and nobody chose one.
     #[error(
         "{host} is a standby; walseal streams from the primary unless cluster.conninfo says \
-         target_session_attrs=standby (or any)"
+         target_session_attrs=standby (or prefer-standby)"
     )]
     Standby {
         /// The host.

@@ -50,6 +50,25 @@ fn a_quiet_primarys_standby_is_backed_up(major: u16) -> Result<()> {
 }
 
 #[test]
+fn case_16_a_standby_is_archived_by_choice_only() -> Result<()> {
+    let (primary, mut site) = archived_standby(15)?;
+    let alone = site.cluster.conninfo();
+    site.archiver.set_text("cluster.conninfo", &alone);
+    site.archiver.write_config()?;
+    let init = site.archiver.run(&["init"])?;
+    let words = "only with target_session_attrs=standby in cluster.conninfo";
+    ensure!(init.stdout.contains(words) || init.stderr.contains(words), "{init}");
+    let mut daemon = site.start_daemon()?;
+    daemon.says("target_session_attrs=standby", PATIENCE)?;
+    ensure!(site.place.list()?.iter().all(|object| !object.key.contains("/wal/") && !object.key.contains("/tail/")));
+    // It looks again: the host may be promoted.
+    site.cluster.sql("select pg_promote()")?;
+    primary.sql("select 1")?;
+    site.cluster.sql("create table more as select 1 as n")?;
+    durable(&site, &site.cluster, &mut daemon)
+}
+
+#[test]
 fn case_33_a_standby_of_postgresql_15_is_backed_up_while_its_primary_is_quiet() -> Result<()> {
     a_quiet_primarys_standby_is_backed_up(15)
 }

@@ -232,6 +232,8 @@ fn case_14_a_slot_that_the_server_gave_up_is_made_anew_and_the_gap_is_passed() -
     })
     .with_context(|| format!("{:?}", stream.progress()))?;
     stream.stop()?;
+    let gaps = block_on(live.repository.first_objects("gap/", 10))?;
+    ensure!(gaps.len() == 1, "{gaps:?}");
     Ok(())
 }
 
