@@ -58,7 +58,7 @@ fn case_16_a_standby_is_archived_by_choice_only() -> Result<()> {
     let init = site.archiver.run(&["init"])?;
     let words = "only with target_session_attrs=standby in cluster.conninfo";
     ensure!(init.stdout.contains(words) || init.stderr.contains(words), "{init}");
-    let mut daemon = site.start_daemon()?;
+    let mut daemon = site.archiver.daemon(&["run"])?;
     daemon.says("target_session_attrs=standby", PATIENCE)?;
     ensure!(site.place.list()?.iter().all(|object| !object.key.contains("/wal/") && !object.key.contains("/tail/")));
     // It looks again: the host may be promoted.
