@@ -254,17 +254,19 @@ impl Shipper {
         self.launch()
     }
 
-    /// Seals and stores the resume pages whose objects are all durable, and no other: whoever finds one may refer to all that
-    /// it names.
+    /// Seals and stores the next resume page once its objects are all durable, and no other: whoever finds one may refer to all that
+    /// it names. One after the other: of an attempt that is interrupted the pages count up to the first that is missing.
     fn launch(&mut self) -> Result<(), BaseError> {
-        for page in std::mem::take(&mut self.pending) {
+        if self.resuming == 0
+            && let Some(page) = self.pending.pop_front()
+        {
             let object = |listed: &Listed| match listed {
                 Listed::Own(number) => self.stored.get(&ObjectName::Data(self.id.clone(), *number)).cloned(),
                 Listed::Known(number) => self.known.get(*number).map(|known| known.listed.clone()),
             };
             let Some(objects) = page.objects.iter().map(object).collect::<Option<Vec<_>>>() else {
-                self.pending.push_back(page);
-                continue;
+                self.pending.push_front(page);
+                return Ok(());
             };
             let name = ObjectName::Resume(self.id.clone(), page.number);
             let plain = page.with_objects(&objects).map_err(|error| ended(&error.to_string()))?;
@@ -334,7 +336,7 @@ impl Shipper {
         let (is_data, is_resume) = (matches!(name, ObjectName::Data(..)), matches!(name, ObjectName::Resume(..)));
         self.stored.insert(name, object);
         self.resuming -= usize::from(is_resume);
-        if is_data && !self.pending.is_empty() { self.launch() } else { Ok(()) }
+        if is_data || is_resume { self.launch() } else { Ok(()) }
     }
 }
 
