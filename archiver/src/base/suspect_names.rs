@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 use walseal_common::postgres::{Conninfo, PostgresError, SqlClient};
+use walseal_common::terminal::printable;
 
 use super::suspect::RelationFile;
 
@@ -25,7 +26,8 @@ pub async fn named(conninfo: &Conninfo, files: &[String]) -> Vec<String> {
         Ok(Err(error)) => tracing::warn!(%error, "not all relations of suspect files are named"),
         Err(_) => tracing::warn!("not all relations of suspect files are named: the server took too long to say"),
     }
-    let named = |file: &String| names.get(file).map_or_else(|| file.clone(), |name| format!("{name} ({file})"));
+    let named =
+        |file: &String| names.get(file).map_or_else(|| file.clone(), |name| format!("{} ({file})", printable(name)));
     files.iter().map(named).collect()
 }
 
