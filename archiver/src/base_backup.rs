@@ -384,10 +384,14 @@ fn words(stage: &Stage) -> (String, Option<u64>, Option<u64>) {
 /// Most files that are named to people.
 const FILES_TOLD: usize = 5;
 
-/// What is wrong with a suspect backup, with the relations as the server names them, and what to do.
-pub async fn suspicion(conninfo: &Conninfo, label: &Label) -> String {
+/// What is wrong with a suspect backup, with the relations as the server names them where it can be asked, and what to do.
+pub async fn suspicion(conninfo: Option<&Conninfo>, label: &Label) -> String {
     let (told, rest) = label.suspect_files.split_at(label.suspect_files.len().min(FILES_TOLD));
-    let mut places = suspect_names::named(conninfo, told).await.join("; ");
+    let named = match conninfo {
+        Some(conninfo) => suspect_names::named(conninfo, told).await,
+        None => told.to_vec(),
+    };
+    let mut places = named.join("; ");
     if !rest.is_empty() {
         places = format!("{places}; and {} more files", rest.len());
     }

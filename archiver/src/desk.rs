@@ -192,7 +192,7 @@ impl Desk {
             self.alerts.clear(KIND, "", text);
             return;
         }
-        let text = format!("base backup {}: {}", label.id, base_backup::suspicion(&self.conninfo, label).await);
+        let text = format!("base backup {}: {}", label.id, base_backup::suspicion(Some(&self.conninfo), label).await);
         self.alerts.raise(KIND, "", Severity::Critical, text);
     }
 }

@@ -81,22 +81,26 @@ impl Memory {
 
     /// Waits until so many bytes are free, and sets them aside; all there is when that is less.
     pub async fn room(&self, bytes: u64) -> Room {
-        let room = self.set_aside(bytes).await;
+        let room = self.set_aside(self.units(bytes)).await;
         self.tell();
         room
     }
 
     /// As [`Memory::room`], for what has to be read first: until the second is dropped, whoever follows takes it for not used.
     pub async fn room_to_fill(&self, bytes: u64) -> (Room, Unfilled) {
-        let room = self.set_aside(bytes).await;
-        let units = bytes.div_ceil(UNIT).min(self.most.into());
-        self.unfilled.fetch_add(units, Ordering::Relaxed);
+        let units = self.units(bytes);
+        let room = self.set_aside(units).await;
+        self.unfilled.fetch_add(units.into(), Ordering::Relaxed);
         self.tell();
-        (room, Unfilled { memory: self.clone(), units })
+        (room, Unfilled { memory: self.clone(), units: units.into() })
     }
 
-    async fn set_aside(&self, bytes: u64) -> Room {
-        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.most);
+    /// As many as hold `bytes`, or all there are.
+    fn units(&self, bytes: u64) -> u32 {
+        u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.most)
+    }
+
+    async fn set_aside(&self, units: u32) -> Room {
         // Only a closed semaphore gives an error, and nobody closes this one.
         let permit = self.units.clone().acquire_many_owned(units).await.ok();
         self.held.fetch_add(units.into(), Ordering::Relaxed);

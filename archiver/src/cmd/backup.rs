@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
-use walseal_common::postgres::Conninfo;
+use walseal_common::config::Config;
 use walseal_common::repository::{BaseId, BaseType, Derivation, Label};
 use walseal_common::show;
 use walseal_common::terminal::{Failure, Progress, units};
@@ -64,11 +64,11 @@ pub async fn run(arguments: &Arguments, archive: Archive) -> Result<(), Failure>
         }
     };
     let started = std::time::Instant::now();
-    let conninfo = archive.config.open_conninfo().map_err(|error| Failure::from_error("take a base backup", &error))?;
+    let config = archive.config.clone();
     match take(archive, arguments.mode(), report).await {
         Ok(label) => {
             progress.finish(&format!("{} is complete", label.id));
-            show(&conninfo, &label, started.elapsed()).await;
+            show(&config, &label, started.elapsed()).await;
             Ok(())
         }
         Err(failure) => {
@@ -160,7 +160,7 @@ fn referenced(label: &Label) -> String {
     }
 }
 
-async fn show(conninfo: &Conninfo, label: &Label, took: Duration) {
+async fn show(config: &Config, label: &Label, took: Duration) {
     show!(
         "Base backup {} ({}): {} of cluster in {} ({} stored{}), start {}, consistent from {} on.",
         label.id,
@@ -173,7 +173,8 @@ async fn show(conninfo: &Conninfo, label: &Label, took: Duration) {
         label.stop,
     );
     if label.suspect > 0 {
-        show!("{}.", base_backup::suspicion(conninfo, label).await);
+        // The daemon needs no password of whoever asks it: without one files stay without names.
+        show!("{}.", base_backup::suspicion(config.open_conninfo().ok().as_ref(), label).await);
     }
     show!("A backup is proven only by restoring it: walseal-restorer drill");
 }
