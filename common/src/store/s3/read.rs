@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
+use aws_sdk_s3::primitives::DateTime;
 use bytes::Bytes;
 use tokio::time::timeout;
 
@@ -32,6 +33,7 @@ impl S3Store {
             }
             Err(error) => return Err(failure(&error, self.place())),
         };
+        self.is_of_an_object(answer.e_tag(), answer.last_modified())?;
         let wanted = range.unwrap_or(0..u64::MAX);
         match answer.content_range().map(parse_content_range) {
             Some(Some((first, last, object_size))) => {
@@ -89,14 +91,30 @@ impl S3Store {
         Ok(bytes.into())
     }
 
+    /// Of every object S3 says what it is and since when; what says neither is a page, or nothing, of somebody in between, and no
+    /// object that is damaged.
+    fn is_of_an_object(&self, e_tag: Option<&str>, last_modified: Option<&DateTime>) -> Result<(), Failure> {
+        if e_tag.is_some() || last_modified.is_some() {
+            return Ok(());
+        }
+        let reason = format!(
+            "{} answered with neither ETag nor Last-Modified, which every object has; nobody speaks S3 there, or something between answers in its place",
+            self.place()
+        );
+        Err(Failure::new(StoreErrorKind::Unreachable, reason))
+    }
+
     /// Size of the object `full` in bytes. Errors: `NotFound` when there is none.
     pub(super) async fn size(&self, full: &str) -> Result<u64, Failure> {
         let request = self.client().head_object().bucket(self.bucket()).key(full);
         match self.in_time(0, request.send()).await? {
-            Ok(answer) => answer
-                .content_length()
-                .and_then(|length| u64::try_from(length).ok())
-                .ok_or_else(|| Failure::protocol("the store does not say the object's size")),
+            Ok(answer) => {
+                self.is_of_an_object(answer.e_tag(), answer.last_modified())?;
+                answer
+                    .content_length()
+                    .and_then(|length| u64::try_from(length).ok())
+                    .ok_or_else(|| Failure::protocol("the store does not say the object's size"))
+            }
             Err(error) => Err(failure(&error, self.place())),
         }
     }

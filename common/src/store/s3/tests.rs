@@ -30,7 +30,7 @@ fn refusal(status: &str, code: &str) -> Turn {
 
 /// The answer to a HEAD request, which has no body.
 fn head(status: &str) -> Turn {
-    Turn::Answer(format!("HTTP/1.1 {status}\r\nContent-Length: 4\r\nConnection: close\r\n\r\n"))
+    Turn::Answer(format!("HTTP/1.1 {status}\r\nContent-Length: 4\r\nConnection: close\r\n{ETAG}\r\n"))
 }
 
 struct Scripted {
@@ -119,8 +119,8 @@ async fn case_43_a_server_that_does_not_answer_misses_the_deadline() {
 
 #[tokio::test]
 async fn case_43_a_body_that_stalls_is_broken_off() {
-    let half = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf";
-    let scripted = Scripted::new(vec![Turn::Stall(half.to_owned())], |options| {
+    let half = format!("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n{ETAG}\r\nhalf");
+    let scripted = Scripted::new(vec![Turn::Stall(half)], |options| {
         options.stall = Duration::from_millis(200);
     })
     .await;
@@ -131,10 +131,24 @@ async fn case_43_a_body_that_stalls_is_broken_off() {
 
 #[tokio::test]
 async fn a_body_that_is_cut_is_no_object() {
-    let cut = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\nConnection: close\r\n\r\nhalf";
-    let scripted = Scripted::new(vec![Turn::Answer(cut.to_owned())], PLAIN).await;
+    let cut = format!("HTTP/1.1 200 OK\r\nContent-Length: 10\r\nConnection: close\r\n{ETAG}\r\nhalf");
+    let scripted = Scripted::new(vec![Turn::Answer(cut)], PLAIN).await;
     let error = scripted.store.get("a").await.expect_err("cut");
     assert_eq!(error.kind, StoreErrorKind::Unreachable, "{error}");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_no_objects_is_none_and_may_be_asked_for_again() {
+    for body in ["", "<html>Please sign in</html>"] {
+        let turns = vec![answer("200 OK", "", body), answer("200 OK", ETAG, "body"), answer("200 OK", "", "")];
+        let scripted = Scripted::new(turns, PLAIN).await;
+        let error = scripted.store.get("a").await.expect_err("nobody's object");
+        assert_eq!(error.kind, StoreErrorKind::Unreachable, "{error}");
+        assert!(error.reason.contains("nobody speaks S3 there"), "{error}");
+        assert_eq!(scripted.store.get("a").await.expect("an object"), Bytes::from_static(b"body"));
+        let error = scripted.store.get_range("a", 0..0).await.expect_err("its size is not known either");
+        assert_eq!(error.kind, StoreErrorKind::Unreachable, "{error}");
+    }
 }
 
 #[tokio::test]
@@ -225,13 +239,13 @@ async fn a_put_is_conditional_has_its_length_and_its_checksum_in_headers() {
 #[tokio::test]
 async fn case_35_a_put_that_the_answer_does_not_confirm_is_read_back() {
     let other = "ETag: \"made up\"\r\n";
-    let turns = vec![answer("200 OK", other, ""), answer("200 OK", "", "body")];
+    let turns = vec![answer("200 OK", other, ""), answer("200 OK", ETAG, "body")];
     let scripted = Scripted::new(turns, PLAIN).await;
     let outcome = scripted.store.put_new("a", Bytes::from_static(b"body")).await.expect("put");
     assert_eq!(outcome, PutOutcome::Created);
     assert_eq!(scripted.lines().len(), 2);
 
-    let turns = vec![answer("200 OK", other, ""), answer("200 OK", "", "bode")];
+    let turns = vec![answer("200 OK", other, ""), answer("200 OK", ETAG, "bode")];
     let scripted = Scripted::new(turns, PLAIN).await;
     let error = scripted.store.put_new("a", Bytes::from_static(b"body")).await.expect_err("other bytes");
     assert_eq!(error.kind, StoreErrorKind::Protocol);
@@ -293,8 +307,8 @@ async fn case_42_a_put_that_looks_first_writes_nothing_over_an_object() {
 
 #[tokio::test]
 async fn a_range_that_was_not_asked_for_is_refused_and_a_whole_object_is_cut() {
-    let wrong = answer("206 Partial Content", "Content-Range: bytes 1-4/10\r\n", "1234");
-    let scripted = Scripted::new(vec![wrong, answer("200 OK", "", "0123456789")], PLAIN).await;
+    let wrong = answer("206 Partial Content", &format!("Content-Range: bytes 1-4/10\r\n{ETAG}"), "1234");
+    let scripted = Scripted::new(vec![wrong, answer("200 OK", ETAG, "0123456789")], PLAIN).await;
     assert_eq!(scripted.store.get_range("a", 0..4).await.expect_err("shifted").kind, StoreErrorKind::Protocol);
     let body = scripted.store.get_range("a", 2..4).await.expect("cut here");
     assert_eq!((body.bytes, body.object_size), (Bytes::from_static(b"23"), 10));
@@ -303,8 +317,8 @@ async fn a_range_that_was_not_asked_for_is_refused_and_a_whole_object_is_cut() {
 
 #[tokio::test]
 async fn an_object_that_would_fill_the_memory_is_refused_before_its_body() {
-    let huge = "HTTP/1.1 200 OK\r\nContent-Length: 1099511627776\r\n\r\n";
-    let scripted = Scripted::new(vec![Turn::Stall(huge.to_owned())], PLAIN).await;
+    let huge = format!("HTTP/1.1 200 OK\r\nContent-Length: 1099511627776\r\n{ETAG}\r\n");
+    let scripted = Scripted::new(vec![Turn::Stall(huge)], PLAIN).await;
     assert_eq!(scripted.store.get("a").await.expect_err("too large").kind, StoreErrorKind::Protocol);
 }
 
