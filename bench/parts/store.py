@@ -25,6 +25,13 @@ class Directory:
     def empty(self, name):
         shutil.rmtree(os.path.join(self.place.path, f"repository-{name}"), ignore_errors=True)
 
+    def leave(self, name):
+        """As where its file system is not mounted any more."""
+        os.rename(self.place.folder(f"repository-{name}"), os.path.join(self.place.path, f"unmounted-{name}"))
+
+    def come_back(self, name):
+        os.rename(os.path.join(self.place.path, f"unmounted-{name}"), os.path.join(self.place.path, f"repository-{name}"))
+
 
 class S3:
     """scripts/s3-server, in a folder of its own."""
@@ -82,6 +89,13 @@ class S3:
 
     def go_on(self):
         os.kill(self.pid(), signal.SIGCONT)
+
+    def leave(self, _name):
+        """The worst kind of outage: nobody knows yet that it is one."""
+        self.stall()
+
+    def come_back(self, _name):
+        self.go_on()
 
     def stop(self):
         self.slow(None) if getattr(self, "line", None) else None

@@ -1,7 +1,11 @@
-//! A TCP proxy before a store: an outage at the turn of a switch. Before a server: one that answers some of its clients slowly.
+//! A TCP proxy before a store or a server: an outage, or a line that is cut, at the turn of a switch. Before a server, too: one that
+//! answers some of its clients slowly.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
@@ -42,21 +46,27 @@ struct Switch {
 impl Proxy {
     /// A proxy to `upstream`, a `host:port`; its line is up.
     pub fn start(upstream: &str) -> Result<Proxy> {
-        Proxy::with(upstream, Switch::default())
+        Proxy::with(Upstream::Tcp(upstream.to_owned()), Switch::default())
+    }
+
+    /// A proxy to whoever listens at a Unix socket; its line is up.
+    pub fn start_before_socket(upstream: PathBuf) -> Result<Proxy> {
+        Proxy::with(Upstream::Unix(upstream), Switch::default())
     }
 
     /// A proxy behind which clients that send `mark` wait for each answer, as long as [`Proxy::answer_late`] says.
     pub fn start_late_for(upstream: &str, mark: &'static str, late: Duration) -> Result<Proxy> {
+        let upstream = Upstream::Tcp(upstream.to_owned());
         let proxy = Proxy::with(upstream, Switch { mark: Some(mark), ..Switch::default() })?;
         proxy.answer_late(late);
         Ok(proxy)
     }
 
-    fn with(upstream: &str, switch: Switch) -> Result<Proxy> {
+    fn with(upstream: Upstream, switch: Switch) -> Result<Proxy> {
         let listener = TcpListener::bind("127.0.0.1:0").context("opening a port for a proxy")?;
         let address = listener.local_addr().context("asking for the port of a proxy")?;
         let switch = Arc::new(switch);
-        let (upstream, shared) = (upstream.to_owned(), switch.clone());
+        let shared = switch.clone();
         std::thread::spawn(move || {
             for incoming in listener.incoming() {
                 if shared.gone.load(Ordering::Relaxed) {
@@ -64,7 +74,7 @@ impl Proxy {
                 }
                 // A client that left before it was let in is none, and neither is one whose upstream is gone.
                 let Ok(client) = incoming else { continue };
-                let Ok(server) = TcpStream::connect(&upstream) else { continue };
+                let Ok(server) = upstream.connect() else { continue };
                 let marked = Arc::new(AtomicBool::new(false));
                 for (from, to, way) in
                     [(client.try_clone(), server.try_clone(), Way::Question), (Ok(server), Ok(client), Way::Answer)]
@@ -99,6 +109,23 @@ impl Drop for Proxy {
         self.switch.gone.store(true, Ordering::Relaxed);
         // Wakes the thread that waits for a client, so that it ends; where that fails it ends with the process.
         let _ = TcpStream::connect(self.address);
+    }
+}
+
+/// Where connections go on to.
+enum Upstream {
+    /// A `host:port`.
+    Tcp(String),
+    Unix(PathBuf),
+}
+
+impl Upstream {
+    fn connect(&self) -> std::io::Result<TcpStream> {
+        match self {
+            Upstream::Tcp(address) => TcpStream::connect(address),
+            // All that is asked of it here, any socket can do.
+            Upstream::Unix(path) => Ok(TcpStream::from(OwnedFd::from(UnixStream::connect(path)?))),
+        }
     }
 }
 

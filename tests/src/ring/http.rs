@@ -95,7 +95,7 @@ fn serve(client: &TcpStream, upstream: &str, ring: &Ring) -> Result<()> {
         let fault = ring.next();
         match fault {
             Some(Fault::KillBefore) => return ring.kill(),
-            Some(Fault::Reset) => return Ok(()),
+            Some(Fault::Reset | Fault::Away(_)) => return Ok(()),
             Some(Fault::TruncateRequest) => {
                 to_server.write_all(&request.bytes[..request.bytes.len() / 2])?;
                 let _ = server.shutdown(Shutdown::Both);

@@ -7,7 +7,7 @@ pub mod wire;
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
@@ -28,6 +28,8 @@ pub enum Fault {
     LoseAnswer,
     /// It waits for so long, then it passes.
     Stall(Duration),
+    /// From it on, for so long, nothing passes: each connection is closed with its first message.
+    Away(Duration),
     /// Half of it passes, then the connection is closed. A request to the store.
     TruncateRequest,
     /// Half of the answer passes, then the connection is closed.
@@ -43,6 +45,14 @@ impl Fault {
     pub const fn kills(self) -> bool {
         matches!(self, Fault::KillBefore | Fault::KillAfter)
     }
+
+    /// For how long nothing need be expected to go on.
+    pub const fn lasts(self) -> Duration {
+        match self {
+            Fault::Stall(time) | Fault::Away(time) => time,
+            _ => Duration::ZERO,
+        }
+    }
 }
 
 /// Counts the messages that pass, and says which of them meet a fault.
@@ -50,6 +60,8 @@ impl Fault {
 pub struct Ring {
     seen: AtomicU64,
     plan: Mutex<Option<(u64, Fault)>>,
+    /// Until when nothing passes.
+    away: Mutex<Option<Instant>>,
     met: AtomicBool,
     /// The process that a fault kills; 0 as long as there is none.
     watched: AtomicI32,
@@ -66,7 +78,7 @@ impl Ring {
         *plan = Some((number, fault));
     }
 
-    /// From now on everything passes.
+    /// From now on no message meets a fault. Who is away stays so for as long as was planned.
     pub fn clear(&self) {
         *self.locked() = None;
     }
@@ -101,10 +113,17 @@ impl Ring {
 
     /// One more message. What it meets.
     fn next(&self) -> Option<Fault> {
+        let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
+        if away.is_some_and(|until| Instant::now() < until) {
+            return Some(Fault::Reset);
+        }
         let mut plan = self.locked();
         let number = self.seen.fetch_add(1, Ordering::SeqCst) + 1;
         let (_, fault) = plan.take_if(|(planned, _)| *planned == number)?;
         self.met.store(true, Ordering::SeqCst);
+        if let Fault::Away(time) = fault {
+            *away = Some(Instant::now() + time);
+        }
         Some(fault)
     }
 

@@ -66,7 +66,7 @@ fn pass(from: &UnixStream, mut to: &UnixStream, begins_untyped: bool, ring: &Rin
                 to.write_all(&message)?;
                 return ring.kill();
             }
-            Some(Fault::Reset) => return Ok(()),
+            Some(Fault::Reset | Fault::Away(_)) => return Ok(()),
             Some(Fault::LoseAnswer) => {
                 to.write_all(&message)?;
                 return Ok(());

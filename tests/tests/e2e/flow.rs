@@ -1,5 +1,7 @@
 //! The steps that tests of this binary share.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 
 use walseal_common::lsn::Lsn;
@@ -22,8 +24,13 @@ pub fn confirmed(cluster: &Cluster) -> Result<Option<Lsn>> {
 
 /// Waits until the archiver has confirmed everything that the server has flushed until now.
 pub fn wait_durable(cluster: &Cluster, daemon: &mut Daemon) -> Result<Lsn> {
+    wait_durable_within(cluster, daemon, PATIENCE)
+}
+
+/// The same, for so long.
+pub fn wait_durable_within(cluster: &Cluster, daemon: &mut Daemon, within: Duration) -> Result<Lsn> {
     let flushed = cluster.flush_lsn()?;
-    daemon.until(&format!("{flushed} to be confirmed"), PATIENCE, || {
+    daemon.until(&format!("{flushed} to be confirmed"), within, || {
         Ok(confirmed(cluster)?.is_some_and(|lsn| lsn >= flushed).then_some(flushed))
     })
 }

@@ -41,6 +41,11 @@ const OF_THE_STORE: [Fault; 11] = [
 const OF_THE_SERVER: [Fault; 6] =
     [Fault::KillBefore, Fault::Reset, Fault::KillAfter, Fault::TruncateAnswer, Fault::Stall(PAUSE), Fault::LoseAnswer];
 
+/// What may happen for longer than `wal_sender_timeout`.
+const fn for_long(time: Duration) -> [Fault; 2] {
+    [Fault::Away(time), Fault::Stall(time)]
+}
+
 /// Most that an archiver may ever take, in KiB (I11).
 const MOST_MEMORY: u64 = 128 << 10;
 
@@ -83,10 +88,11 @@ impl Bed {
 
     /// The small run, in which the `number`-th message meets `fault`. Whether there were so many messages.
     fn run(&mut self, number: u64, fault: Fault, since: Since) -> Result<bool> {
+        let patience = PATIENCE + fault.lasts();
         self.ring.plan(if since == Since::Backup { u64::MAX } else { number }, fault);
         let mut daemon = self.site.archiver.daemon(&["run"])?;
         self.ring.watch(daemon.pid());
-        let through = self.stream(&mut daemon).and_then(|()| {
+        let through = self.stream(&mut daemon, patience).and_then(|()| {
             if since == Since::Backup {
                 self.ring.plan(number, fault);
                 self.ring.watch(daemon.pid());
@@ -105,7 +111,7 @@ impl Bed {
         } else {
             through.with_context(|| daemon.log())?;
         }
-        flow::wait_durable(&self.site.cluster, &mut daemon)?;
+        flow::wait_durable_within(&self.site.cluster, &mut daemon, patience)?;
         says_it_once(&daemon.log())?;
         let peak = daemon.peak_kib()?;
         ensure!(peak < MOST_MEMORY, "{peak} KiB at the most");
@@ -118,12 +124,12 @@ impl Bed {
         Ok(met)
     }
 
-    fn stream(&self, daemon: &mut Daemon) -> Result<()> {
+    fn stream(&self, daemon: &mut Daemon, patience: Duration) -> Result<()> {
         let sql =
             "select pg_logical_emit_message(false, 'filler', repeat(md5(g::text), 32768)) from generate_series(1, 3) g";
         self.site.cluster.sql(sql)?;
         self.ledger.goes_on(10, PATIENCE)?;
-        flow::wait_durable(&self.site.cluster, daemon).map(|_| ())
+        flow::wait_durable_within(&self.site.cluster, daemon, patience).map(|_| ())
     }
 
     /// Everything is whole, down to the bytes, and what was acknowledged is there.
@@ -160,26 +166,40 @@ fn says_it_once(log: &str) -> Result<()> {
 /// Runs after which a long sweep begins with another installation: each lists all that those before left behind.
 const RUNS_OF_A_BED: usize = 60;
 
-fn sweep(before: impl Fn(&mut Site, &Arc<Ring>) -> Result<()>, faults: &[Fault], short: &[u64]) -> Result<()> {
+/// Which messages meet which faults.
+struct Sweep<'a> {
+    faults: &'a [Fault],
+    /// The messages of the short form, each with one fault.
+    short: &'a [u64],
+    /// The long form takes each so-many-th of its messages, each with every fault.
+    every: usize,
+}
+
+/// The step of a long form; `None` in the short one.
+fn long_step() -> Result<Option<usize>> {
     let step = usize::try_from(number_from("WALSEAL_TEST_RING", 0)?)?;
-    let first = number_from("WALSEAL_TEST_RING_FROM", 1)?;
+    Ok((step > 0).then_some(step))
+}
+
+fn sweep(before: impl Fn(&mut Site, &Arc<Ring>) -> Result<()>, over: &Sweep<'_>) -> Result<()> {
     let mut bed = undisturbed(&before)?;
-    if step == 0 {
-        for (turn, number) in short.iter().enumerate() {
-            let fault = faults.get(turn % faults.len()).context("a fault")?;
+    let Some(step) = long_step()? else {
+        for (turn, number) in over.short.iter().enumerate() {
+            let fault = over.faults.get(turn % over.faults.len()).context("a fault")?;
             let since = if turn % 3 == 2 { Since::Backup } else { Since::Start };
             let met = bed.run(*number, *fault, since).with_context(|| format!("{fault:?} at message {number}"))?;
             ensure!(met, "there were fewer messages than {number}: {fault:?} was not tried");
         }
         return bed.ends_whole();
-    }
-    for (turn, number) in (first..).step_by(step).enumerate() {
-        if turn > 0 && turn % RUNS_OF_A_BED.div_ceil(faults.len()) == 0 {
+    };
+    let first = number_from("WALSEAL_TEST_RING_FROM", 1)?;
+    for (turn, number) in (first..).step_by(step * over.every).enumerate() {
+        if turn > 0 && turn % RUNS_OF_A_BED.div_ceil(over.faults.len()) == 0 {
             bed.ends_whole()?;
             bed = undisturbed(&before)?;
         }
         let mut any = false;
-        for fault in faults {
+        for fault in over.faults {
             let met = bed
                 .run(number, *fault, Since::StartToBackup)
                 .with_context(|| format!("{fault:?} at message {number}"))?;
@@ -193,6 +213,11 @@ fn sweep(before: impl Fn(&mut Site, &Arc<Ring>) -> Result<()>, faults: &[Fault],
     bed.ends_whole()
 }
 
+/// Longer than `wal_sender_timeout`; of the long form, minutes.
+fn long_time() -> Result<Duration> {
+    Ok(Duration::from_secs(if long_step()?.is_some() { 150 } else { 7 }))
+}
+
 /// An installation after a run without a fault, with a backup.
 fn undisturbed(before: impl Fn(&mut Site, &Arc<Ring>) -> Result<()>) -> Result<Bed> {
     let mut bed = Bed::new(before)?;
@@ -200,26 +225,41 @@ fn undisturbed(before: impl Fn(&mut Site, &Arc<Ring>) -> Result<()>) -> Result<B
     Ok(bed)
 }
 
+fn before_the_store(site: &mut Site, ring: &Arc<Ring>) -> Result<()> {
+    let place = site.place.behind_a_ring(ring)?;
+    site.archiver.use_place(&place);
+    Ok(())
+}
+
+fn before_the_server(site: &mut Site, ring: &Arc<Ring>) -> Result<()> {
+    let folder = site.scratch.dir("ring")?;
+    let upstream = site.cluster.sockets().join(format!(".s.PGSQL.{}", site.cluster.port()));
+    ring::wire::before(upstream, &folder, ring)?;
+    let user = &site.scratch.account().name;
+    let conninfo = format!("host={} port=5432 user={user} dbname=postgres", folder.display());
+    site.archiver.set_text("cluster.conninfo", &conninfo);
+    Ok(())
+}
+
 #[test]
 fn i1_i7_whatever_happens_to_a_message_to_the_store_nothing_confirmed_is_missing_and_nothing_is_half() -> Result<()> {
-    let before = |site: &mut Site, ring: &Arc<Ring>| {
-        let place = site.place.behind_a_ring(ring)?;
-        site.archiver.use_place(&place);
-        Ok(())
-    };
-    sweep(before, &OF_THE_STORE, &[1, 2, 3, 5, 6, 7, 9, 11, 12, 13, 16])
+    let short = [1, 2, 3, 5, 6, 7, 9, 11, 12, 13, 16];
+    sweep(before_the_store, &Sweep { faults: &OF_THE_STORE, short: &short, every: 1 })
 }
 
 #[test]
 fn i1_i7_whatever_happens_to_a_message_to_the_server_nothing_confirmed_is_missing_and_nothing_is_half() -> Result<()> {
-    let before = |site: &mut Site, ring: &Arc<Ring>| {
-        let folder = site.scratch.dir("ring")?;
-        let upstream = site.cluster.sockets().join(format!(".s.PGSQL.{}", site.cluster.port()));
-        ring::wire::before(upstream, &folder, ring)?;
-        let user = &site.scratch.account().name;
-        let conninfo = format!("host={} port=5432 user={user} dbname=postgres", folder.display());
-        site.archiver.set_text("cluster.conninfo", &conninfo);
-        Ok(())
-    };
-    sweep(before, &OF_THE_SERVER, &[1, 9, 20, 33, 44, 57, 70])
+    let short = [1, 9, 20, 33, 44, 57, 70];
+    sweep(before_the_server, &Sweep { faults: &OF_THE_SERVER, short: &short, every: 1 })
+}
+
+#[test]
+fn i1_i11_a_store_that_is_away_or_silent_for_long_from_any_message_on_costs_nothing_that_was_confirmed() -> Result<()> {
+    sweep(before_the_store, &Sweep { faults: &for_long(long_time()?), short: &[10, 9, 12], every: 41 })
+}
+
+#[test]
+fn i1_i11_a_server_that_is_away_or_silent_for_long_from_any_message_on_costs_nothing_that_was_confirmed() -> Result<()>
+{
+    sweep(before_the_server, &Sweep { faults: &for_long(long_time()?), short: &[60, 70, 50], every: 41 })
 }

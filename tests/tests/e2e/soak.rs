@@ -29,7 +29,9 @@ enum Event {
     ArchiverStopped,
     ServerCrashes,
     ServerRestarts,
-    StreamCut,
+    StreamEnded,
+    /// The line between archiver and server is cut.
+    ServerAway(Line),
     StoreAway(Line),
     StoreKilled,
     Burst,
@@ -42,13 +44,15 @@ enum Event {
     Restore,
 }
 
-const EVENTS: [Event; 20] = [
+const EVENTS: [Event; 22] = [
     Event::ArchiverKilled,
     Event::ArchiverKilled,
     Event::ArchiverStopped,
     Event::ServerCrashes,
     Event::ServerRestarts,
-    Event::StreamCut,
+    Event::StreamEnded,
+    Event::ServerAway(Line::Down),
+    Event::ServerAway(Line::Stalled),
     Event::StoreAway(Line::Down),
     Event::StoreAway(Line::Stalled),
     Event::StoreKilled,
@@ -82,7 +86,8 @@ struct Soak {
     store: OwnServer,
     site: Site,
     daemon: Option<Daemon>,
-    proxy: Proxy,
+    to_store: Proxy,
+    to_server: Proxy,
     ledger: Ledger,
     pgbench: Option<Pgbench>,
     /// Nothing before this need be restorable: the first base backup ends there, or retention promises no more.
@@ -119,6 +124,25 @@ fn soak(seed: u64, length: Duration) -> Result<()> {
     soak.ends()
 }
 
+/// Leads the archiver to the server through a line that can be cut.
+fn line_to_server(site: &mut Site) -> Result<Proxy> {
+    let (sockets, port) = (site.cluster.sockets(), site.cluster.port());
+    let proxy = Proxy::start_before_socket(sockets.join(format!(".s.PGSQL.{port}")))?;
+    let address = proxy.address();
+    let (host, port) = address.rsplit_once(':').context("a proxy has a port")?;
+    let user = &site.scratch.account().name;
+    site.archiver.set_text("cluster.conninfo", &format!("host={host} port={port} user={user} dbname=postgres"));
+    Ok(proxy)
+}
+
+/// An outage of a line: shorter and longer than `wal_sender_timeout`.
+fn switched(proxy: &Proxy, line: Line, dice: &mut Dice) {
+    proxy.set(line);
+    // The outage itself.
+    std::thread::sleep(Duration::from_millis(200 + dice.below(8000)));
+    proxy.set(Line::Up);
+}
+
 impl Soak {
     fn start(synchronous: bool) -> Result<Soak> {
         let mut cluster = Cluster::builder().durable().segment_mib(1).setting("wal_keep_size", "4GB");
@@ -131,8 +155,9 @@ impl Soak {
         site.place = Place::S3 { server: store.server().clone(), prefix: "orders".to_owned() };
         site.restorer.use_place(&site.place);
         site.restorer.write_config()?;
-        let (place, proxy) = site.place.behind_a_proxy()?;
+        let (place, to_store) = site.place.behind_a_proxy()?;
         site.archiver.use_place(&place);
+        let to_server = line_to_server(&mut site)?;
         site.archiver.set_text("wal.ship_interval", "100ms");
         site.archiver.set("wal.synchronous", &synchronous.to_string());
         site.archiver.set("base.backoff", "false");
@@ -154,7 +179,8 @@ impl Soak {
             store,
             site,
             daemon: Some(daemon),
-            proxy,
+            to_store,
+            to_server,
             ledger,
             pgbench,
             earliest,
@@ -197,15 +223,16 @@ impl Soak {
                 self.site.cluster.stop(Stop::Fast)?;
                 self.serves()
             }
-            Event::StreamCut => {
+            Event::StreamEnded => {
                 let sql = "select count(pg_terminate_backend(pid)) from pg_stat_replication";
                 self.site.cluster.value(sql).map(|_| ())
             }
+            Event::ServerAway(line) => {
+                switched(&self.to_server, line, dice);
+                Ok(())
+            }
             Event::StoreAway(line) => {
-                self.proxy.set(line);
-                // The outage itself.
-                std::thread::sleep(Duration::from_millis(200 + dice.below(4000)));
-                self.proxy.set(Line::Up);
+                switched(&self.to_store, line, dice);
                 Ok(())
             }
             Event::StoreKilled => {
@@ -300,7 +327,7 @@ impl Soak {
         ensure!(!orderly || missing.is_empty(), "a switchover lost {missing:?}");
         self.lost.extend(missing);
         self.ledger.follow(&self.site.cluster);
-        self.site.archiver.set_text("cluster.conninfo", &self.site.cluster.conninfo());
+        self.to_server = line_to_server(&mut self.site)?;
         self.site.archiver.write_config()?;
         self.daemon.take().context("the archiver runs")?.sigterm()?;
         self.starts_archiver()?;
