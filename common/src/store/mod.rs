@@ -7,6 +7,7 @@
 
 #[cfg(test)]
 mod conformance;
+mod crowd;
 mod decorator;
 pub mod directory;
 mod failure;

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::crowd::Crowd;
 use super::health::Health;
 use super::{Failing, Lock, ObjectStore, Page, PutOutcome, RangeBody, StoreError, StoreErrorKind, Tally};
 
@@ -67,12 +68,14 @@ pub async fn with_patience<T>(limit: Duration, work: impl Future<Output = T>) ->
 
 /// Repeats calls that failed for a reason that may pass ([`StoreError::is_permanent`]), after random pauses.
 ///
+/// Where the store says that it is asked too much, fewer calls are under way at once from then on, whoever makes them.
 /// A put may be repeated after an attempt whose outcome was not known; see [`ObjectStore::put_new`] for what its
 /// `AlreadyExists` can mean. What fails for long is logged once, and can be asked for ([`ObjectStore::failing`]).
 #[derive(Debug)]
 pub struct Retry {
     inner: Arc<dyn ObjectStore>,
     policy: RetryPolicy,
+    crowd: Crowd,
     health: Health,
     tally: Arc<Tally>,
 }
@@ -80,7 +83,7 @@ pub struct Retry {
 impl Retry {
     /// `inner`, with calls repeated as `policy` says.
     pub fn new(inner: Arc<dyn ObjectStore>, policy: RetryPolicy) -> Retry {
-        Retry { inner, policy, health: Health::default(), tally: Arc::default() }
+        Retry { inner, policy, crowd: Crowd::default(), health: Health::default(), tally: Arc::default() }
     }
 
     /// A call is not tried again. What only those may ask for who prune or hold says nothing of whether WAL can be stored and read, and
@@ -142,6 +145,7 @@ impl Retry {
         key: &str,
         attempt: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
+        let admitted = self.crowd.enter().await;
         let begun = Instant::now();
         let ended = match self.policy.attempt_limit {
             None => attempt.await,
@@ -155,6 +159,11 @@ impl Retry {
                 })
             }),
         };
+        match &ended {
+            Ok(_) => admitted.went_well(),
+            Err(error) if error.kind == StoreErrorKind::Throttled => admitted.was_too_much(),
+            Err(_) => {}
+        }
         // What keeps an object is two questions: its retention, and its legal hold.
         let requests = if operation == "lock" && !key.is_empty() { 2 } else { 1 };
         self.tally.attempt(operation, requests, begun.elapsed(), ended.as_ref().err().map(|error| error.kind));
@@ -228,7 +237,9 @@ impl ObjectStore for Retry {
 #[cfg(test)]
 mod tests {
     use super::super::fault::{Call, Effect, Faulty};
-    use super::super::{DirectoryStore, StoreErrorKind};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::super::{Decorator, DirectoryStore, StoreErrorKind};
     use super::*;
 
     fn quick() -> RetryPolicy {
@@ -243,6 +254,56 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let store = Arc::new(Faulty::new(Arc::new(DirectoryStore::new(folder.path().to_owned()))));
         (folder, store)
+    }
+
+    /// Refuses more calls at once than it likes.
+    #[derive(Debug)]
+    struct Narrow {
+        inner: Arc<dyn ObjectStore>,
+        at_once: AtomicUsize,
+        refused: AtomicUsize,
+    }
+
+    const LIKED: usize = 3;
+
+    #[async_trait::async_trait]
+    impl Decorator for Narrow {
+        fn inner(&self) -> &dyn ObjectStore {
+            self.inner.as_ref()
+        }
+
+        async fn put_new(&self, key: &str, _body: Bytes) -> Result<PutOutcome, StoreError> {
+            let narrow = self.at_once.fetch_add(1, Ordering::SeqCst) >= LIKED;
+            // As long as others need to come, too.
+            sleep(Duration::from_millis(1)).await;
+            self.at_once.fetch_sub(1, Ordering::SeqCst);
+            if !narrow {
+                return Ok(PutOutcome::Created);
+            }
+            self.refused.fetch_add(1, Ordering::SeqCst);
+            Err(StoreError {
+                kind: StoreErrorKind::Throttled,
+                operation: "put",
+                key: key.to_owned(),
+                store: "a narrow one".to_owned(),
+                reason: "slow down".to_owned(),
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn case_35_a_store_that_is_asked_too_much_is_asked_less_by_all_together() {
+        let (_folder, inner) = faulty();
+        let narrow = Arc::new(Narrow { inner, at_once: AtomicUsize::new(0), refused: AtomicUsize::new(0) });
+        let store = Retry::new(narrow.clone(), quick());
+        let puts = (0..1000).map(|number| {
+            let store = &store;
+            async move { store.put_new(&number.to_string(), Bytes::from_static(b"x")).await.map(|_| ()) }
+        });
+        futures_util::future::try_join_all(puts).await.expect("each is taken at last");
+        // 997 at once, 495, 247 …, and then one each time that a further one is tried.
+        let refused = narrow.refused.load(Ordering::SeqCst);
+        assert!((997..3000).contains(&refused), "{refused}");
     }
 
     #[tokio::test]
