@@ -4,6 +4,7 @@
 
 mod backlog;
 mod exposure;
+mod jam;
 mod recipients;
 mod rivals;
 mod server;
@@ -23,6 +24,7 @@ use crate::doctor::synchronous;
 use crate::stream::{Limit, Progress, ProgressWatch};
 use backlog::{Backlog, Sight};
 use exposure::ExposureWatch;
+use jam::JamWatch;
 pub use recipients::judge_recipients;
 use rivals::RivalWatch;
 use server::{ServerWatch, SlotView};
@@ -96,6 +98,7 @@ impl Lookout {
         let often = self.limit.is_some().then_some(INTERVAL);
         let mut server = ServerWatch::new(self.conninfo.clone(), self.slot.clone(), often);
         let mut backlog = Backlog::new(self.backlog);
+        let mut jam = JamWatch::new(self.backlog);
         let mut rivals = RivalWatch::default();
         loop {
             let now = self.progress.now();
@@ -109,6 +112,10 @@ impl Lookout {
             }
             if let Some(slot) = &view.slot {
                 self.judge_slot(slot);
+            }
+            // Where the server was not seen, nobody knows whether it still does.
+            if view.saw_slots {
+                jam.look(&self.alerts, view.jam.as_ref(), view.room.map(|room| room.free), Instant::now());
             }
             let why = now.store_trouble.as_deref().or(now.trouble.as_deref());
             let seen = view.slot.as_ref().and_then(|slot| slot.kept);

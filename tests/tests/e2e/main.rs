@@ -23,6 +23,7 @@ mod hook;
 mod immutability;
 mod incremental;
 mod kill;
+mod layout;
 mod ledger;
 mod messages;
 mod metrics;

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-use super::super::Secret;
+use super::super::{Retry, RetryPolicy, Secret};
 use super::*;
 
 /// What the server does with one request; each comes on a connection of its own.
@@ -127,6 +127,16 @@ async fn case_43_a_body_that_stalls_is_broken_off() {
     let error = scripted.store.get("a").await.expect_err("stalled");
     assert_eq!(error.kind, StoreErrorKind::Unreachable);
     assert!(error.reason.contains("nothing came for 0.2 s"), "{error}");
+}
+
+#[tokio::test]
+async fn case_43_a_body_that_stalls_is_asked_for_again() {
+    let half = format!("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n{ETAG}\r\nhalf");
+    let turns = vec![Turn::Stall(half), answer("200 OK", ETAG, "all of it")];
+    let scripted = Scripted::new(turns, |options| options.stall = Duration::from_millis(200)).await;
+    let store = Retry::new(Arc::new(scripted.store.clone()), RetryPolicy::default());
+    assert_eq!(store.get("a").await.expect("at the second try"), "all of it");
+    assert_eq!(scripted.lines().len(), 2);
 }
 
 #[tokio::test]

@@ -63,6 +63,8 @@ kinds! {
     SynchronousUnasked = "synchronous-unasked",
     /// The server keeps much WAL for us (case 26). Subject: the slot.
     Backlog = "backlog",
+    /// The server's own archiving fails, and WAL piles up in `pg_wal` (case 26). No subject.
+    ArchiveCommandFails = "archive-command-fails",
     /// A base backup that nobody waits for failed, and is tried again. No subject.
     BackupFailed = "backup-failed",
     /// The server met page checksum failures in the last base backup (case 31). No subject.

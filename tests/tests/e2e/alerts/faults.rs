@@ -49,6 +49,28 @@ pub fn case_26_a_slot_that_keeps_more_than_its_limit_is_told_until_the_wal_is_in
 }
 
 #[test]
+pub fn case_26_an_archive_command_that_fails_is_told_with_what_waits_until_it_works() -> Result<()> {
+    let cluster = Cluster::builder().segment_mib(1).setting("archive_mode", "on").setting("archive_command", "false");
+    // The server is asked as often as a limit of our own needs; this one is never reached.
+    let (site, told) = site(cluster, &[("wal.give_up_at", "1TiB"), ("alerts.backlog", "2MiB")])?;
+    let mut daemon = site.archive()?;
+    site.cluster.sql("create table t as select repeat(md5(g::text), 30) from generate_series(1, 8000) g")?;
+    told.arrives(&mut daemon, "archive-command-fails", &["raised"])?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    let jam = told.of("archive-command-fails")?.into_iter().next().context("the alert")?;
+    let text = jam["text"].as_str().unwrap_or_default();
+    for part in ["fails at 00000001", "of WAL wait in pg_wal", "of that disk ", "the server's log says why"] {
+        ensure!(text.contains(part), "{part:?} is missing: {jam}");
+    }
+    ensure!(jam["severity"] == "critical", "{jam}");
+    // The stream does not need it, and no backlog of the slot hides it.
+    assert_eq!(told.of("backlog")?, Vec::<Value>::new());
+    site.cluster.sql("alter system set archive_command = 'true'")?;
+    site.cluster.sql("select pg_reload_conf()")?;
+    told.arrives(&mut daemon, "archive-command-fails", &["raised", "cleared"])
+}
+
+#[test]
 pub fn retention_that_is_refused_is_told_until_it_is_kept_to() -> Result<()> {
     let (mut site, told) = site(Cluster::builder(), &[("retention.window", "1s"), ("retention.grace", "0s")])?;
     let permission = site.scratch.path().join("told/permission");

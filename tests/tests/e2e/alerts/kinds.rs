@@ -16,6 +16,9 @@ fn received_in(kind: AlertKind) -> fn() -> Result<()> {
         AlertKind::SlotAtRisk => {
             faults::case_26_a_slot_that_keeps_more_than_its_limit_is_told_until_the_wal_is_in_the_repository
         }
+        AlertKind::ArchiveCommandFails => {
+            faults::case_26_an_archive_command_that_fails_is_told_with_what_waits_until_it_works
+        }
         AlertKind::ConfirmedMissing => faults::wal_that_was_durable_and_vanished_is_told_until_it_is_back,
         AlertKind::StoreUnreachable | AlertKind::Backlog | AlertKind::RpoExceeded => {
             super::case_26_a_store_that_is_gone_and_the_wal_that_piles_up_are_told_with_their_end
