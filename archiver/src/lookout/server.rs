@@ -131,7 +131,7 @@ async fn read_jam(sql: &SqlClient) -> Result<Option<Jam>, PostgresError> {
     let failed = |error| SqlClient::error(DOING, &error);
     let number = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok()).unwrap_or_default();
     let end = Lsn(number(row.try_get(1).map_err(failed)?));
-    let size = u32::try_from(number(row.try_get(2).map_err(failed)?)).ok().and_then(|size| SegmentSize::new(size).ok());
+    let size = SegmentSize::new(number(row.try_get(2).map_err(failed)?)).ok();
     Ok(Some(Jam::at(row.try_get(0).map_err(failed)?, end, size)))
 }
 
