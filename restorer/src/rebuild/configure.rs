@@ -84,7 +84,7 @@ impl RecoveryConfig {
         settings
     }
 
-    /// The text of `postgresql.auto.conf`, from the inherited one, with where the backup's own files lie.
+    /// The text of `postgresql.auto.conf`, from the inherited one, with what the restored files ask for.
     fn edit(&self, inherited: &str, files: Vec<RecoverySetting>) -> String {
         let mut settings = self.settings();
         settings.extend(files);
@@ -138,7 +138,9 @@ pub fn configure(unfinished: &Unfinished, config: &RecoveryConfig) -> Result<Opt
         layout.owner.take_file(&file, path, mode)
     };
     let text = String::from_utf8_lossy(inherited.as_deref().unwrap_or_default());
-    write(&file, &config.edit(&text, access_files::brought_along(&layout.data)?))?;
+    let mut files = access_files::brought_along(&layout.data)?;
+    files.extend(tablespaces_in_place(&layout.data)?);
+    write(&file, &config.edit(&text, files))?;
     let signals = ["recovery.signal", "standby.signal"].map(|name| layout.data.join(name));
     let (signal, other) = match (&signals, &config.standby) {
         ([recovery, standby], None) => (recovery, standby),
@@ -151,6 +153,25 @@ pub fn configure(unfinished: &Unfinished, config: &RecoveryConfig) -> Result<Opt
     write(signal, "")?;
     sync_folder(&layout.data)?;
     Ok(inherited)
+}
+
+/// What a server needs for tablespaces within the data directory: at the end of its recovery it takes any folder in `pg_tblspc` that is no
+/// link for a mistake unless this is set (`CheckTablespaceDirectory` in `xlogrecovery.c`; case 28). Every server that can make
+/// them knows it.
+fn tablespaces_in_place(data: &Path) -> Result<Option<RecoverySetting>, RebuildError> {
+    let folder = data.join("pg_tblspc");
+    let entries = match fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(RebuildError::io("read", &folder)(error)),
+    };
+    for entry in entries {
+        let kind = entry.and_then(|entry| entry.file_type()).map_err(RebuildError::io("read", &folder))?;
+        if kind.is_dir() {
+            return Ok(Some(RecoverySetting::new("allow_in_place_tablespaces", "on")));
+        }
+    }
+    Ok(None)
 }
 
 /// Leaves in the `postgresql.auto.conf` of a restored directory only what [`configure`] wrote: for a server that is to have no

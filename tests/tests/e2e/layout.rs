@@ -130,7 +130,7 @@ fn case_15_the_slot_keeps_wal_from_before_the_first_base_backup_so_that_none_is_
     site.archiver.run_long(&["backup"])?.success()?;
     let end = flow::wait_durable(&site.cluster, &mut daemon)?;
     let listed = site.restorer.run(&["list", "--json"])?.success()?.json()?;
-    let start: Lsn = listed["bases"][0]["start_lsn"].as_str().context("a base backup")?.parse()?;
+    let start: Lsn = listed["bases"][0]["start"].as_str().context("a base backup")?.parse()?;
     ensure!(kept <= start, "the slot keeps WAL from {kept} on, the backup begins at {start}");
     let held = flow::held(&site, kept)?;
     ensure!(held >= end, "from {kept} on there is WAL up to {held}, and not to {end}");
