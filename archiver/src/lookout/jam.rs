@@ -10,7 +10,18 @@ use walseal_common::terminal::units;
 /// A failure must last for so long, unless much waits already: one that the next try mends is none.
 const SETTLED: Duration = Duration::from_secs(60);
 
-/// What the server says of an archiving that fails.
+/// What the server says of its archiving.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) enum Archiving {
+    /// It was not seen, or does not say.
+    #[default]
+    Unknown,
+    /// It does not fail: it works, or there is none.
+    Fine,
+    Fails(Jam),
+}
+
+/// Where it fails.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Jam {
     /// What could not be archived: a segment, a history file, a backup label.
@@ -41,13 +52,17 @@ impl JamWatch {
         JamWatch { limit, since: None }
     }
 
-    /// Judges a look: `jam` is what fails, `free` what the disk of `pg_wal` has left.
-    pub(super) fn look(&mut self, alerts: &Alerts, jam: Option<&Jam>, free: Option<u64>, now: Instant) {
+    /// Judges a look; `free` is what the disk of `pg_wal` has left.
+    pub(super) fn look(&mut self, alerts: &Alerts, archiving: &Archiving, free: Option<u64>, now: Instant) {
         const KIND: AlertKind = AlertKind::ArchiveCommandFails;
-        let Some(jam) = jam else {
-            self.since = None;
-            alerts.clear(KIND, "", "the server's own archiving does not fail any more");
-            return;
+        let jam = match archiving {
+            Archiving::Unknown => return,
+            Archiving::Fine => {
+                self.since = None;
+                alerts.clear(KIND, "", "the server's own archiving does not fail any more");
+                return;
+            }
+            Archiving::Fails(jam) => jam,
         };
         let since = *self.since.get_or_insert(now);
         let much = jam.waiting.is_some_and(|waiting| waiting > self.limit);
@@ -92,8 +107,10 @@ mod tests {
         let (alerts, start) = (Alerts::to_log(), Instant::now());
         let mut watch = JamWatch::new(64 * MIB);
         let mut look = |waiting: Option<u64>, seconds| {
-            let jam = waiting.map(|bytes| Jam { file: "0".repeat(24), waiting: Some(bytes) });
-            watch.look(&alerts, jam.as_ref(), Some(MIB), start + Duration::from_secs(seconds));
+            let fails = |bytes| Archiving::Fails(Jam { file: "0".repeat(24), waiting: Some(bytes) });
+            let archiving = waiting.map_or(Archiving::Fine, fails);
+            watch.look(&alerts, &archiving, Some(MIB), start + Duration::from_secs(seconds));
+            watch.look(&alerts, &Archiving::Unknown, None, start + Duration::from_secs(seconds));
             alerts.standing().first().map(|alert| (alert.severity, alert.text.clone()))
         };
         assert_eq!(look(Some(MIB), 0), None, "the next try may mend it");

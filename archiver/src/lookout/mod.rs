@@ -113,10 +113,7 @@ impl Lookout {
             if let Some(slot) = &view.slot {
                 self.judge_slot(slot);
             }
-            // Where the server was not seen, nobody knows whether it still does.
-            if view.saw_slots {
-                jam.look(&self.alerts, view.jam.as_ref(), view.room.map(|room| room.free), Instant::now());
-            }
+            jam.look(&self.alerts, &view.archiving, view.room.map(|room| room.free), Instant::now());
             let why = now.store_trouble.as_deref().or(now.trouble.as_deref());
             let seen = view.slot.as_ref().and_then(|slot| slot.kept);
             self.kept.send_replace(seen);

@@ -8,7 +8,7 @@ use walseal_common::postgres::conninfo::Host;
 use walseal_common::postgres::{Conninfo, PostgresError, ReplicationClient, SqlClient};
 use walseal_common::segment::SegmentSize;
 
-use super::jam::Jam;
+use super::jam::{Archiving, Jam};
 use crate::doctor::wal_room::WalRoom;
 use crate::stream::Progress;
 
@@ -30,8 +30,8 @@ pub(super) struct View {
     pub(super) synchronous_standby_names: Option<String>,
     /// The disk of `pg_wal`.
     pub(super) room: Option<WalRoom>,
-    /// The server's own archiving, where it fails.
-    pub(super) jam: Option<Jam>,
+    /// The server's own archiving.
+    pub(super) archiving: Archiving,
     /// Whether the slots were seen, so that one that is missing here is not there.
     pub(super) saw_slots: bool,
     /// Whether it was seen just now.
@@ -112,13 +112,17 @@ impl ServerWatch {
         };
         let room = data.and_then(|row| row.try_get::<_, String>(0).ok()).and_then(|data| WalRoom::below(&data));
         let (slot, names) = read(&sql, &self.slot).await?;
-        let jam = read_jam(&sql).await?;
-        Ok(View { slot, synchronous_standby_names: Some(names), room, jam, saw_slots: true, fresh: true })
+        // What a role may not see of it takes nothing from the rest.
+        let archiving = read_archiving(&sql).await.unwrap_or_else(|error| {
+            tracing::debug!(%error, "the server's own archiving was not seen");
+            Archiving::Unknown
+        });
+        Ok(View { slot, synchronous_standby_names: Some(names), room, archiving, saw_slots: true, fresh: true })
     }
 }
 
-/// What archiving fails at: on a standby that does not archive, and where it is off, at nothing.
-async fn read_jam(sql: &SqlClient) -> Result<Option<Jam>, PostgresError> {
+/// On a standby that does not archive, and where it is off, it does not fail, whatever happened before.
+async fn read_archiving(sql: &SqlClient) -> Result<Archiving, PostgresError> {
     const DOING: &str = "reading pg_stat_archiver failed";
     let query = "SELECT last_failed_wal, \
                  (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END - '0/0')::bigint, \
@@ -127,12 +131,12 @@ async fn read_jam(sql: &SqlClient) -> Result<Option<Jam>, PostgresError> {
                  WHERE last_failed_time > coalesce(last_archived_time, '-infinity') AND last_failed_wal IS NOT NULL \
                  AND (current_setting('archive_mode') = 'always' \
                       OR current_setting('archive_mode') = 'on' AND NOT pg_is_in_recovery())";
-    let Some(row) = sql.query_opt(DOING, query, &[]).await? else { return Ok(None) };
+    let Some(row) = sql.query_opt(DOING, query, &[]).await? else { return Ok(Archiving::Fine) };
     let failed = |error| SqlClient::error(DOING, &error);
     let number = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok()).unwrap_or_default();
     let end = Lsn(number(row.try_get(1).map_err(failed)?));
     let size = SegmentSize::new(number(row.try_get(2).map_err(failed)?)).ok();
-    Ok(Some(Jam::at(row.try_get(0).map_err(failed)?, end, size)))
+    Ok(Archiving::Fails(Jam::at(row.try_get(0).map_err(failed)?, end, size)))
 }
 
 async fn read(sql: &SqlClient, slot: &str) -> Result<(Option<SlotView>, String), PostgresError> {

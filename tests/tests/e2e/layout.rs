@@ -29,7 +29,7 @@ fn sums(cluster: &Cluster) -> Result<Vec<String>> {
 #[test]
 fn case_30_files_that_grow_shrink_and_vanish_under_a_backup_and_a_relation_of_two_files_are_restored() -> Result<()> {
     let mut site = Site::new(Cluster::builder().setting("wal_keep_size", "4GB"), Store::Directory)?;
-    site.archiver.set_text("base.max_rate", "128MiB");
+    site.archiver.set_text("base.max_rate", "256MiB");
     site.archiver.write_config()?;
     let session = site.cluster.session()?;
     // A page each, and more pages than a file of a relation may have (131072).
