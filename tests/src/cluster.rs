@@ -291,6 +291,11 @@ impl Cluster {
         &self.data
     }
 
+    /// The Unix socket that it listens at.
+    pub fn socket(&self) -> PathBuf {
+        self.sockets.join(format!(".s.PGSQL.{}", self.port))
+    }
+
     /// The folder of its Unix socket.
     pub fn sockets(&self) -> &Path {
         &self.sockets

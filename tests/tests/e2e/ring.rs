@@ -233,8 +233,7 @@ fn before_the_store(site: &mut Site, ring: &Arc<Ring>) -> Result<()> {
 
 fn before_the_server(site: &mut Site, ring: &Arc<Ring>) -> Result<()> {
     let folder = site.scratch.dir("ring")?;
-    let upstream = site.cluster.sockets().join(format!(".s.PGSQL.{}", site.cluster.port()));
-    ring::wire::before(upstream, &folder, ring)?;
+    ring::wire::before(site.cluster.socket(), &folder, ring)?;
     let user = &site.scratch.account().name;
     let conninfo = format!("host={} port=5432 user={user} dbname=postgres", folder.display());
     site.archiver.set_text("cluster.conninfo", &conninfo);

@@ -126,8 +126,7 @@ fn soak(seed: u64, length: Duration) -> Result<()> {
 
 /// Leads the archiver to the server through a line that can be cut.
 fn line_to_server(site: &mut Site) -> Result<Proxy> {
-    let (sockets, port) = (site.cluster.sockets(), site.cluster.port());
-    let proxy = Proxy::start_before_socket(sockets.join(format!(".s.PGSQL.{port}")))?;
+    let proxy = Proxy::start_before_socket(site.cluster.socket())?;
     let address = proxy.address();
     let (host, port) = address.rsplit_once(':').context("a proxy has a port")?;
     let user = &site.scratch.account().name;
