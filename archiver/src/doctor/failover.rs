@@ -144,6 +144,18 @@ impl Scene {
                 .fix("name every member: host=db1,db2,db3 … target_session_attrs=read-write")
                 .fix(format!("where that address follows the leader, see to it that Patroni keeps the slot: {keeps}"));
         }
+        // First, because it fills a disk. A member that lacks the slot has the same cure.
+        let behind = |at: Option<Lsn>| Some(self.slot?.bytes_since(at?));
+        let frozen =
+            self.standbys().filter_map(|(host, at, _)| Some((host, behind(at).filter(|bytes| *bytes > IN_STEP)?)));
+        if let Some((host, bytes)) = frozen.max_by_key(|(_, bytes)| *bytes) {
+            let text = format!(
+                "{manages}, and nobody moves {slot} on {host}: it lies {} behind, and keeps as much WAL there (with ignore_slots \
+                 Patroni leaves a slot where it was)",
+                units::size(bytes)
+            );
+            return Finding::warning(CHECK, text).fix(format!("take it out of ignore_slots; {keeps}"));
+        }
         let lacking: Vec<&str> = self.standbys().filter(|(_, at, _)| at.is_none()).map(|(host, ..)| host).collect();
         if !lacking.is_empty() {
             let text = format!(
@@ -155,17 +167,6 @@ impl Scene {
                 "with an older Patroni the same, and beside it wal_keep_size = '1GB' or more in its parameters: the next leader \
                  makes the slot anew, and must still have the WAL",
             );
-        }
-        let behind = |at: Option<Lsn>| Some(self.slot?.bytes_since(at?));
-        let frozen =
-            self.standbys().filter_map(|(host, at, _)| Some((host, behind(at).filter(|bytes| *bytes > IN_STEP)?)));
-        if let Some((host, bytes)) = frozen.max_by_key(|(_, bytes)| *bytes) {
-            let text = format!(
-                "{manages}, and nobody moves {slot} on {host}: it lies {} behind, and keeps as much WAL there (with ignore_slots \
-                 Patroni leaves a slot where it was)",
-                units::size(bytes)
-            );
-            return Finding::warning(CHECK, text).fix(format!("take it out of ignore_slots; {keeps}"));
         }
         let at: Vec<String> = self.standbys().filter_map(|(host, at, _)| Some(format!("{host} ({})", at?))).collect();
         if at.is_empty() {
@@ -241,6 +242,7 @@ mod tests {
         for (others, word) in [
             (vec![standby("db2", Some(3 << 30)), standby("db3", None)], "not on db3"),
             (vec![standby("db2", Some(1 << 30))], "nobody moves walseal_orders on db2: it lies 2 GiB behind"),
+            (vec![standby("db2", Some(1 << 30)), standby("db3", None)], "nobody moves walseal_orders on db2"),
             (vec![], "names one host"),
         ] {
             let findings = judge(Some("orders"), others);

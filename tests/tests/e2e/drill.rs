@@ -8,6 +8,7 @@ mod mutations;
 mod newest_end;
 mod next_base;
 mod relations;
+mod stranger;
 
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;

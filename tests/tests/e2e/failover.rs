@@ -34,7 +34,9 @@ fn under_way() -> Result<(Site, Told, Cluster, Daemon, Workload)> {
 fn follows(primary: &Cluster, standby: &Cluster) -> Result<()> {
     let flushed = primary.flush_lsn()?;
     let sql = format!("select coalesce(pg_last_wal_replay_lsn() >= '{flushed}', false)");
-    eventually("the standby to have it all", PATIENCE, || Ok((standby.value(&sql)? == "t").then_some(())))
+    let replayed =
+        eventually("the standby to have it all", PATIENCE, || Ok((standby.value(&sql)? == "t").then_some(())));
+    replayed.with_context(|| format!("the standby's log:\n{}", standby.log()))
 }
 
 #[test]
@@ -145,5 +147,58 @@ pub fn case_11_a_failover_to_a_standby_that_had_less_keeps_what_the_old_primary_
     flow::wait_durable(&site.cluster, &mut daemon)?;
     let again = site.archiver.run(&["status"])?.success().context("the status is fine")?;
     ensure!(again.stdout.starts_with("Any second from"), "{again}");
+    Ok(())
+}
+
+#[test]
+fn case_20_an_old_primary_is_drained_and_rewound_and_what_only_it_had_is_in_the_repository() -> Result<()> {
+    let (mut site, _, mut standby, mut daemon, load) = under_way()?;
+    load.goes_on(50, PATIENCE)?;
+    load.stop()?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    follows(&site.cluster, &standby)?;
+    // What is committed from here on neither the standby nor the repository has when the primary dies.
+    daemon.sigkill()?;
+    standby.set_override("primary_conninfo", "");
+    standby.stop(Stop::Fast)?;
+    standby.start()?;
+    site.cluster.sql("create table only_there as select 1 as n")?;
+    let kept = workload::rows(&site.cluster)?;
+    site.cluster.stop(Stop::Immediate)?;
+    standby.value("select pg_promote()")?;
+    let mut old = std::mem::replace(&mut site.cluster, standby);
+    let mut daemon = site.start_daemon()?;
+    let load = Workload::start(&site.cluster, 2)?;
+    load.reaches(50, PATIENCE)?;
+
+    // As the README has it, under load on the new primary.
+    old.start()?;
+    site.archiver.run(&["drain", "--host", &old.sockets().to_string_lossy()])?.success()?;
+    old.stop(Stop::Fast)?;
+    site.cluster.sql("checkpoint")?;
+    let rewind = old.client("pg_rewind").arg("-D").arg(old.data()).arg("--source-server").arg(site.cluster.conninfo());
+    let rewound = rewind.run()?.success()?;
+    ensure!(!format!("{rewound}").contains("no rewind required"), "{rewound}");
+    std::fs::write(old.data().join("standby.signal"), "")?;
+    site.scratch.account().own(&old.data().join("standby.signal"))?;
+    old.set_override("primary_conninfo", &site.cluster.conninfo());
+    old.start()?;
+    load.goes_on(50, PATIENCE)?;
+    load.stop()?;
+    follows(&site.cluster, &old)?;
+    assert_eq!(old.value("select count(*) from pg_class where relname = 'only_there'")?, "0");
+    assert_eq!(old.value("select count(*) from pg_replication_slots")?, "0", "its slot went with pg_rewind");
+
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    let status = site.archiver.run(&["status", "--json"])?.success()?.json()?;
+    ensure!(status["gaps"].as_array().is_some_and(Vec::is_empty), "{status}");
+    let rows = workload::rows(&site.cluster)?;
+    let latest = restored::restore(&site, "latest", "latest")?;
+    restored::holds_exactly(&latest, &rows)?;
+    assert_eq!(latest.value("select count(*) from pg_class where relname = 'only_there'")?, "0");
+    drop(latest);
+    let rescued = restored::restore_with(&site, "latest", "rescued", &["--timeline", "1"])?;
+    restored::holds_exactly(&rescued, &kept)?;
+    assert_eq!(rescued.value("select n from only_there")?, "1");
     Ok(())
 }

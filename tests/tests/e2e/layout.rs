@@ -1,5 +1,7 @@
 //! What a data directory may look like, and what may happen to its files while they are copied.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, ensure};
 
 use walseal_common::lsn::Lsn;
@@ -135,4 +137,47 @@ fn case_15_the_slot_keeps_wal_from_before_the_first_base_backup_so_that_none_is_
     let held = flow::held(&site, kept)?;
     ensure!(held >= end, "from {kept} on there is WAL up to {held}, and not to {end}");
     Ok(())
+}
+
+/// Files below `folder`, at any depth, whose name `is_meant`.
+fn files(folder: &Path, is_meant: &dyn Fn(&str) -> bool) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let (path, name) = {
+            let entry = entry?;
+            (entry.path(), entry.file_name().to_string_lossy().into_owned())
+        };
+        if path.is_dir() {
+            found.extend(files(&path, is_meant)?);
+        } else if is_meant(&name) {
+            found.push(path.to_string_lossy().into_owned());
+        }
+    }
+    Ok(found)
+}
+
+#[test]
+fn case_32_temporary_tables_and_what_queries_spill_are_in_no_backup() -> Result<()> {
+    let site = Site::new(Cluster::builder(), Store::Directory)?;
+    site.cluster.sql("create table kept as select generate_series(1, 1000) as id")?;
+    let session = site.cluster.session()?;
+    session.rows("create temporary table passing as select generate_series(1, 1000) as id")?;
+    session.rows("set work_mem = '64kB'; declare spilt cursor with hold for select generate_series(1, 200000)")?;
+    // `t3_16390` is relation 16390 of session 3; what a query of process 4711 spills begins with `pgsql_tmp4711`.
+    let is_temporary = |name: &str| {
+        let mut parts = name.strip_prefix('t').unwrap_or_default().split('_');
+        let numbers = |part: Option<&str>| part.is_some_and(|part| part.parse::<u32>().is_ok());
+        name.starts_with("pgsql_tmp") || (numbers(parts.next()) && numbers(parts.next()))
+    };
+    let there = files(site.cluster.data(), &is_temporary)?;
+    ensure!(["/t", "/pgsql_tmp"].iter().all(|kind| there.iter().any(|path| path.contains(kind))), "{there:?}");
+    let mut daemon = site.archive()?;
+    site.archiver.run_long(&["backup"])?.success()?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    let target = site.target("files");
+    site.restorer.run_long(&["restore", "--to", "latest", "--target-dir", &target.to_string_lossy()])?.success()?;
+    assert_eq!(files(&target, &is_temporary)?, Vec::<String>::new());
+    let restored = restored::restore(&site, "latest", "restored")?;
+    assert_eq!(restored.value("select count(*) from kept")?, "1000");
+    oracle::amcheck(&restored)
 }

@@ -148,3 +148,52 @@ fn followed(patroni: &mut Patroni) -> Result<()> {
     daemon.sigterm()?.success()?;
     Ok(())
 }
+
+#[test]
+fn case_14_a_slot_that_patroni_is_told_to_ignore_stays_behind_on_the_old_leader_and_doctor_says_so() -> Result<()> {
+    let scratch = Scratch::new()?;
+    let patroni = Patroni::start(&scratch)?;
+    ignored(&patroni).with_context(|| patroni.said())
+}
+
+fn ignored(patroni: &Patroni) -> Result<()> {
+    patroni.edit_config(&json!({ "ignore_slots": [{ "name": SLOT, "type": "physical" }] }))?;
+    let leader = patroni.leader()?;
+    let mut site = Site::around(patroni.cluster(&leader)?, Store::Directory)?;
+    site.archiver.set_text("cluster.conninfo", &patroni.conninfo());
+    site.archiver.write_config()?;
+    let mut daemon = site.archive()?;
+    let mut all = write(&mut site, patroni, &leader, &mut daemon)?;
+    site.archiver.run_long(&["backup"])?.success()?;
+    let (old, new) = patroni.switchover()?;
+    all.extend(write(&mut site, patroni, &new, &mut daemon)?);
+    let left = flow::confirmed(&patroni.cluster(&old)?)?.context("the old leader keeps the slot")?;
+    // More than a gigabyte, in segments of one MiB, so that it is not merely a little behind.
+    site.cluster.sql(
+        "do $$ begin for i in 1..1100 loop
+             perform pg_logical_emit_message(false, 'filler', ''); perform pg_switch_wal();
+         end loop; end $$",
+    )?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    assert_eq!(flow::confirmed(&patroni.cluster(&old)?)?, Some(left), "nobody moves it");
+    let said = failover_of_doctor(&site)?;
+    ensure!(
+        said.starts_with("WARNING")
+            && said.contains("nobody moves walseal_orders on ")
+            && said.contains("take it out of ignore_slots"),
+        "{said}"
+    );
+
+    // Nothing is lost for that, and the advice is right.
+    patroni.edit_config(&json!({ "ignore_slots": null, "slots": { SLOT: { "type": "physical" } } }))?;
+    wait_slots(patroni, &new)?;
+    let said = failover_of_doctor(&site)?;
+    ensure!(said.starts_with("ok") && said.contains("Patroni"), "{said}");
+    let rows = workload::rows(&site.cluster)?;
+    ensure!(all.iter().all(|commit| rows.contains(&commit.id)), "a switchover loses nothing");
+    let latest = restored::restore(&site, "latest", "latest")?;
+    restored::holds_exactly(&latest, &rows)?;
+    drop(latest);
+    daemon.sigterm()?.success()?;
+    Ok(())
+}

@@ -13,14 +13,26 @@ use crate::restored;
 
 /// A primary with a table, and its standby, which the site archives; the primary is another host of the connection string.
 fn archived_standby(major: u16) -> Result<(Cluster, Site)> {
+    archived_standby_by(major, None)
+}
+
+/// Like [`archived_standby`], by a role of this name that may replicate and look, and no more.
+fn archived_standby_by(major: u16, role: Option<&str>) -> Result<(Cluster, Site)> {
     let cluster = Cluster::builder().major(major).segment_mib(1).setting("wal_keep_size", "1GB");
     let mut site = Site::new(cluster, Store::Directory)?;
     site.cluster.sql("create table kept as select generate_series(1, 1000) as id")?;
+    if let Some(role) = role {
+        site.cluster.sql(&format!("create role {role} login replication in role pg_monitor"))?;
+    }
     let standby = site.standby("standby", &site.cluster, &[("hot_standby_feedback", "on")])?;
     let primary = std::mem::replace(&mut site.cluster, standby);
     let rest = primary.conninfo().replace(&format!("host={}", primary.sockets().display()), "");
     let (first, second) = (site.cluster.sockets().display(), primary.sockets().display());
-    let conninfo = format!("host={first},{second} {rest} target_session_attrs=standby");
+    let mut conninfo = format!("host={first},{second} {rest} target_session_attrs=standby");
+    if let Some(role) = role {
+        conninfo = conninfo.replace(&format!("user={}", site.scratch.account().name), &format!("user={role}"));
+        ensure!(conninfo.contains(&format!("user={role} ")), "{conninfo}");
+    }
     site.archiver.set_text("cluster.conninfo", &conninfo);
     site.archiver.write_config()?;
     Ok((primary, site))
@@ -77,11 +89,9 @@ fn case_33_a_standby_of_postgresql_17_is_backed_up_while_its_primary_is_quiet() 
     a_quiet_primarys_standby_is_backed_up(17)
 }
 
-#[test]
-fn case_33_a_backup_that_waits_for_wal_says_so_and_asks_the_primary_once_to_switch() -> Result<()> {
-    let (primary, site) = archived_standby(15)?;
-    let mut daemon = site.archive()?;
-    durable(&site, &primary, &mut daemon)?;
+/// Lets a backup of the standby wait for its WAL, until both log and status say `words` of it, and then end well. Returns whether the
+/// primary switched its WAL meanwhile.
+fn a_backup_that_waits_says(words: &str, primary: &Cluster, site: &Site, daemon: &mut Daemon) -> Result<bool> {
     // The standby's WAL does not come: the process that sends it is held.
     let sender = "select pid from pg_stat_replication where application_name = 'walseal_orders'";
     let sender: i32 = site.cluster.value(sender)?.parse()?;
@@ -93,20 +103,44 @@ fn case_33_a_backup_that_waits_for_wal_says_so_and_asks_the_primary_once_to_swit
     let replayed = format!("select pg_last_wal_replay_lsn() >= '{written}'");
     eventually("the standby to have it", PATIENCE, || Ok((site.cluster.value(&replayed)? == "t").then_some(())))?;
     site.cluster.sql("checkpoint")?;
-    let before = primary.value("select pg_walfile_name(pg_current_wal_insert_lsn())")?;
+    let segment = || primary.value("select pg_walfile_name(pg_current_wal_insert_lsn())");
+    let before = segment()?;
     let client = site.archiver.call(&["backup"]).spawn()?;
-    daemon.says("asked the primary ", PATIENCE)?;
+    daemon.says(words, PATIENCE)?;
     daemon.until("the status to say so", PATIENCE, || {
         let status = site.archiver.run(&["status", "--json"])?.json()?;
         let stage = status["backup"]["stage"].as_str().unwrap_or_default();
-        let says = stage.contains("waiting for WAL through ") && stage.contains(" so far; asked the primary ");
-        Ok(says.then_some(()))
+        Ok((stage.contains("waiting for WAL through ") && stage.contains(" so far; ") && stage.contains(words))
+            .then_some(()))
     })?;
-    let after = primary.value("select pg_walfile_name(pg_current_wal_insert_lsn())")?;
-    ensure!(after > before, "no switch: {before}, {after}");
+    let after = segment()?;
     kill_process(sender, Signal::CONT)?;
     client.wait(PATIENCE)?.success()?;
-    ensure!(daemon.log().matches("asked the primary ").count() == 1, "{}", daemon.log());
+    let log = daemon.log();
+    ensure!(log.matches(words).count() == 1, "{log}");
+    Ok(after > before)
+}
+
+#[test]
+fn case_33_a_backup_that_waits_for_wal_says_so_and_asks_the_primary_once_to_switch() -> Result<()> {
+    let (primary, site) = archived_standby(15)?;
+    let mut daemon = site.archive()?;
+    durable(&site, &primary, &mut daemon)?;
+    ensure!(a_backup_that_waits_says("asked the primary ", &primary, &site, &mut daemon)?, "no switch");
+    durable(&site, &primary, &mut daemon)?;
+    let latest = restored::restore(&site, "latest", "latest")?;
+    assert_eq!(latest.value("select count(*) from kept")?, "2000");
+    Ok(())
+}
+
+#[test]
+fn case_33_where_the_primary_refuses_to_switch_the_backup_says_why_and_what_to_run_and_waits() -> Result<()> {
+    let (primary, site) = archived_standby_by(15, Some("walseal"))?;
+    let mut daemon = site.archive()?;
+    durable(&site, &primary, &mut daemon)?;
+    let words = "permission denied for function pg_switch_wal [42501]; grant this user what is missing); to hasten it, \
+                 run on the primary: SELECT pg_switch_wal()";
+    ensure!(!a_backup_that_waits_says(words, &primary, &site, &mut daemon)?, "it switched all the same");
     durable(&site, &primary, &mut daemon)?;
     let latest = restored::restore(&site, "latest", "latest")?;
     assert_eq!(latest.value("select count(*) from kept")?, "2000");

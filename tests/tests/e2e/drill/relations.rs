@@ -96,3 +96,18 @@ fn questions_may_stand_in_a_file_of_their_own_and_one_that_cannot_be_read_is_no_
     }
     Ok(())
 }
+
+#[test]
+fn case_32_unlogged_tables_are_named_and_not_counted() -> Result<()> {
+    let site = site(Cluster::builder())?;
+    assert_eq!(site.cluster.value("select count(*) from sessions")?, "1");
+    // The second one compares with the first.
+    for _ in 0..2 {
+        let (finished, report) = drill(&site.restorer, &[])?;
+        ensure!(finished.code == Some(0), "{finished}");
+        assert_eq!(report["unlogged"], serde_json::json!(["postgres: public.sessions"]));
+        let tables = report["tables"].as_array().context("tables")?;
+        ensure!(tables.iter().all(|table| table["table"] != "public.sessions"), "{report:#}");
+    }
+    Ok(())
+}
