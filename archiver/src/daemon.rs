@@ -18,6 +18,7 @@ use walseal_common::telemetry::{self, AlertMemory, Alerts, Couriers, DeadManSwit
 
 use crate::aftermath;
 use crate::archive::{Archive, ArchiveError, LAST_ENTRIES};
+use crate::arrival;
 use crate::base_backup::Manner;
 use crate::canary;
 use crate::cataloguer;
@@ -130,7 +131,7 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
     make_private(&state_dir)?;
     // Before the index and the socket are touched, and before the store, which may keep this waiting.
     let _alone = StateLock::take(&state_dir)?;
-    let (repository, identity) = archive.repository(&conninfo).await?;
+    let (repository, identity) = arrival::repository(&archive, &conninfo).await?;
     // Taken before anything begins: an address that is taken is no reason to end later.
     let listener = listen(&config).await?;
     let ledger = archive.ledger(&repository);
@@ -362,7 +363,7 @@ const STANDING: &str = "alerts.json";
 const LAST_BACKUP: Duration = Duration::from_secs(8);
 
 /// How long the end of the daemon may wait for alerts to be told.
-const LAST_ALERTS: Duration = Duration::from_secs(5);
+pub(crate) const LAST_ALERTS: Duration = Duration::from_secs(5);
 
 /// Everybody who hears of alerts.
 pub(crate) fn couriers(config: &Config, ledger: &Ledger) -> Result<Couriers, DaemonError> {

@@ -5,6 +5,7 @@
 //! | [`cmd`] | the verbs: thin |
 //! | [`scheduler`], [`turns`] | base backups on schedule, and one at a time |
 //! | [`daemon`], [`desk`] | owns the tasks, and shuts them down in order; does what is asked over the socket |
+//! | [`arrival`] | what the daemon does where its store is away at the start |
 //! | [`doctor`] | every precondition, with its fix |
 //! | [`socket`] | how the other verbs and the hook talk to the daemon |
 //! | [`status`], [`told`] | what the daemon knows and what the repository holds; how the daemon is asked |
@@ -47,6 +48,7 @@ pub mod adopt;
 pub mod aftermath;
 pub mod alone;
 pub mod archive;
+pub mod arrival;
 pub mod base;
 pub mod base_backup;
 pub mod canary;

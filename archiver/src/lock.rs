@@ -2,7 +2,7 @@
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The state folder could not be taken.
@@ -72,6 +72,22 @@ impl StateLock {
         file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;
         Ok(StateLock { _file: file })
     }
+
+    /// The process that holds the lock of `folder`, as the kernel lists it. To look takes no lock that a daemon could be kept out by.
+    pub fn holder(folder: &Path) -> Option<u32> {
+        let mut file = File::open(folder.join("daemon.lock")).ok()?;
+        let inode = format!(":{}", file.metadata().ok()?.ino());
+        let pid: u32 = holder(&mut file).strip_prefix("pid ")?.parse().ok()?;
+        let locks = std::fs::read_to_string("/proc/locks").ok()?;
+        // 1: FLOCK  ADVISORY  WRITE 4711 fe:00:131085 0 EOF
+        let is_it = |line: &str| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            words.contains(&"FLOCK")
+                && words.contains(&pid.to_string().as_str())
+                && words.iter().any(|word| word.ends_with(&inode))
+        };
+        locks.lines().any(is_it).then_some(pid)
+    }
 }
 
 /// Who wrote the file; between lock and pid lies a moment in which nobody has.
@@ -91,12 +107,15 @@ mod tests {
     #[test]
     fn a_folder_is_taken_once_and_free_again_when_its_holder_is_gone() {
         let folder = tempfile::tempdir().expect("a temporary folder");
+        assert_eq!(StateLock::holder(folder.path()), None);
         let held = StateLock::take(folder.path()).expect("free");
+        assert_eq!(StateLock::holder(folder.path()), Some(std::process::id()));
         let error = StateLock::take(folder.path()).expect_err("taken");
         let own = format!("pid {}", std::process::id());
         assert!(error.to_string().contains(&own), "{error}");
         assert!(error.fixes().iter().any(|fix| fix.ends_with(&format!("kill {}", std::process::id()))), "{error:?}");
         drop(held);
+        assert_eq!(StateLock::holder(folder.path()), None, "the file stays, the lock does not");
         // What an earlier, longer pid left is gone.
         std::fs::write(folder.path().join("daemon.lock"), "4294967295\nrubbish").expect("written");
         let held = StateLock::take(folder.path()).expect("free again");

@@ -237,6 +237,16 @@ pub async fn settle(alerts: Alerts, mut progress: ProgressWatch) {
 const WAITING: &str = ". Where synchronous_standby_names names this archiver, commits wait until it is back; to let them go without it: ALTER \
                        SYSTEM SET synchronous_standby_names = ''; SELECT pg_reload_conf();";
 
+/// What the alert says of a store that has failed for so long, for this reason.
+pub(crate) fn store_fails(lasted: Duration, trouble: &str, synchronous: bool) -> String {
+    let lasted = units::duration(Duration::from_secs(lasted.as_secs()));
+    let waiting = if synchronous { WAITING } else { "" };
+    format!("the store has failed for {lasted}, and the server keeps the WAL meanwhile: {trouble}{waiting}")
+}
+
+/// What it says when that is over.
+pub(crate) const STORE_WORKS: &str = "the store does what it is asked for again";
+
 /// Since when the store has failed.
 #[derive(Debug, Default)]
 struct StoreWatch {
@@ -248,17 +258,13 @@ impl StoreWatch {
         const KIND: AlertKind = AlertKind::StoreUnreachable;
         let Some(trouble) = &now.store_trouble else {
             self.since = None;
-            lookout.alerts.clear(KIND, "", "the store does what it is asked for again");
+            lookout.alerts.clear(KIND, "", STORE_WORKS);
             return;
         };
         let since = *self.since.get_or_insert(at);
         let lasted = at.duration_since(since);
         if lasted >= lookout.store_after {
-            let lasted = units::duration(Duration::from_secs(lasted.as_secs()));
-            let waiting = if lookout.synchronous { WAITING } else { "" };
-            let text = format!(
-                "the store has failed for {lasted}, and the server keeps the WAL meanwhile: {trouble}{waiting}"
-            );
+            let text = store_fails(lasted, trouble, lookout.synchronous);
             lookout.alerts.raise(KIND, "", Severity::Critical, text);
         }
     }

@@ -10,6 +10,7 @@ use walseal_tests::deadline::PATIENCE;
 use walseal_tests::process::Finished;
 use walseal_tests::proxy::Line;
 use walseal_tests::site::{Daemon, Site, Store};
+use walseal_tests::told::Told;
 
 use crate::flow;
 
@@ -86,6 +87,35 @@ fn status_shows_what_the_daemon_knows_when_the_bucket_does_not_answer() -> Resul
     let json = site.archiver.run(&["status", "--json"])?.success()?.json()?;
     ensure!(json["stream"]["store_trouble"].is_null() && json["error"].is_null(), "{json}");
     json["bases"].as_array().context("the repository is read again")?;
+    Ok(())
+}
+
+#[test]
+fn i1_a_daemon_that_begins_while_the_store_is_away_waits_for_it_tells_of_it_and_then_streams() -> Result<()> {
+    for line in [Line::Down, Line::Stalled] {
+        let mut site = Site::new(Cluster::builder().setting("wal_keep_size", "0"), Store::S3)?;
+        let (proxied, proxy) = site.place.behind_a_proxy()?;
+        site.archiver.use_place(&proxied);
+        site.archiver.set_text("alerts.store_after", "5s");
+        let told = Told::by(&mut site.archiver, &site.scratch, "told")?;
+        site.archiver.write_config()?;
+        site.archiver.run(&["init"])?.success()?;
+        proxy.set(line);
+        let mut daemon = site.archiver.daemon(&["run"])?;
+        told.arrives(&mut daemon, "store-unreachable", &["raised"])?;
+        let shown = soon(&site, &["status"])?.exits(1)?;
+        let pid = format!("daemon      pid {}, ", daemon.pid());
+        ensure!(shown.stdout.contains(&pid) && shown.stdout.contains("its log says what it waits for"), "{shown}");
+        site.cluster.sql("create table written_meanwhile as select 1 as n")?;
+        proxy.set(Line::Up);
+        flow::wait_durable(&site.cluster, &mut daemon)?;
+        told.arrives(&mut daemon, "store-unreachable", &["raised", "cleared"])?;
+        let log = daemon.log();
+        for words in ["nothing is streamed before it answers", "trying again"] {
+            ensure!(log.matches(words).count() == 1, "{words:?} stands there more or less than once: {log}");
+        }
+        daemon.sigterm()?.success()?;
+    }
     Ok(())
 }
 
