@@ -2,83 +2,140 @@
 //!
 //! Nothing is streamed before the repository was seen. What is written meanwhile the server keeps for the slot.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
-use walseal_common::config::Config;
+use tokio::task::JoinSet;
 use walseal_common::postgres::Conninfo;
 use walseal_common::repository::{Ledger, Repository, RepositoryError, RepositoryIdentity};
 use walseal_common::store::{StoreError, with_patience};
-use walseal_common::telemetry::{AlertKind, Alerts, Couriers, Severity};
+use walseal_common::telemetry::{AlertKind, AlertMemory, Alerts, Couriers, OpenAlert, Severity};
 
 use crate::archive::{Archive, ArchiveError};
-use crate::daemon::{DaemonError, LAST_ALERTS, couriers, notify};
+use crate::daemon::{DaemonError, LAST_ALERTS, STANDING, Signals, couriers, notify};
 use crate::lookout;
 
-/// How long the store may take for one look: `alerts.store_after` is kept to about as exactly.
+/// How long the calls of one look are tried anew. An attempt has a deadline of its own, and is not cut.
 const LOOK: Duration = Duration::from_secs(10);
+
+/// How long what was told last may take, once the daemon streams. Receivers are tried anew for less.
+const LAST_LETTERS: Duration = Duration::from_secs(120);
 
 const KIND: AlertKind = AlertKind::StoreUnreachable;
 
-/// The repository, as [`Archive::repository`] finds it, however long its store is away.
+/// What stands while the daemon waits, in `cluster.state_dir`, until the daemon's own board has it.
+const REMEMBERED: &str = "arrival-alerts.json";
+
+/// The repository, as [`Archive::repository`] finds it, however long its store does not answer; `None` when a signal came first. What
+/// an earlier daemon has told already, by what it left in `state_dir`, is not told again.
 ///
 /// Errors: those that do not pass by themselves, as a store that refuses these credentials or holds no repository.
-pub async fn repository(
+pub(crate) async fn repository(
     archive: &Archive,
     conninfo: &Conninfo,
-) -> Result<(Repository, RepositoryIdentity), DaemonError> {
+    state_dir: &Path,
+    signals: &mut Signals,
+) -> Result<Option<(Repository, RepositoryIdentity)>, DaemonError> {
     let begun = Instant::now();
     let mut wait: Option<Wait> = None;
     loop {
-        let found = with_patience(LOOK, archive.repository(conninfo)).await;
+        let found = tokio::select! {
+            found = with_patience(LOOK, archive.repository(conninfo)) => found,
+            name = signals.next() => {
+                tracing::info!("{name}: stopping; the store has not answered since the start");
+                notify(&[NotifyState::Stopping]);
+                if let Some(wait) = wait {
+                    wait.couriers.finish(LAST_ALERTS).await;
+                }
+                return Ok(None);
+            }
+        };
         if let Err(ArchiveError::Repository(RepositoryError::Store(error))) = &found
             && !error.is_permanent()
         {
-            let waiting = match &mut wait {
+            let waiting = match &wait {
                 Some(waiting) => waiting,
-                None => wait.insert(Wait::begin(&archive.config)?),
+                None => wait.insert(Wait::begin(archive, state_dir, error)?),
             };
-            waiting.judge(&archive.config, error, begun.elapsed());
+            if begun.elapsed() >= archive.config.alerts.store_after.value {
+                waiting.tell(lookout::store_fails(
+                    begun.elapsed(),
+                    &error.to_string(),
+                    archive.config.wal.synchronous.value,
+                ));
+            }
             continue;
         }
         if let Some(wait) = wait {
-            wait.end(found.is_ok()).await;
+            wait.end(begun, found.is_ok()).await;
         }
-        return Ok(found?);
+        return Ok(Some(found?));
     }
+}
+
+/// Gives the daemon's own board what stands; `memory` is that board's. Its end is told from there.
+pub(crate) fn hand_over(state_dir: &Path, alerts: &Alerts, memory: &AlertMemory) {
+    let remembered = remembered(state_dir);
+    if remembered.standing().is_empty() {
+        return;
+    }
+    remembered.recall(alerts);
+    memory.save(alerts);
+    remembered.forget();
+}
+
+/// What a daemon that waits has told, and stands.
+pub(crate) fn told(state_dir: &Path) -> Vec<OpenAlert> {
+    remembered(state_dir).standing()
+}
+
+fn remembered(state_dir: &Path) -> AlertMemory {
+    // Of the store, whichever cluster is found in it.
+    AlertMemory::new(state_dir.join(REMEMBERED), "")
 }
 
 /// Who is told while there is no ledger to write to.
 struct Wait {
     couriers: Couriers,
     alerts: Alerts,
+    memory: AlertMemory,
+    /// Tells again what has stood for long.
+    _reminding: JoinSet<()>,
 }
 
 impl Wait {
-    fn begin(config: &Config) -> Result<Wait, DaemonError> {
+    fn begin(archive: &Archive, state_dir: &Path, error: &StoreError) -> Result<Wait, DaemonError> {
         tracing::warn!(
-            "the store is away; nothing is streamed before it answers, and the server keeps the WAL for the replication slot meanwhile"
+            "the store does not answer: {error}; nothing is streamed before it does, and the server keeps the WAL for the \
+             replication slot meanwhile"
         );
         // For systemd it runs, as it does when the store goes away later.
         notify(&[NotifyState::Ready, NotifyState::Status("waits for the store")]);
-        let couriers = couriers(config, &Ledger::none())?;
+        let couriers = couriers(&archive.config, &Ledger::none())?;
         let alerts = Alerts::to(couriers.outlets());
-        Ok(Wait { couriers, alerts })
+        let memory = remembered(state_dir);
+        memory.recall(&alerts);
+        AlertMemory::recall_kind(&state_dir.join(STANDING), &archive.store.describe(), KIND, &alerts);
+        let (standing, after) = (alerts.clone(), archive.config.alerts.remind_after.value);
+        let mut reminding = JoinSet::new();
+        reminding.spawn(async move { match standing.remind(after).await {} });
+        Ok(Wait { couriers, alerts, memory, _reminding: reminding })
     }
 
-    fn judge(&self, config: &Config, error: &StoreError, lasted: Duration) {
-        if lasted >= config.alerts.store_after.value {
-            let text = lookout::store_fails(lasted, &error.to_string(), config.wal.synchronous.value);
-            self.alerts.raise(KIND, "", Severity::Critical, text);
-        }
+    fn tell(&self, text: String) {
+        self.alerts.raise(KIND, "", Severity::Critical, text);
+        self.memory.save(&self.alerts);
     }
 
-    /// `is_back`: the alert is over, which whoever heard of it hears, too.
-    async fn end(self, is_back: bool) {
-        if is_back {
-            self.alerts.clear(KIND, "", lookout::STORE_WORKS);
-        }
-        self.couriers.finish(LAST_ALERTS).await;
+    /// What stands is handed over to who is told of its end. What was told may still be on its way.
+    async fn end(self, begun: Instant, answered: bool) {
         notify(&[NotifyState::Status("")]);
+        if answered {
+            tracing::info!("the store answers, after {:.1} s", begun.elapsed().as_secs_f32());
+            tokio::spawn(async move { self.couriers.finish(LAST_LETTERS).await });
+        } else {
+            self.couriers.finish(LAST_ALERTS).await;
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use walseal_common::config::{Config, OpenError};
@@ -131,18 +131,22 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
     make_private(&state_dir)?;
     // Before the index and the socket are touched, and before the store, which may keep this waiting.
     let _alone = StateLock::take(&state_dir)?;
-    let (repository, identity) = arrival::repository(&archive, &conninfo).await?;
     // Taken before anything begins: an address that is taken is no reason to end later.
     let listener = listen(&config).await?;
+    let dead_man = dead_man_switch(&config)?;
+    let mut signals = Signals::new().map_err(|error| DaemonError::Task(error.to_string()))?;
+    let Some((repository, identity)) = arrival::repository(&archive, &conninfo, &state_dir, &mut signals).await? else {
+        return Ok(SessionEnd::Asked);
+    };
     let ledger = archive.ledger(&repository);
     let couriers = couriers(&config, &ledger)?;
-    let dead_man = dead_man_switch(&config)?;
     let mut outlets = couriers.outlets();
     outlets.push(Arc::new(ledger.clone()));
     let alerts = Alerts::to(outlets);
     let of = format!("{} in {}", repository.cluster(), repository.describe());
     let memory = AlertMemory::new(state_dir.join(STANDING), of);
     memory.recall(&alerts);
+    arrival::hand_over(&state_dir, &alerts, &memory);
     lookout::judge_recipients(&alerts, &archive.keys.recipients);
     let keeper = Keeper::of(&archive, conninfo.clone(), alerts.clone(), Some(ledger.clone()));
     let keeper = keeper.map_err(DaemonError::SnapshotZone)?;
@@ -222,7 +226,7 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
     let (stop, stopped) = watch::channel(false);
     let streaming = tokio::spawn(async move { streamer.run(stopped).await });
     notify(&[sd_notify::NotifyState::Ready]);
-    let outcome = supervise(streaming, serving, &stop, &desk.turns).await;
+    let outcome = supervise(streaming, serving, signals, &stop, &desk.turns).await;
     // Who asked twice waits for nothing.
     let patience = |limit| if matches!(outcome, Err(DaemonError::Aborted)) { Duration::ZERO } else { limit };
     // So that the server and the ledger hear of it.
@@ -357,7 +361,7 @@ fn scheduler(schedule: Schedule, zone: Option<NamedZone>, config: &Config, desk:
 }
 
 /// What stands, in `cluster.state_dir`.
-const STANDING: &str = "alerts.json";
+pub(crate) const STANDING: &str = "alerts.json";
 
 /// How long the end of the daemon may wait for a base backup to be stopped.
 const LAST_BACKUP: Duration = Duration::from_secs(8);
@@ -392,15 +396,34 @@ fn index(state_dir: &std::path::Path, repository: &Repository) -> Arc<dyn Index>
     }
 }
 
+/// What asks a daemon to stop, from its beginning on: as the first process of a container it would hear nothing otherwise.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for the next one, and names it.
+    pub(crate) async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
 async fn supervise(
     mut streaming: tokio::task::JoinHandle<Result<SessionEnd, StreamError>>,
     mut serving: tokio::task::JoinHandle<std::io::Error>,
+    mut signals: Signals,
     stop: &watch::Sender<bool>,
     turns: &Turns,
 ) -> Result<SessionEnd, DaemonError> {
-    let handler = |kind| signal(kind).map_err(|error| DaemonError::Task(error.to_string()));
-    let mut terminate = handler(SignalKind::terminate())?;
-    let mut interrupt = handler(SignalKind::interrupt())?;
     let mut asked = false;
     loop {
         let signalled = tokio::select! {
@@ -413,8 +436,7 @@ async fn supervise(
                 stop.send_replace(true);
                 return Err(DaemonError::Task(format!("the socket: {why}")));
             }
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
+            name = signals.next() => name,
         };
         if asked {
             return Err(DaemonError::Aborted);

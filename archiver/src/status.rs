@@ -21,6 +21,7 @@ use walseal_common::time::PgTimestamp;
 use walseal_common::timeline::Branch;
 
 use crate::archive::{Archive, ArchiveError};
+use crate::arrival;
 use crate::objectives::Kept;
 use crate::requests::Requests;
 use crate::retention::RetentionStatus;
@@ -255,6 +256,8 @@ pub async fn gather(config: Config) -> Result<Status, OpenError> {
     let objectives = told.as_ref().and_then(|told| told.objectives.clone());
     let requests = told.as_ref().and_then(|told| told.requests);
     let (stream, alerts) = told.map(|told| (told.progress, told.alerts)).unzip();
+    // One that begins answers nobody, and may have told somebody already.
+    let alerts = alerts.or_else(|| daemon_pid.map(|_| arrival::told(&state_dir)));
     let repository = config.need_repository()?.value.to_string();
     let (holdings, unread) = match read(config).await {
         Ok(holdings) => (Some(holdings), None),

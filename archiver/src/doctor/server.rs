@@ -7,7 +7,7 @@ use walseal_common::postgres::{Conninfo, PostgresError, ReplicationClient, SqlCl
 use walseal_common::terminal::units;
 use walseal_common::timeline::SystemIdentifier;
 
-use super::settings::{self, Archiving};
+use super::settings::{self, ArchiveSettings};
 use super::synchronous::synchronous;
 use super::wal_room::{WalRoom, keep_size};
 use super::{Examination, Finding};
@@ -186,14 +186,14 @@ pub(super) async fn examine_archiving(sql: &SqlClient, examination: &mut Examina
     }
 }
 
-async fn read_archiving(sql: &SqlClient) -> Result<Archiving, PostgresError> {
+async fn read_archiving(sql: &SqlClient) -> Result<ArchiveSettings, PostgresError> {
     const DOING: &str = "reading pg_stat_archiver failed";
     let query = "SELECT current_setting('archive_mode'), coalesce(current_setting('archive_command', true), ''), \
                  coalesce(current_setting('archive_library', true), ''), \
                  (SELECT last_failed_time > coalesce(last_archived_time, '-infinity') FROM pg_stat_archiver)";
     let row = sql.query_one(DOING, query, &[]).await?;
     let failed = |error| SqlClient::error(DOING, &error);
-    Ok(Archiving {
+    Ok(ArchiveSettings {
         mode: row.try_get(0).map_err(failed)?,
         command: row.try_get(1).map_err(failed)?,
         library: row.try_get(2).map_err(failed)?,

@@ -14,7 +14,7 @@ pub fn wal_level(setting: &str) -> Finding {
 
 /// How the server archives by itself, and how that last went.
 #[derive(Clone, Debug, Default)]
-pub struct Archiving {
+pub struct ArchiveSettings {
     /// `archive_mode`.
     pub mode: String,
     /// `archive_command`.
@@ -26,9 +26,9 @@ pub struct Archiving {
 }
 
 /// Whether `archive_command` gets on with the stream.
-pub fn archiving(archiving: &Archiving) -> Finding {
+pub fn archiving(archiving: &ArchiveSettings) -> Finding {
     const CHECK: &str = "archive_command";
-    let Archiving { mode, command, library, fails } = archiving;
+    let ArchiveSettings { mode, command, library, fails } = archiving;
     if mode == "off" {
         return Finding::fine(CHECK, "archive_mode is off: WAL comes by streaming alone, as by default");
     }
@@ -113,7 +113,7 @@ mod tests {
     fn case_26_an_archive_command_that_does_nothing_or_fails_piles_up_wal() {
         let of = |mode: &str, command: &str, library: &str, fails| {
             let (mode, command, library) = (mode.to_owned(), command.to_owned(), library.to_owned());
-            archiving(&Archiving { mode, command, library, fails })
+            archiving(&ArchiveSettings { mode, command, library, fails })
         };
         assert_eq!(of("off", "(disabled)", "", None).verdict, Verdict::Fine);
         assert_eq!(of("on", "", "", Some(false)).verdict, Verdict::Warning);

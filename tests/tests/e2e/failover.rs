@@ -176,12 +176,10 @@ fn case_20_an_old_primary_is_drained_and_rewound_and_what_only_it_had_is_in_the_
     site.archiver.run(&["drain", "--host", &old.sockets().to_string_lossy()])?.success()?;
     old.stop(Stop::Fast)?;
     site.cluster.sql("checkpoint")?;
-    let rewind = old.client("pg_rewind").arg("-D").arg(old.data()).arg("--source-server").arg(site.cluster.conninfo());
+    let rewind = old.client("pg_rewind").arg("-R").arg("-D").arg(old.data());
+    let rewind = rewind.arg("--source-server").arg(site.cluster.conninfo());
     let rewound = rewind.run()?.success()?;
     ensure!(!format!("{rewound}").contains("no rewind required"), "{rewound}");
-    std::fs::write(old.data().join("standby.signal"), "")?;
-    site.scratch.account().own(&old.data().join("standby.signal"))?;
-    old.set_override("primary_conninfo", &site.cluster.conninfo());
     old.start()?;
     load.goes_on(50, PATIENCE)?;
     load.stop()?;

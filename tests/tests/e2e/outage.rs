@@ -105,15 +105,36 @@ fn i1_a_daemon_that_begins_while_the_store_is_away_waits_for_it_tells_of_it_and_
         told.arrives(&mut daemon, "store-unreachable", &["raised"])?;
         let shown = soon(&site, &["status"])?.exits(1)?;
         let pid = format!("daemon      pid {}, ", daemon.pid());
-        ensure!(shown.stdout.contains(&pid) && shown.stdout.contains("its log says what it waits for"), "{shown}");
+        for words in [&*pid, "its log says what it waits for", "alert       store-unreachable, critical"] {
+            ensure!(shown.stdout.contains(words), "{words:?} is not shown: {shown}");
+        }
         site.cluster.sql("create table written_meanwhile as select 1 as n")?;
+        // The next one tells nobody anew, and the end all the same.
+        match line {
+            Line::Down => daemon.sigkill()?,
+            _ => drop(daemon.sigterm()?.success()?),
+        }
+        let mut daemon = site.archiver.daemon(&["run"])?;
+        daemon.says("nothing is streamed before it does", PATIENCE)?;
         proxy.set(Line::Up);
         flow::wait_durable(&site.cluster, &mut daemon)?;
         told.arrives(&mut daemon, "store-unreachable", &["raised", "cleared"])?;
         let log = daemon.log();
-        for words in ["nothing is streamed before it answers", "trying again"] {
+        for words in ["the store does not answer: ", "the store answers, after "] {
             ensure!(log.matches(words).count() == 1, "{words:?} stands there more or less than once: {log}");
         }
+        ensure!(log.contains(&proxy.address()), "nothing says which store: {log}");
+
+        // And where the daemon before had told of it while it streamed.
+        proxy.set(line);
+        site.cluster.sql("create table written_later as select 1 as n")?;
+        told.arrives(&mut daemon, "store-unreachable", &["raised", "cleared", "raised"])?;
+        daemon.sigkill()?;
+        let mut daemon = site.archiver.daemon(&["run"])?;
+        daemon.says("nothing is streamed before it does", PATIENCE)?;
+        proxy.set(Line::Up);
+        flow::wait_durable(&site.cluster, &mut daemon)?;
+        told.arrives(&mut daemon, "store-unreachable", &["raised", "cleared", "raised", "cleared"])?;
         daemon.sigterm()?.success()?;
     }
     Ok(())

@@ -2,12 +2,12 @@
 //! file costs that, and nothing else (I8).
 
 use std::convert::Infallible;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Alerts, OpenAlert};
+use super::{AlertKind, Alerts, OpenAlert};
 use crate::state_file;
 
 /// Alerts that are kept, at most (I11).
@@ -37,14 +37,26 @@ impl AlertMemory {
 
     /// Puts back what stood when the last daemon ended, before anything is raised.
     pub fn recall(&self, alerts: &Alerts) {
-        let Some(content) = state_file::load::<Content>(&self.path).filter(|content| content.of == self.of) else {
-            return;
-        };
-        for alert in &content.alerts {
+        let standing = self.standing();
+        for alert in &standing {
             let OpenAlert { kind, subject, since, text, .. } = alert;
             tracing::info!(alert = %kind, %subject, %since, "stood when the last daemon ended: {text}");
         }
-        alerts.recall(content.alerts);
+        alerts.recall(standing);
+    }
+
+    /// What stood when it was last written.
+    pub fn standing(&self) -> Vec<OpenAlert> {
+        let content = state_file::load::<Content>(&self.path).filter(|content| content.of == self.of);
+        content.map(|content| content.alerts).unwrap_or_default()
+    }
+
+    /// Puts back what stood of one kind in a repository of `place`, for a daemon that does not know yet which one is its own.
+    pub fn recall_kind(path: &Path, place: &str, kind: AlertKind, alerts: &Alerts) {
+        let content = state_file::load::<Content>(path).filter(|content| content.of.ends_with(&format!(" in {place}")));
+        let mut standing = content.map(|content| content.alerts).unwrap_or_default();
+        standing.retain(|alert| alert.kind == kind);
+        alerts.recall(standing);
     }
 
     /// Writes down what stands, whenever that changes.
@@ -61,6 +73,16 @@ impl AlertMemory {
             if changed.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
+        }
+    }
+
+    /// Removes the file: nothing stands that it knows.
+    pub fn forget(&self) {
+        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = std::fs::remove_file(&self.path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %self.path.display(), %error, "it cannot be removed; after a restart the end of what it holds is told again");
         }
     }
 
