@@ -8,7 +8,7 @@ use walseal_common::lsn::Lsn;
 use walseal_tests::cluster::Cluster;
 use walseal_tests::deadline::PATIENCE;
 use walseal_tests::process::Finished;
-use walseal_tests::proxy::Line;
+use walseal_tests::proxy::{Line, Proxy};
 use walseal_tests::site::{Daemon, Site, Store};
 use walseal_tests::told::Told;
 
@@ -90,53 +90,67 @@ fn status_shows_what_the_daemon_knows_when_the_bucket_does_not_answer() -> Resul
     Ok(())
 }
 
-#[test]
-fn i1_a_daemon_that_begins_while_the_store_is_away_waits_for_it_tells_of_it_and_then_streams() -> Result<()> {
-    for line in [Line::Down, Line::Stalled] {
-        let mut site = Site::new(Cluster::builder().setting("wal_keep_size", "0"), Store::S3)?;
-        let (proxied, proxy) = site.place.behind_a_proxy()?;
-        site.archiver.use_place(&proxied);
-        site.archiver.set_text("alerts.store_after", "5s");
-        let told = Told::by(&mut site.archiver, &site.scratch, "told")?;
-        site.archiver.write_config()?;
-        site.archiver.run(&["init"])?.success()?;
-        proxy.set(line);
-        let mut daemon = site.archiver.daemon(&["run"])?;
-        told.arrives(&mut daemon, "store-unreachable", &["raised"])?;
-        let shown = soon(&site, &["status"])?.exits(1)?;
-        let pid = format!("daemon      pid {}, ", daemon.pid());
-        for words in [&*pid, "its log says what it waits for", "alert       store-unreachable, critical"] {
-            ensure!(shown.stdout.contains(words), "{words:?} is not shown: {shown}");
-        }
-        site.cluster.sql("create table written_meanwhile as select 1 as n")?;
-        // The next one tells nobody anew, and the end all the same.
-        match line {
-            Line::Down => daemon.sigkill()?,
-            _ => drop(daemon.sigterm()?.success()?),
-        }
-        let mut daemon = site.archiver.daemon(&["run"])?;
-        daemon.says("nothing is streamed before it does", PATIENCE)?;
-        proxy.set(Line::Up);
-        flow::wait_durable(&site.cluster, &mut daemon)?;
-        told.arrives(&mut daemon, "store-unreachable", &["raised", "cleared"])?;
-        let log = daemon.log();
-        for words in ["the store does not answer: ", "the store answers, after "] {
-            ensure!(log.matches(words).count() == 1, "{words:?} stands there more or less than once: {log}");
-        }
-        ensure!(log.contains(&proxy.address()), "nothing says which store: {log}");
+/// An installation whose store is reached through a proxy, initialised, and who is told of its alerts after 5 s.
+fn proxied() -> Result<(Site, Proxy, Told)> {
+    let mut site = Site::new(Cluster::builder().setting("wal_keep_size", "0"), Store::S3)?;
+    let (place, proxy) = site.place.behind_a_proxy()?;
+    site.archiver.use_place(&place);
+    site.archiver.set_text("alerts.store_after", "5s");
+    let told = Told::by(&mut site.archiver, &site.scratch, "told")?;
+    site.archiver.write_config()?;
+    site.archiver.run(&["init"])?.success()?;
+    Ok((site, proxy, told))
+}
 
-        // And where the daemon before had told of it while it streamed.
-        proxy.set(line);
-        site.cluster.sql("create table written_later as select 1 as n")?;
-        told.arrives(&mut daemon, "store-unreachable", &["raised", "cleared", "raised"])?;
-        daemon.sigkill()?;
-        let mut daemon = site.archiver.daemon(&["run"])?;
-        daemon.says("nothing is streamed before it does", PATIENCE)?;
-        proxy.set(Line::Up);
-        flow::wait_durable(&site.cluster, &mut daemon)?;
-        told.arrives(&mut daemon, "store-unreachable", &["raised", "cleared", "raised", "cleared"])?;
-        daemon.sigterm()?.success()?;
+#[test]
+fn i1_a_daemon_that_begins_while_the_store_is_away_waits_for_it_tells_of_it_once_and_then_streams() -> Result<()> {
+    const KIND: &str = "store-unreachable";
+    const WAITS: &str = "nothing is streamed before it does";
+    let (site, proxy, told) = proxied()?;
+    proxy.set(Line::Down);
+    let mut daemon = site.archiver.daemon(&["run"])?;
+    told.arrives(&mut daemon, KIND, &["raised"])?;
+    let shown = soon(&site, &["status"])?.exits(1)?;
+    let pid = format!("daemon      pid {}, ", daemon.pid());
+    for words in [&*pid, "its log says what it waits for", "alert       store-unreachable, critical"] {
+        ensure!(shown.stdout.contains(words), "{words:?} is not shown: {shown}");
     }
+    site.cluster.sql("create table written_meanwhile as select 1 as n")?;
+    // The next one tells nobody anew, and the end all the same.
+    daemon.sigkill()?;
+    let mut daemon = site.archiver.daemon(&["run"])?;
+    daemon.says(WAITS, PATIENCE)?;
+    proxy.set(Line::Up);
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    told.arrives(&mut daemon, KIND, &["raised", "cleared"])?;
+    let log = daemon.log();
+    for words in ["the store does not answer: ", "the store answers, after "] {
+        ensure!(log.matches(words).count() == 1, "{words:?} stands there more or less than once: {log}");
+    }
+    ensure!(log.contains(&proxy.address()), "nothing says which store: {log}");
+
+    // Nor where the daemon before had told of it while it streamed.
+    proxy.set(Line::Down);
+    site.cluster.sql("create table written_later as select 1 as n")?;
+    told.arrives(&mut daemon, KIND, &["raised", "cleared", "raised"])?;
+    daemon.sigkill()?;
+    let mut daemon = site.archiver.daemon(&["run"])?;
+    daemon.says(WAITS, PATIENCE)?;
+    proxy.set(Line::Up);
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    told.arrives(&mut daemon, KIND, &["raised", "cleared", "raised", "cleared"])?;
+    daemon.sigterm()?.success()?;
+    Ok(())
+}
+
+#[test]
+fn i1_a_daemon_that_begins_while_the_store_is_silent_waits_for_it_and_stops_when_it_is_asked() -> Result<()> {
+    let (site, proxy, _) = proxied()?;
+    proxy.set(Line::Stalled);
+    let mut daemon = site.archiver.daemon(&["run"])?;
+    daemon.says("nothing is streamed before it does", PATIENCE)?;
+    let stopped = daemon.sigterm()?.success()?;
+    ensure!(stopped.stderr.contains("SIGTERM: stopping; the store has not answered since the start"), "{stopped}");
     Ok(())
 }
 
