@@ -22,6 +22,7 @@ use walseal_common::timeline::Branch;
 
 use crate::archive::{Archive, ArchiveError};
 use crate::arrival;
+use crate::lock::StateLock;
 use crate::objectives::Kept;
 use crate::requests::Requests;
 use crate::retention::RetentionStatus;
@@ -246,7 +247,8 @@ pub async fn gather(config: Config) -> Result<Status, OpenError> {
     let state_dir = config.need_state_dir()?;
     let verified = Verified::load(&state_dir);
     let (daemon_pid, told, unheard) = match Told::ask(&state_dir).await {
-        None => (None, None, None),
+        // It begins, or ends, and nothing is wrong with that.
+        None => (StateLock::holder(&state_dir), None, None),
         Some((pid, Ok(told))) => (Some(pid), Some(told), None),
         Some((pid, Err(why))) => (Some(pid), None, Some(why)),
     };

@@ -6,7 +6,6 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use walseal_common::telemetry::OpenAlert;
 
-use crate::lock::StateLock;
 use crate::objectives::Kept;
 use crate::requests::Requests;
 use crate::retention::RetentionStatus;
@@ -47,12 +46,7 @@ pub struct Told {
 impl Told {
     /// The process id of the daemon in this state folder, and what it says, or why it did not; `None` when none runs.
     pub async fn ask(state_dir: &Path) -> Option<(u32, Result<Told, String>)> {
-        let Some(client) = Client::connect(&socket::path(state_dir)).await else {
-            let pid = StateLock::holder(state_dir)?;
-            let why =
-                format!("the daemon (pid {pid}) does not answer yet, or not any more; its log says what it waits for");
-            return Some((pid, Err(why)));
-        };
+        let client = Client::connect(&socket::path(state_dir)).await?;
         let pid = client.pid();
         let asked = tokio::time::timeout(PATIENCE, client.ask(&Request::Status, |_, _, _| ())).await;
         let told = match asked {

@@ -66,7 +66,9 @@ fn print(status: &Status, now: Timestamp) {
             }
             print_frontier(stream);
         }
-        (Some(pid), None) => show!("daemon      pid {pid}, which did not say where it is"),
+        (Some(pid), None) => {
+            show!("daemon      pid {pid}, which does not say where it is; its log says what it waits for")
+        }
         _ => show!("daemon      not running; start it with: walseal-archiver run"),
     }
     for (alert, text) in status.standing() {

@@ -195,6 +195,9 @@ fn the_page_3_am_is_followed_on_a_destroyed_primary() -> Result<()> {
     assert_eq!(session(&site)?.value("select count(*) from orders")?, "1001");
     let gaps = site.archiver.run(&["status", "--json"])?.json()?["gaps"].clone();
     assert_eq!(gaps, serde_json::json!([]), "it goes on in the same repository, without a gap");
+    let inherited = "select coalesce(string_agg(name, ' '), '') from pg_file_settings where sourcefile like '%postgresql.auto.conf' \
+                     and (name ~ '^recovery_target' or name in ('restore_command', 'primary_conninfo'))";
+    assert_eq!(site.cluster.value(inherited)?, "", "a standby that is copied from it would inherit these");
     let mut daemon = operator.daemon.take().context("the page starts it")?;
     session(&site)?.rows("insert into orders values (1002)")?;
     flow::wait_durable(&site.cluster, &mut daemon)?;
@@ -226,14 +229,18 @@ fn the_page_of_a_dropped_table_is_followed_while_the_server_runs() -> Result<()>
 
 #[test]
 fn the_page_of_a_moved_repository_is_followed() -> Result<()> {
-    let (mut site, daemon) = shop()?;
-    daemon.sigterm()?.success()?;
+    let (mut site, mut daemon) = shop()?;
     let Place::Directory(old) = site.place.clone() else { anyhow::bail!("it is a folder") };
     let new = old.with_file_name("moved");
     let path = |folder: &PathBuf| folder.to_string_lossy().into_owned();
     let mut operator = Operator::new(&site, &[("/srv/walseal-new", path(&new)), ("/srv/walseal", path(&old))])?;
     let steps = page("The repository moves")?;
     let [copy, plan] = steps.as_slice() else { anyhow::bail!("{steps:?}") };
+    operator.follow(&site, copy)?;
+    session(&site)?.rows("insert into orders values (1002)")?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    daemon.sigterm()?.success()?;
+    // What has come since the first round.
     operator.follow(&site, copy)?;
     site.place = Place::Directory(new);
     for side in [&mut site.restorer, &mut site.archiver] {
@@ -243,8 +250,11 @@ fn the_page_of_a_moved_repository_is_followed() -> Result<()> {
     std::fs::rename(&old, old.with_file_name("away"))?;
     operator.follow(&site, plan)?;
     let mut daemon = site.start_daemon()?;
-    session(&site)?.rows("insert into orders values (1002)")?;
+    session(&site)?.rows("insert into orders values (1003)")?;
     flow::wait_durable(&site.cluster, &mut daemon)?;
+    let restored = restored::restore(&site, "latest", "restored")?;
+    let held = Session::connect(&restored.conninfo().replace("dbname=postgres", "dbname=shop"))?;
+    assert_eq!(held.value("select count(*) from orders")?, "1003");
     Ok(())
 }
 
