@@ -52,6 +52,17 @@ fn write(site: &mut Site, patroni: &Patroni, leader: &str, daemon: &mut Daemon) 
     Ok(commits)
 }
 
+/// A site around the cluster with a base backup, the daemon that streams it, and what was acknowledged until then.
+fn archived(patroni: &Patroni, leader: &str) -> Result<(Site, Daemon, Vec<Commit>)> {
+    let mut site = Site::around(patroni.cluster(leader)?, Store::Directory)?;
+    site.archiver.set_text("cluster.conninfo", &patroni.conninfo());
+    site.archiver.write_config()?;
+    let mut daemon = site.archive()?;
+    let all = write(&mut site, patroni, leader, &mut daemon)?;
+    site.archiver.run_long(&["backup"])?.success()?;
+    Ok((site, daemon, all))
+}
+
 #[test]
 fn case_14_a_patroni_cluster_is_followed_through_two_switchovers_and_a_failover() -> Result<()> {
     let scratch = Scratch::new()?;
@@ -61,12 +72,7 @@ fn case_14_a_patroni_cluster_is_followed_through_two_switchovers_and_a_failover(
 
 fn followed(patroni: &mut Patroni) -> Result<()> {
     let leader = patroni.leader()?;
-    let mut site = Site::around(patroni.cluster(&leader)?, Store::Directory)?;
-    site.archiver.set_text("cluster.conninfo", &patroni.conninfo());
-    site.archiver.write_config()?;
-    let mut daemon = site.archive()?;
-    let mut all = write(&mut site, patroni, &leader, &mut daemon)?;
-    site.archiver.run_long(&["backup"])?.success()?;
+    let (mut site, mut daemon, mut all) = archived(patroni, &leader)?;
 
     // Patroni does not know the slot yet, and doctor says so, with what to add.
     let said = failover_of_doctor(&site)?;
@@ -158,13 +164,7 @@ fn case_14_a_slot_that_patroni_is_told_to_ignore_stays_behind_on_the_old_leader_
 
 fn ignored(patroni: &Patroni) -> Result<()> {
     patroni.edit_config(&json!({ "ignore_slots": [{ "name": SLOT, "type": "physical" }] }))?;
-    let leader = patroni.leader()?;
-    let mut site = Site::around(patroni.cluster(&leader)?, Store::Directory)?;
-    site.archiver.set_text("cluster.conninfo", &patroni.conninfo());
-    site.archiver.write_config()?;
-    let mut daemon = site.archive()?;
-    let mut all = write(&mut site, patroni, &leader, &mut daemon)?;
-    site.archiver.run_long(&["backup"])?.success()?;
+    let (mut site, mut daemon, mut all) = archived(patroni, &patroni.leader()?)?;
     let (old, new) = patroni.switchover()?;
     all.extend(write(&mut site, patroni, &new, &mut daemon)?);
     let left = flow::confirmed(&patroni.cluster(&old)?)?.context("the old leader keeps the slot")?;

@@ -110,8 +110,7 @@ fn a_backup_that_waits_says(words: &str, primary: &Cluster, site: &Site, daemon:
     daemon.until("the status to say so", PATIENCE, || {
         let status = site.archiver.run(&["status", "--json"])?.json()?;
         let stage = status["backup"]["stage"].as_str().unwrap_or_default();
-        Ok((stage.contains("waiting for WAL through ") && stage.contains(" so far; ") && stage.contains(words))
-            .then_some(()))
+        Ok((stage.contains("waiting for WAL through ") && stage.contains(&format!(" so far; {words}"))).then_some(()))
     })?;
     let after = segment()?;
     kill_process(sender, Signal::CONT)?;
@@ -138,7 +137,7 @@ fn case_33_where_the_primary_refuses_to_switch_the_backup_says_why_and_what_to_r
     let (primary, site) = archived_standby_by(15, Some("walseal"))?;
     let mut daemon = site.archive()?;
     durable(&site, &primary, &mut daemon)?;
-    let words = "permission denied for function pg_switch_wal [42501]; grant this user what is missing); to hasten it, \
+    let words = "the primary could not be asked to switch WAL (asking for a switch of WAL failed: permission denied for function pg_switch_wal [42501]; grant this user what is missing); to hasten it, \
                  run on the primary: SELECT pg_switch_wal()";
     ensure!(!a_backup_that_waits_says(words, &primary, &site, &mut daemon)?, "it switched all the same");
     durable(&site, &primary, &mut daemon)?;
