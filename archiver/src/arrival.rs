@@ -3,18 +3,23 @@
 //! Nothing is streamed before the repository was seen. What is written meanwhile the server keeps for the slot.
 
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use sd_notify::NotifyState;
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use walseal_common::postgres::Conninfo;
 use walseal_common::repository::{Ledger, Repository, RepositoryError, RepositoryIdentity};
 use walseal_common::store::{StoreError, with_patience};
-use walseal_common::telemetry::{AlertKind, AlertMemory, Alerts, Couriers, OpenAlert, Severity};
+use walseal_common::telemetry::{
+    self, AlertKind, AlertMemory, Alerts, Couriers, EXPOSITION_TYPE, Exposition, OpenAlert, Page, Pages, Severity,
+};
 
 use crate::archive::{Archive, ArchiveError};
 use crate::daemon::{DaemonError, LAST_ALERTS, STANDING, Signals, couriers, notify};
-use crate::lookout;
+use crate::{figures, lookout};
 
 /// How long the calls of one look are tried anew. An attempt has a deadline of its own, and is not cut.
 const LOOK: Duration = Duration::from_secs(10);
@@ -28,13 +33,15 @@ const KIND: AlertKind = AlertKind::StoreUnreachable;
 const REMEMBERED: &str = "arrival-alerts.json";
 
 /// The repository, as [`Archive::repository`] finds it, however long its store does not answer; `None` when a signal came first. What
-/// an earlier daemon has told already, by what it left in `state_dir`, is not told again.
+/// an earlier daemon has told already, by what it left in `state_dir`, is not told again. Whoever asks at `listener` meanwhile hears
+/// what is waited for.
 ///
 /// Errors: those that do not pass by themselves, as a store that refuses these credentials or holds no repository.
 pub(crate) async fn repository(
     archive: &Archive,
     conninfo: &Conninfo,
     state_dir: &Path,
+    listener: Option<&Arc<TcpListener>>,
     signals: &mut Signals,
 ) -> Result<Option<(Repository, RepositoryIdentity)>, DaemonError> {
     let begun = Instant::now();
@@ -56,8 +63,9 @@ pub(crate) async fn repository(
         {
             let waiting = match &wait {
                 Some(waiting) => waiting,
-                None => wait.insert(Wait::begin(archive, state_dir, error)?),
+                None => wait.insert(Wait::begin(archive, state_dir, listener, error)?),
             };
+            waiting.pages.hear(error);
             if begun.elapsed() >= archive.config.alerts.store_after.value {
                 waiting.tell(lookout::store_fails(
                     begun.elapsed(),
@@ -77,12 +85,10 @@ pub(crate) async fn repository(
 /// Gives the daemon's own board what stands; `memory` is that board's. Its end is told from there.
 pub(crate) fn hand_over(state_dir: &Path, alerts: &Alerts, memory: &AlertMemory) {
     let remembered = remembered(state_dir);
-    if remembered.standing().is_empty() {
-        return;
+    if remembered.recall(alerts) {
+        memory.save(alerts);
+        remembered.forget();
     }
-    remembered.recall(alerts);
-    memory.save(alerts);
-    remembered.forget();
 }
 
 /// What a daemon that waits has told, and stands.
@@ -100,12 +106,18 @@ struct Wait {
     couriers: Couriers,
     alerts: Alerts,
     memory: AlertMemory,
-    /// Tells again what has stood for long.
-    _reminding: JoinSet<()>,
+    pages: Arc<WaitPages>,
+    /// Tells again what has stood for long, and serves the pages.
+    _beside: JoinSet<()>,
 }
 
 impl Wait {
-    fn begin(archive: &Archive, state_dir: &Path, error: &StoreError) -> Result<Wait, DaemonError> {
+    fn begin(
+        archive: &Archive,
+        state_dir: &Path,
+        listener: Option<&Arc<TcpListener>>,
+        error: &StoreError,
+    ) -> Result<Wait, DaemonError> {
         tracing::warn!(
             "the store does not answer: {error}; nothing is streamed before it does, and the server keeps the WAL for the \
              replication slot meanwhile"
@@ -118,9 +130,14 @@ impl Wait {
         memory.recall(&alerts);
         AlertMemory::recall_kind(&state_dir.join(STANDING), &archive.store.describe(), KIND, &alerts);
         let (standing, after) = (alerts.clone(), archive.config.alerts.remind_after.value);
-        let mut reminding = JoinSet::new();
-        reminding.spawn(async move { match standing.remind(after).await {} });
-        Ok(Wait { couriers, alerts, memory, _reminding: reminding })
+        let mut beside = JoinSet::new();
+        beside.spawn(async move { match standing.remind(after).await {} });
+        let pages = Arc::new(WaitPages::new(alerts.clone()));
+        if let Some(listener) = listener.cloned() {
+            let pages = pages.clone();
+            beside.spawn(async move { telemetry::serve(&listener, pages).await });
+        }
+        Ok(Wait { couriers, alerts, memory, pages, _beside: beside })
     }
 
     fn tell(&self, text: String) {
@@ -136,6 +153,50 @@ impl Wait {
             tokio::spawn(async move { self.couriers.finish(LAST_LETTERS).await });
         } else {
             self.couriers.finish(LAST_ALERTS).await;
+        }
+    }
+}
+
+/// What a daemon that waits shows of itself.
+struct WaitPages {
+    started: Timestamp,
+    alerts: Alerts,
+    trouble: Mutex<String>,
+}
+
+impl WaitPages {
+    fn new(alerts: Alerts) -> WaitPages {
+        WaitPages { started: Timestamp::now(), alerts, trouble: Mutex::default() }
+    }
+
+    /// What the store said last.
+    fn hear(&self, error: &StoreError) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = error.to_string().replace('\n', " ");
+    }
+
+    fn metrics(&self) -> String {
+        let mut page = Exposition::of_daemon(env!("CARGO_PKG_VERSION"), self.started);
+        page.memory();
+        figures::streaming(&mut page, false);
+        figures::store_failing(&mut page, true);
+        page.alerts(&self.alerts, AlertKind::ALL);
+        page.finish()
+    }
+}
+
+#[async_trait::async_trait]
+impl Pages for WaitPages {
+    async fn page(&self, path: &str) -> Option<Page> {
+        match path {
+            "/metrics" => Some(Page { status: 200, content_type: EXPOSITION_TYPE, body: self.metrics() }),
+            "/healthz" => {
+                let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                Some(Page::text(
+                    503,
+                    format!("not streaming: the store has not answered since the start\nstore: {trouble}\n"),
+                ))
+            }
+            _ => None,
         }
     }
 }

@@ -134,10 +134,9 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
     // Taken before anything begins: an address that is taken is no reason to end later.
     let listener = listen(&config).await?;
     let dead_man = dead_man_switch(&config)?;
-    let mut signals = Signals::new().map_err(|error| DaemonError::Task(error.to_string()))?;
-    let Some((repository, identity)) = arrival::repository(&archive, &conninfo, &state_dir, &mut signals).await? else {
-        return Ok(SessionEnd::Asked);
-    };
+    let mut signals = Signals::new()?;
+    let found = arrival::repository(&archive, &conninfo, &state_dir, listener.as_ref(), &mut signals).await?;
+    let Some((repository, identity)) = found else { return Ok(SessionEnd::Asked) };
     let ledger = archive.ledger(&repository);
     let couriers = couriers(&config, &ledger)?;
     let mut outlets = couriers.outlets();
@@ -248,7 +247,7 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
 
 /// Where figures are served, and what they are that others than the stream know.
 struct Shown {
-    listener: TcpListener,
+    listener: Arc<TcpListener>,
     snapshots: Option<Arc<snapshot::figures::Figures>>,
 }
 
@@ -306,16 +305,16 @@ fn beside(
     beside
 }
 
-pub(crate) async fn listen(config: &Config) -> Result<Option<TcpListener>, DaemonError> {
+pub(crate) async fn listen(config: &Config) -> Result<Option<Arc<TcpListener>>, DaemonError> {
     let Some(address) = config.listen.as_ref().map(|setting| setting.value) else { return Ok(None) };
     let listener = telemetry::listen(address).await.map_err(|source| DaemonError::Http { address, source })?;
     tracing::info!(%address, "serving /metrics and /healthz");
-    Ok(Some(listener))
+    Ok(Some(Arc::new(listener)))
 }
 
 /// Serves the figures, and follows what they are made of.
-async fn show(listener: TcpListener, figures: Arc<Figures>, taken: watch::Receiver<u64>) {
-    tokio::join!(telemetry::serve(listener, Arc::new(FigurePages(figures.clone()))), figures.follow(taken));
+async fn show(listener: Arc<TcpListener>, figures: Arc<Figures>, taken: watch::Receiver<u64>) {
+    tokio::join!(telemetry::serve(&listener, Arc::new(FigurePages(figures.clone()))), figures.follow(taken));
 }
 
 /// How it ended, for the ledger.
@@ -404,8 +403,9 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    fn new() -> std::io::Result<Signals> {
-        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    pub(crate) fn new() -> Result<Signals, DaemonError> {
+        let handler = |kind| signal(kind).map_err(|error| DaemonError::Task(error.to_string()));
+        Ok(Signals { terminate: handler(SignalKind::terminate())?, interrupt: handler(SignalKind::interrupt())? })
     }
 
     /// Waits for the next one, and names it.

@@ -212,8 +212,7 @@ impl Figures {
     }
 
     fn store(&self, page: &mut Exposition, now: &Progress) {
-        let failing = if now.store_trouble.is_some() { 1.0 } else { 0.0 };
-        page.gauge("walseal_store_failing", "1 while the store fails to do something that is tried again.", failing);
+        store_failing(page, now.store_trouble.is_some());
         let Some(tally) = self.repository.store().tally() else { return };
         let calls: Vec<_> = tally.calls().map(|(operation, count)| ([("operation", operation)], count)).collect();
         page.counters(
@@ -352,9 +351,20 @@ impl Figures {
     }
 }
 
+/// Whether WAL is streamed.
+pub(crate) fn streaming(page: &mut Exposition, is: bool) {
+    page.gauge("walseal_streaming", "1 while WAL is streamed from the server.", f64::from(u8::from(is)));
+}
+
+/// Whether the store fails.
+pub(crate) fn store_failing(page: &mut Exposition, is: bool) {
+    let help = "1 while the store fails to do something that is tried again.";
+    page.gauge("walseal_store_failing", help, f64::from(u8::from(is)));
+}
+
 fn stream(page: &mut Exposition, now: &Progress) {
     let position = |lsn: walseal_common::lsn::Lsn| (!lsn.is_invalid()).then_some(lsn.0 as f64);
-    page.gauge("walseal_streaming", "1 while WAL is streamed from the server.", if now.connected { 1.0 } else { 0.0 });
+    streaming(page, now.connected);
     page.gauge(
         "walseal_wal_timeline",
         "The timeline that is streamed, or was last.",

@@ -104,7 +104,7 @@ pub async fn run(access: &Access, timetable: &Timetable, listener: Option<TcpLis
     let figures = Arc::new(Figures::new(alerts.clone()));
     let serving = async {
         match listener {
-            Some(listener) => telemetry::serve(listener, figures.clone()).await,
+            Some(listener) => telemetry::serve(&listener, figures.clone()).await,
             None => std::future::pending().await,
         }
     };

@@ -244,9 +244,6 @@ pub(crate) fn store_fails(lasted: Duration, trouble: &str, synchronous: bool) ->
     format!("the store has failed for {lasted}, and the server keeps the WAL meanwhile: {trouble}{waiting}")
 }
 
-/// What it says when that is over.
-pub(crate) const STORE_WORKS: &str = "the store does what it is asked for again";
-
 /// Since when the store has failed.
 #[derive(Debug, Default)]
 struct StoreWatch {
@@ -258,7 +255,7 @@ impl StoreWatch {
         const KIND: AlertKind = AlertKind::StoreUnreachable;
         let Some(trouble) = &now.store_trouble else {
             self.since = None;
-            lookout.alerts.clear(KIND, "", STORE_WORKS);
+            lookout.alerts.clear(KIND, "", "the store does what it is asked for again");
             return;
         };
         let since = *self.since.get_or_insert(at);

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
 use walseal_common::config::Config;
 use walseal_common::repository::{Act, Ledger};
 use walseal_common::telemetry::{self, AlertMemory, Alerts};
@@ -11,7 +10,7 @@ use walseal_common::telemetry::{self, AlertMemory, Alerts};
 use super::figures::FigurePages;
 use super::keeper::Keeper;
 use crate::archive::{Archive, LAST_ENTRIES};
-use crate::daemon::{DaemonError, couriers, dead_man_switch, listen, notify};
+use crate::daemon::{DaemonError, Signals, couriers, dead_man_switch, listen, notify};
 use crate::lookout;
 
 /// How long its end may wait for alerts to be told.
@@ -34,14 +33,13 @@ pub async fn run(archive: Archive) -> Result<(), DaemonError> {
     let keeper = keeper.ok_or(DaemonError::NothingToDo)?.telling(dead_man_switch(&archive.config)?);
     let keeper = keeper.expecting_proof(archive.config.alerts.proven_within.value);
     let listener = listen(&archive.config).await?;
-    let handler = |kind| signal(kind).map_err(|error| DaemonError::Task(error.to_string()));
-    let (mut terminate, mut interrupt) = (handler(SignalKind::terminate())?, handler(SignalKind::interrupt())?);
+    let mut signals = Signals::new()?;
     tracing::info!("wal.enabled is false: snapshots are taken, and nothing else");
     let figures = keeper.figures.clone();
     let ledger = keeper.ledger.clone();
     let serving = async {
         match listener {
-            Some(listener) => telemetry::serve(listener, Arc::new(FigurePages(figures))).await,
+            Some(listener) => telemetry::serve(&listener, Arc::new(FigurePages(figures))).await,
             None => std::future::pending().await,
         }
     };
@@ -60,8 +58,7 @@ pub async fn run(archive: Archive) -> Result<(), DaemonError> {
         () = serving => {}
         () = reminding => {}
         () = remembering => {}
-        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
-        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+        name = signals.next() => tracing::info!("{name}: stopping"),
     }
     notify(&[sd_notify::NotifyState::Stopping]);
     if let Some(memory) = &memory {

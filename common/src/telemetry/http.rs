@@ -62,7 +62,7 @@ pub async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Serves pages until it is dropped.
-pub async fn serve(listener: TcpListener, pages: Arc<dyn Pages>) {
+pub async fn serve(listener: &TcpListener, pages: Arc<dyn Pages>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         // Only a closed semaphore gives an error, and nobody closes this one.
@@ -140,7 +140,7 @@ mod tests {
         runtime.block_on(async {
             let listener = listen(([127, 0, 0, 1], 0).into()).await.expect("a free port");
             let address = listener.local_addr().expect("bound");
-            let serving = tokio::spawn(serve(listener, Arc::new(Two)));
+            let serving = tokio::spawn(async move { serve(&listener, Arc::new(Two)).await });
             let mut stream = TcpStream::connect(address).await.expect("connected");
             let mut answer = Vec::new();
             // It may close before all was written, having read enough.
@@ -190,7 +190,7 @@ mod tests {
     async fn i11_connections_that_say_nothing_keep_nobody_out_for_ever() {
         let listener = listen(([127, 0, 0, 1], 0).into()).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
-        let serving = tokio::spawn(serve(listener, Arc::new(Two)));
+        let serving = tokio::spawn(async move { serve(&listener, Arc::new(Two)).await });
         let mut silent = Vec::new();
         for _ in 0..CONNECTIONS {
             silent.push(TcpStream::connect(address).await.expect("connected"));

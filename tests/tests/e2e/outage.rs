@@ -7,12 +7,13 @@ use anyhow::{Context, Result, ensure};
 use walseal_common::lsn::Lsn;
 use walseal_tests::cluster::Cluster;
 use walseal_tests::deadline::PATIENCE;
+use walseal_tests::port;
 use walseal_tests::process::Finished;
 use walseal_tests::proxy::{Line, Proxy};
 use walseal_tests::site::{Daemon, Site, Store};
 use walseal_tests::told::Told;
 
-use crate::flow;
+use crate::{flow, metrics};
 
 /// Sooner than a store is given up by those who have time.
 const SOON: Duration = Duration::from_secs(30);
@@ -106,7 +107,10 @@ fn proxied() -> Result<(Site, Proxy, Told)> {
 fn i1_a_daemon_that_begins_while_the_store_is_away_waits_for_it_tells_of_it_once_and_then_streams() -> Result<()> {
     const KIND: &str = "store-unreachable";
     const WAITS: &str = "nothing is streamed before it does";
-    let (site, proxy, told) = proxied()?;
+    let (mut site, proxy, told) = proxied()?;
+    let port = port::free()?;
+    site.archiver.set_text("http.listen", &port.to_string());
+    site.archiver.write_config()?;
     proxy.set(Line::Down);
     let mut daemon = site.archiver.daemon(&["run"])?;
     told.arrives(&mut daemon, KIND, &["raised"])?;
@@ -114,6 +118,19 @@ fn i1_a_daemon_that_begins_while_the_store_is_away_waits_for_it_tells_of_it_once
     let pid = format!("daemon      pid {}, ", daemon.pid());
     for words in [&*pid, "its log says what it waits for", "alert       store-unreachable, critical"] {
         ensure!(shown.stdout.contains(words), "{words:?} is not shown: {shown}");
+    }
+    let (status, body) = metrics::get(port, "/healthz")?;
+    ensure!(
+        status == 503 && body.starts_with("not streaming: the store has not answered since the start\nstore: "),
+        "{body}"
+    );
+    let scrape = metrics::scrape(port)?;
+    for (sample, value) in [
+        ("walseal_streaming", 0.0),
+        ("walseal_store_failing", 1.0),
+        ("walseal_alerts{kind=\"store-unreachable\"}", 1.0),
+    ] {
+        ensure!(scrape.of(sample)? == value, "{sample}: {scrape:?}");
     }
     site.cluster.sql("create table written_meanwhile as select 1 as n")?;
     // The next one tells nobody anew, and the end all the same.

@@ -35,14 +35,16 @@ impl AlertMemory {
         AlertMemory { path, of: of.into(), writing: Arc::default() }
     }
 
-    /// Puts back what stood when the last daemon ended, before anything is raised.
-    pub fn recall(&self, alerts: &Alerts) {
+    /// Puts back what stood when the last daemon ended, before anything is raised. Whether that was anything.
+    pub fn recall(&self, alerts: &Alerts) -> bool {
         let standing = self.standing();
+        let any = !standing.is_empty();
         for alert in &standing {
             let OpenAlert { kind, subject, since, text, .. } = alert;
             tracing::info!(alert = %kind, %subject, %since, "stood when the last daemon ended: {text}");
         }
         alerts.recall(standing);
+        any
     }
 
     /// What stood when it was last written.
