@@ -1,4 +1,5 @@
-//! A cluster that Patroni manages: three members on loopback, with Patroni's own Raft as their consensus store.
+//! A cluster that Patroni manages: three members on loopback, with a node of Patroni's own Raft as their consensus store, which lives on
+//! when all of them are stopped.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -35,6 +36,8 @@ const ANSWER: Duration = Duration::from_secs(45);
 #[derive(Debug)]
 pub struct Patroni {
     members: Vec<Member>,
+    /// The consensus store.
+    _store: Process,
     program: PathBuf,
     server: Server,
     scratch: Arc<Scratch>,
@@ -63,23 +66,23 @@ impl Patroni {
         let program = program()?;
         let server = Server::find(Server::default_major()?)?;
         let (address, first) = own_address();
-        let raft = |number: u16| format!("{address}:{}", first + 2000 + number);
+        let store = format!("{address}:{}", first + 2000);
+        let config = json!({ "raft": {
+            "data_dir": scratch.dir("raft")?, "self_addr": store, "partner_addrs": [],
+        } });
+        let config = scratch.file("raft.yml", &config.to_string())?;
+        let raft = scratch.call(program.with_file_name("patroni_raft_controller")).arg(config).spawn()?;
         let mut members = Vec::new();
         for number in 1..=3 {
             let name = format!("db{number}");
             let (data, sockets) = (scratch.path().join(&name), scratch.dir(&format!("{name}.s"))?);
             let (port, api) = (first + number, SocketAddr::from((address, first + 1000 + number)));
-            let partners: Vec<String> = (1..=3).filter(|other| *other != number).map(raft).collect();
             let account = &scratch.account().name;
             let config = json!({
                 "scope": "orders",
                 "name": name,
                 "restapi": { "listen": api.to_string(), "connect_address": api.to_string() },
-                "raft": {
-                    "data_dir": scratch.dir(&format!("{name}.raft"))?,
-                    "self_addr": raft(number),
-                    "partner_addrs": partners,
-                },
+                "raft": { "data_dir": scratch.dir(&format!("{name}.raft"))?, "partner_addrs": [store] },
                 "bootstrap": {
                     "dcs": {
                         "ttl": TTL, "loop_wait": 1, "retry_timeout": RETRY,
@@ -112,7 +115,7 @@ impl Patroni {
             let config = scratch.file(&format!("{name}.yml"), &config.to_string())?;
             members.push(Member { name, patroni: None, config, data, sockets, port, api });
         }
-        let mut patroni = Patroni { members, program, server, scratch: scratch.clone() };
+        let mut patroni = Patroni { members, _store: raft, program, server, scratch: scratch.clone() };
         for member in 0..patroni.members.len() {
             patroni.start_member(member)?;
         }
@@ -217,9 +220,30 @@ impl Patroni {
         Ok(name)
     }
 
-    /// Starts the Patroni of a member that was killed.
+    /// Starts the Patroni of a member that was killed or stopped.
     pub fn revive(&mut self, name: &str) -> Result<()> {
         self.start_member(self.at(name)?)
+    }
+
+    /// Stops every member as `systemctl stop patroni` does, with its server.
+    pub fn stop_all(&mut self) -> Result<()> {
+        for member in &mut self.members {
+            let Some(mut patroni) = member.patroni.take() else { continue };
+            patroni.signal(Signal::TERM)?;
+            patroni.wait(ELECTION)?.success()?;
+            ensure!(!is_lived_in(&member.data)?, "the server of {} still runs", member.name);
+        }
+        Ok(())
+    }
+
+    /// Patroni's other program, to look at the cluster and to change it.
+    pub fn patronictl(&self) -> PathBuf {
+        self.program.with_file_name("patronictl")
+    }
+
+    /// The configuration of a member.
+    pub fn config(&self, name: &str) -> Result<&Path> {
+        Ok(&self.member(name)?.config)
     }
 
     fn start_member(&mut self, at: usize) -> Result<()> {

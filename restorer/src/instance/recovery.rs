@@ -11,7 +11,7 @@ use super::server::{GLANCE, Server, socket_folder};
 use super::settings::Purpose;
 use super::{ControlData, InstanceError, Landing, Programs, Reached};
 use crate::plan::{Action, Plan, Target};
-use crate::rebuild::Restored;
+use crate::rebuild::{Restored, end_recovery};
 
 /// Longer than anything that recovery does in silence: `fetch` speaks while it tries again, and each segment is logged.
 const LONGEST_SILENCE: Duration = Duration::from_secs(1800);
@@ -75,6 +75,7 @@ async fn watch(
         Ok((End::Promoted, story)) => {
             server.stop(SHUTDOWN).await?;
             Server::forget(restored)?;
+            end_recovery(&restored.layout)?;
             Ok(story.landing(Reached::Promoted, control()?.timeline()))
         }
         Ok((End::ShutDown, story)) => {

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{RebuildError, Unfinished, access_files, sync_folder};
+use super::{Layout, RebuildError, Unfinished, access_files, sync_folder};
 use crate::plan::RecoverySetting;
 
 /// Every setting that says where recovery ends. Setting one of them, even to nothing, while another is set is an error
@@ -29,6 +29,11 @@ const CUT_OFF: [(&str, &str); 6] = [
 
 /// Settings by which a target is refined; the plan writes those that it needs.
 const REFINEMENTS: [&str; 3] = ["recovery_target_action", "recovery_target_inclusive", "recovery_target_timeline"];
+
+/// What is of no use, and may do harm, once recovery has ended, beside [`TARGETS`] and [`REFINEMENTS`]: a standby that is copied from the
+/// server would inherit them. What keeps it apart from the old cluster stays.
+const OF_RECOVERY: [&str; 4] =
+    ["restore_command", "recovery_min_apply_delay", "recovery_end_command", "archive_cleanup_command"];
 
 /// The line above what [`configure`] adds to `postgresql.auto.conf`.
 const OURS: &str = "# Written by walseal-restorer; ALTER SYSTEM RESET takes single lines out.";
@@ -126,7 +131,7 @@ pub fn configure(unfinished: &Unfinished, config: &RecoveryConfig) -> Result<Opt
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => return Err(RebuildError::io("read", &file)(error)),
     };
-    let mode = if layout.mode & 0o040 != 0 { 0o640 } else { 0o600 };
+    let mode = file_mode(layout);
     let write = |path: &Path, text: &str| {
         let write = || -> std::io::Result<File> {
             let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path)?;
@@ -153,6 +158,11 @@ pub fn configure(unfinished: &Unfinished, config: &RecoveryConfig) -> Result<Opt
     write(signal, "")?;
     sync_folder(&layout.data)?;
     Ok(inherited)
+}
+
+/// Permission bits of a file in this data directory.
+const fn file_mode(layout: &Layout) -> u32 {
+    if layout.mode & 0o040 != 0 { 0o640 } else { 0o600 }
 }
 
 /// What a server needs for tablespaces within the data directory: at the end of its recovery it takes any folder in `pg_tblspc` that is no
@@ -187,6 +197,38 @@ pub fn strip_inherited(data: &Path) -> Result<(), RebuildError> {
     };
     // Written over, not replaced: owner and permissions stay.
     fs::write(&file, own.trim_start()).map_err(RebuildError::io("write", &file))
+}
+
+/// Takes out of `postgresql.auto.conf` what [`configure`] wrote for the recovery alone, once that has ended and no server runs. A crash
+/// leaves it with these lines or without.
+///
+/// Errors: the disk.
+pub fn end_recovery(layout: &Layout) -> Result<(), RebuildError> {
+    let file = layout.data.join("postgresql.auto.conf");
+    let text = fs::read(&file).map_err(RebuildError::io("read", &file))?;
+    let text = without_recovery(&String::from_utf8_lossy(&text));
+    let (fresh, mode) = (layout.data.join("postgresql.auto.conf.tmp"), file_mode(layout));
+    let write = || -> std::io::Result<File> {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&fresh)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        Ok(file)
+    };
+    let written = write().map_err(RebuildError::io("write", &fresh))?;
+    layout.owner.take_file(&written, &fresh, mode)?;
+    fs::rename(&fresh, &file).map_err(RebuildError::io("replace", &file))?;
+    sync_folder(&layout.data)
+}
+
+/// The text without what was for the recovery alone.
+fn without_recovery(text: &str) -> String {
+    let over = |name: &str| {
+        let known = TARGETS.iter().chain(&REFINEMENTS).chain(&OF_RECOVERY);
+        known.into_iter().any(|known| name.eq_ignore_ascii_case(known))
+    };
+    let Some((inherited, own)) = text.rsplit_once(OURS) else { return text.to_owned() };
+    let kept: String = own.split_inclusive('\n').filter(|line| !parameter(line).is_some_and(over)).collect();
+    format!("{inherited}{OURS}{kept}")
 }
 
 #[cfg(test)]
@@ -239,6 +281,28 @@ mod tests {
         assert!(off.contains("archive_mode = 'off'") && !off.contains("archive_mode = on"), "{off}");
         let kept = config(true).edit(inherited, Vec::new());
         assert!(kept.contains("archive_mode = on\n") && !kept.contains("archive_mode = 'off'"), "{kept}");
+    }
+
+    #[test]
+    fn case_53_after_recovery_nothing_of_it_is_inherited_and_the_cluster_stays_apart() {
+        let inherited = "work_mem = '4MB'\narchive_cleanup_command = 'mine'\n";
+        let text = config(false).edit(inherited, vec![RecoverySetting::new("hba_file", "/a")]);
+        let over = without_recovery(&text);
+        let lines: Vec<&str> = over.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "work_mem = '4MB'",
+                OURS,
+                "primary_conninfo = ''",
+                "primary_slot_name = ''",
+                "synchronous_standby_names = ''",
+                "archive_mode = 'off'",
+                "hba_file = '/a'",
+            ]
+        );
+        assert_eq!(without_recovery(&over), over);
+        assert_eq!(without_recovery("restore_command = 'of another'\n"), "restore_command = 'of another'\n");
     }
 
     #[test]

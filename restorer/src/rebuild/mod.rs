@@ -63,7 +63,7 @@ use walseal_common::terminal::Progress;
 
 pub use companion::companion_folder;
 pub use config_files::ConfigFiles;
-pub use configure::{RecoveryConfig, Standby, configure, strip_inherited};
+pub use configure::{RecoveryConfig, Standby, configure, end_recovery, strip_inherited};
 pub use error::RebuildError;
 pub use layout::{Destination, Layout};
 pub use order::{Order, Restored, room_for};

@@ -1,20 +1,30 @@
 //! docs/RUNBOOK.md, followed word by word: the commands are those of the page, and what they print is what it says.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
 use walseal_tests::cluster::Cluster;
 use walseal_tests::deadline::PATIENCE;
+use walseal_tests::patroni::Patroni;
+use walseal_tests::scratch::Scratch;
 use walseal_tests::session::Session;
 use walseal_tests::site::{Daemon, Site, Store};
 use walseal_tests::store::Place;
 
 use crate::drill::scratch_dir;
+use crate::flow::SLOT;
 use crate::{flow, restored};
 
 const RUNBOOK: &str = include_str!("../../../docs/RUNBOOK.md");
+
+/// The server's time, as `--to` takes it.
+const NOW: &str = "select to_char(clock_timestamp() at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
+
+/// Settings of a recovery that a copy of the server would inherit.
+const INHERITED: &str = "select coalesce(string_agg(name, ' '), '') from pg_file_settings where sourcefile like '%postgresql.auto.conf' \
+                         and name ~ '^(recovery_|restore_command)'";
 
 /// What stands for anything, in what the page says that is printed.
 const ANYTHING: &str = "…";
@@ -80,6 +90,13 @@ impl Operator {
         here.push(("PostgreSQL 15".to_owned(), format!("PostgreSQL {major}")));
         here.sort_by_key(|(word, _)| std::cmp::Reverse(word.len()));
         Ok(Operator { bin, here, daemon: None })
+    }
+
+    /// Types `answers` whenever this program asks.
+    fn answering(&self, name: &str, site: &Site, program: &Path, answers: &str) -> Result<()> {
+        let text = format!("#!/bin/sh\nprintf '{answers}' | {} \"$@\"\n", program.display());
+        let script = site.scratch.file(&format!("bin/{name}"), &text)?;
+        Ok(std::fs::set_permissions(script, std::fs::Permissions::from_mode(0o700))?)
     }
 
     fn said_here(&self, line: &str) -> String {
@@ -195,9 +212,7 @@ fn the_page_3_am_is_followed_on_a_destroyed_primary() -> Result<()> {
     assert_eq!(session(&site)?.value("select count(*) from orders")?, "1001");
     let gaps = site.archiver.run(&["status", "--json"])?.json()?["gaps"].clone();
     assert_eq!(gaps, serde_json::json!([]), "it goes on in the same repository, without a gap");
-    let inherited = "select coalesce(string_agg(name, ' '), '') from pg_file_settings where sourcefile like '%postgresql.auto.conf' \
-                     and (name ~ '^recovery_target' or name in ('restore_command', 'primary_conninfo'))";
-    assert_eq!(site.cluster.value(inherited)?, "", "a standby that is copied from it would inherit these");
+    assert_eq!(site.cluster.value(INHERITED)?, "", "a standby that is copied from it would inherit these");
     let mut daemon = operator.daemon.take().context("the page starts it")?;
     session(&site)?.rows("insert into orders values (1002)")?;
     flow::wait_durable(&site.cluster, &mut daemon)?;
@@ -208,13 +223,86 @@ fn the_page_3_am_is_followed_on_a_destroyed_primary() -> Result<()> {
 }
 
 #[test]
+fn the_page_under_patroni_takes_all_of_a_cluster_back_to_before_a_dropped_table() -> Result<()> {
+    let scratch = Scratch::new()?;
+    let mut patroni = Patroni::start(&scratch)?;
+    under_patroni(&mut patroni).with_context(|| patroni.said())
+}
+
+fn under_patroni(patroni: &mut Patroni) -> Result<()> {
+    let slots = serde_json::json!({ SLOT: { "type": "physical" } });
+    patroni.edit_config(&serde_json::json!({ "slots": slots }))?;
+    let leader = patroni.leader()?;
+    let mut site = Site::around(patroni.cluster(&leader)?, Store::Directory)?;
+    site.archiver.set_text("cluster.conninfo", &patroni.conninfo());
+    site.archiver.write_config()?;
+    let mut daemon = site.archive()?;
+    site.cluster.sql("create table orders as select generate_series(1, 1000) as id")?;
+    site.archiver.run_long(&["backup"])?.success()?;
+    site.cluster.sql("insert into orders values (1001)")?;
+    let before = site.cluster.value(NOW)?;
+    site.cluster.sql("drop table orders")?;
+    // More than a member may lag behind to become the leader: 1 MB, unless it is set.
+    let sql =
+        "select pg_logical_emit_message(false, 'filler', repeat(md5(g::text), 32768)) from generate_series(1, 4) g";
+    site.cluster.sql(sql)?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+
+    let path = |path: &Path| path.to_string_lossy().into_owned();
+    let here = [
+        ("/var/lib/postgresql/15/main", path(site.cluster.data())),
+        ("/etc/patroni/config.yml", path(patroni.config(&leader)?)),
+        ("--to latest", format!("--to '{before}'")),
+    ];
+    let mut operator = Operator::new(&site, &here)?;
+    operator.answering("patronictl", &site, &patroni.patronictl(), "orders\\nYes I am aware\\n")?;
+    let mut others = patroni.names();
+    others.retain(|name| *name != leader);
+    for step in page("Under Patroni")? {
+        match step.commands.first().map(String::as_str) {
+            Some("systemctl stop patroni") => patroni.stop_all()?,
+            Some("systemctl start patroni") => {
+                patroni.revive(&leader)?;
+                assert_eq!(patroni.leader()?, leader);
+                operator.follow(&site, &Step { commands: step.commands[1..].to_vec(), prints: step.prints })?;
+                for other in &others {
+                    let data = patroni.cluster(other)?.data().to_owned();
+                    std::fs::rename(&data, data.with_extension("lost"))?;
+                    patroni.revive(other)?;
+                }
+                patroni.wait_whole()?;
+            }
+            _ => {
+                operator.follow(&site, &step)?;
+            }
+        }
+    }
+    assert_eq!(site.cluster.value("select count(*) from orders")?, "1001");
+    assert_eq!(site.cluster.value(INHERITED)?, "");
+    site.cluster.sql("insert into orders values (1002)")?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    ensure!(daemon.is_running()?, "the daemon is the first one");
+    let status = site.archiver.run(&["status", "--json"])?.success()?.json()?;
+    assert_eq!(status["gaps"], serde_json::json!([]), "{status}");
+    // It is a cluster like any other: the next switchover loses nothing.
+    let (_, new) = patroni.switchover()?;
+    let now = patroni.cluster(&new)?;
+    now.sql("insert into orders values (1003)")?;
+    flow::wait_durable(&now, &mut daemon)?;
+    let latest = restored::restore(&site, "latest", "latest")?;
+    assert_eq!(latest.value("select count(*) from orders")?, "1003");
+    drop(latest);
+    daemon.sigterm()?.success()?;
+    Ok(())
+}
+
+#[test]
 fn the_page_of_a_dropped_table_is_followed_while_the_server_runs() -> Result<()> {
     let (mut site, mut daemon) = shop()?;
     site.restorer.set_text("drill.scratch_dir", &scratch_dir(&site).to_string_lossy());
     site.restorer.set_text("drill.user", &site.scratch.account().name);
     site.restorer.write_config()?;
-    let now = "select to_char(clock_timestamp() at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
-    let before = site.cluster.value(now)?;
+    let before = site.cluster.value(NOW)?;
     session(&site)?.rows("drop table orders")?;
     flow::wait_durable(&site.cluster, &mut daemon)?;
     let file = site.scratch.path().join("orders.dump").to_string_lossy().into_owned();
