@@ -105,12 +105,12 @@ fn first_word(line: &[u8]) -> (Option<&str>, &[u8]) {
     (std::str::from_utf8(word).ok(), rest.trim_ascii_start())
 }
 
-/// The ancestry of a timeline, oldest first. Empty for a timeline without ancestors.
+/// The ancestry of a timeline as PostgreSQL wrote it. Empty for a timeline without ancestors.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TimelineHistory {
     /// The timeline whose history this is.
     pub timeline: TimelineId,
-    /// Its ancestors, oldest first; numbers and switch points increase.
+    /// The lines of its file, oldest first; numbers increase. [`TimelineHistory::way`] says what they mean.
     pub entries: Vec<HistoryEntry>,
 }
 
@@ -133,10 +133,11 @@ impl TimelineHistory {
     /// Reads a history file as PostgreSQL does (`timeline.c`, `readTimeLineHistory`): blank lines and
     /// comments are skipped, numbers must increase.
     ///
-    /// Errors: a line that does not parse, numbers or switch points that do not increase.
+    /// Errors: a line that does not parse, numbers that do not increase.
     pub fn parse(timeline: TimelineId, content: &[u8]) -> Result<TimelineHistory, HistoryError> {
         let fail = |why: String| HistoryError { timeline: timeline.number(), why };
         let mut entries: Vec<HistoryEntry> = Vec::new();
+        let mut newest = None;
         for (index, line) in content.split(|byte| *byte == b'\n').enumerate() {
             let line = line.trim_ascii();
             if line.is_empty() || line.starts_with(b"#") {
@@ -147,13 +148,31 @@ impl TimelineHistory {
             let (switch, reason) = first_word(rest);
             let number = number.and_then(|word| word.parse().ok()).and_then(TimelineId::new).ok_or_else(bad)?;
             let switch: Lsn = switch.and_then(|word| word.parse().ok()).ok_or_else(bad)?;
-            if entries.last().is_some_and(|last| last.timeline >= number || last.switch > switch) || number >= timeline
-            {
+            if newest.is_some_and(|newest| newest >= number) || number >= timeline {
                 return Err(fail(format!("timelines do not increase at line {}", index + 1)));
             }
+            newest = Some(number);
             entries.push(HistoryEntry { timeline: number, switch, reason: reason.to_vec() });
         }
         Ok(TimelineHistory { timeline, entries })
+    }
+
+    /// The ancestors on the way to this timeline, oldest first, each with its end: its first byte that the next one does not share.
+    /// Numbers increase, and no end lies before an earlier one.
+    ///
+    /// A recovery that stopped before its target timeline had begun names that timeline as the parent all the same (`StartupXLOG`), and
+    /// whoever reads it takes the newest timeline that had begun at a position (`tliOfPointInHistory`). On the way is the one that
+    /// was left in truth, and none that had not begun.
+    pub fn way(&self) -> Vec<(TimelineId, Lsn)> {
+        let mut way: Vec<(TimelineId, Lsn)> = Vec::new();
+        for entry in &self.entries {
+            let mut left = entry.timeline;
+            while let Some((later, _)) = way.pop_if(|(_, end)| *end > entry.switch) {
+                left = later;
+            }
+            way.push((left, entry.switch));
+        }
+        way
     }
 
     /// The history file with exactly these entries, as PostgreSQL writes it.
@@ -167,14 +186,15 @@ impl TimelineHistory {
         if timeline == self.timeline {
             return Some(self.clone());
         }
-        let at = self.entries.iter().position(|entry| entry.timeline == timeline)?;
-        Some(TimelineHistory { timeline, entries: self.entries[..at].to_vec() })
+        self.end_of(timeline)?;
+        let older = self.entries.iter().take_while(|entry| entry.timeline < timeline);
+        Some(TimelineHistory { timeline, entries: older.cloned().collect() })
     }
 
     /// Where `timeline` ends on this path: its switch point, or `None` for the path's own (last) timeline
     /// and for timelines that are not on it.
     pub fn end_of(&self, timeline: TimelineId) -> Option<Lsn> {
-        self.entries.iter().find(|entry| entry.timeline == timeline).map(|entry| entry.switch)
+        self.way().into_iter().find(|(ancestor, _)| *ancestor == timeline).map(|(_, end)| end)
     }
 
     /// Where this timeline itself began: the switch point of its parent; 0/0 without one.
@@ -184,23 +204,20 @@ impl TimelineHistory {
 
     /// The timeline of this path that holds the byte at `lsn`.
     pub fn timeline_at(&self, lsn: Lsn) -> TimelineId {
-        self.entries.iter().find(|entry| lsn < entry.switch).map_or(self.timeline, |entry| entry.timeline)
+        self.way().into_iter().find(|(_, end)| lsn < *end).map_or(self.timeline, |(timeline, _)| timeline)
     }
 
     /// Whether `timeline` is this one or one of its ancestors.
     pub fn contains(&self, timeline: TimelineId) -> bool {
-        self.timeline == timeline || self.entries.iter().any(|entry| entry.timeline == timeline)
+        self.timeline == timeline || self.end_of(timeline).is_some()
     }
 
     /// The branches of its ancestors in the cluster `system`, by their histories alone, oldest first: what of a history is no user's
     /// data.
     pub fn legs(&self, system: SystemIdentifier) -> Vec<Leg> {
-        let entries = self.entries.iter().enumerate();
-        let leg = |(at, entry): (usize, &HistoryEntry)| {
-            let own = TimelineHistory { timeline: entry.timeline, entries: self.entries[..at].to_vec() };
-            Leg { branch: own.branch(system), end: entry.switch }
-        };
-        entries.map(leg).collect()
+        let way = self.way().into_iter();
+        let leg = |(timeline, end)| Some(Leg { branch: self.ancestor(timeline)?.branch(system), end });
+        way.filter_map(leg).collect()
     }
 
     /// The branch of this timeline in the cluster `system`, by its history alone: what adoptions make of it, the repository
@@ -341,7 +358,57 @@ mod tests {
         }
     }
 
+    #[test]
+    fn case_05_a_recovery_that_stopped_before_its_target_timeline_began_left_an_earlier_one() {
+        // As PostgreSQL 15 wrote them: timeline 3 is a recovery along timeline 2 to a time before that had begun.
+        let three =
+            b"1\t0/1209DF0\tno recovery target specified\n\n2\t0/E06A48\tbefore 2026-11-28 00:08:16.269427+00\n";
+        let four = [&three[..], b"\n\n3\t0/E06B38\tno recovery target specified\n"].concat();
+        let history = TimelineHistory::parse(timeline(4), &four).expect("a legal history");
+        assert_eq!(history.way(), [(timeline(1), Lsn(0xE0_6A48)), (timeline(3), Lsn(0xE0_6B38))]);
+        let parent = TimelineHistory::parse(timeline(3), three).expect("a legal history");
+        assert_eq!(history.ancestor(timeline(3)), Some(parent.clone()));
+        assert_eq!(history.ancestor(timeline(2)), None, "nothing of it is on the way");
+        let system = SystemIdentifier(7_437_123_456_789_012_345);
+        let root = TimelineHistory::root(timeline(1)).branch(system);
+        let branches: Vec<Branch> = history.legs(system).iter().map(|leg| leg.branch).collect();
+        assert_eq!(branches, [root, parent.branch(system)]);
+        // And again, to before any of them.
+        let again = [&four[..], b"\n4\t0/A00000\tx\n"].concat();
+        let history = TimelineHistory::parse(timeline(5), &again).expect("a legal history");
+        assert_eq!(history.way(), [(timeline(1), Lsn(0xA0_0000))]);
+        assert_eq!(history.begin(), Lsn(0xA0_0000));
+    }
+
     proptest! {
+        /// PostgreSQL's own way to read one: the newest timeline first, each from where the one before it ended (`readTimeLineHistory`,
+        /// `tliOfPointInHistory`).
+        #[test]
+        fn case_05_every_position_lies_on_the_timeline_that_postgres_finds(
+            switches in proptest::collection::vec(1u64..20, 0..6),
+            position in 0u64..25,
+        ) {
+            let number = u32::try_from(switches.len()).expect("few") + 1;
+            let lines: Vec<String> =
+                (1..).zip(&switches).map(|(number, at)| format!("{number}\t{}\tx\n", Lsn(*at))).collect();
+            let history = TimelineHistory::parse(timeline(number), lines.concat().as_bytes()).expect("a legal history");
+            let begins = [None].into_iter().chain(switches.iter().copied().map(Some));
+            let ends = switches.iter().copied().map(Some).chain([None]);
+            let pieces: Vec<(u32, Option<u64>, Option<u64>)> =
+                (1..).zip(begins.zip(ends)).map(|(number, (begin, end))| (number, begin, end)).collect();
+            let newest_first = pieces.iter().rev().find(|(_, begin, end)| {
+                begin.is_none_or(|begin| begin <= position) && end.is_none_or(|end| position < end)
+            });
+            prop_assert_eq!(Some(history.timeline_at(Lsn(position)).number()), newest_first.map(|(number, ..)| *number));
+            let way = history.way();
+            prop_assert!(way.is_sorted_by(|(a, a_ends), (b, b_ends)| a < b && a_ends <= b_ends));
+            for (at, (ancestor, _)) in way.iter().enumerate() {
+                let own = history.ancestor(*ancestor).map(|own| own.way());
+                prop_assert_eq!(own.as_deref(), way.get(..at));
+            }
+            prop_assert_eq!(TimelineHistory::parse(timeline(number), &history.render()), Ok(history));
+        }
+
         #[test]
         fn history_never_panics(content: Vec<u8>, number in 1u32..) {
             let parsed = TimelineHistory::parse(timeline(number), &content);

@@ -144,7 +144,7 @@ pub async fn store_histories(
 
 /// The timelines of a history, oldest first, its own last.
 fn path(history: &TimelineHistory) -> Vec<TimelineId> {
-    history.entries.iter().map(|entry| entry.timeline).chain([history.timeline]).collect()
+    history.way().into_iter().map(|(timeline, _)| timeline).chain([history.timeline]).collect()
 }
 
 /// Finds where to begin on the server's path: at the frontier of the newest branch of it that the repository knows.
@@ -172,7 +172,8 @@ pub async fn start_point(
             child = Some(branch);
             continue;
         }
-        let seen = past.seen_of(branch);
+        // What it has shipped beyond the end on this way is none of it.
+        let seen = past.seen_of(branch).map(|seen| step.switch.map_or(seen, |end| seen.min(end)));
         let mut point = chain::frontier_of(repository, &listing, key, slot, seen, index).await?;
         // What this process has shipped itself up to there needs no proof.
         if adopted && seen.is_none_or(|seen| seen < point.frontier) {
@@ -180,7 +181,9 @@ pub async fn start_point(
         }
         let Some(end) = step.switch.filter(|end| *end <= point.frontier) else { return Ok(point) };
         let left_within = way.get(at + 1).is_some_and(|next| next.branch.timeline == branch.timeline);
-        if !left_within && past.done != Some(branch) && slot.is_some_and(|slot| slot < end) {
+        // Where the history goes back, the server streams an ancestor beyond the fork, and its slot would be moved beyond it.
+        let ends_it = server.history.entries.iter().any(|line| (line.timeline, line.switch) == (branch.timeline, end));
+        if !left_within && ends_it && past.done != Some(branch) && slot.is_some_and(|slot| slot < end) {
             // It lies there to its end, and this server's slot has not seen that confirmed.
             return Ok(point);
         }
@@ -197,7 +200,7 @@ pub async fn start_point(
         let segment = SegmentName::new(branch.timeline, size.number(end), size);
         let ends_with_an_object = size.offset(end).is_multiple_of(MAX_PLAINTEXT);
         let kept = ends_with_an_object || listing.partials.contains(&segment) || listing.has_segment(size.number(end));
-        if !kept && point.frontier == end {
+        if !kept && point.frontier == end && (left_within || ends_it) {
             // Its last segment lies there as tails only: stream it once more, to keep it as `.partial`.
             return Ok(point);
         }

@@ -49,7 +49,7 @@ impl Planner<'_> {
         let mut passed_over: Vec<PassedOver> =
             newer.map(|unusable| PassedOver { id: unusable.id.clone(), why: unusable.why.clone() }).collect();
         passed_over.extend(decision.passed_over);
-        Ok(Plan {
+        let mut plan = Plan {
             version: PLAN_SCHEMA.version,
             cluster: self.inventory.identity.cluster,
             repository: self.inventory.store.clone(),
@@ -74,13 +74,20 @@ impl Planner<'_> {
             histories: histories(path),
             path: steps,
             stop,
-            recovery: recovery_settings(self.request, path.branch().timeline),
+            recovery: Vec::new(),
             last_before,
             first_after,
             gaps: self.holes(path),
             cost,
             warnings: self.warnings(path, &decision.base.id, base.suspect, stop, last_before),
-        })
+        };
+        // PostgreSQL takes its target timeline for the parent of the one that it makes, whether that had begun by then or not: the
+        // timeline that holds what is read last, as it looks for it.
+        let last_read = plan.read_through().map(|through| size.number(Lsn(through.0.saturating_sub(1))));
+        let step = last_read.and_then(|number| path.branch_of(number));
+        let timeline = step.map_or(path.branch(), |step| step.branch).timeline;
+        plan.recovery = recovery_settings(self.request, timeline);
+        Ok(plan)
     }
 
     /// What is missing on the path, as far as it was listed; records of gaps in any case.

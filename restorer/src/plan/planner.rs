@@ -200,24 +200,32 @@ impl<'a> Planner<'a> {
         Ok(timed.into_iter().map(|(_, end)| end).collect())
     }
 
-    /// A warning for each of `others` that left `chosen`: by PostgreSQL's own rule it would be the one to follow, but until the
-    /// new primary has committed something the newest commit is the old one's.
+    /// A warning for each of `others` that left `chosen`, or went back to before that had begun: by PostgreSQL's own rule it would be the
+    /// one to follow, but until the new primary has committed something the newest commit is the old one's.
     fn left(&self, chosen: &End, others: &[End]) -> impl Iterator<Item = String> {
-        let branch = chosen.branch;
+        let (branch, chosen) = (chosen.branch, chosen.way(self.inventory));
         others.iter().filter_map(move |other| {
             let way = other.way(self.inventory);
-            let switch = way.iter().find(|step| step.branch == branch)?.switch?;
             let (old, new) = (branch.timeline.number(), other.branch);
+            let how = match way.iter().find(|step| step.branch == branch) {
+                Some(left) => format!("left timeline {old} at {}, as in a failover", left.switch?),
+                None if new.timeline > branch.timeline => {
+                    let shared = way.iter().zip(&chosen).take_while(|(one, other)| one.branch == other.branch);
+                    let (last, _) = shared.last()?;
+                    format!("went back to {}, before timeline {old} began", last.switch?)
+                }
+                None => return None,
+            };
             Some(format!(
-                "timeline {} left timeline {old} at {switch}, as in a failover, but its last commit is older than that of timeline \
-                 {old}, which is taken; to follow it: --timeline {new}",
+                "timeline {} {how}, but its last commit is older than that of timeline {old}, which is taken; to follow it: \
+                 --timeline {new}",
                 new.timeline.number()
             ))
         })
     }
 
     /// A time may lie on several branches: refused unless only one reaches it, or all reach the same point of the WAL that
-    /// they share.
+    /// they share, or the same last transaction.
     async fn plan_time_on_all(&self, ends: &[End]) -> Result<Plan, PlanError> {
         let mut plans: Vec<Plan> = Vec::new();
         let mut refusal = None;
@@ -234,7 +242,11 @@ impl<'a> Planner<'a> {
             }
         }
         let outcome = |plan: &Plan| (branch_at(plan, plan.stop), plan.stop);
-        if plans.iter().any(|plan| plans.first().map(outcome) != Some(outcome(plan))) {
+        // Where nothing was committed in between, as after a recovery to this very moment, it is the same to the last row.
+        let same = |one: &Plan, other: &Plan| {
+            outcome(one) == outcome(other) || (one.last_before.is_some() && one.last_before == other.last_before)
+        };
+        if plans.first().is_some_and(|first| plans.iter().any(|plan| !same(first, plan))) {
             let outcomes = plans.iter().filter_map(landing).collect();
             return Err(PlanError::TwoBranches { target: self.request.target.clone(), outcomes });
         }

@@ -151,6 +151,73 @@ pub fn case_11_a_failover_to_a_standby_that_had_less_keeps_what_the_old_primary_
 }
 
 #[test]
+fn case_05_a_cluster_that_goes_back_to_before_its_failover_is_archived_on_and_restored_from_either_side() -> Result<()>
+{
+    let (mut site, _, standby, mut daemon, load) = under_way()?;
+    load.goes_on(50, PATIENCE)?;
+    let commits = load.stop()?;
+    let moment = commits.iter().map(|commit| commit.time).max().context("there are commits")?;
+    let then = workload::rows(&site.cluster)?;
+    let write = |cluster: &Cluster, daemon: &mut Daemon| -> Result<()> {
+        let load = Workload::start(cluster, 2)?;
+        load.reaches(50, PATIENCE)?;
+        load.stop()?;
+        flow::wait_durable(cluster, daemon).map(|_| ())
+    };
+    write(&site.cluster, &mut daemon)?;
+    follows(&site.cluster, &standby)?;
+    site.cluster.stop(Stop::Fast)?;
+    standby.value("select pg_promote()")?;
+    site.cluster = standby;
+    write(&site.cluster, &mut daemon)?;
+    let given_up = workload::rows(&site.cluster)?;
+    site.cluster.stop(Stop::Fast)?;
+    daemon.sigterm()?.success()?;
+
+    let bases = site.restorer.run(&["list", "--json"])?.success()?.json()?;
+    let first = bases["bases"][0]["id"].as_str().context("a base backup")?.to_owned();
+    let folder = site.target("back");
+    site.restorer
+        .run_long(&["restore", "--to", &moment.to_string(), "--target-dir", &folder.to_string_lossy()])?
+        .success()?;
+    // As PostgreSQL does it by default, along the latest timeline: it then names that one as the parent of the new one, also where it
+    // had not begun yet.
+    let settings = folder.join("postgresql.auto.conf");
+    let text = std::fs::read_to_string(&settings)?;
+    let lines = text.lines().map(|line| match line.strip_prefix("recovery_target_timeline = ") {
+        Some(_) => "recovery_target_timeline = 'latest'\n".to_owned(),
+        None => format!("{line}\n"),
+    });
+    std::fs::write(&settings, lines.collect::<String>())?;
+    site.cluster = site.restored(&folder)?;
+    site.cluster.start()?;
+    site.cluster.wait_promoted(PATIENCE)?;
+    restored::holds_exactly(&site.cluster, &then)?;
+    let history = std::fs::read_to_string(site.cluster.data().join("pg_wal/00000003.history"))?;
+    ensure!(history.contains("\n2\t"), "{history}");
+    site.archiver.set_text("cluster.conninfo", &site.cluster.conninfo());
+    site.archiver.write_config()?;
+    let mut daemon = site.archive()?;
+    write(&site.cluster, &mut daemon)?;
+    let rows = workload::rows(&site.cluster)?;
+    let status = site.archiver.run(&["status", "--json"])?.success()?.json()?;
+    assert_eq!(status["gaps"], serde_json::json!([]), "{status}");
+    // Over the fork, from the backup of timeline 1; what was given up; and from a backup of its own.
+    let over = restored::restore_with(&site, "latest", "over", &["--base", &first])?;
+    restored::holds_exactly(&over, &rows)?;
+    drop(over);
+    let aside = restored::restore_with(&site, "latest", "aside", &["--timeline", "2"])?;
+    restored::holds_exactly(&aside, &given_up)?;
+    drop(aside);
+    site.archiver.run_long(&["backup"])?.success()?;
+    let own = restored::restore(&site, "latest", "own")?;
+    restored::holds_exactly(&own, &rows)?;
+    drop(own);
+    daemon.sigterm()?.success()?;
+    Ok(())
+}
+
+#[test]
 fn case_20_an_old_primary_is_drained_and_rewound_and_what_only_it_had_is_in_the_repository() -> Result<()> {
     let (mut site, _, mut standby, mut daemon, load) = under_way()?;
     load.goes_on(50, PATIENCE)?;

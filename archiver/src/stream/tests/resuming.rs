@@ -288,11 +288,31 @@ async fn case_11_a_frontier_beyond_the_fork_starts_the_child_at_the_forks_segmen
     // With a slot that stands before the fork, the ancestor is compared up to there first.
     let point = toy.begins(&path, Some(toy.at(4, 200))).await.expect("a start");
     assert_eq!((point.branch.timeline.number(), point.start), (1, toy.at(4, 0)));
+    // This process has shipped more: the server has nothing of it beyond the fork.
+    let past = Past { seen: Some((one(&toy), toy.at(6, 100))), ..Past::default() };
+    let point = toy.begins_in(&toy.repository, &path, Some(toy.at(4, 200)), past).await.expect("a start");
+    assert_eq!((point.branch.timeline.number(), point.start), (1, toy.at(5, 0)));
     // Once the child has WAL, it is the child's frontier that counts.
     let child = path.branch(toy.repository.cluster());
     toy.tail(child, toy.at(5, 0), toy.at(5, 400)).await;
     let point = toy.begins(&path, Some(toy.at(5, 200))).await.expect("a start");
     assert_eq!((point.branch, positions(&point)), (child, (toy.at(5, 0), toy.at(5, 400))));
+}
+
+#[tokio::test]
+async fn case_05_where_a_history_goes_back_the_child_is_streamed_at_once() {
+    // Timeline 3 left timeline 1 before timeline 2 had begun, and names timeline 2 as its parent.
+    let toy = Toy::new(1);
+    for number in [4, 5, 6] {
+        toy.whole(one(&toy), number).await;
+    }
+    let path = history(3, &[(1, toy.at(6, 800)), (2, toy.at(5, 300))]);
+    for slot in [toy.at(4, 200), toy.at(5, 350)] {
+        let point = toy.begins(&path, Some(slot)).await.expect("a start");
+        assert_eq!((point.branch.timeline.number(), positions(&point)), (3, (toy.at(5, 0), toy.at(5, 0))));
+        let followed = point.followed.expect("it leaves timeline 1");
+        assert_eq!((followed.branch, followed.fork), (one(&toy), toy.at(5, 300)));
+    }
 }
 
 #[tokio::test]

@@ -68,6 +68,28 @@ async fn case_05_the_way_leads_through_both_timelines_by_lsn() {
 }
 
 #[tokio::test]
+async fn case_05_recovery_to_before_a_fork_ends_on_the_timeline_that_was_there() {
+    // PostgreSQL would name timeline 2 as the parent of the one that it makes, by a history whose switch points go back.
+    let day = Day::new().await;
+    fork(&day.sample, &day.wal, day.commit_706.end).await;
+    for (target, timeline) in
+        [(&*at("10:01:00"), 1), ("immediate", 1), ("xid:702", 1), ("xid:804", 2), (&*at("10:06:00"), 2), ("latest", 2)]
+    {
+        let plan = day.plan(target).await.unwrap_or_else(|error| panic!("{target}: {error}"));
+        let line = format!("recovery_target_timeline = '{timeline}'");
+        assert_eq!(plan.recovery[0].line(), line, "{target}");
+    }
+}
+
+#[tokio::test]
+async fn a_time_that_leads_to_the_same_transaction_on_two_branches_is_taken_on_the_newer() {
+    // Nobody had committed anything since the fork: as when the same moment is gone back to once more.
+    let failover = Failover::new().await;
+    let plan = failover.day.plan(&at("10:02:15")).await.expect("either holds the same");
+    assert_eq!((plan.stop, plan.timeline().number()), (failover.commit_804.start, 2));
+}
+
+#[tokio::test]
 async fn case_11_a_new_primary_that_has_committed_less_lately_than_the_old_one_is_named() {
     let day = Day::new().await;
     let root = TimelineHistory::root(TimelineId::FIRST);
@@ -84,6 +106,16 @@ async fn case_11_a_new_primary_that_has_committed_less_lately_than_the_old_one_i
     assert!(warning.ends_with(&format!("--timeline {}", history.branch(SYSTEM))), "{warning}");
     let failover = Failover::new().await;
     assert_eq!(failover.day.plan("latest").await.expect("the new primary").warnings, Vec::<String>::new());
+    // Gone back to before the failover, and nothing is committed there yet.
+    let back = failover.day.commit_702.end;
+    let history = failover.day.sample.put_history(&root, 3, back).await;
+    let mut third = failover.day.wal.until(back).fork(3);
+    third.checkpoint(703, &at("10:06:30"));
+    failover.day.sample.put_wal(history.branch(SYSTEM), &third, third.size.align_down(back)).await;
+    let plan = failover.day.plan("latest").await.expect("the one with the newest commit");
+    assert_eq!(plan.timeline().number(), 2);
+    let [warning] = plan.warnings.as_slice() else { panic!("{:?}", plan.warnings) };
+    assert!(warning.starts_with(&format!("timeline 3 went back to {back}, before timeline 2 began")), "{warning}");
 }
 
 #[tokio::test]
