@@ -75,7 +75,11 @@ async fn watch(
         Ok((End::Promoted, story)) => {
             server.stop(SHUTDOWN).await?;
             Server::forget(restored)?;
-            end_recovery(&restored.layout)?;
+            if let Err(error) = end_recovery(&restored.layout) {
+                tracing::warn!(
+                    "the settings of the recovery stay in postgresql.auto.conf, where a standby that is copied from it will find them: {error}"
+                );
+            }
             Ok(story.landing(Reached::Promoted, control()?.timeline()))
         }
         Ok((End::ShutDown, story)) => {

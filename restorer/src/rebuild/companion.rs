@@ -28,6 +28,17 @@ pub(super) fn make_companion(data: &Path) -> Result<PathBuf, RebuildError> {
 
 /// Puts a file with these bytes into `folder`, for `owner`'s eyes only, in place of one that has that name. Durable on return.
 pub(super) fn put(folder: &Path, name: &str, bytes: &[u8], owner: &Owner) -> Result<PathBuf, RebuildError> {
+    put_with(folder, name, bytes, owner, 0o600)
+}
+
+/// The same with these permission bits.
+pub(super) fn put_with(
+    folder: &Path,
+    name: &str,
+    bytes: &[u8],
+    owner: &Owner,
+    mode: u32,
+) -> Result<PathBuf, RebuildError> {
     let (file, fresh) = (folder.join(name), folder.join(format!("{name}.new")));
     let write = || -> io::Result<File> {
         match fs::remove_file(&fresh) {
@@ -40,7 +51,7 @@ pub(super) fn put(folder: &Path, name: &str, bytes: &[u8], owner: &Owner) -> Res
         Ok(target)
     };
     let written = write().map_err(RebuildError::io("write", &fresh))?;
-    owner.take_file(&written, &fresh, 0o600)?;
+    owner.take_file(&written, &fresh, mode)?;
     fs::rename(&fresh, &file).map_err(RebuildError::io("rename", &fresh))?;
     sync_folder(folder)?;
     Ok(file)

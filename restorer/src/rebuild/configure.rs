@@ -1,12 +1,14 @@
 //! Recovery settings: `postgresql.auto.conf` and `recovery.signal`.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Layout, RebuildError, Unfinished, access_files, sync_folder};
+use rustix::fs::OFlags;
+
+use super::{Layout, RebuildError, Unfinished, access_files, companion, sync_folder};
 use crate::plan::RecoverySetting;
 
 /// Every setting that says where recovery ends. Setting one of them, even to nothing, while another is set is an error
@@ -34,6 +36,9 @@ const REFINEMENTS: [&str; 3] = ["recovery_target_action", "recovery_target_inclu
 /// server would inherit them. What keeps it apart from the old cluster stays.
 const OF_RECOVERY: [&str; 4] =
     ["restore_command", "recovery_min_apply_delay", "recovery_end_command", "archive_cleanup_command"];
+
+/// What ALTER SYSTEM writes to, and a restore.
+const AUTO_CONF: &str = "postgresql.auto.conf";
 
 /// The line above what [`configure`] adds to `postgresql.auto.conf`.
 const OURS: &str = "# Written by walseal-restorer; ALTER SYSTEM RESET takes single lines out.";
@@ -125,7 +130,7 @@ fn parameter(line: &str) -> Option<&str> {
 /// Gives `postgresql.auto.conf` as the backup has it; `None` where it has none.
 pub fn configure(unfinished: &Unfinished, config: &RecoveryConfig) -> Result<Option<Vec<u8>>, RebuildError> {
     let layout = unfinished.layout();
-    let file = layout.data.join("postgresql.auto.conf");
+    let file = layout.data.join(AUTO_CONF);
     let inherited = match fs::read(&file) {
         Ok(bytes) => Some(bytes),
         Err(error) if error.kind() == ErrorKind::NotFound => None,
@@ -189,7 +194,7 @@ fn tablespaces_in_place(data: &Path) -> Result<Option<RecoverySetting>, RebuildE
 ///
 /// Errors: the file cannot be read or written, or [`configure`] was not there.
 pub fn strip_inherited(data: &Path) -> Result<(), RebuildError> {
-    let file = data.join("postgresql.auto.conf");
+    let file = data.join(AUTO_CONF);
     let text = fs::read(&file).map_err(RebuildError::io("read", &file))?;
     let text = String::from_utf8_lossy(&text);
     let Some((_, own)) = text.rsplit_once(OURS) else {
@@ -204,20 +209,14 @@ pub fn strip_inherited(data: &Path) -> Result<(), RebuildError> {
 ///
 /// Errors: the disk.
 pub fn end_recovery(layout: &Layout) -> Result<(), RebuildError> {
-    let file = layout.data.join("postgresql.auto.conf");
-    let text = fs::read(&file).map_err(RebuildError::io("read", &file))?;
+    let file = layout.data.join(AUTO_CONF);
+    let mut text = Vec::new();
+    // The server's user has had the directory for a while: what is read for another user is a file of that directory.
+    let open = OpenOptions::new().read(true).custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(&file);
+    open.and_then(|mut file| file.read_to_end(&mut text)).map_err(RebuildError::io("read", &file))?;
     let text = without_recovery(&String::from_utf8_lossy(&text));
-    let (fresh, mode) = (layout.data.join("postgresql.auto.conf.tmp"), file_mode(layout));
-    let write = || -> std::io::Result<File> {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&fresh)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        Ok(file)
-    };
-    let written = write().map_err(RebuildError::io("write", &fresh))?;
-    layout.owner.take_file(&written, &fresh, mode)?;
-    fs::rename(&fresh, &file).map_err(RebuildError::io("replace", &file))?;
-    sync_folder(&layout.data)
+    companion::put_with(&layout.data, AUTO_CONF, text.as_bytes(), &layout.owner, file_mode(layout))?;
+    Ok(())
 }
 
 /// The text without what was for the recovery alone.

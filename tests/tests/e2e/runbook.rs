@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 
 use walseal_tests::cluster::Cluster;
-use walseal_tests::deadline::PATIENCE;
+use walseal_tests::deadline::{PATIENCE, eventually};
 use walseal_tests::patroni::Patroni;
 use walseal_tests::scratch::Scratch;
 use walseal_tests::session::Session;
@@ -226,12 +226,12 @@ fn the_page_3_am_is_followed_on_a_destroyed_primary() -> Result<()> {
 fn the_page_under_patroni_takes_all_of_a_cluster_back_to_before_a_dropped_table() -> Result<()> {
     let scratch = Scratch::new()?;
     let mut patroni = Patroni::start(&scratch)?;
-    under_patroni(&mut patroni).with_context(|| patroni.said())
+    under_patroni(&scratch, &mut patroni).with_context(|| patroni.said())
 }
 
-fn under_patroni(patroni: &mut Patroni) -> Result<()> {
+fn under_patroni(scratch: &Scratch, patroni: &mut Patroni) -> Result<()> {
     let slots = serde_json::json!({ SLOT: { "type": "physical" } });
-    patroni.edit_config(&serde_json::json!({ "slots": slots }))?;
+    patroni.edit_config(&serde_json::json!({ "slots": slots, "synchronous_mode": true }))?;
     let leader = patroni.leader()?;
     let mut site = Site::around(patroni.cluster(&leader)?, Store::Directory)?;
     site.archiver.set_text("cluster.conninfo", &patroni.conninfo());
@@ -253,18 +253,27 @@ fn under_patroni(patroni: &mut Patroni) -> Result<()> {
         ("/var/lib/postgresql/15/main", path(site.cluster.data())),
         ("/etc/patroni/config.yml", path(patroni.config(&leader)?)),
         ("--to latest", format!("--to '{before}'")),
+        ("/var/tmp/orders.yml", path(&scratch.path().join("orders-settings.yml"))),
     ];
     let mut operator = Operator::new(&site, &here)?;
     operator.answering("patronictl", &site, &patroni.patronictl(), "orders\\nYes I am aware\\n")?;
     let mut others = patroni.names();
     others.retain(|name| *name != leader);
     for step in page("Under Patroni")? {
+        let step_restores = step.commands.iter().any(|command| command.starts_with("walseal-restorer restore"));
         match step.commands.first().map(String::as_str) {
-            Some("systemctl stop patroni") => patroni.stop_all()?,
-            Some("systemctl start patroni") => {
+            _ if step.commands.iter().any(|command| command == "systemctl disable --now patroni") => {
+                let first = step.commands[..1].to_vec();
+                operator.follow(&site, &Step { commands: first, prints: step.prints })?;
+                patroni.stop_all()?;
+            }
+            Some("systemctl enable --now patroni") => {
                 patroni.revive(&leader)?;
                 assert_eq!(patroni.leader()?, leader);
                 operator.follow(&site, &Step { commands: step.commands[1..].to_vec(), prints: step.prints })?;
+            }
+            Some(command) if command.contains(" edit-config ") => {
+                operator.follow(&site, &step)?;
                 for other in &others {
                     let data = patroni.cluster(other)?.data().to_owned();
                     std::fs::rename(&data, data.with_extension("lost"))?;
@@ -276,9 +285,15 @@ fn under_patroni(patroni: &mut Patroni) -> Result<()> {
                 operator.follow(&site, &step)?;
             }
         }
+        if step_restores {
+            let settings = std::fs::read_to_string(site.cluster.data().join("postgresql.auto.conf"))?;
+            ensure!(!settings.contains("restore_command") && !settings.contains("recovery_target"), "{settings}");
+            ensure!(settings.contains("archive_mode = 'off'"), "{settings}");
+        }
     }
     assert_eq!(site.cluster.value("select count(*) from orders")?, "1001");
-    assert_eq!(site.cluster.value(INHERITED)?, "");
+    let waits = "select count(*) from pg_stat_replication where sync_state = 'sync'";
+    eventually("a standby that commits wait for", PATIENCE, || Ok((site.cluster.value(waits)? == "1").then_some(())))?;
     site.cluster.sql("insert into orders values (1002)")?;
     flow::wait_durable(&site.cluster, &mut daemon)?;
     ensure!(daemon.is_running()?, "the daemon is the first one");
