@@ -3,7 +3,7 @@
 //! Nothing is streamed before the repository was seen. What is written meanwhile the server keeps for the slot.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -27,6 +27,9 @@ const LOOK: Duration = Duration::from_secs(10);
 /// How long what was told last may take, once the daemon streams. Receivers are tried anew for less.
 const LAST_LETTERS: Duration = Duration::from_secs(120);
 
+/// From when on pages tell that the store is waited for.
+const AT_ONCE: Duration = Duration::from_secs(3);
+
 const KIND: AlertKind = AlertKind::StoreUnreachable;
 
 /// What stands while the daemon waits, in `cluster.state_dir`, until the daemon's own board has it.
@@ -42,10 +45,21 @@ pub(crate) async fn repository(
     conninfo: &Conninfo,
     state_dir: &Path,
     listener: Option<&Arc<TcpListener>>,
+    started: Timestamp,
     signals: &mut Signals,
 ) -> Result<Option<(Repository, RepositoryIdentity)>, DaemonError> {
     let begun = Instant::now();
     let mut wait: Option<Wait> = None;
+    let pages = Arc::new(WaitPages { started, ..WaitPages::default() });
+    let mut serving = JoinSet::new();
+    if let Some(listener) = listener.cloned() {
+        let pages = pages.clone();
+        serving.spawn(async move {
+            // A store that answers at once is not waited for: whoever asks meanwhile is answered by the daemon.
+            tokio::time::sleep(AT_ONCE).await;
+            telemetry::serve(&listener, pages).await;
+        });
+    }
     loop {
         let found = tokio::select! {
             found = with_patience(LOOK, archive.repository(conninfo)) => found,
@@ -63,9 +77,9 @@ pub(crate) async fn repository(
         {
             let waiting = match &wait {
                 Some(waiting) => waiting,
-                None => wait.insert(Wait::begin(archive, state_dir, listener, error)?),
+                None => wait.insert(Wait::begin(archive, state_dir, error)?),
             };
-            waiting.pages.hear(error);
+            pages.hear(error, &waiting.alerts);
             if begun.elapsed() >= archive.config.alerts.store_after.value {
                 waiting.tell(lookout::store_fails(
                     begun.elapsed(),
@@ -106,18 +120,12 @@ struct Wait {
     couriers: Couriers,
     alerts: Alerts,
     memory: AlertMemory,
-    pages: Arc<WaitPages>,
-    /// Tells again what has stood for long, and serves the pages.
-    _beside: JoinSet<()>,
+    /// Tells again what has stood for long.
+    _reminding: JoinSet<()>,
 }
 
 impl Wait {
-    fn begin(
-        archive: &Archive,
-        state_dir: &Path,
-        listener: Option<&Arc<TcpListener>>,
-        error: &StoreError,
-    ) -> Result<Wait, DaemonError> {
+    fn begin(archive: &Archive, state_dir: &Path, error: &StoreError) -> Result<Wait, DaemonError> {
         tracing::warn!(
             "the store does not answer: {error}; nothing is streamed before it does, and the server keeps the WAL for the \
              replication slot meanwhile"
@@ -130,14 +138,9 @@ impl Wait {
         memory.recall(&alerts);
         AlertMemory::recall_kind(&state_dir.join(STANDING), &archive.store.describe(), KIND, &alerts);
         let (standing, after) = (alerts.clone(), archive.config.alerts.remind_after.value);
-        let mut beside = JoinSet::new();
-        beside.spawn(async move { match standing.remind(after).await {} });
-        let pages = Arc::new(WaitPages::new(alerts.clone()));
-        if let Some(listener) = listener.cloned() {
-            let pages = pages.clone();
-            beside.spawn(async move { telemetry::serve(&listener, pages).await });
-        }
-        Ok(Wait { couriers, alerts, memory, pages, _beside: beside })
+        let mut reminding = JoinSet::new();
+        reminding.spawn(async move { match standing.remind(after).await {} });
+        Ok(Wait { couriers, alerts, memory, _reminding: reminding })
     }
 
     fn tell(&self, text: String) {
@@ -158,29 +161,38 @@ impl Wait {
 }
 
 /// What a daemon that waits shows of itself.
+#[derive(Default)]
 struct WaitPages {
     started: Timestamp,
-    alerts: Alerts,
-    trouble: Mutex<String>,
+    /// What the store said last, and the board of who waits; nothing before its first answer was missed.
+    missed: Mutex<Option<(String, Alerts)>>,
 }
 
 impl WaitPages {
-    fn new(alerts: Alerts) -> WaitPages {
-        WaitPages { started: Timestamp::now(), alerts, trouble: Mutex::default() }
+    fn hear(&self, error: &StoreError, alerts: &Alerts) {
+        *self.missed() = Some((error.to_string().replace('\n', " "), alerts.clone()));
     }
 
-    /// What the store said last.
-    fn hear(&self, error: &StoreError) {
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = error.to_string().replace('\n', " ");
+    fn missed(&self) -> MutexGuard<'_, Option<(String, Alerts)>> {
+        self.missed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn metrics(&self) -> String {
         let mut page = Exposition::of_daemon(env!("CARGO_PKG_VERSION"), self.started);
         page.memory();
         figures::streaming(&mut page, false);
-        figures::store_failing(&mut page, true);
-        page.alerts(&self.alerts, AlertKind::ALL);
+        if let Some((_, alerts)) = &*self.missed() {
+            figures::store_failing(&mut page, true);
+            // Of the others it does not know whether they stand.
+            page.alerts(alerts, &[KIND]);
+        }
         page.finish()
+    }
+
+    fn health(&self) -> String {
+        let missed = self.missed();
+        let store = missed.as_ref().map_or("it is asked for the first time", |(trouble, _)| trouble.as_str());
+        format!("not streaming: the store has not answered since the start\nstore: {store}\n")
     }
 }
 
@@ -189,13 +201,7 @@ impl Pages for WaitPages {
     async fn page(&self, path: &str) -> Option<Page> {
         match path {
             "/metrics" => Some(Page { status: 200, content_type: EXPOSITION_TYPE, body: self.metrics() }),
-            "/healthz" => {
-                let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                Some(Page::text(
-                    503,
-                    format!("not streaming: the store has not answered since the start\nstore: {trouble}\n"),
-                ))
-            }
+            "/healthz" => Some(Page::text(503, self.health())),
             _ => None,
         }
     }

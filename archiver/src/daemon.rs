@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -123,6 +124,7 @@ pub fn timing(archive: &Archive) -> Timing {
 
 /// Runs until SIGTERM or SIGINT: then ships the tail, confirms it, and returns. A second signal returns at once.
 pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
+    let started = Timestamp::now();
     let config = archive.config.clone();
     let conninfo = config.open_conninfo()?;
     let slot = config.need_slot().map_err(OpenError::from)?;
@@ -135,7 +137,7 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
     let listener = listen(&config).await?;
     let dead_man = dead_man_switch(&config)?;
     let mut signals = Signals::new()?;
-    let found = arrival::repository(&archive, &conninfo, &state_dir, listener.as_ref(), &mut signals).await?;
+    let found = arrival::repository(&archive, &conninfo, &state_dir, listener.as_ref(), started, &mut signals).await?;
     let Some((repository, identity)) = found else { return Ok(SessionEnd::Asked) };
     let ledger = archive.ledger(&repository);
     let couriers = couriers(&config, &ledger)?;
@@ -207,8 +209,11 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
     .limiting(limit);
     let verifier =
         verify::Keeper::new(&config, &desk.repository, state_dir.clone(), desk.progress.clone(), alerts.clone());
-    let shown =
-        listener.map(|listener| Shown { listener, snapshots: keeper.as_ref().map(|keeper| keeper.figures.clone()) });
+    let shown = listener.map(|listener| Shown {
+        listener,
+        started,
+        snapshots: keeper.as_ref().map(|keeper| keeper.figures.clone()),
+    });
     let mut beside = beside(&config, &desk, &streamer, lookout, verifier, shown, dead_man);
     let remembering = memory.clone().keep(alerts.clone());
     beside.spawn(async move { match remembering.await {} });
@@ -248,6 +253,8 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
 /// Where figures are served, and what they are that others than the stream know.
 struct Shown {
     listener: Arc<TcpListener>,
+    /// When this daemon began.
+    started: Timestamp,
     snapshots: Option<Arc<snapshot::figures::Figures>>,
 }
 
@@ -288,12 +295,13 @@ fn beside(
     beside.spawn(objectives.keep(desk.ledger.clone()));
     let (size, writer) = (desk.identity.segment_size, desk.keys.writer.clone());
     beside.spawn(cataloguer::run(repository(), size, writer, progress()));
-    if let Some(Shown { listener, snapshots }) = shown {
+    if let Some(Shown { listener, started, snapshots }) = shown {
         let (alerts, identity, memory) = (desk.alerts.clone(), desk.identity.clone(), streamer.memory.clone());
         let (kept, verified) = (lookout.kept.subscribe(), verifier.verified.subscribe());
         let figures = Figures::new(progress(), alerts, repository(), identity, memory, kept, verified)
             .keeping(desk.retention.subscribe())
             .measuring(desk.objectives.subscribe())
+            .since(started)
             .beside(snapshots);
         beside.spawn(show(listener, Arc::new(figures), desk.taken.subscribe()));
     }

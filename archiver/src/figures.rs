@@ -102,6 +102,11 @@ impl Figures {
         Figures { objectives, ..self }
     }
 
+    /// Of a daemon that began then.
+    pub fn since(self, started: Timestamp) -> Figures {
+        Figures { started, ..self }
+    }
+
     /// With what is known of snapshots.
     pub fn beside(self, snapshots: Option<Arc<snapshot::figures::Figures>>) -> Figures {
         Figures { snapshots, ..self }

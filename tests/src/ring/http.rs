@@ -92,7 +92,7 @@ fn serve(client: &TcpStream, upstream: &str, ring: &Ring) -> Result<()> {
             to_client.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
         request.body_of(&mut asked)?;
-        let fault = ring.next();
+        let fault = ring.next(true);
         match fault {
             Some(Fault::KillBefore) => return ring.kill(),
             Some(Fault::Reset | Fault::Away(_)) => return Ok(()),

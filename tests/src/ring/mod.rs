@@ -111,11 +111,14 @@ impl Ring {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One more message. What it meets.
-    fn next(&self) -> Option<Fault> {
+    /// One more message. What it meets; one that does not count meets nothing, unless nothing passes.
+    fn next(&self, counts: bool) -> Option<Fault> {
         let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
         if away.is_some_and(|until| Instant::now() < until) {
             return Some(Fault::Reset);
+        }
+        if !counts {
+            return None;
         }
         let mut plan = self.locked();
         let number = self.seen.fetch_add(1, Ordering::SeqCst) + 1;

@@ -140,6 +140,7 @@ fn i1_a_daemon_that_begins_while_the_store_is_away_waits_for_it_tells_of_it_once
     proxy.set(Line::Up);
     flow::wait_durable(&site.cluster, &mut daemon)?;
     told.arrives(&mut daemon, KIND, &["raised", "cleared"])?;
+    assert_eq!(metrics::get(port, "/healthz")?, (200, "ok\n".to_owned()));
     let log = daemon.log();
     for words in ["the store does not answer: ", "the store answers, after "] {
         ensure!(log.matches(words).count() == 1, "{words:?} stands there more or less than once: {log}");

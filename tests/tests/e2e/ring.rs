@@ -206,6 +206,7 @@ fn sweep(before: impl Fn(&mut Site, &Arc<Ring>) -> Result<()>, over: &Sweep<'_>)
     };
     let first = number_from("WALSEAL_TEST_RING_FROM", 1)?;
     let last = bed.messages;
+    let (mut runs, mut faults) = (0, 0);
     ensure!(first <= last, "a run without a fault has {last} messages, none of them a {first}th");
     for (turn, number) in (first..=last).step_by(step * over.every).enumerate() {
         if turn > 0 && turn % RUNS_OF_A_BED.div_ceil(over.faults.len()) == 0 {
@@ -216,9 +217,13 @@ fn sweep(before: impl Fn(&mut Site, &Arc<Ring>) -> Result<()>, over: &Sweep<'_>)
             let met = bed
                 .run(number, *fault, Since::StartToBackup)
                 .with_context(|| format!("{fault:?} at message {number}"))?;
+            runs += 1;
+            faults += u32::from(met);
             eprintln!("message {number} of {last}, {fault:?}: {}", if met { "survived" } else { "there were fewer" });
         }
     }
+    // A run may have fewer messages than the one without a fault had.
+    ensure!(10 * faults >= 9 * runs, "of {runs} faults {faults} were met");
     bed.ends_whole()
 }
 
