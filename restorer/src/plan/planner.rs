@@ -225,7 +225,7 @@ impl<'a> Planner<'a> {
     }
 
     /// A time may lie on several branches: refused unless only one reaches it, or all reach the same point of the WAL that
-    /// they share, or the same last transaction.
+    /// they share.
     async fn plan_time_on_all(&self, ends: &[End]) -> Result<Plan, PlanError> {
         let mut plans: Vec<Plan> = Vec::new();
         let mut refusal = None;
@@ -242,11 +242,7 @@ impl<'a> Planner<'a> {
             }
         }
         let outcome = |plan: &Plan| (branch_at(plan, plan.stop), plan.stop);
-        // Where nothing was committed in between, as after a recovery to this very moment, it is the same to the last row.
-        let same = |one: &Plan, other: &Plan| {
-            outcome(one) == outcome(other) || (one.last_before.is_some() && one.last_before == other.last_before)
-        };
-        if plans.first().is_some_and(|first| plans.iter().any(|plan| !same(first, plan))) {
+        if plans.iter().any(|plan| plans.first().map(outcome) != Some(outcome(plan))) {
             let outcomes = plans.iter().filter_map(landing).collect();
             return Err(PlanError::TwoBranches { target: self.request.target.clone(), outcomes });
         }

@@ -32,7 +32,7 @@ const CUT_OFF: [(&str, &str); 6] = [
 /// Settings by which a target is refined; the plan writes those that it needs.
 const REFINEMENTS: [&str; 3] = ["recovery_target_action", "recovery_target_inclusive", "recovery_target_timeline"];
 
-/// What is of no use, and may do harm, once recovery has ended, beside [`TARGETS`] and [`REFINEMENTS`]: a standby that is copied from the
+/// What is of no use, and may do harm, once recovery has ended, beside a target and its [`REFINEMENTS`]: a standby that is copied from the
 /// server would inherit them. What keeps it apart from the old cluster stays.
 const OF_RECOVERY: [&str; 4] =
     ["restore_command", "recovery_min_apply_delay", "recovery_end_command", "archive_cleanup_command"];
@@ -219,15 +219,17 @@ pub fn end_recovery(layout: &Layout) -> Result<(), RebuildError> {
     Ok(())
 }
 
-/// The text without what was for the recovery alone.
+/// The text without what was for the recovery alone. Targets are emptied, not taken out, so that those which other configuration
+/// files bring stay overridden: PostgreSQL does not start with two of them.
 fn without_recovery(text: &str) -> String {
-    let over = |name: &str| {
-        let known = TARGETS.iter().chain(&REFINEMENTS).chain(&OF_RECOVERY);
-        known.into_iter().any(|known| name.eq_ignore_ascii_case(known))
-    };
+    let among = |names: &[&str], name: &str| names.iter().any(|known| name.eq_ignore_ascii_case(known));
     let Some((inherited, own)) = text.rsplit_once(OURS) else { return text.to_owned() };
-    let kept: String = own.split_inclusive('\n').filter(|line| !parameter(line).is_some_and(over)).collect();
-    format!("{inherited}{OURS}{kept}")
+    let kept = own.split_inclusive('\n').filter_map(|line| match parameter(line) {
+        Some(name) if among(&TARGETS, name) => Some(format!("{}\n", RecoverySetting::new(name, "").line())),
+        Some(name) if among(&REFINEMENTS, name) || among(&OF_RECOVERY, name) => None,
+        _ => Some(line.to_owned()),
+    });
+    format!("{inherited}{OURS}{}", kept.collect::<String>())
 }
 
 #[cfg(test)]
@@ -297,6 +299,11 @@ mod tests {
                 "primary_slot_name = ''",
                 "synchronous_standby_names = ''",
                 "archive_mode = 'off'",
+                "recovery_target = ''",
+                "recovery_target_lsn = ''",
+                "recovery_target_name = ''",
+                "recovery_target_time = ''",
+                "recovery_target_xid = ''",
                 "hba_file = '/a'",
             ]
         );

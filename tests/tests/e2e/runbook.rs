@@ -24,7 +24,7 @@ const NOW: &str = "select to_char(clock_timestamp() at time zone 'utc', 'YYYY-MM
 
 /// Settings of a recovery that a copy of the server would inherit.
 const INHERITED: &str = "select coalesce(string_agg(name, ' '), '') from pg_file_settings where sourcefile like '%postgresql.auto.conf' \
-                         and name ~ '^(recovery_|restore_command)'";
+                         and setting <> '' and name ~ '^(recovery_|restore_command)'";
 
 /// What stands for anything, in what the page says that is printed.
 const ANYTHING: &str = "…";
@@ -287,7 +287,8 @@ fn under_patroni(scratch: &Scratch, patroni: &mut Patroni) -> Result<()> {
         }
         if step_restores {
             let settings = std::fs::read_to_string(site.cluster.data().join("postgresql.auto.conf"))?;
-            ensure!(!settings.contains("restore_command") && !settings.contains("recovery_target"), "{settings}");
+            let is_over = |line: &str| !line.starts_with("recovery_target") || line.ends_with(" = ''");
+            ensure!(!settings.contains("restore_command") && settings.lines().all(is_over), "{settings}");
             ensure!(settings.contains("archive_mode = 'off'"), "{settings}");
         }
     }

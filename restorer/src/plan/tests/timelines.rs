@@ -82,14 +82,6 @@ async fn case_05_recovery_to_before_a_fork_ends_on_the_timeline_that_was_there()
 }
 
 #[tokio::test]
-async fn a_time_that_leads_to_the_same_transaction_on_two_branches_is_taken_on_the_newer() {
-    // Nobody had committed anything since the fork: as when the same moment is gone back to once more.
-    let failover = Failover::new().await;
-    let plan = failover.day.plan(&at("10:02:15")).await.expect("either holds the same");
-    assert_eq!((plan.stop, plan.timeline().number()), (failover.commit_804.start, 2));
-}
-
-#[tokio::test]
 async fn case_11_a_new_primary_that_has_committed_less_lately_than_the_old_one_is_named() {
     let day = Day::new().await;
     let root = TimelineHistory::root(TimelineId::FIRST);
