@@ -190,7 +190,14 @@ impl Patroni {
     /// old leader and the new one.
     pub fn switchover(&self) -> Result<(String, String)> {
         let old = self.leader()?;
-        let new = self.names().into_iter().find(|name| *name != old).context("there is another member")?;
+        // With synchronous_mode only a member that commits wait for may take over.
+        let synchronous =
+            "select coalesce(min(application_name), '') from pg_stat_replication where sync_state = 'sync'";
+        let synchronous = self.cluster(&old)?.value(synchronous)?;
+        let mut others = self.names();
+        others.retain(|name| *name != old);
+        others.sort_by_key(|name| *name != synchronous);
+        let new = others.into_iter().next().context("there is another member")?;
         let wish = json!({ "leader": old, "candidate": new });
         let mut answer = (0, Value::Null);
         // A member that is busy or still behind refuses, and may be asked again; one that could not wait any longer may have done it.
