@@ -54,26 +54,48 @@ fn message(mut from: &UnixStream, untyped: bool) -> Result<Vec<u8>> {
     Ok(message)
 }
 
-/// Thousands of messages of a base backup are pieces of archives, one after another, and each is like the one before. So many of a row
-/// count as messages, and then each so-many-th.
-const FIRST_OF_A_ROW: u32 = 4;
-const OF_A_ROW: u32 = 64;
+/// Messages of which each in a row is like the one before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Alike {
+    /// Pieces of a base backup's archives, thousands of them.
+    Archive,
+    /// Pieces of WAL, one for each commit of the load.
+    Wal,
+    /// What the archiver says of each of them.
+    Status,
+}
 
-/// Whether it is CopyData with a piece of an archive: chapter "Streaming Replication Protocol" of PostgreSQL's documentation, BASE_BACKUP,
-/// from version 15 on.
-fn is_archive_data(message: &[u8]) -> bool {
-    matches!(message, [b'd', _, _, _, _, b'd', ..])
+impl Alike {
+    /// By the first byte of CopyData: chapter "Streaming Replication Protocol" of PostgreSQL's documentation; archives from version 15 on.
+    fn of(message: &[u8]) -> Option<Alike> {
+        match message {
+            [b'd', _, _, _, _, b'd', ..] => Some(Alike::Archive),
+            [b'd', _, _, _, _, b'w', ..] => Some(Alike::Wal),
+            [b'd', _, _, _, _, b'r', ..] => Some(Alike::Status),
+            _ => None,
+        }
+    }
+
+    /// So many of a row count as messages, and then each so-many-th.
+    fn counted(self) -> (u32, u32) {
+        match self {
+            Alike::Archive => (4, 64),
+            Alike::Wal | Alike::Status => (16, 16),
+        }
+    }
 }
 
 /// Passes messages one way until either side ends.
 fn pass(from: &UnixStream, mut to: &UnixStream, begins_untyped: bool, ring: &Ring) -> Result<()> {
     let mut untyped = begins_untyped;
-    let mut in_a_row = 0;
+    let (mut row, mut in_a_row): (_, u32) = (None, 0);
     loop {
         let message = message(from, untyped)?;
-        in_a_row = if !untyped && is_archive_data(&message) { in_a_row + 1 } else { 0 };
-        untyped = false;
-        match ring.next(in_a_row <= FIRST_OF_A_ROW || in_a_row % OF_A_ROW == 0) {
+        let alike = Alike::of(&message).filter(|_| !untyped);
+        in_a_row = if alike == row { in_a_row + 1 } else { 1 };
+        (row, untyped) = (alike, false);
+        let counts = alike.map(Alike::counted).is_none_or(|(first, each)| in_a_row <= first || in_a_row % each == 0);
+        match ring.next(counts) {
             Some(Fault::KillBefore) => return ring.kill(),
             Some(Fault::KillAfter) => {
                 to.write_all(&message)?;
