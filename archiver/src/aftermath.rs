@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
-use walseal_common::repository::{Gap, Label, Repository, RepositoryError, RepositoryIdentity};
+use walseal_common::repository::{Gap, Label, Repository, RepositoryError, RepositoryIdentity, lies_on};
 use walseal_common::telemetry::{AlertKind, Alerts, Severity};
 use walseal_common::terminal::units;
+use walseal_common::timeline::Branch;
 
 use crate::base_backup::TakeError;
-use crate::stream::ProgressWatch;
+use crate::stream::{Progress, ProgressWatch};
 use crate::turns::Occasion;
 
 /// Takes base backups.
@@ -37,20 +38,37 @@ pub fn alert(alerts: &Alerts, gap: &Gap) {
     alerts.raise(AlertKind::Gap, format!("{} {}", gap.branch, gap.from), Severity::Critical, text);
 }
 
-/// The last gap that nobody filled and behind which no base backup was begun: what followed it cannot be restored yet.
+/// The last gap that nobody filled and behind which no base backup was begun, on the way to `branch`: what followed it cannot be restored
+/// yet. One that the cluster went back to before needs none.
 ///
 /// Errors: the repository's. A label that cannot be read is no backup.
-pub async fn unmended(repository: &Repository, identity: &RepositoryIdentity) -> Result<Option<Gap>, RepositoryError> {
+pub async fn unmended(
+    repository: &Repository,
+    identity: &RepositoryIdentity,
+    branch: Option<Branch>,
+) -> Result<Option<Gap>, RepositoryError> {
+    let way = match branch {
+        Some(branch) => repository.way_to(&repository.adoptions().await?, branch).await?,
+        None => None,
+    };
     let mut open = Vec::new();
     for gap in repository.gaps().await? {
-        if repository.open_part(&gap, identity.segment_size).await?.is_some() {
+        let matters = way.as_ref().is_none_or(|way| gap.breaks(way));
+        if matters && repository.open_part(&gap, identity.segment_size).await?.is_some() {
             open.push(gap);
         }
     }
     let Some(last) = open.into_iter().max_by_key(Gap::goes_on) else { return Ok(None) };
+    let mends = |label: &Label| {
+        let on_it = match &way {
+            Some(way) => lies_on(way, label.branch, label.stop),
+            None => label.branch.timeline >= last.next.timeline,
+        };
+        on_it && label.start >= last.to
+    };
     for id in repository.base_ids().await?.iter().rev() {
         match repository.label(id).await {
-            Ok(label) if label.start >= last.to && label.branch.timeline >= last.next.timeline => return Ok(None),
+            Ok(label) if mends(&label) => return Ok(None),
             Ok(_) => {}
             Err(error) if error.is_permanent() => tracing::warn!(%id, %error, "this base backup does not count"),
             Err(error) => return Err(error),
@@ -81,8 +99,8 @@ pub async fn mend(
         if progress.connected().await.is_err() {
             return;
         }
-        let known = progress.now().gaps;
-        let failed = match unmended(&repository, &identity).await {
+        let Progress { gaps: known, branch, .. } = progress.now();
+        let failed = match unmended(&repository, &identity, branch).await {
             Ok(None) => {
                 over(known);
                 None

@@ -230,7 +230,7 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
     let (stop, stopped) = watch::channel(false);
     let streaming = tokio::spawn(async move { streamer.run(stopped).await });
     notify(&[sd_notify::NotifyState::Ready]);
-    let outcome = supervise(streaming, serving, signals, &stop, &desk.turns).await;
+    let outcome = supervise(streaming, serving, &mut beside, signals, &stop, &desk.turns).await;
     // Who asked twice waits for nothing.
     let patience = |limit| if matches!(outcome, Err(DaemonError::Aborted)) { Duration::ZERO } else { limit };
     // So that the server and the ledger hear of it.
@@ -428,6 +428,7 @@ impl Signals {
 async fn supervise(
     mut streaming: tokio::task::JoinHandle<Result<SessionEnd, StreamError>>,
     mut serving: tokio::task::JoinHandle<std::io::Error>,
+    beside: &mut JoinSet<()>,
     mut signals: Signals,
     stop: &watch::Sender<bool>,
     turns: &Turns,
@@ -444,6 +445,12 @@ async fn supervise(
                 stop.send_replace(true);
                 return Err(DaemonError::Task(format!("the socket: {why}")));
             }
+            // Who looks after base backups and alerts must not be missing unnoticed: the next daemon has all of its parts.
+            why = first_panic(beside) => {
+                serving.abort();
+                stop.send_replace(true);
+                return Err(DaemonError::Task(why));
+            }
             name = signals.next() => name,
         };
         if asked {
@@ -454,6 +461,17 @@ async fn supervise(
         notify(&[sd_notify::NotifyState::Stopping]);
         turns.close();
         stop.send_replace(true);
+    }
+}
+
+/// Waits for a task that ends by a panic; one that has nothing more to do is no news.
+async fn first_panic(tasks: &mut JoinSet<()>) -> String {
+    loop {
+        match tasks.join_next().await {
+            Some(Err(error)) if error.is_panic() => return error.to_string(),
+            Some(_) => {}
+            None => return std::future::pending().await,
+        }
     }
 }
 
@@ -469,4 +487,23 @@ pub fn make_private(folder: &std::path::Path) -> Result<(), DaemonError> {
     use std::os::unix::fs::DirBuilderExt;
     let failed = |source| DaemonError::StateDir { path: folder.to_owned(), source };
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_that_ends_by_a_panic_ends_the_daemon_and_one_that_is_done_does_not() {
+        let mut parts = JoinSet::new();
+        parts.spawn(async {});
+        let (stop, stopped) = watch::channel(false);
+        let (streaming, serving) = (tokio::spawn(std::future::pending()), tokio::spawn(std::future::pending()));
+        let handlers = Signals::new().expect("handlers");
+        parts.spawn(async { panic!("on purpose") });
+        let ended = supervise(streaming, serving, &mut parts, handlers, &stop, &Turns::default()).await;
+        let Err(DaemonError::Task(why)) = ended else { panic!("{ended:?}") };
+        assert!(why.contains("on purpose") && *stopped.borrow(), "{why}");
+    }
 }

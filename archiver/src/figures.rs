@@ -196,7 +196,7 @@ impl Figures {
         let now = self.progress.now();
         let mut page = Exposition::of_daemon(env!("CARGO_PKG_VERSION"), self.started);
         page.memory();
-        stream(&mut page, &now);
+        stream(&mut page, &now, self.started);
         page.gauge(
             "walseal_wal_retained_bytes",
             "WAL that the server keeps for the replication slot.",
@@ -367,7 +367,7 @@ pub(crate) fn store_failing(page: &mut Exposition, is: bool) {
     page.gauge("walseal_store_failing", help, f64::from(u8::from(is)));
 }
 
-fn stream(page: &mut Exposition, now: &Progress) {
+fn stream(page: &mut Exposition, now: &Progress, started: Timestamp) {
     let position = |lsn: walseal_common::lsn::Lsn| (!lsn.is_invalid()).then_some(lsn.0 as f64);
     streaming(page, now.connected);
     page.gauge(
@@ -391,10 +391,13 @@ fn stream(page: &mut Exposition, now: &Progress) {
         "WAL that the server has and the repository has not.",
         now.not_durable() as f64,
     );
-    let behind = now.behind(Timestamp::now()).as_secs_f64();
+    let at = Timestamp::now();
+    let behind = now.behind(at).as_secs_f64();
     page.gauge("walseal_wal_lag_seconds", "How long the oldest WAL that is not durable has been known.", behind);
-    // The one place where the RPO is decided for monitors.
-    page.gauge("walseal_rpo_seconds", "Time that would be lost if the primary died now.", behind);
+    // Before the first stream nobody knows what is missing, and that is no better the longer it lasts.
+    let blind = || Duration::try_from(at.duration_since(started)).unwrap_or_default();
+    let lost = now.loss(at).map_or_else(blind, |loss| loss.time).as_secs_f64();
+    page.gauge("walseal_rpo_seconds", "Time that would be lost, at most, if the primary died now.", lost);
     page.counter("walseal_wal_shipped_pieces_total", "Pieces of WAL that became durable.", now.shipped_pieces);
     page.counter("walseal_wal_shipped_bytes_total", "Bytes of WAL in them.", now.shipped_bytes);
     page.counter("walseal_gaps_found_total", "Gaps that this daemon found and recorded.", now.gaps);

@@ -39,7 +39,6 @@
 //! | [`card`] | the recovery card |
 //! | [`courtesy`] | the database goes first |
 //! | [`lock`] | one daemon to a state folder |
-//! | [`clock`] | what the time of a host is worth |
 //! | [`index`] | the sled cache of verified ranges |
 //! | [`archive`], [`keys`] | the configuration, opened |
 
@@ -55,7 +54,6 @@ pub mod canary;
 pub mod card;
 pub mod cataloguer;
 pub mod chunks;
-pub mod clock;
 pub mod cmd;
 pub mod cost;
 pub mod courtesy;

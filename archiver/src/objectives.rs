@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::sleep;
+use walseal_common::clock;
 use walseal_common::objective::{Loss, Objectives, Observed, Promises, Success};
 use walseal_common::repository::{
     FrontierRecord, KnownEntries, Ledger, LedgerEntry, ObjectName, Repository, RepositoryError,
@@ -21,9 +22,6 @@ const REREAD: Duration = Duration::from_secs(3600);
 
 /// How soon after it could not be read.
 const AGAIN: Duration = Duration::from_secs(60);
-
-/// Clocks of two hosts are not further apart.
-const APART: SignedDuration = SignedDuration::from_hours(1);
 
 /// Frontiers of a writer that are looked at, at most (I11): the last ones.
 const MOST_FRONTIERS: u32 = 20_000;
@@ -96,7 +94,7 @@ impl Keeper {
         let room = SignedDuration::try_from(self.interval.saturating_mul(MOST_FRONTIERS)).unwrap_or(WINDOW);
         // Another writer's clock may be behind: what it wrote meanwhile may lie before the newest that is known.
         let newest = self.frontiers.values().map(|record| record.written).max();
-        let begin = newest.and_then(|newest| newest.saturating_sub(APART).ok()).unwrap_or(from);
+        let begin = newest.and_then(|newest| newest.saturating_sub(clock::APART).ok()).unwrap_or(from);
         let begin = begin.max(now.saturating_sub(room.min(WINDOW)).unwrap_or(from));
         for written in self.repository.frontier_history(begin).await? {
             // Where other branches ended is of no use here.

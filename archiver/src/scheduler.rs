@@ -18,10 +18,10 @@ use walseal_common::terminal::units;
 
 use crate::aftermath::TakesBase;
 use crate::base_backup::TakeError;
-use crate::clock;
 use crate::primary;
 use crate::stream::ProgressWatch;
 use crate::turns::{Occasion, Turns};
+use walseal_common::clock;
 
 /// First and longest pause after an attempt that failed.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));

@@ -3,7 +3,7 @@
 //! Neither needs the other: with the store gone the daemon still tells where it is, and without a daemon the repository
 //! still tells what it holds.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -11,11 +11,11 @@ use serde::Serialize;
 use walseal_common::config::{Config, OpenError, StoreUse};
 use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::repository::{
-    Adoption, BaseId, BaseType, Gap, Label, Lineage, Proof, Repository, RepositoryError, RepositoryIdentity,
-    SnapshotId, SnapshotProof,
+    Adoption, Adoptions, BaseId, BaseType, Gap, Label, Lineage, Proof, Repository, RepositoryError, RepositoryIdentity,
+    SnapshotId, SnapshotProof, Step, WalListing, extents_along, lies_on,
 };
 use walseal_common::store::{ObjectStore, RetryPolicy, StoreErrorKind};
-use walseal_common::telemetry::OpenAlert;
+use walseal_common::telemetry::{OpenAlert, Severity};
 use walseal_common::terminal::{CheckExit, units};
 use walseal_common::time::PgTimestamp;
 use walseal_common::timeline::Branch;
@@ -132,6 +132,10 @@ pub struct BaseStatus {
     pub derived: Option<Lineage>,
     /// Whether its WAL does not reach the next base backup of its branch, as of those that retention keeps beyond the window.
     pub alone: bool,
+    /// Whether the cluster went back to before it, or failed over without it: it does not lie on the way to the branch that is streamed.
+    pub given_up: bool,
+    /// Whether WAL is missing between it and what the daemon knows to be durable, recorded as a gap or not.
+    pub cut_off: bool,
 }
 
 /// What drills found.
@@ -184,7 +188,7 @@ impl DrillStatus {
 }
 
 impl BaseStatus {
-    fn of(label: &Label, proof: &Proof) -> BaseStatus {
+    fn of(label: &Label, proof: &Proof, way: Option<&[Step]>) -> BaseStatus {
         BaseStatus {
             id: label.id.clone(),
             kind: label.kind,
@@ -201,6 +205,8 @@ impl BaseStatus {
             proven_at: proof.proven.get(&label.id).copied(),
             derived: label.derived.clone(),
             alone: false,
+            given_up: way.is_some_and(|way| !lies_on(way, label.branch, label.stop)),
+            cut_off: false,
         }
     }
 }
@@ -213,6 +219,8 @@ pub struct GapStatus {
     pub gap: Gap,
     /// What of it is still missing; `None` once it was filled.
     pub open: Option<LsnRange>,
+    /// Whether the cluster went back to before it: the way to the branch that is streamed left its branch before it begins.
+    pub given_up: bool,
 }
 
 /// What the repository told.
@@ -261,7 +269,8 @@ pub async fn gather(config: Config) -> Result<Status, OpenError> {
     // One that begins answers nobody, and may have told somebody already.
     let alerts = alerts.or_else(|| daemon_pid.map(|_| arrival::told(&state_dir)));
     let repository = config.need_repository()?.value.to_string();
-    let (holdings, unread) = match read(config).await {
+    let streamed = stream.as_ref().and_then(|stream: &Progress| Some((stream.branch?, stream.frontier)));
+    let (holdings, unread) = match read(config, streamed).await {
         Ok(holdings) => (Some(holdings), None),
         // What is wrong with the configuration is not the store's doing.
         Err(Unread::Open(error)) if !matches!(error, OpenError::Store(_)) => return Err(error),
@@ -279,7 +288,7 @@ pub async fn gather(config: Config) -> Result<Status, OpenError> {
         None => (None, None, None, None, None, None, None),
     };
     let error = Some(error).filter(|error| !error.is_empty());
-    let loss = stream.as_ref().and_then(|stream: &Progress| stream.loss(Timestamp::now()));
+    let loss = stream.as_ref().and_then(|stream| stream.loss(Timestamp::now()));
     let (rpo_seconds, rpo_at_most) = (loss.map(|loss| loss.time.as_secs_f64()), loss.is_some_and(|loss| loss.at_most));
     Ok(Status {
         repository,
@@ -305,23 +314,34 @@ pub async fn gather(config: Config) -> Result<Status, OpenError> {
     })
 }
 
-async fn read(config: Config) -> Result<Holdings, Unread> {
+/// `streamed` is the branch that the daemon streams, and up to where it knows WAL to be durable.
+async fn read(config: Config, streamed: Option<(Branch, Lsn)>) -> Result<Holdings, Unread> {
     // A large listing may take longer than a glance: only the first answer must come soon.
     let patience = RetryPolicy { attempt_limit: None, ..RetryPolicy::while_a_person_waits() };
     let archive = Archive::open_with(config, StoreUse::Conditional, patience).await?;
     answers(archive.store.as_ref()).await?;
     let conninfo = archive.config.open_conninfo()?;
     let (repository, identity) = archive.repository(&conninfo).await?;
-    let branches = branches(&repository, &identity).await?;
+    let listings = listings(&repository, &identity).await?;
+    let branches = branches(&repository, &listings).await?;
+    let adoptions = repository.adoptions().await?;
+    let way = match streamed.map(|(branch, _)| branch).or_else(|| newest(&branches, &adoptions)) {
+        Some(branch) => repository.way_to(&adoptions, branch).await?,
+        None => None,
+    };
     let (of_bases, of_snapshots) = repository.drills_of_both_kinds().await?;
-    let (proof, of_snapshots) = (Proof::of(&of_bases), SnapshotProof::of(&of_snapshots));
+    let now = Timestamp::now();
+    let (proof, of_snapshots) = (Proof::of(&of_bases, now), SnapshotProof::of(&of_snapshots, now));
     let mut bases = Vec::new();
     for id in repository.base_ids().await? {
-        bases.push(BaseStatus::of(&repository.label(&id).await?, &proof));
+        bases.push(BaseStatus::of(&repository.label(&id).await?, &proof, way.as_deref()));
     }
     find_alone(&repository, &identity, &mut bases).await?;
-    let gaps = gaps(&repository, &identity).await?;
-    let adoptions = repository.adoptions().await?.iter().map(|(_, adoption)| adoption.clone()).collect();
+    if let (Some(way), Some((_, durable))) = (&way, streamed) {
+        find_cut_off(&repository, &listings, way, durable, &mut bases).await?;
+    }
+    let gaps = gaps(&repository, &identity, way.as_deref()).await?;
+    let adoptions = adoptions.iter().map(|(_, adoption)| adoption.clone()).collect();
     let (cluster, drills) = (Some(repository.cluster().to_string()), DrillStatus::of(proof.last_passed(), proof.last));
     let ids = repository.snapshot_ids().await?;
     let snapshots = SnapshotStatus {
@@ -330,6 +350,15 @@ async fn read(config: Config) -> Result<Holdings, Unread> {
         drills: DrillStatus::of(of_snapshots.last_passed(), of_snapshots.last),
     };
     Ok(Holdings { cluster, branches, bases, drills, snapshots, gaps, adoptions })
+}
+
+/// The branch of the newest timeline; `None` where there are several, and nobody has said which of them is alive.
+fn newest(branches: &[BranchStatus], adoptions: &Adoptions) -> Option<Branch> {
+    let left = |branch: Branch| adoptions.iter().any(|(_, adoption)| adoption.branch == branch);
+    let ends = || branches.iter().map(|status| status.branch).filter(|branch| !left(*branch));
+    let timeline = ends().map(|branch| branch.timeline).max()?;
+    let mut of_it = ends().filter(|branch| branch.timeline == timeline);
+    of_it.next().filter(|_| of_it.next().is_none())
 }
 
 /// Marks the base backups whose WAL ends before the newest one of their branch begins.
@@ -354,11 +383,38 @@ async fn find_alone(
     Ok(())
 }
 
-async fn gaps(repository: &Repository, identity: &RepositoryIdentity) -> Result<Vec<GapStatus>, RepositoryError> {
+/// Marks the base backups from which the WAL on the way does not reach what is known to be durable.
+async fn find_cut_off(
+    repository: &Repository,
+    listings: &BTreeMap<Branch, WalListing>,
+    way: &[Step],
+    durable: Lsn,
+    bases: &mut [BaseStatus],
+) -> Result<(), RepositoryError> {
+    let mut held = BTreeMap::new();
+    for listing in way.iter().filter_map(|step| listings.get(&step.branch)) {
+        let known = listing.highest().unwrap_or(Lsn::INVALID);
+        held.insert(listing.branch, (repository.extents(listing).await?, known));
+    }
+    let Some(size) = listings.values().next().map(|listing| listing.segment_size) else { return Ok(()) };
+    let of = |step: &Step| held.get(&step.branch).map(|(extents, known)| (extents.as_slice(), *known));
+    let extents = extents_along(way, size, of);
+    for base in bases.iter_mut().filter(|base| !base.given_up) {
+        base.cut_off = !extents.iter().any(|extent| extent.start <= base.start && extent.end >= durable);
+    }
+    Ok(())
+}
+
+async fn gaps(
+    repository: &Repository,
+    identity: &RepositoryIdentity,
+    way: Option<&[Step]>,
+) -> Result<Vec<GapStatus>, RepositoryError> {
     let mut found = Vec::new();
     for gap in repository.gaps().await? {
         let open = repository.open_part(&gap, identity.segment_size).await?;
-        found.push(GapStatus { gap, open });
+        let given_up = way.is_some_and(|way| !gap.breaks(way));
+        found.push(GapStatus { gap, open, given_up });
     }
     Ok(found)
 }
@@ -376,25 +432,36 @@ async fn answers(store: &dyn ObjectStore) -> Result<(), Unread> {
     }
 }
 
-async fn branches(
+async fn listings(
     repository: &Repository,
     identity: &RepositoryIdentity,
+) -> Result<BTreeMap<Branch, WalListing>, RepositoryError> {
+    let mut listings = BTreeMap::new();
+    for branch in repository.branches().await? {
+        listings.insert(branch, repository.wal_listing(branch, identity.segment_size, None).await?);
+    }
+    Ok(listings)
+}
+
+async fn branches(
+    repository: &Repository,
+    listings: &BTreeMap<Branch, WalListing>,
 ) -> Result<Vec<BranchStatus>, RepositoryError> {
     let mut found = Vec::new();
-    for branch in repository.branches().await? {
-        let listing = repository.wal_listing(branch, identity.segment_size, None).await?;
+    for (branch, listing) in listings {
         if let Some(highest) = listing.highest() {
             let last = listing.runs.last().map_or(highest, |run| run.start);
-            let end = repository.contiguous_end(&listing, last).await?;
-            found.push(BranchStatus { branch, runs: listing.runs, end });
+            let end = repository.contiguous_end(listing, last).await?;
+            found.push(BranchStatus { branch: *branch, runs: listing.runs.clone(), end });
         }
     }
     Ok(found)
 }
 
-/// Whether a restore to now can begin from the base: it is sound, and no gap and nothing that was pruned lies behind it.
+/// Whether a restore to now can begin from the base: it is sound, the cluster comes from it, and no gap and nothing that was pruned
+/// lies behind it.
 fn serves(base: &BaseStatus, gap: Option<&Gap>) -> bool {
-    base.suspect == 0 && !base.alone && gap.is_none_or(|gap| base.start >= gap.to)
+    base.suspect == 0 && !base.alone && !base.given_up && !base.cut_off && gap.is_none_or(|gap| base.start >= gap.to)
 }
 
 /// What the death of the primary would cost, as a sentence that goes before others; nothing where that is not known.
@@ -434,6 +501,9 @@ impl Status {
                     "Nothing after {from} can be restored: the WAL up to {to} is lost, and no base backup was taken since."
                 )
             }
+            (Some(None), _) if self.bases.as_ref().is_some_and(|bases| !bases.is_empty()) => {
+                "Nothing up to now can be restored: no base backup is sound and has its WAL up to here.".to_owned()
+            }
             (Some(None), _) => "Nothing can be restored yet: there is no base backup.".to_owned(),
             (Some(Some(base)), Some(stream)) => format!("Any second from {} to {}.{lost}", from(base), until(stream)),
             (Some(Some(base)), None) => format!(
@@ -454,10 +524,10 @@ impl Status {
         format!("{window} Proven{proven}.")
     }
 
-    /// The last gap that nobody filled.
+    /// The last gap that nobody filled, of those that the cluster did not go back to before.
     fn last_gap(&self) -> Option<&Gap> {
-        let gaps = self.gaps.iter().flatten().filter(|gap| gap.open.is_some()).map(|gap| &gap.gap);
-        gaps.max_by_key(|gap| gap.goes_on())
+        let open = self.gaps.iter().flatten().filter(|gap| gap.open.is_some() && !gap.given_up);
+        open.map(|gap| &gap.gap).max_by_key(|gap| gap.goes_on())
     }
 
     /// What is wrong, a clause each, the same thing once.
@@ -486,12 +556,16 @@ impl Status {
             _ if !restorable || self.error.is_some() => CheckExit::Critical,
             None => CheckExit::Critical,
             Some(stream) if !stream.connected => CheckExit::Critical,
+            Some(_) if self.alerts.iter().flatten().any(|alert| alert.severity == Severity::Critical) => {
+                CheckExit::Critical
+            }
             Some(stream) if stream.behind(now) > LAG_LIMIT => CheckExit::Warning,
             Some(stream) if stream.loss(now).is_some_and(|loss| loss.time > LAG_LIMIT) => CheckExit::Warning,
             Some(stream) if stream.store_trouble.is_some() && stream.behind(now) > LAG_LIMIT_IN_TROUBLE => {
                 CheckExit::Warning
             }
             Some(_) if self.alerts.iter().flatten().next().is_some() => CheckExit::Warning,
+            Some(_) if self.drills.is_some_and(|drills| drills.passed == Some(false)) => CheckExit::Warning,
             Some(_) => CheckExit::Fine,
         };
         let mut line = self.first_line(now);

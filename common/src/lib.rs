@@ -6,6 +6,7 @@
 //! | --- | --- |
 //! | [`lsn`], [`timeline`], [`segment`], [`time`] | newtypes; no I/O |
 //! | [`schedule`] | times as cron writes them, in a time zone; no I/O beyond the host's list of time zones |
+//! | [`clock`] | what the time of a host is worth |
 //! | [`canary`] | the rows of a chained table in the cluster; no I/O |
 //! | [`buffer`] | large buffers that go back to the system at once; no I/O |
 //! | [`uncached`] | files that are written past the page cache |
@@ -36,6 +37,7 @@
 
 pub mod buffer;
 pub mod canary;
+pub mod clock;
 pub mod config;
 pub mod lsn;
 pub mod nearest;

@@ -137,7 +137,6 @@ impl TimelineHistory {
     pub fn parse(timeline: TimelineId, content: &[u8]) -> Result<TimelineHistory, HistoryError> {
         let fail = |why: String| HistoryError { timeline: timeline.number(), why };
         let mut entries: Vec<HistoryEntry> = Vec::new();
-        let mut newest = None;
         for (index, line) in content.split(|byte| *byte == b'\n').enumerate() {
             let line = line.trim_ascii();
             if line.is_empty() || line.starts_with(b"#") {
@@ -148,10 +147,9 @@ impl TimelineHistory {
             let (switch, reason) = first_word(rest);
             let number = number.and_then(|word| word.parse().ok()).and_then(TimelineId::new).ok_or_else(bad)?;
             let switch: Lsn = switch.and_then(|word| word.parse().ok()).ok_or_else(bad)?;
-            if newest.is_some_and(|newest| newest >= number) || number >= timeline {
+            if entries.last().is_some_and(|newest| newest.timeline >= number) || number >= timeline {
                 return Err(fail(format!("timelines do not increase at line {}", index + 1)));
             }
-            newest = Some(number);
             entries.push(HistoryEntry { timeline: number, switch, reason: reason.to_vec() });
         }
         Ok(TimelineHistory { timeline, entries })
@@ -186,15 +184,25 @@ impl TimelineHistory {
         if timeline == self.timeline {
             return Some(self.clone());
         }
-        self.end_of(timeline)?;
+        self.end_of(timeline).map(|_| self.derived(timeline))
+    }
+
+    /// The history of a timeline on the way: the lines of all older ones.
+    fn derived(&self, timeline: TimelineId) -> TimelineHistory {
         let older = self.entries.iter().take_while(|entry| entry.timeline < timeline);
-        Some(TimelineHistory { timeline, entries: older.cloned().collect() })
+        TimelineHistory { timeline, entries: older.cloned().collect() }
     }
 
     /// Where `timeline` ends on this path: its switch point, or `None` for the path's own (last) timeline
     /// and for timelines that are not on it.
     pub fn end_of(&self, timeline: TimelineId) -> Option<Lsn> {
         self.way().into_iter().find(|(ancestor, _)| *ancestor == timeline).map(|(_, end)| end)
+    }
+
+    /// Where a server with this history ends its stream of `timeline`: by the line alone (`tliSwitchPoint`), which where the history goes
+    /// back lies beyond the end on the way.
+    pub fn streamed_to(&self, timeline: TimelineId) -> Option<Lsn> {
+        self.entries.iter().find(|entry| entry.timeline == timeline).map(|entry| entry.switch)
     }
 
     /// Where this timeline itself began: the switch point of its parent; 0/0 without one.
@@ -215,9 +223,8 @@ impl TimelineHistory {
     /// The branches of its ancestors in the cluster `system`, by their histories alone, oldest first: what of a history is no user's
     /// data.
     pub fn legs(&self, system: SystemIdentifier) -> Vec<Leg> {
-        let way = self.way().into_iter();
-        let leg = |(timeline, end)| Some(Leg { branch: self.ancestor(timeline)?.branch(system), end });
-        way.filter_map(leg).collect()
+        let leg = |(timeline, end)| Leg { branch: self.derived(timeline).branch(system), end };
+        self.way().into_iter().map(leg).collect()
     }
 
     /// The branch of this timeline in the cluster `system`, by its history alone: what adoptions make of it, the repository
@@ -369,6 +376,10 @@ mod tests {
         let parent = TimelineHistory::parse(timeline(3), three).expect("a legal history");
         assert_eq!(history.ancestor(timeline(3)), Some(parent.clone()));
         assert_eq!(history.ancestor(timeline(2)), None, "nothing of it is on the way");
+        assert_eq!(
+            (history.end_of(timeline(1)), history.streamed_to(timeline(1))),
+            (Some(Lsn(0xE0_6A48)), Some(Lsn(0x120_9DF0)))
+        );
         let system = SystemIdentifier(7_437_123_456_789_012_345);
         let root = TimelineHistory::root(timeline(1)).branch(system);
         let branches: Vec<Branch> = history.legs(system).iter().map(|leg| leg.branch).collect();

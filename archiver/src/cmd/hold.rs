@@ -61,6 +61,14 @@ pub async fn run(arguments: &Arguments, archive: Archive) -> Result<(), Failure>
         }
         let record = HoldRecord { base: id.clone(), until, written: now };
         repository.put_hold(&record, &archive.keys.writer).await.map_err(|error| failed(&error))?;
+        // A prune writes down what it removes, and looks for holds after that: of the two, one sees the other.
+        if until.is_some() && repository.pruned().await.map_err(|error| failed(&error))?.has_base(id) {
+            let why = format!(
+                "a prune is removing {id}, or was about to when it broke off. The hold stands for whatever is left of it: look with \
+                 walseal-archiver verify --quick whether it is whole once no prune runs, and hold it again"
+            );
+            return Err(Failure::new("hold", why));
+        }
         let ledger = archive.ledger(&repository);
         ledger.record(Act::Held { base: id.clone(), until });
         ledger.finish(LAST_ENTRIES).await;

@@ -82,8 +82,9 @@ fn print(status: &Status, now: Timestamp) {
         print_verified(verified, now);
     }
     print_branches(status.branches.as_deref().unwrap_or_default());
-    for GapStatus { gap, open } in status.gaps.iter().flatten() {
+    for GapStatus { gap, open, given_up } in status.gaps.iter().flatten() {
         let state = match open {
+            Some(_) if *given_up => "the cluster went back to before it".to_owned(),
             Some(rest) => format!("{} lost", units::distance(rest.start, rest.end)),
             None => "filled since".to_owned(),
         };
@@ -203,7 +204,12 @@ fn print_bases(bases: &[BaseStatus], now: Timestamp) {
                 (Some(_), Some(time)) => ago(now, time),
                 (Some(_), None) => "NO: its drill failed".to_owned(),
             },
-            if base.suspect > 0 { "SUSPECT".to_owned() } else { String::new() },
+            match base {
+                base if base.suspect > 0 => "SUSPECT".to_owned(),
+                base if base.cut_off => "WAL behind it is MISSING".to_owned(),
+                base if base.given_up => format!("given up with branch {}", base.branch),
+                _ => String::new(),
+            },
         ]);
     }
     show!("\n{}", table.render(Look::of_stdout()));

@@ -8,6 +8,7 @@ mod jam;
 mod recipients;
 mod rivals;
 mod server;
+mod upstream;
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
@@ -28,6 +29,7 @@ use jam::JamWatch;
 pub use recipients::judge_recipients;
 use rivals::RivalWatch;
 use server::{ServerWatch, SlotView};
+use upstream::UpstreamWatch;
 
 /// How often it looks.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -100,6 +102,7 @@ impl Lookout {
         let mut backlog = Backlog::new(self.backlog);
         let mut jam = JamWatch::new(self.backlog);
         let mut rivals = RivalWatch::default();
+        let mut upstream = UpstreamWatch::new(self.rpo);
         loop {
             let now = self.progress.now();
             store.look(&self, &now, Instant::now());
@@ -113,6 +116,7 @@ impl Lookout {
             if let Some(slot) = &view.slot {
                 self.judge_slot(slot);
             }
+            upstream.look(&self.alerts, view.upstream, now.host.as_deref(), Instant::now());
             jam.look(&self.alerts, &view.archiving, view.room.map(|room| room.free), Instant::now());
             let why = now.store_trouble.as_deref().or(now.trouble.as_deref());
             let seen = view.slot.as_ref().and_then(|slot| slot.kept);
@@ -201,8 +205,13 @@ const SETTLED: Duration = Duration::from_secs(180);
 
 /// What is noticed only when it happens: where the daemon before this one told of it, and it has not happened again, it is over.
 /// Of slots, that may be one of another name.
-const NOTICED: [AlertKind; 4] =
-    [AlertKind::Conflict, AlertKind::ConfirmedMissing, AlertKind::SlotLost, AlertKind::SlotAtRisk];
+const NOTICED: [AlertKind; 5] = [
+    AlertKind::Conflict,
+    AlertKind::ServerBehind,
+    AlertKind::ConfirmedMissing,
+    AlertKind::SlotLost,
+    AlertKind::SlotAtRisk,
+];
 
 /// What stood before, and is not looked at by this configuration, is over. `dumps`: snapshots are taken.
 pub fn dismiss_unwatched(config: &Config, alerts: &Alerts, dumps: bool) {

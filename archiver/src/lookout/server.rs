@@ -9,6 +9,7 @@ use walseal_common::postgres::{Conninfo, PostgresError, ReplicationClient, SqlCl
 use walseal_common::segment::SegmentSize;
 
 use super::jam::{Archiving, Jam};
+use super::upstream::Upstream;
 use crate::doctor::wal_room::WalRoom;
 use crate::stream::Progress;
 
@@ -32,6 +33,8 @@ pub(super) struct View {
     pub(super) room: Option<WalRoom>,
     /// The server's own archiving.
     pub(super) archiving: Archiving,
+    /// Where its WAL comes from.
+    pub(super) upstream: Upstream,
     /// Whether the slots were seen, so that one that is missing here is not there.
     pub(super) saw_slots: bool,
     /// Whether it was seen just now.
@@ -117,7 +120,12 @@ impl ServerWatch {
             tracing::debug!(%error, "the server's own archiving was not seen");
             Archiving::Unknown
         });
-        Ok(View { slot, synchronous_standby_names: Some(names), room, archiving, saw_slots: true, fresh: true })
+        let upstream = read_upstream(&sql).await.unwrap_or_else(|error| {
+            tracing::debug!(%error, "whether the server receives WAL was not seen");
+            Upstream::Unknown
+        });
+        let names = Some(names);
+        Ok(View { slot, synchronous_standby_names: names, room, archiving, upstream, saw_slots: true, fresh: true })
     }
 }
 
@@ -137,6 +145,16 @@ async fn read_archiving(sql: &SqlClient) -> Result<Archiving, PostgresError> {
     let end = Lsn(number(row.try_get(1).map_err(failed)?));
     let size = SegmentSize::new(number(row.try_get(2).map_err(failed)?)).ok();
     Ok(Archiving::Fails(Jam::at(row.try_get(0).map_err(failed)?, end, size)))
+}
+
+/// Every role sees whether there is a WAL receiver; who may not read `primary_conninfo` sees no row of it, and takes it to be set.
+async fn read_upstream(sql: &SqlClient) -> Result<Upstream, PostgresError> {
+    const DOING: &str = "reading pg_stat_wal_receiver failed";
+    let query = "SELECT pg_is_in_recovery() AND NOT EXISTS (SELECT 1 FROM pg_stat_wal_receiver) \
+                 AND NOT EXISTS (SELECT 1 FROM pg_settings WHERE name = 'primary_conninfo' AND setting = '')";
+    let row = sql.query_one(DOING, query, &[]).await?;
+    let cut_off: bool = row.try_get(0).map_err(|error| SqlClient::error(DOING, &error))?;
+    Ok(if cut_off { Upstream::CutOff } else { Upstream::Fine })
 }
 
 async fn read(sql: &SqlClient, slot: &str) -> Result<(Option<SlotView>, String), PostgresError> {

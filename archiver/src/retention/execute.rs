@@ -196,6 +196,12 @@ impl Pruner {
             going.clear();
         }
         self.write_down(&holdings, &pruned.plan, &going).await?;
+        // Whoever holds a backup looks for it in what was written down, after that: of the two, one sees the other.
+        if !going.is_empty() && Holdings::held(&self.repository).await? != holdings.holds {
+            tracing::info!("a base backup was held or let go meanwhile: nothing is removed this time");
+            going.clear();
+            self.write_down(&holdings, &pruned.plan, &going).await?;
+        }
         if !going.is_empty() {
             self.remove_ripe(holdings, &going, &ripe, store_now, &mut pruned).await?;
         }

@@ -12,7 +12,7 @@ use walseal_common::timeline::Branch;
 use super::holdings::{Base, Holdings};
 use super::path::{Path, Segments, paths};
 use super::policy::{Period, Policy};
-use crate::clock;
+use walseal_common::clock;
 
 /// Why a base backup stays.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
@@ -173,6 +173,13 @@ impl<'a> Keeper<'a> {
         stored >= begin.as_second()
     }
 
+    /// Whether the backup was ready before the window begins, by the clocks of those who took it and by the store's: one that was behind must
+    /// not let the window begin later (case 44).
+    fn is_before(&self, base: &Base) -> bool {
+        let stored = self.holdings.folders.get(&base.id).and_then(|folder| folder.newest);
+        base.ready <= self.begin && stored.is_none_or(|stored| stored <= self.begin.as_second())
+    }
+
     /// Backups that a restore along `path` can begin from, by their stop points.
     fn usable(&self, path: &Path) -> Vec<(&'a Base, LsnRange)> {
         let sound = |base: &&Base| base.suspect == 0 && self.whole.contains(&base.id) && path.has(base);
@@ -189,7 +196,8 @@ impl<'a> Keeper<'a> {
         let mut anchors: Vec<(&Base, LsnRange)> = Vec::new();
         for extent in &path.extents {
             let inside = || usable.iter().filter(|(_, own)| own == extent).map(|(base, _)| *base);
-            let before = inside().rfind(|base| base.ready <= self.begin);
+            // By position, which is right where a clock was not: what stops after a backup within the window is within it, too (case 44).
+            let before = inside().take_while(|base| self.is_before(base)).last();
             let anchor = before.or_else(|| inside().next());
             let is_last = path.extents.last() == Some(extent);
             let reaches = is_last
@@ -211,7 +219,7 @@ impl<'a> Keeper<'a> {
                 self.keep.promises.push(Promise { branch, base: base.id.clone(), wal });
             }
         }
-        let anchored = anchors.iter().any(|(base, _)| base.ready <= self.begin);
+        let anchored = anchors.iter().any(|(base, _)| self.is_before(base));
         if !path.is_known && !anchored {
             self.hold_ancestors_back(path);
         }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use walseal_common::lsn::{Lsn, LsnRange};
-use walseal_common::repository::{Step, extents_along};
+use walseal_common::repository::{Step, extents_along, lies_on};
 use walseal_common::segment::{SegmentNumber, SegmentSize};
 use walseal_common::timeline::Branch;
 
@@ -59,8 +59,7 @@ impl Path {
 
     /// Whether the backup lies on it.
     pub fn has(&self, base: &Base) -> bool {
-        let step = self.steps.iter().find(|step| step.branch == base.branch);
-        step.is_some_and(|step| step.switch.is_none_or(|switch| base.stop <= switch))
+        lies_on(&self.steps, base.branch, base.stop)
     }
 
     /// The range without a hole in which all WAL of the backup lies.

@@ -1,16 +1,16 @@
 //! Reads what a repository holds: names, sizes and the store's times of everything, labels, and the headers of segments that tails
 //! still lie beside.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use jiff::Timestamp;
-use walseal_common::lsn::LsnRange;
+use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::repository::{
-    Adoptions, BaseId, CatalogPage, Cover, ObjectName, Proof, Repository, RepositoryError, RepositoryIdentity, Step,
+    Adoptions, BaseId, CatalogPage, Cover, ObjectName, Proof, Repository, RepositoryError, RepositoryIdentity,
 };
 use walseal_common::segment::{SegmentNumber, SegmentSize};
-use walseal_common::timeline::{Branch, TimelineHistory, TimelineId};
+use walseal_common::timeline::Branch;
 
 use super::branch::{BranchHoldings, Summary, WalObject, WalPiece};
 use super::holdings::{Base, Holdings, Small, UnreadableLabel};
@@ -46,14 +46,19 @@ impl Holdings {
                 holdings.take_in(&meta.key, meta.size, meta.modified);
             }
         }
-        let holds = repository.holds().await?.into_iter();
-        holdings.holds = holds.filter_map(|hold| Some((hold.record.base, hold.record.until?))).collect();
+        holdings.holds = Holdings::held(repository).await?;
         holdings.read_labels(repository).await?;
         for base in &holdings.bases {
             holdings.branches.entry(base.branch).or_default();
         }
         holdings.read_branches(repository, &adoptions).await?;
         Ok(holdings)
+    }
+
+    /// What somebody holds, and until when.
+    pub async fn held(repository: &Repository) -> Result<BTreeMap<BaseId, Timestamp>, RepositoryError> {
+        let holds = repository.holds().await?.into_iter();
+        Ok(holds.filter_map(|hold| Some((hold.record.base, hold.record.until?))).collect())
     }
 
     fn take_in(&mut self, key: &str, bytes: u64, stored: Option<i64>) {
@@ -105,7 +110,7 @@ impl Holdings {
     }
 
     async fn read_labels(&mut self, repository: &Repository) -> Result<(), RepositoryError> {
-        let proof = Proof::of(&repository.drills().await?);
+        let proof = Proof::of(&repository.drills().await?, Timestamp::now());
         let labelled = self.folders.iter().filter(|(_, folder)| folder.label.is_some());
         let ids: Vec<BaseId> = labelled.map(|(id, _)| id.clone()).collect();
         let mut read = stream::iter(ids)
@@ -147,29 +152,13 @@ impl Holdings {
         for branch in names {
             let Some(held) = self.branches.get_mut(&branch) else { continue };
             held.wal.sort_unstable();
-            held.way = way(repository, adoptions, branch).await?;
+            held.way = repository.way_to(adoptions, branch).await?;
             let listing = held.listing(branch, size);
             held.extents = repository.extents(&listing).await?;
             held.verified = verified(repository, branch, held, size).await?;
         }
         Ok(())
     }
-}
-
-/// The way to a branch, where the repository tells.
-async fn way(
-    repository: &Repository,
-    adoptions: &Adoptions,
-    branch: Branch,
-) -> Result<Option<Vec<Step>>, RepositoryError> {
-    let origin = adoptions.origin(branch);
-    let root = TimelineHistory::root(TimelineId::FIRST).branch(repository.cluster());
-    if origin.timeline == TimelineId::FIRST && origin != root {
-        // WAL of an adoption that never came to be written: nothing leads there.
-        return Ok(None);
-    }
-    let ancestry = repository.ancestry(origin).await?;
-    Ok(ancestry.map(|ancestry| adoptions.way_along(&ancestry.ancestors, branch)))
 }
 
 /// What is verified of the segments that have tails beside something whole.
@@ -179,20 +168,23 @@ async fn verified(
     held: &BranchHoldings,
     size: SegmentSize,
 ) -> Result<BTreeMap<SegmentNumber, LsnRange>, RepositoryError> {
-    let with_tails: BTreeSet<SegmentNumber> = held
-        .wal
-        .iter()
-        .filter(|object| matches!(object.piece, WalPiece::Tail(_)))
-        .map(|object| object.number)
-        .collect();
+    // Up to where the tails of a segment reach.
+    let mut tails: BTreeMap<SegmentNumber, Lsn> = BTreeMap::new();
+    for object in &held.wal {
+        if let WalPiece::Tail(range) = object.piece {
+            let end = tails.entry(object.number).or_insert(range.end);
+            *end = range.end.max(*end);
+        }
+    }
     let mut whole: BTreeMap<SegmentNumber, Vec<ObjectName>> = BTreeMap::new();
-    for object in held.wal.iter().filter(|object| with_tails.contains(&object.number)) {
+    for object in held.wal.iter().filter(|object| tails.contains_key(&object.number)) {
         if !matches!(object.piece, WalPiece::Tail(_)) {
             whole.entry(object.number).or_default().push(object.name(branch, size));
         }
     }
-    let reads = stream::iter(whole).map(|(number, names)| (repository.clone(), number, names));
-    let reads = reads.map(move |(repository, number, names)| async move {
+    let beyond = |number| tails.get(&number).copied().unwrap_or(Lsn::INVALID);
+    let reads = stream::iter(whole).map(|(number, names)| (repository.clone(), number, beyond(number), names));
+    let reads = reads.map(move |(repository, number, beyond, names)| async move {
         let mut ranges = Vec::new();
         for name in &names {
             match repository.read_header(name).await {
@@ -206,8 +198,10 @@ async fn verified(
             }
         }
         let (start, end) = (number.start(size), Cover::of(number.start(size), &ranges).end);
-        // Parts of a segment that is not whole yet supersede nothing.
-        let ended = end >= number.end(size) || names.iter().any(|name| matches!(name, ObjectName::Partial(..)));
+        // Parts of a segment that is not whole yet supersede nothing; nor does a `.partial` beyond which tails go on, as where an old primary
+        // had shipped more than the new one has (case 11): it is of the end that the new one knows.
+        let partial = names.iter().any(|name| matches!(name, ObjectName::Partial(..))) && beyond <= end;
+        let ended = end >= number.end(size) || partial;
         Ok((number, LsnRange { start, end: if ended { end } else { start } }))
     });
     let found: Vec<(SegmentNumber, LsnRange)> = reads.buffered(READS_AT_ONCE).try_collect().await?;

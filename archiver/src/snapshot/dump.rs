@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
@@ -109,6 +110,9 @@ async fn listen(mut stderr: ChildStderr) -> String {
     }
 }
 
+/// For so long a dump waits for a table that somebody has locked. It fails then, and is tried again.
+const LOCK_WAIT: Duration = Duration::from_secs(1800);
+
 /// Starts `pg_dump` of the state that `snapshot` names. What it writes is not compressed: frames are.
 pub(super) fn archive(
     programs: &Programs,
@@ -118,6 +122,8 @@ pub(super) fn archive(
 ) -> Result<(Running, ChildStdout), SnapshotError> {
     let mut arguments = vec!["--format=custom".to_owned(), "--compress=0".to_owned(), "--no-password".to_owned()];
     arguments.push(format!("--snapshot={snapshot}"));
+    // A lock that somebody holds on one table must not hold up every snapshot from then on, unnoticed.
+    arguments.push(format!("--lock-wait-timeout={}", LOCK_WAIT.as_millis()));
     arguments.extend_from_slice(selection);
     Running::start("pg_dump", &programs.dump.path, &arguments, to)
 }

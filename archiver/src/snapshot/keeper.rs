@@ -19,7 +19,7 @@ use super::retention::Keep;
 use super::timetable::{Timetable, Turn};
 use super::{Databases, Home, Order, Round, SnapshotError, Taken, removal};
 use crate::archive::Archive;
-use crate::clock;
+use walseal_common::clock;
 
 /// First and longest pause after an attempt that failed.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));

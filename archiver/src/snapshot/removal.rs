@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use walseal_common::repository::{ObjectName, Repository, RepositoryError, SnapshotId, SnapshotLabel};
 
-use crate::clock;
+use walseal_common::clock;
 
 /// What has no label and is older is what an attempt left that came to nothing (case 36): no dump takes so long.
 const DEBRIS: Duration = Duration::from_secs(7 * 86_400);

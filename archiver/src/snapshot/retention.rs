@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use walseal_common::repository::{SnapshotId, SnapshotLabel};
 
-use crate::clock;
+use walseal_common::clock;
 
 /// What is kept, of each series: a database, or a part of one, dumped again and again. Nothing set keeps all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -1,5 +1,6 @@
 //! The status as a value: what its one line says, and how a monitor takes it.
 
+use walseal_common::telemetry::AlertKind;
 use walseal_common::timeline::{SystemIdentifier, TimelineHistory, TimelineId};
 
 use super::*;
@@ -29,6 +30,8 @@ fn base(suspect: u64) -> BaseStatus {
         proven_at: None,
         derived: None,
         alone: false,
+        given_up: false,
+        cut_off: false,
     }
 }
 
@@ -88,7 +91,7 @@ fn i5_a_gap_behind_which_no_base_backup_was_taken_is_the_first_thing_said() {
             why,
             way: Vec::new(),
         };
-        GapStatus { open: open.then(|| gap.range()), gap }
+        GapStatus { open: open.then(|| gap.range()), gap, given_up: false }
     };
     let with = |gaps| Status { gaps: Some(gaps), ..status(Some(behind()), Some(vec![base(0)]), None) };
     let lost = with(vec![gap(0x300_0000, 0x500_0000, true)]);
@@ -132,7 +135,7 @@ fn the_first_line_says_from_when_to_when_and_what_would_be_lost() {
              the server. If the primary died now: 2.2 s lost. Proven: never (no drill has run)."
         )
     );
-    assert!(line(status(None, Some(vec![base(1)]), None)).starts_with("Nothing can be restored yet"));
+    assert!(line(status(None, Some(vec![base(1)]), None)).starts_with("Nothing up to now can be restored"));
     // What is kept beyond the window leads to its own stop point, and no further.
     let beyond = BaseStatus { alone: true, stop_time: at(-9_000_000), ..base(0) };
     assert!(line(status(Some(behind()), Some(vec![beyond, base(0)]), None)).starts_with(from));
@@ -194,6 +197,24 @@ fn a_monitor_hears_of_trouble_on_one_line_and_by_the_exit_code() {
     ] {
         assert_eq!(check(critical).1, CheckExit::Critical);
     }
+    // What no restore to now can begin from counts for nothing.
+    let left: [fn(&mut BaseStatus); 2] = [|base| base.given_up = true, |base| base.cut_off = true];
+    for change in left {
+        let mut of_no_use = base(0);
+        change(&mut of_no_use);
+        let (line, exit) = check(status(Some(behind()), Some(vec![of_no_use]), None));
+        assert!(line.starts_with("Nothing up to now can be restored") && exit == CheckExit::Critical, "{line}");
+    }
+    // An alert is as bad as it says.
+    for (severity, expected) in [(Severity::Warning, CheckExit::Warning), (Severity::Critical, CheckExit::Critical)] {
+        let (kind, subject, text) = (AlertKind::NotWhole, String::new(), "an object is missing".to_owned());
+        let alerts = Some(vec![OpenAlert { kind, subject, severity, text, since: at(-60) }]);
+        let alerting = Status { alerts, ..status(Some(behind()), Some(vec![base(0)]), None) };
+        assert_eq!(check(alerting).1, expected);
+    }
+    let drills = Some(DrillStatus { last: Some(at(-60)), passed: Some(false), last_passed: None });
+    let failed = Status { drills, ..status(Some(behind()), Some(vec![base(0)]), None) };
+    assert_eq!(check(failed).1, CheckExit::Warning);
     let full = "put tail/1 in s3://acme-pg/orders: quota exceeded; raise it";
     let refused = but(behind(), |now| {
         now.store_trouble = Some(full.to_owned());

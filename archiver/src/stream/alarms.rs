@@ -8,7 +8,7 @@ use walseal_common::repository::Act;
 use walseal_common::telemetry::{AlertKind, Severity};
 
 use super::start::StartPoint;
-use super::{StreamError, Streamer};
+use super::{Progress, StreamError, Streamer};
 
 /// A conflict that has not come again for so long is over.
 const QUIET: Duration = Duration::from_secs(60);
@@ -41,6 +41,33 @@ impl Streamer {
                 }
             }
         });
+    }
+
+    /// The server has less WAL of its branch than the repository: what it writes up to there is compared with what is stored, and stored
+    /// nowhere. It is over once it has written as much, and that was the same.
+    pub(super) fn alert_of_less(&self, server_end: Lsn, point: &StartPoint) {
+        let (branch, frontier) = (point.branch, point.frontier);
+        let subject = branch.to_string();
+        let text = format!(
+            "the repository holds more of branch {branch} than the server, which ends at {server_end}: up to {frontier}. Another server wrote this \
+             timeline, or this one lost WAL (an older copy of its disk, writes that were never flushed). What it commits is not stored until it \
+             differs from what lies there, and then refused. If it is the living one: walseal-archiver adopt --writer {}",
+            self.keys.writer.public()
+        );
+        if self.alerts.raise(AlertKind::ServerBehind, subject.clone(), Severity::Critical, text) {
+            let (mut progress, alerts) = (self.progress.watch(), self.alerts.clone());
+            tokio::spawn(async move {
+                // Until it streams, what is known is of another stream.
+                let begun = |later: &Progress| later.connected && later.branch == Some(branch);
+                let beyond = |later: &Progress| later.branch != Some(branch) || later.proven > frontier;
+                if progress.until(begun).await.is_ok() && progress.until(beyond).await.is_ok() {
+                    let over = format!(
+                        "what the server wrote up to {frontier} is what the repository holds, or it follows another branch"
+                    );
+                    alerts.clear(AlertKind::ServerBehind, &subject, over);
+                }
+            });
+        }
     }
 
     /// Something is wrong with the slot; it is over once a stream runs on it.

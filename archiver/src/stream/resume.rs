@@ -182,7 +182,7 @@ pub async fn start_point(
         let Some(end) = step.switch.filter(|end| *end <= point.frontier) else { return Ok(point) };
         let left_within = way.get(at + 1).is_some_and(|next| next.branch.timeline == branch.timeline);
         // Where the history goes back, the server streams an ancestor beyond the fork, and its slot would be moved beyond it.
-        let ends_it = server.history.entries.iter().any(|line| (line.timeline, line.switch) == (branch.timeline, end));
+        let ends_it = server.history.streamed_to(branch.timeline) == Some(end);
         if !left_within && ends_it && past.done != Some(branch) && slot.is_some_and(|slot| slot < end) {
             // It lies there to its end, and this server's slot has not seen that confirmed.
             return Ok(point);

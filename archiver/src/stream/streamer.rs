@@ -346,12 +346,7 @@ impl Streamer {
         }
         let by_choice = matches!(wanted, TargetSessionAttrs::Standby | TargetSessionAttrs::PreferStandby);
         if point.frontier > server.position && point.branch == server.branch() && !by_choice {
-            tracing::warn!(
-                branch = %point.branch, frontier = %point.frontier, server_end = %server.position,
-                "the repository holds more of this branch than the server: another server wrote this timeline, or this one lost WAL. What it \
-                 writes is compared when it gets there; if it is the living one of two: walseal-archiver adopt --writer {}",
-                self.keys.writer.public()
-            );
+            self.alert_of_less(server.position, &point);
         }
         let mut point = point.comparing(lost);
         if let Some(Followed { branch: from, fork, surplus: surplus_bytes }) = point.followed {

@@ -137,10 +137,13 @@ impl Keeper {
             .collect();
         let remembered = self.verifier.remembered_witness();
         let witnesses: Vec<_> = remembered.into_iter().chain(witnesses).collect();
-        let survey = self.verifier.survey(&witnesses, false).await?;
+        let survey = Survey::take(&self.verifier.repository, &witnesses).await?;
+        let noted = self.verifier.note(&survey, false);
         // What somebody has read with the verb meanwhile counts as well.
         let mut round = self.verifier.record().round;
         self.judge(&survey, round.as_ref());
+        // What is wrong was told, also where the state folder takes nothing.
+        noted?;
         if self.read_every.is_zero() {
             return Ok(());
         }
@@ -167,8 +170,9 @@ impl Keeper {
                 reader = Reader::new(&self.verifier.repository, &survey, None);
                 continue;
             }
-            self.verifier.save_round(&round)?;
+            let saved = self.verifier.save_round(&round);
             self.judge(&survey, Some(&round));
+            saved?;
         }
         Ok(())
     }

@@ -126,7 +126,8 @@ impl Verifier {
         let began = Timestamp::now();
         told(0, "listing names, reading labels and records");
         let witnesses = self.witnesses(wish).await;
-        let survey = self.survey(&witnesses, wish.accept).await?;
+        let survey = Survey::take(&self.repository, &witnesses).await?;
+        self.note(&survey, wish.accept)?;
         let last = self.record().round;
         let mut round = Round::after(last.as_ref(), began);
         if !wish.quick {
@@ -147,13 +148,11 @@ impl Verifier {
         Ok(Verification::of(&self.repository, began, wish.quick, &witnesses, survey, round.reading))
     }
 
-    /// Lists names and reads what speaks of others; remembers what was seen.
-    async fn survey(&self, witnesses: &[Witness], accept: bool) -> Result<Survey, VerifyError> {
-        let survey = Survey::take(&self.repository, witnesses).await?;
+    /// Remembers what was seen.
+    fn note(&self, survey: &Survey, accept: bool) -> Result<(), VerifyError> {
         self.remember(&survey.heads, accept)?;
         let record = Record { surveyed: Some(survey.heads.seen), flaws: survey.flaws.len() as u64, ..self.record() };
-        self.save(&record)?;
-        Ok(survey)
+        self.save(&record)
     }
 
     /// What was seen from outside the repository; read before it is.

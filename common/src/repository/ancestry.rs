@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ObjectName, Repository, RepositoryError};
+use super::{Adoptions, ObjectName, Repository, RepositoryError, Step};
 use crate::timeline::{Branch, Leg, SystemIdentifier, TimelineHistory, TimelineId};
 
 /// The plain body of a `history` object.
@@ -35,5 +35,19 @@ impl Repository {
             Err(RepositoryError::Object { .. }) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// The way to `branch`, itself last; `None` where the repository does not tell from which branches it comes.
+    ///
+    /// Errors: the store's.
+    pub async fn way_to(&self, adoptions: &Adoptions, branch: Branch) -> Result<Option<Vec<Step>>, RepositoryError> {
+        let origin = adoptions.origin(branch);
+        let root = TimelineHistory::root(TimelineId::FIRST).branch(self.cluster());
+        if origin.timeline == TimelineId::FIRST && origin != root {
+            // WAL of an adoption that never came to be written: nothing leads there.
+            return Ok(None);
+        }
+        let ancestry = self.ancestry(origin).await?;
+        Ok(ancestry.map(|ancestry| adoptions.way_along(&ancestry.ancestors, branch)))
     }
 }

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use super::ledger::{AT_A_TIME, Body};
 use super::{BaseId, DrillFacts, ObjectName, Repository, RepositoryError, RunId};
+use crate::clock;
 use crate::seal::{Draft, Identity, Kind, ObjectDigest, Recipient, WriterKey, WriterPublic};
 use crate::store::PutOutcome;
 
@@ -78,17 +79,19 @@ pub struct Proof {
 }
 
 impl Proof {
-    /// What these drills say.
-    pub fn of(drills: &[Drill]) -> Proof {
+    /// What these drills say. What passed by a clock that was ahead proves nothing: until that time comes it would seem to have passed
+    /// just now, whatever is found since.
+    pub fn of(drills: &[Drill], now: Timestamp) -> Proof {
         let mut proof = Proof::default();
         for drill in drills {
-            if let Some(base) = &drill.facts.base {
+            let ahead = clock::was_wrong(drill.time, now);
+            if let Some(base) = drill.facts.base.as_ref().filter(|_| !(ahead && drill.passed)) {
                 let bases = if drill.passed { &mut proof.proven } else { &mut proof.failed };
                 let last = bases.entry(base.clone()).or_insert(drill.time);
                 *last = drill.time.max(*last);
             }
             let newest = proof.last.is_none_or(|(time, _)| time <= drill.time);
-            if newest {
+            if newest && !ahead {
                 proof.last = Some((drill.time, drill.passed));
             }
         }

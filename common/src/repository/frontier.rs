@@ -1,6 +1,8 @@
 //! How far WAL was durable, and when: written down by the archiver again and again, signed, so that somebody who sees nothing but
 //! the repository can tell how fresh it is, and what has been there once (case 1).
 
+use std::time::Duration;
+
 use futures_util::stream::{self, StreamExt};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -74,10 +76,23 @@ impl FrontierRecord {
     /// names come first.
     pub const KEPT: SignedDuration = SignedDuration::from_hours(62 * 24);
 
+    /// For how long nothing was heard of its writer, where the next word is overdue ([`silence`]).
+    pub fn silence(&self, now: Timestamp) -> Option<Duration> {
+        silence(self.written, self.interval_seconds, now)
+    }
+
     /// Every branch that it speaks of.
     pub fn branches(&self) -> impl Iterator<Item = BranchFrontier> {
         std::iter::once(self.at).chain(self.earlier.iter().copied())
     }
+}
+
+/// For how long nothing was heard after a word that was written then, where the next one is overdue: the archiver does not run, or does not
+/// reach the server or the store.
+pub fn silence(written: Timestamp, interval_seconds: u64, now: Timestamp) -> Option<Duration> {
+    let due = Duration::from_secs(interval_seconds);
+    let silent = Duration::try_from(now.duration_since(written)).unwrap_or_default();
+    (silent > due.saturating_mul(2).saturating_add(Duration::from_secs(60))).then_some(silent)
 }
 
 /// A record, and who wrote it where.

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{ObjectName, Repository, RepositoryError, WalListing};
+use super::{ObjectName, Repository, RepositoryError, Step, WalListing, lies_on};
 use crate::lsn::{Lsn, LsnRange};
 use crate::seal::{Kind, SealError, WriterKey};
 use crate::segment::{SegmentNumber, SegmentSize};
@@ -106,6 +106,14 @@ impl Gap {
         }
         let left = self.way.iter().find(|leg| leg.branch == branch).map(|leg| leg.end.min(self.to));
         left.or_else(|| (branch == self.branch).then(|| self.from.advance(1)))
+    }
+
+    /// Whether it breaks the way: that goes along one of the branches on which WAL is missing, beyond where it begins to be. One that left
+    /// them before lacks nothing.
+    pub fn breaks(&self, way: &[Step]) -> bool {
+        let between = self.way.iter().map(|leg| leg.branch);
+        let mut branches = between.chain([self.branch, self.next]);
+        branches.any(|branch| lies_on(way, branch, self.from.advance(1)))
     }
 
     /// Sorts gaps by where WAL goes on behind them, the last one last.

@@ -56,7 +56,7 @@ pub use cover::Cover;
 pub use derivation::{Derivation, Lineage};
 pub use drills::{Drill, Proof, Provable, SnapshotDrill, SnapshotProof};
 pub use error::RepositoryError;
-pub use frontier::{BranchFrontier, FrontierRecord, NoBranchFrontier, WrittenFrontier, furthest};
+pub use frontier::{BranchFrontier, FrontierRecord, NoBranchFrontier, WrittenFrontier, furthest, silence};
 pub use gap::{Gap, GapRecord, Stretch};
 pub use hold::{Hold, HoldRecord};
 pub use identity::RepositoryIdentity;
@@ -80,7 +80,7 @@ pub use surplus::{Beyond, Surplus};
 pub use usage::{Sum, Usage};
 pub use wal::WalPut;
 pub use wal_listing::WalListing;
-pub use way::extents_along;
+pub use way::{extents_along, lies_on};
 
 use crate::seal::{
     Draft, Envelope, Identity, Kind, SIGNED_PREFIX_HINT, SealError, SealedObject, SignedHeader, TrustedWriters,

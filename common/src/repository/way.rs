@@ -3,6 +3,13 @@
 use super::Step;
 use crate::lsn::{Lsn, LsnRange};
 use crate::segment::SegmentSize;
+use crate::timeline::Branch;
+
+/// Whether the WAL of `branch` up to `end` lies on the way: it comes along the branch, and leaves it there or later.
+pub fn lies_on(steps: &[Step], branch: Branch, end: Lsn) -> bool {
+    let step = steps.iter().find(|step| step.branch == branch);
+    step.is_some_and(|step| step.switch.is_none_or(|switch| end <= switch))
+}
 
 /// The parts of all branches' extents that lie on the way, joined, in order. Of the branch of a step `held` tells the ranges of its WAL
 /// without a hole, and up to where anything of it is known; nothing where nothing is. A child's first segment also holds what its parent

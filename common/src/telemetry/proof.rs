@@ -50,11 +50,11 @@ enum Seen {
 
 async fn seen(repository: &Repository, now: Timestamp) -> Result<[(Provable, Seen); 2], RepositoryError> {
     let (of_bases, of_snapshots) = repository.drills_of_both_kinds().await?;
-    let bases = match Proof::of(&of_bases).last_passed() {
+    let bases = match Proof::of(&of_bases, now).last_passed() {
         Some(passed) => Seen::Passed(passed),
         None => first_base(repository).await?,
     };
-    let snapshots = match SnapshotProof::of(&of_snapshots).last_passed() {
+    let snapshots = match SnapshotProof::of(&of_snapshots, now).last_passed() {
         _ if !snapshots_are_taken(repository, now).await? => Seen::Nothing,
         Some(passed) => Seen::Passed(passed),
         None => first_snapshot(repository).await?,

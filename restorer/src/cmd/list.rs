@@ -67,9 +67,11 @@ async fn survey(with_points: bool, access: &Access) -> Result<Listing, PlanError
     };
     // Last, because what is of no use shows only when WAL is opened.
     let found = windows(repository, identities, &mut inventory).await?;
-    let proof = Proof::of(&record::with_own(access).drills().await.map_err(InventoryError::from)?);
+    let drills = record::with_own(access).drills().await.map_err(InventoryError::from)?;
+    let now = Timestamp::now();
+    let proof = Proof::of(&drills, now);
     let snapshots = snapshots::lines(None, access).await.map_err(InventoryError::from)?;
-    Ok(Listing::new(&inventory, found, points, &proof, snapshots))
+    Ok(Listing::new(&inventory, found, points, &proof, snapshots, now))
 }
 
 /// Whether a drill of something passed, and how long ago.

@@ -2,14 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
+use walseal_common::clock;
 use walseal_common::repository::{
     BaseId, Proof, Provable, Repository, RepositoryError, SnapshotId, SnapshotLabel, SnapshotProof, is_dumped_again,
 };
 use walseal_common::seal::WriterPublic;
-
-/// Clocks that are right may be apart by so much.
-const APART: SignedDuration = SignedDuration::from_hours(1);
 
 /// What the ledger says of drills of a kind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,12 +33,12 @@ pub(super) async fn due(
     let has_snapshots = !snapshots(repository, now).await?.is_empty();
     let mut kinds = Vec::new();
     if !has_snapshots || !repository.base_ids().await?.is_empty() {
-        let proof = Proof::of(&of_bases);
+        let proof = Proof::of(&of_bases, now);
         let own = last_of(own, now, of_bases.iter().map(|drill| (drill.writer, drill.time)));
         kinds.push((Provable::BaseBackups, Past { proven: proof.last_passed(), last: proof.last, own }));
     }
     if has_snapshots {
-        let proof = SnapshotProof::of(&of_snapshots);
+        let proof = SnapshotProof::of(&of_snapshots, now);
         let own = last_of(own, now, of_snapshots.iter().map(|drill| (drill.writer, drill.time)));
         kinds.push((Provable::Snapshots, Past { proven: proof.last_passed(), last: proof.last, own }));
     }
@@ -53,7 +51,7 @@ fn last_of(
     now: Timestamp,
     drills: impl Iterator<Item = (WriterPublic, Timestamp)>,
 ) -> Option<Timestamp> {
-    let own = drills.filter(|(writer, time)| Some(*writer) == own && time.duration_since(now) <= APART);
+    let own = drills.filter(|(writer, time)| Some(*writer) == own && !clock::was_wrong(*time, now));
     own.map(|(_, time)| time).max()
 }
 
@@ -84,7 +82,7 @@ pub(super) async fn snapshots(repository: &Repository, now: Timestamp) -> Result
 fn newest(labels: Vec<SnapshotLabel>, base: Option<Timestamp>, now: Timestamp) -> Vec<SnapshotId> {
     // One that is of a clock that was ahead lives, and makes no other look old.
     let last = labels.iter().map(|label| label.start_time).chain(base).map(|time| time.min(now)).max();
-    let rank = |label: &SnapshotLabel| (label.start_time.duration_since(now) <= APART, label.start_time);
+    let rank = |label: &SnapshotLabel| (!clock::was_wrong(label.start_time, now), label.start_time);
     let mut series: BTreeMap<String, SnapshotLabel> = BTreeMap::new();
     for label in labels {
         let lives = last.is_none_or(|last| is_dumped_again(label.start_time, last, now));

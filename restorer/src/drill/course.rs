@@ -10,7 +10,8 @@ use walseal_common::segment::SegmentSize;
 use walseal_common::terminal::Progress;
 
 use super::Exercise;
-use super::check::{freshness, pages};
+use super::check::freshness::{self, Known};
+use super::check::pages;
 use super::next_base::{self, NextBase, NextBaseError};
 use super::report::{Check, Drilled, DrilledBase, Found, Kind, Outcome, Report, Stage};
 use super::target::{self, Choice};
@@ -55,7 +56,7 @@ impl Course<'_> {
             Ok(checks) => checks,
             Err(error) => return Err(self.broke_off(Kind::Assertions, "drill.checks_file can be read", error, begun)),
         };
-        let (request, known_until) = self.choose().await?;
+        let (request, known) = self.choose().await?;
         self.restoring = Instant::now();
         let mut plan = self.plan(&request, "plan").await?;
         self.miss(plan.segment_size).await;
@@ -97,7 +98,7 @@ impl Course<'_> {
                 (instance, recovered, None)
             }
         };
-        self.look(&instance, &plan, &recovered, known_until, &checks).await;
+        self.look(&instance, &plan, &recovered, known, &checks).await;
         self.dump(&instance, &plan).await;
         let begun = Instant::now();
         if let Err(error) = instance.stop().await {
@@ -195,11 +196,11 @@ impl Course<'_> {
         }
     }
 
-    /// The request, and up to when the repository is known to hold everything.
-    async fn choose(&mut self) -> Result<(Request, Option<Timestamp>), BrokeOff> {
+    /// The request, and what is known of how fresh the repository is.
+    async fn choose(&mut self) -> Result<(Request, Known), BrokeOff> {
         let begun = Instant::now();
         let surveyed = survey(self.access).await;
-        let (windows, known_until) = match surveyed {
+        let (windows, known) = match surveyed {
             Ok(found) => found,
             Err(error) => return Err(self.broke_off(Kind::Target, "the repository can be read", error, begun)),
         };
@@ -219,7 +220,7 @@ impl Course<'_> {
         let request = Request { base: self.exercise.base.clone(), timeline, ..request };
         self.report.target = Some(request.target.to_string());
         self.stage("survey", begun);
-        Ok((request, known_until))
+        Ok((request, known))
     }
 
     async fn plan(&mut self, request: &Request, stage: &str) -> Result<Plan, BrokeOff> {
@@ -386,13 +387,14 @@ impl Course<'_> {
     }
 }
 
-/// The windows, and up to when the repository is known to hold everything.
-async fn survey(access: &Access) -> Result<(Vec<Window>, Option<Timestamp>), plan::PlanError> {
+/// The windows, and what is known of how fresh the repository is.
+async fn survey(access: &Access) -> Result<(Vec<Window>, Known), plan::PlanError> {
     let (repository, identities) = (&access.repository, &access.identities);
     let mut inventory = Inventory::read(repository, identities).await?;
     let windows = windows(repository, identities, &mut inventory).await?;
-    let known_until = freshness::known_until(&windows, &inventory.frontiers, &inventory.bases);
-    Ok((windows, known_until))
+    let (frontiers, now) = (&inventory.frontiers, Timestamp::now());
+    let until = freshness::known_until(&windows, frontiers, &inventory.bases, now);
+    Ok((windows, Known { until, silence: freshness::silence(frontiers, now) }))
 }
 
 /// What recovery itself leaves to say: libraries that the cluster loads and the instance does not.

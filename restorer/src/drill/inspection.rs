@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use walseal_common::config::{DrillCheck, Setting};
 use walseal_common::postgres::{PostgresError, SqlClient};
 
+use super::check::freshness::Known;
 use super::check::{assertions, canary, catalogs, counts, extensions, foreign_keys, freshness, precision, structure};
 use super::course::Course;
 use super::evidence;
@@ -20,7 +20,7 @@ impl Course<'_> {
         instance: &Instance,
         plan: &Plan,
         recovered: &Recovered,
-        known_until: Option<Timestamp>,
+        known: Known,
         checks: &[DrillCheck],
     ) {
         let begun = Instant::now();
@@ -43,7 +43,7 @@ impl Course<'_> {
         let expected = precision::expected(plan);
         self.add(Check::run(Kind::Precision, "precision", expected, precision::look(&client, plan, recovered))).await;
         self.find_canary(instance, &client, plan, recovered).await;
-        self.judge_times(took, known_until).await;
+        self.judge_times(took, known).await;
         // Before what would fail without them.
         let libraries = extensions::look(instance, &client, user);
         self.add(Check::run(Kind::Extensions, "extensions", extensions::EXPECTED, libraries)).await;
@@ -83,13 +83,13 @@ impl Course<'_> {
         }
     }
 
-    async fn judge_times(&mut self, took: Duration, known_until: Option<Timestamp>) {
+    async fn judge_times(&mut self, took: Duration, known: Known) {
         let config = &self.access.config.drill;
         let limit = |setting: &Option<Setting<Duration>>| setting.as_ref().map(|one| one.value);
         let (rpo, rto) = (limit(&config.max_rpo), limit(&config.max_rto));
         for (name, expected, found) in [
             // By what was known when the drill began: its own time is no loss.
-            ("loss", freshness::expected(rpo, "drill.max_rpo"), freshness::loss(known_until, self.report.began, rpo)),
+            ("loss", freshness::expected(rpo, "drill.max_rpo"), freshness::loss(known, self.report.began, rpo)),
             ("time to restore", freshness::expected(rto, "drill.max_rto"), freshness::time_to_first_query(took, rto)),
         ] {
             let found = std::future::ready(Ok::<_, InstanceError>(found));

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use rustix::fs::OFlags;
 
-use super::{Layout, RebuildError, Unfinished, access_files, companion, sync_folder};
+use super::put::put_with;
+use super::{Layout, RebuildError, Unfinished, access_files, sync_folder};
 use crate::plan::RecoverySetting;
 
 /// Every setting that says where recovery ends. Setting one of them, even to nothing, while another is set is an error
@@ -99,8 +100,8 @@ impl RecoveryConfig {
         let mut settings = self.settings();
         settings.extend(files);
         let ours = |name: &str| {
-            let known = TARGETS.iter().chain(&REFINEMENTS).any(|known| name.eq_ignore_ascii_case(known));
-            known || settings.iter().any(|setting| name.eq_ignore_ascii_case(&setting.name))
+            let set = settings.iter().any(|setting| name.eq_ignore_ascii_case(&setting.name));
+            set || among(&TARGETS, name) || among(&REFINEMENTS, name)
         };
         let mut text = String::new();
         for line in inherited.lines().filter(|line| !parameter(line).is_some_and(ours)) {
@@ -122,6 +123,11 @@ fn parameter(line: &str) -> Option<&str> {
     let line = line.trim_start();
     let end = line.find(|c: char| c == '=' || c.is_whitespace()).unwrap_or(line.len());
     line.get(..end).filter(|name| !name.is_empty() && !name.starts_with('#'))
+}
+
+/// Whether a setting is one of these; PostgreSQL does not mind how it is written.
+fn among(names: &[&str], name: &str) -> bool {
+    names.iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
 /// Writes `postgresql.auto.conf` and `recovery.signal`, or `standby.signal` for a standby, and nothing else: all other files are as
@@ -215,14 +221,13 @@ pub fn end_recovery(layout: &Layout) -> Result<(), RebuildError> {
     let open = OpenOptions::new().read(true).custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(&file);
     open.and_then(|mut file| file.read_to_end(&mut text)).map_err(RebuildError::io("read", &file))?;
     let text = without_recovery(&String::from_utf8_lossy(&text));
-    companion::put_with(&layout.data, AUTO_CONF, text.as_bytes(), &layout.owner, file_mode(layout))?;
+    put_with(&layout.data, AUTO_CONF, text.as_bytes(), &layout.owner, file_mode(layout))?;
     Ok(())
 }
 
 /// The text without what was for the recovery alone. Targets are emptied, not taken out, so that those which other configuration
 /// files bring stay overridden: PostgreSQL does not start with two of them.
 fn without_recovery(text: &str) -> String {
-    let among = |names: &[&str], name: &str| names.iter().any(|known| name.eq_ignore_ascii_case(known));
     let Some((inherited, own)) = text.rsplit_once(OURS) else { return text.to_owned() };
     let kept = own.split_inclusive('\n').filter_map(|line| match parameter(line) {
         Some(name) if among(&TARGETS, name) => Some(format!("{}\n", RecoverySetting::new(name, "").line())),

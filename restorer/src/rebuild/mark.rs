@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use walseal_common::timeline::SystemIdentifier;
 
-use super::companion::put;
+use super::put::put;
 use super::{Layout, RebuildError, sync_folder};
 
 /// Its name in the data directory.

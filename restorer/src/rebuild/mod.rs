@@ -22,6 +22,7 @@
 //! | [`configure`], [`recovery_command`], [`access_files`] | recovery settings |
 //! | [`config_files`] | configuration files that lay elsewhere, beside the data directory |
 //! | [`companion`], [`plan_file`] | the folder beside the data directory; the plan in it |
+//! | [`put`] | a small file that is put in its place, durable |
 
 mod access_files;
 mod companion;
@@ -37,6 +38,7 @@ mod order;
 mod owner;
 mod placing;
 mod plan_file;
+mod put;
 mod recovery_command;
 mod retrieval;
 mod server_manifest;
@@ -51,7 +53,6 @@ mod toll;
 mod vacancy;
 mod window;
 
-use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -79,6 +80,7 @@ pub use vacancy::{Vacancy, live_server};
 
 use finishing::finishing;
 use mark::Mark;
+use put::sync_folder;
 use skeleton::Skeleton;
 use toll::Toll;
 use window::{Window, Windows};
@@ -142,11 +144,6 @@ impl Unfinished {
         }
         Mark::remove(&self.layout.data)
     }
-}
-
-/// Makes the entries of a folder durable.
-fn sync_folder(folder: &Path) -> Result<(), RebuildError> {
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(RebuildError::io("sync", folder))
 }
 
 /// Writes all files of the backup, `jobs` data objects at a time; memory is bounded by about 20 MiB for each of them and

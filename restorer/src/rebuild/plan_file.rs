@@ -7,7 +7,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::companion::{make_companion, put};
+use super::companion::make_companion;
+use super::put::put;
 use super::{Owner, RebuildError};
 use crate::plan::{PLAN_SCHEMA, Plan};
 

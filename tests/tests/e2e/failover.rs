@@ -3,6 +3,8 @@
 use anyhow::{Context, Result, ensure};
 
 use walseal_common::lsn::Lsn;
+use walseal_common::segment::{SegmentName, SegmentSize};
+use walseal_common::timeline::TimelineId;
 use walseal_tests::cluster::{Cluster, Stop};
 use walseal_tests::deadline::{PATIENCE, eventually};
 use walseal_tests::site::{Daemon, Site, Store};
@@ -147,6 +149,51 @@ pub fn case_11_a_failover_to_a_standby_that_had_less_keeps_what_the_old_primary_
     flow::wait_durable(&site.cluster, &mut daemon)?;
     let again = site.archiver.run(&["status"])?.success().context("the status is fine")?;
     ensure!(again.stdout.starts_with("Any second from"), "{again}");
+    Ok(())
+}
+
+#[test]
+fn case_11_case_51_what_the_old_primary_shipped_beyond_the_fork_stays_when_the_new_one_hands_over_what_lies_before()
+-> Result<()> {
+    let (mut site, _, mut standby, mut daemon, load) = under_way()?;
+    load.goes_on(30, PATIENCE)?;
+    load.stop()?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    // A segment of its own, in which the old primary comes a little farther than the standby.
+    site.cluster.sql("select pg_switch_wal()")?;
+    site.cluster.sql("create table kept (id int); insert into kept values (1)")?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    follows(&site.cluster, &standby)?;
+    standby.configure("primary_conninfo = ''")?;
+    standby.set_override("primary_conninfo", "");
+    standby.stop(Stop::Fast)?;
+    standby.start()?;
+    for id in 2..10 {
+        site.cluster.sql(&format!("insert into kept values ({id})"))?;
+        flow::wait_durable(&site.cluster, &mut daemon)?;
+    }
+    site.cluster.stop(Stop::Immediate)?;
+    standby.value("select pg_promote()")?;
+    daemon.says("the surplus is kept as the branch's end", PATIENCE)?;
+    site.cluster = standby;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    // As the hook does at a promotion: the segment up to the fork.
+    let pg_wal = site.cluster.data().join("pg_wal");
+    let history = std::fs::read_to_string(pg_wal.join("00000002.history"))?;
+    let fork: Lsn = history.split_whitespace().nth(1).context("a switch point")?.parse()?;
+    let size = SegmentSize::new(1 << 20)?;
+    let left = SegmentName::new(TimelineId::FIRST, size.number(fork), size);
+    let partial = pg_wal.join(format!("{left}.partial"));
+    std::fs::copy(pg_wal.join(left.to_string()), &partial)?;
+    site.scratch.account().own(&partial)?;
+    site.archiver.run(&["push", &partial.to_string_lossy()])?.success()?;
+    // Tails beyond it are all that has their bytes.
+    site.archiver.run_long(&["prune", "--grace", "0s"])?.success()?;
+    let lost = restored::restore_with(&site, "latest", "lost", &["--timeline", "1"])?;
+    assert_eq!(lost.value("select max(id) from kept")?, "9");
+    drop(lost);
+    let latest = restored::restore(&site, "latest", "latest")?;
+    assert_eq!(latest.value("select max(id) from kept")?, "1");
     Ok(())
 }
 

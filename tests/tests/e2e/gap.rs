@@ -3,11 +3,12 @@
 
 use anyhow::{Context, Result, ensure};
 
+use walseal_common::lsn::Lsn;
 use walseal_common::segment::SegmentName;
 use walseal_common::timeline::TimelineId;
-use walseal_tests::cluster::Cluster;
+use walseal_tests::cluster::{Cluster, Stop};
 use walseal_tests::deadline::PATIENCE;
-use walseal_tests::site::{Site, Store};
+use walseal_tests::site::{Daemon, Site, Store};
 use walseal_tests::workload;
 
 use crate::{flow, restored};
@@ -47,15 +48,23 @@ fn case_14_a_dropped_slot_loses_nothing_while_the_server_still_has_the_wal() -> 
     Ok(())
 }
 
-#[test]
-fn i5_a_lost_slot_becomes_a_gap_record_and_a_base_backup_by_itself() -> Result<()> {
+/// A cluster of which WAL was lost, with a base backup before it and one behind it, and the daemon that took the second by itself.
+struct AfterLoss {
+    site: Site,
+    daemon: Daemon,
+    /// Between the rows 2 and 3, in the last segment before the gap.
+    before: Lsn,
+    /// Within the gap.
+    within: Lsn,
+}
+
+fn lose_wal() -> Result<AfterLoss> {
     let site = Site::new(Cluster::builder().segment_mib(1).setting("wal_keep_size", "0"), Store::Directory)?;
     let mut daemon = site.archive()?;
     site.cluster.sql("create table kept (id bigint)")?;
     insert(&site, 1)?;
     site.archiver.run_long(&["backup"])?.success()?;
     insert(&site, 2)?;
-    // The last moment before the gap, in the last segment before it.
     let before = site.cluster.insert_lsn()?;
     insert(&site, 3)?;
     flow::wait_durable(&site.cluster, &mut daemon)?;
@@ -77,6 +86,12 @@ fn i5_a_lost_slot_becomes_a_gap_record_and_a_base_backup_by_itself() -> Result<(
     daemon.says("gap: this WAL is not in the repository", PATIENCE)?;
     daemon.until("a base backup that nobody asked for", PATIENCE, || Ok((labels(&site)? == 2).then_some(())))?;
     assert_eq!(gaps(&site)?, 1);
+    Ok(AfterLoss { site, daemon, before, within })
+}
+
+#[test]
+fn i5_a_lost_slot_becomes_a_gap_record_and_a_base_backup_by_itself() -> Result<()> {
+    let AfterLoss { site, mut daemon, before, within } = lose_wal()?;
     insert(&site, 100)?;
     flow::wait_durable(&site.cluster, &mut daemon)?;
 
@@ -103,6 +118,48 @@ fn i5_a_lost_slot_becomes_a_gap_record_and_a_base_backup_by_itself() -> Result<(
     let status = site.archiver.run(&["status", "--json"])?.success()?.json()?;
     let gap = status["gaps"].get(0).context("status lists the gap")?;
     ensure!(gap["why"].as_str().is_some_and(|why| why.contains(flow::SLOT)), "{status}");
+    Ok(())
+}
+
+#[test]
+fn i5_case_05_a_gap_that_the_cluster_went_back_to_before_counts_no_more() -> Result<()> {
+    let AfterLoss { mut site, mut daemon, before, .. } = lose_wal()?;
+    insert(&site, 100)?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    daemon.sigterm()?.success()?;
+    site.cluster.stop(Stop::Fast)?;
+    let folder = site.target("back");
+    let to = format!("lsn:{before}");
+    site.restorer.run_long(&["restore", "--to", &to, "--target-dir", &folder.to_string_lossy()])?.success()?;
+    site.cluster = site.restored(&folder)?;
+    site.cluster.start()?;
+    site.cluster.wait_promoted(PATIENCE)?;
+    site.archiver.set_text("cluster.conninfo", &site.cluster.conninfo());
+    site.archiver.write_config()?;
+
+    // Its WAL has not come as far as the gap lay: all the same no base backup is missing, and none is taken but the one that is asked for.
+    let mut daemon = Some(site.archive()?);
+    insert(&site, 4)?;
+    flow::wait_durable(&site.cluster, daemon.as_mut().context("it runs")?)?;
+    site.archiver.run_long(&["backup"])?.success()?;
+    assert_eq!((gaps(&site)?, labels(&site)?), (1, 3));
+    // By the daemon's branch, and by the newest one where no daemon runs.
+    for daemon in [None, daemon.take()] {
+        if let Some(daemon) = daemon {
+            daemon.sigterm()?.success()?;
+        }
+        let status = site.archiver.run(&["status"])?;
+        ensure!(status.stdout.starts_with("Any second from"), "{status}");
+        ensure!(status.stdout.contains("the cluster went back to before it"), "{status}");
+        ensure!(status.stdout.matches("given up with branch 00000001-").count() == 1, "{status}");
+        let status = site.archiver.run(&["status", "--json"])?.json()?;
+        ensure!(status["gaps"][0]["given_up"] == true, "{status}");
+        let bases = status["bases"].as_array().context("bases")?;
+        let given_up: Vec<bool> = bases.iter().map(|base| base["given_up"] == true).collect();
+        assert_eq!(given_up, [false, true, false], "{status}");
+    }
+    let restored = restored::restore(&site, "latest", "latest")?;
+    assert_eq!(restored.value("select string_agg(id::text, ',' order by id) from kept")?, "1,2,4");
     Ok(())
 }
 

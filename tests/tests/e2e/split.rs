@@ -210,6 +210,26 @@ pub fn case_17_the_living_server_that_came_second_is_adopted_and_everything_goes
 }
 
 #[test]
+pub fn case_17_a_server_that_came_back_with_an_older_disk_is_told_before_anything_differs() -> Result<()> {
+    let split = SplitBrain::new(true)?;
+    split.daemon.sigterm()?.success()?;
+    // It streams, and nothing waits: all the same what is committed now is stored nowhere.
+    let mut second = split.beside.daemon(&["run"])?;
+    split.told.arrives(&mut second, "server-behind", &["raised"])?;
+    let check = split.beside.run(&["status", "--check"])?.exits(2)?;
+    ensure!(check.stdout.contains("the repository holds more of branch 00000001-"), "{check}");
+    let ours = adopt(&split.beside, &split.second_key)?;
+    assert_eq!(text(&ours, "outcome")?, "ours", "{ours}");
+    split.told.arrives(&mut second, "server-behind", &["raised", "cleared"])?;
+    split.living.sql("insert into only_living select generate_series(1, 1000)")?;
+    flow::wait_durable(&split.living, &mut second)?;
+    let latest = restored::restore(&split.site, "latest", "latest")?;
+    let rows = latest.value("select count(*) from only_living")?;
+    assert_eq!((tables(&latest)?, rows), ("only_living".into(), "1100".into()));
+    Ok(())
+}
+
+#[test]
 fn case_17_with_one_key_on_both_hosts_the_host_decides_and_the_hook_keeps_to_it() -> Result<()> {
     let split = SplitBrain::new(true)?;
     split.daemon.sigterm()?.success()?;

@@ -4,10 +4,11 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use walseal_common::lsn::Lsn;
-use walseal_tests::cluster::Cluster;
+use walseal_tests::cluster::{Cluster, Stop};
 use walseal_tests::deadline::{PATIENCE, eventually};
 use walseal_tests::oracle;
 use walseal_tests::site::{Daemon, Site, Store};
+use walseal_tests::told::Told;
 
 use crate::restored;
 
@@ -77,6 +78,25 @@ fn case_16_a_standby_is_archived_by_choice_only() -> Result<()> {
     site.cluster.sql("select pg_promote()")?;
     site.cluster.sql("create table more as select 1 as n")?;
     durable(&site, &site.cluster, &mut daemon)
+}
+
+#[test]
+pub fn case_33_a_standby_that_is_cut_off_from_its_primary_is_told_until_it_receives_again() -> Result<()> {
+    let (mut primary, mut site) = archived_standby(15)?;
+    let told = Told::by(&mut site.archiver, &site.scratch, "told")?;
+    site.archiver.set_text("alerts.rpo", "1s");
+    site.archiver.write_config()?;
+    let mut daemon = site.archive()?;
+    durable(&site, &primary, &mut daemon)?;
+    primary.stop(Stop::Fast)?;
+    // It answers, and has nothing new: to the stream all seems well.
+    told.arrives(&mut daemon, "standby-cut-off", &["raised"])?;
+    let check = site.archiver.run(&["status", "--check"])?.exits(2)?;
+    ensure!(check.stdout.contains("has not been connected to its primary"), "{check}");
+    primary.start()?;
+    told.arrives(&mut daemon, "standby-cut-off", &["raised", "cleared"])?;
+    primary.sql("insert into kept select generate_series(1001, 2000)")?;
+    durable(&site, &primary, &mut daemon)
 }
 
 #[test]

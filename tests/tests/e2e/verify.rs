@@ -229,7 +229,7 @@ pub fn the_daemon_says_by_itself_that_something_is_missing_and_that_it_is_back()
     told.arrives(&mut daemon, "not-whole", &["raised"])?;
     let status = site.archiver.run(&["status", "--json"])?.json()?;
     ensure!(status["alerts"][0]["kind"] == "not-whole" && status["verified"]["flaws"] == 1, "{status}");
-    site.archiver.run(&["status", "--check"])?.exits(1)?;
+    site.archiver.run(&["status", "--check"])?.exits(2)?;
     site.place.write(&site.scratch, victim, &bytes)?;
     daemon.says("everything is there that anything speaks of", PATIENCE)?;
     told.arrives(&mut daemon, "not-whole", &["raised", "cleared"])?;

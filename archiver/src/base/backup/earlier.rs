@@ -8,7 +8,7 @@ use crate::base::decision::{Candidate, Decision, Facts, Found};
 use crate::base::error::BaseError;
 use crate::base::known::{Known, PageReader, Sources};
 use crate::base::progress::{Progress, Stage};
-use crate::clock;
+use walseal_common::clock;
 
 /// What was there before.
 pub struct Earlier {

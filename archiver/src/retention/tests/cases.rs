@@ -162,6 +162,22 @@ fn what_cannot_be_read_keeps_everything_that_it_may_need() {
 }
 
 #[test]
+fn case_44_a_backup_of_a_clock_that_was_behind_is_no_reason_to_let_the_window_go() {
+    let mut history = days(10);
+    let expected = plan(&history, &NOTHING);
+    // The newest, or one in the middle of the window, by a clock that was a year behind.
+    let year = SignedDuration::from_hours(365 * 24);
+    let week = Policy { window: Duration::from_secs(7 * 86_400), ..NOTHING };
+    let expected_of_a_week = plan(&history, &week);
+    history.holdings.bases[9].ready -= year;
+    assert_eq!(plan(&history, &NOTHING).go, expected.go, "the store knows when it came");
+    history.holdings.bases[6].ready -= year;
+    let folder = history.holdings.bases[6].id.clone();
+    history.holdings.folders.get_mut(&folder).expect("it is there").newest = None;
+    assert_eq!(plan(&history, &week).go, expected_of_a_week.go, "one before it lies within the window");
+}
+
+#[test]
 fn a_branch_of_unknown_descent_keeps_earlier_timelines_until_it_has_a_backup_from_before_the_window() {
     let mut events = vec![Event::Base(Fault::None, 0), Event::Wal(3), Event::Failover(0), Event::Wal(2)];
     let mut history = History::of(&events);

@@ -8,8 +8,8 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::repository::{
-    BaseId, FlawKind, Label, LeaseRecord, Ledger, LedgerSigner, Leftover, LeftoverWal, ObjectName, ObjectReference,
-    Repository, RepositoryIdentity, RunId, Survey,
+    BaseId, FlawKind, HoldRecord, Label, LeaseRecord, Ledger, LedgerSigner, Leftover, LeftoverWal, ObjectName,
+    ObjectReference, Repository, RepositoryIdentity, RunId, Survey,
 };
 use walseal_common::seal::{Kind, ObjectDigest, TrustedWriter, TrustedWriters, WriterKey};
 use walseal_common::segment::{SegmentName, SegmentNumber, SegmentSize};
@@ -389,6 +389,26 @@ async fn a_command_that_says_no_keeps_what_can_be_restored() {
     bed.pruner.command = Some(WindowCommand { command, limit });
     assert_eq!(bed.pruner.prune().await.expect("it goes").removed.objects, 27);
     assert_eq!(bed.names().await, bed.expected());
+}
+
+#[tokio::test]
+async fn a_backup_that_is_held_while_a_prune_is_about_to_remove_it_stays() {
+    let mut bed = Bed::new(Duration::ZERO).await;
+    let repository = &bed.pruner.repository;
+    let until = Timestamp::now() + SignedDuration::from_hours(1);
+    let record = HoldRecord { base: bed.ids[0].clone(), until: Some(until), written: Timestamp::now() };
+    let hold = repository.put_hold(&record, &bed.pruner.writer).await.expect("stored");
+    // It comes after holds were read, and before anything goes: where the command of the configuration runs.
+    let (there, aside) = (bed.folder.path().join(hold.name.key(SYSTEM)), bed.folder.path().join("aside"));
+    std::fs::rename(&there, &aside).expect("our own");
+    let command = format!("cat > /dev/null; test ! -e {1} || mv {1} {0}", there.display(), aside.display());
+    bed.pruner.command = Some(WindowCommand { command, limit: Duration::from_secs(60) });
+    let pruned = bed.pruner.prune().await.expect("pruned");
+    assert_eq!((pruned.removed.objects, pruned.vetoed), (0, None));
+    assert!(!bed.pruner.repository.pruned().await.expect("readable").has_base(&bed.ids[0]), "it is missed again");
+    bed.pruner.prune().await.expect("pruned");
+    let labels = Holdings::survey(&bed.pruner.repository, &bed.pruner.identity).await.expect("readable").bases;
+    assert!(bed.is_whole().await && labels.iter().any(|base| base.id == bed.ids[0]), "and goes on to be there");
 }
 
 #[tokio::test]

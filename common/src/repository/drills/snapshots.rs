@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Deserialize;
 
+use crate::clock;
 use crate::repository::ledger::Body;
 use crate::repository::{Repository, RepositoryError, SnapshotId};
 use crate::seal::WriterPublic;
@@ -53,13 +54,17 @@ struct Facts {
 }
 
 impl SnapshotProof {
-    /// What these drills say.
-    pub fn of(drills: &[SnapshotDrill]) -> SnapshotProof {
+    /// What these drills say, as [`Proof::of`](super::Proof::of).
+    pub fn of(drills: &[SnapshotDrill], now: Timestamp) -> SnapshotProof {
         let mut proof = SnapshotProof::default();
         for drill in drills {
+            let ahead = clock::was_wrong(drill.time, now);
+            if ahead && drill.passed {
+                continue;
+            }
             let last = proof.drilled.entry(drill.id.clone()).or_default();
             *last = (*last).max(drill.passed.then_some(drill.time));
-            if proof.last.is_none_or(|(time, _)| time <= drill.time) {
+            if !ahead && proof.last.is_none_or(|(time, _)| time <= drill.time) {
                 proof.last = Some((drill.time, drill.passed));
             }
         }

@@ -67,7 +67,7 @@ impl Bed {
     }
 
     async fn proof(&self) -> Proof {
-        Proof::of(&self.repository.drills().await.expect("the store answers"))
+        Proof::of(&self.repository.drills().await.expect("the store answers"), time(3600))
     }
 
     fn path(&self, name: &ObjectName) -> PathBuf {
@@ -89,8 +89,12 @@ async fn a_backup_is_proven_by_a_drill_that_passed_and_by_nothing_else() {
     assert_eq!(proof.last, Some((time(30), false)));
     assert_eq!(proof.last_passed(), Some(time(20)));
     assert_eq!([1, 2, 3].map(|number| proof.of_base(&base(number))), [Some(true), Some(false), None]);
+    // What a clock that was ahead has recorded does not seem to have passed just now until its time comes, and hides nothing.
+    bed.drill(&bed.drill_host, base(1), 8000, true, "ahead").await;
+    bed.drill(&bed.drill_host, base(4), 8000, true, "ahead too").await;
+    assert_eq!((&bed.proof().await.proven, bed.proof().await.last), (&proof.proven, proof.last));
     let found: Vec<_> = bed.repository.drills().await.expect("readable").iter().map(|one| one.time).collect();
-    assert_eq!(found, [time(10), time(20), time(30)]);
+    assert_eq!(found, [time(10), time(20), time(30), time(8000), time(8000)]);
 }
 
 #[tokio::test]
@@ -152,7 +156,9 @@ async fn a_snapshot_is_proven_by_a_drill_of_it_that_passed_and_no_base_backup_is
     drilled(&bed.stranger, &ids[2], 30, true).await;
     let drills = bed.repository.snapshot_drills().await.expect("the store answers");
     assert_eq!(drills.iter().map(|one| one.time).collect::<Vec<_>>(), [time(10), time(15), time(20)]);
-    let proof = SnapshotProof::of(&drills);
+    let ahead = SnapshotDrill { time: time(8000), passed: true, ..drills[2].clone() };
+    let drills_and_one_ahead = [&drills[..], &[ahead]].concat();
+    let proof = SnapshotProof::of(&drills_and_one_ahead, time(3600));
     let verdicts: Vec<_> = ids.iter().map(|id| (proof.of_snapshot(id), proof.proven_at(id))).collect();
     assert_eq!(verdicts, [(Some(true), Some(time(10))), (Some(false), None), (None, None)]);
     assert_eq!((proof.last_passed(), proof.last), (Some(time(10)), Some((time(20), false))));

@@ -59,6 +59,10 @@ kinds! {
     TwoPrimaries = "two-primaries",
     /// The repository holds other bytes for the same WAL (case 17). Subject: the branch.
     Conflict = "conflict",
+    /// The standby that is streamed is not connected to its primary (case 33). No subject.
+    StandbyCutOff = "standby-cut-off",
+    /// The server has less WAL of its branch than the repository (case 17). Subject: the branch.
+    ServerBehind = "server-behind",
     /// Commits wait for the archiver, and nobody asked for that (case 13). No subject.
     SynchronousUnasked = "synchronous-unasked",
     /// The server keeps much WAL for us (case 26). Subject: the slot.

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
+use walseal_common::clock;
 use walseal_common::lsn::Lsn;
 use walseal_common::repository::{
-    Adoption, BaseId, BaseType, Label, Lineage, ObjectName, Proof, Usage, WrittenFrontier,
+    Adoption, BaseId, BaseType, Label, Lineage, ObjectName, Proof, Usage, WrittenFrontier, silence,
 };
 use walseal_common::segment::SegmentSize;
 use walseal_common::terminal::{Align, Look, Table, printable, units, usage};
@@ -179,8 +180,7 @@ impl Fresh {
             self.branch.timeline.number()
         );
         let due = Duration::from_secs(self.interval_seconds);
-        let silent = Duration::try_from(now.duration_since(self.written)).unwrap_or_default();
-        if silent > due.saturating_mul(2).saturating_add(Duration::from_secs(60)) {
+        if silence(self.written, self.interval_seconds, now).is_some() {
             text.push_str(&format!(
                 " Nothing was heard since, although a word is due every {}: the archiver does not run, or does not reach the server \
                  or the store.",
@@ -214,6 +214,7 @@ impl Listing {
         restore_points: Option<Vec<RestorePoint>>,
         proof: &Proof,
         snapshots: Vec<Line>,
+        now: Timestamp,
     ) -> Listing {
         let referenced = |label: &Label| inventory.referenced.get(&label.id).copied().unwrap_or(0);
         let bases = inventory.bases.iter().map(|label| Base::of(label, referenced(label), proof));
@@ -235,7 +236,13 @@ impl Listing {
             cut_off: Vec::new(),
             oldest: inventory.bases.iter().map(Label::shows).min(),
             windows,
-            fresh: inventory.frontiers.iter().max_by_key(|one| one.record.written).map(Fresh::of),
+            fresh: inventory
+                .frontiers
+                .iter()
+                // The word of a clock that was ahead would be the newest until its time comes.
+                .filter(|one| !clock::was_wrong(one.record.written, now))
+                .max_by_key(|one| one.record.written)
+                .map(Fresh::of),
             gaps: gaps(inventory),
             adoptions: inventory.adoptions.iter().map(|(_, adoption)| adoption.clone()).collect(),
             restore_points,

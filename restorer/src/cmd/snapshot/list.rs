@@ -96,7 +96,8 @@ pub(in crate::cmd) async fn lines(only: Option<&SnapshotId>, access: &Access) ->
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let proof = SnapshotProof::of(&record::with_own(access).snapshot_drills().await?);
+    let drills = record::with_own(access).snapshot_drills().await?;
+    let proof = SnapshotProof::of(&drills, Timestamp::now());
     let proof = &proof;
     let lines = stream::iter(ids).map(|id| async move {
         match look(&id, only.is_some(), proof, access).await {

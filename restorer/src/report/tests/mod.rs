@@ -74,6 +74,10 @@ async fn a_month_with_two_outages_and_a_failed_drill_is_told_as_it_was() {
     for elsewhere in ["http:", "https:", "src=", "url(", "@import", "<link", "<script", "NaN"] {
         assert!(!page.contains(elsewhere), "{elsewhere}: a report fetches and runs nothing");
     }
+    // A hole that nobody recorded is no smaller: somebody else has removed WAL.
+    assert!(!page.contains("WAL is missing in"), "the gap on record is told already");
+    let unrecorded = html::page(&Figures { gaps: Vec::new(), ..figures.clone() });
+    assert!(unrecorded.contains("WAL is missing in 1 place, and not because retention removed it"), "{unrecorded}");
     case_with_a_prune(facts.clone());
     case_with_tampering(&month).await;
     case_with_hostile_words(facts);

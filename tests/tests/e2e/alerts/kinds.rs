@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use walseal_common::telemetry::AlertKind;
 
 use super::{backups, faults};
-use crate::{drill, failover, split, verify};
+use crate::{drill, failover, split, standby, verify};
 
 /// The test in which somebody is told of this kind by the real fault that causes it, and of its end: a new kind needs one.
 fn received_in(kind: AlertKind) -> fn() -> Result<()> {
@@ -28,6 +28,12 @@ fn received_in(kind: AlertKind) -> fn() -> Result<()> {
         }
         AlertKind::Conflict => {
             split::case_17_the_living_server_that_came_second_is_adopted_and_everything_goes_on_with_it
+        }
+        AlertKind::ServerBehind => {
+            split::case_17_a_server_that_came_back_with_an_older_disk_is_told_before_anything_differs
+        }
+        AlertKind::StandbyCutOff => {
+            standby::case_33_a_standby_that_is_cut_off_from_its_primary_is_told_until_it_receives_again
         }
         AlertKind::SynchronousUnasked => super::case_13_a_star_in_synchronous_standby_names_is_told_until_it_is_gone,
         AlertKind::BackupFailed | AlertKind::BackupOverdue => {
