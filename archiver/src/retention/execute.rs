@@ -4,12 +4,13 @@
 //! Of a backup that begins meanwhile one of two things is true: its lease was there before the leases were read, and nothing that it
 //! names goes; or the intent was there before it began, and it relies on nothing that the intent names.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
 use serde::Serialize;
+use walseal_common::clock;
 use walseal_common::repository::{
     Act, BaseId, IntentPage, IntentRecord, Ledger, ObjectName, Pruned as Gone, Repository, RepositoryError,
     RepositoryIdentity, RunId,
@@ -172,10 +173,18 @@ impl Pruner {
         // An empty page shows the store's own time, where the store tells it.
         let empty = IntentRecord { names: Vec::new(), written: Timestamp::now() };
         let clock = self.repository.put_intent(run, 0, &empty, &self.writer).await?;
-        let mut pages = self.repository.intents().await?;
+        let pages = self.repository.intents().await?;
         let mut holdings = Holdings::survey(&self.repository, &self.identity).await?;
         // It was stored just now; what else is there may have come from a clock that was wrong, and ages nothing.
         let store_now = clock.stored.or(holdings.newest);
+        // A page that a clock dated which was ahead would not come of age before that time: it is announced anew (case 44).
+        let (ahead, mut pages): (Vec<IntentPage>, Vec<IntentPage>) =
+            pages.into_iter().partition(|page| is_ahead(page, store_now));
+        for page in &ahead {
+            if let Err(error) = self.repository.remove(&page.name).await {
+                tracing::debug!(%error, "an intent of a clock that was ahead stays");
+            }
+        }
         let mut pruned = Pruned::of(self.planned(&mut holdings, store_now).await?);
         let fresh = self.announce(run, &pages, &mut pruned).await?;
         // Of what was announced before the leases were read, all is known. Of what was only announced now, a backup that began in
@@ -197,9 +206,12 @@ impl Pruner {
         }
         self.write_down(&holdings, &pruned.plan, &going).await?;
         // Whoever holds a backup looks for it in what was written down, after that: of the two, one sees the other.
-        if !going.is_empty() && Holdings::held(&self.repository).await? != holdings.holds {
-            tracing::info!("a base backup was held or let go meanwhile: nothing is removed this time");
-            going.clear();
+        let held = if going.is_empty() { BTreeMap::new() } else { Holdings::held(&self.repository).await? };
+        if held.iter().any(|(base, until)| holdings.holds.get(base) != Some(until)) {
+            // One that was let go meanwhile is held until the next time.
+            holdings.holds.extend(held);
+            pruned.plan = self.planned(&mut holdings, store_now).await?;
+            going = goes(&pruned.plan, &ripe);
             self.write_down(&holdings, &pruned.plan, &going).await?;
         }
         if !going.is_empty() {
@@ -209,7 +221,10 @@ impl Pruner {
         for removal in &pruned.plan.removals {
             pruned.waiting.add(removal.size);
         }
-        let is_left = |page: &&IntentPage| page.record.names.iter().any(|name| left.contains(name));
+        // What a lease keeps out of this plan may be in the next one: it stays announced, since when it was.
+        let leased = pruned.plan.leased;
+        let is_kept = |name: &String| left.contains(name) || (leased && name.starts_with("base/"));
+        let is_left = |page: &&IntentPage| page.record.names.iter().any(is_kept);
         let stored = young.iter().filter(is_left).filter_map(|page| page.stored).min();
         let grace = i64::try_from(self.grace.as_secs()).unwrap_or(i64::MAX);
         pruned.next = stored.map(|stored| stored.saturating_add(grace));
@@ -424,6 +439,12 @@ async fn remove_one(repository: &Repository, one: &Removal) -> Result<Removed, S
         }
         Err(error) => Err(error),
     }
+}
+
+/// Whether the store dates the page later than now.
+fn is_ahead(page: &IntentPage, store_now: Option<i64>) -> bool {
+    let ahead = page.stored.zip(store_now).map(|(stored, now)| stored.saturating_sub(now));
+    ahead.is_some_and(|ahead| ahead > clock::APART.as_secs())
 }
 
 /// What of a plan may go.

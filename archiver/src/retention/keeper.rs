@@ -19,6 +19,9 @@ use crate::stream::ProgressWatch;
 /// What was announced comes of age between two base backups, too.
 const AT_LEAST_EVERY: Duration = Duration::from_secs(24 * 3600);
 
+/// How soon where a lease kept base backups from being looked at.
+const AFTER_A_LEASE: Duration = Duration::from_secs(3600);
+
 /// What retention came to, when it was last looked at.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct RetentionStatus {
@@ -104,23 +107,30 @@ impl Keeper {
         }
         // A start is no reason to remove anything: only to know what there is.
         self.turn(false).await;
+        let mut pause = AT_LEAST_EVERY;
         loop {
             tokio::select! {
                 changed = self.taken.changed() => if changed.is_err() { return },
-                () = tokio::time::sleep(AT_LEAST_EVERY) => {}
+                () = tokio::time::sleep(pause) => {}
             }
-            self.turn(true).await;
+            // What somebody's lease holds now, a drill's every night perhaps, is not put off until the next time that there may be one.
+            pause = if self.turn(true).await { AFTER_A_LEASE } else { AT_LEAST_EVERY };
         }
     }
 
-    pub(super) async fn turn(&self, act: bool) {
+    /// Whether a lease kept anything from being looked at.
+    pub(super) async fn turn(&self, act: bool) -> bool {
         match self.look(act).await {
-            Ok(status) => drop(self.told.send_replace(Some(status))),
+            Ok((status, leased)) => {
+                self.told.send_replace(Some(status));
+                leased
+            }
             Err(error) => {
                 tracing::warn!(%error, "retention was not kept to; it is tried again after the next base backup");
                 if self.enabled && !error.may_pass() {
                     self.judge(Some(&error.to_string()));
                 }
+                false
             }
         }
     }
@@ -142,7 +152,7 @@ impl Keeper {
         }
     }
 
-    async fn look(&self, act: bool) -> Result<RetentionStatus, PruneError> {
+    async fn look(&self, act: bool) -> Result<(RetentionStatus, bool), PruneError> {
         let may = self.pruner.identity.capabilities.delete;
         if !may || !self.enabled || !act {
             let plan = self.pruner.plan().await?;
@@ -155,7 +165,7 @@ impl Keeper {
             if self.enabled && !may {
                 self.judge((plan.total.objects > 0).then_some(NO_PERMISSION));
             }
-            return Ok(RetentionStatus::planned(&plan, why));
+            return Ok((RetentionStatus::planned(&plan, why), false));
         }
         let pruned = self.pruner.prune().await?;
         let vetoed = pruned.vetoed.as_ref().map(|why| format!("retention.before_window_moves said no: {why}"));
@@ -164,6 +174,6 @@ impl Keeper {
         if removed.objects > 0 {
             tracing::info!(objects = removed.objects, bytes = removed.bytes, "removed what is past retention");
         }
-        Ok(RetentionStatus::pruned(&pruned))
+        Ok((RetentionStatus::pruned(&pruned), pruned.plan.leased))
     }
 }

@@ -141,6 +141,9 @@ pub struct Plan {
     pub locked: Locked,
     /// What nobody can tell, so that more stays than has to.
     pub held_back: Vec<String>,
+    /// Whether somebody relies on base backups at the moment, so that nothing of any goes that its lease names.
+    #[serde(skip)]
+    pub leased: bool,
     /// Labels that do not verify.
     pub unreadable: Vec<UnreadableLabel>,
     /// Names that this version does not know; never touched.
@@ -216,6 +219,7 @@ impl Plan {
             locked,
             removals,
             held_back: kept.held_back,
+            leased: !held.is_empty(),
             unreadable: holdings.unreadable.clone(),
             unknown: holdings.unknown,
             unknown_names: holdings.unknown_names.clone(),

@@ -157,6 +157,12 @@ async fn case_40_nothing_goes_before_it_was_announced_for_the_grace() {
     bed.date(&segment(34), Timestamp::now() + SignedDuration::from_hours(24 * 30));
     let again = bed.pruner.prune().await.expect("looked");
     assert_eq!((again.announced.objects, again.removed.objects), (0, 0));
+    // Nor does one that dated what was announced keep it from coming of age: it is announced anew.
+    let pages: Vec<ObjectName> =
+        bed.pruner.repository.intents().await.expect("readable").into_iter().map(|one| one.name).collect();
+    pages.iter().for_each(|page| bed.date(page, Timestamp::now() + SignedDuration::from_hours(24 * 30)));
+    let again = bed.pruner.prune().await.expect("looked");
+    assert_eq!((again.announced.objects, again.removed.objects), (27, 0));
     let with_intent = bed.names().await;
     assert_eq!(with_intent.iter().filter(|name| !name.starts_with("intent/")).count(), before.len());
     // Both ends of the grace are the store's own time, to the second.
@@ -307,6 +313,33 @@ async fn case_40_a_backup_that_holds_a_lease_loses_nothing_that_it_may_refer_to(
 }
 
 #[tokio::test]
+async fn case_40_what_was_announced_stays_announced_while_a_lease_keeps_it() {
+    let mut bed = Bed::new(Duration::from_secs(48 * 3600)).await;
+    bed.pruner.prune().await.expect("announced");
+    let record = LeaseRecord {
+        base: BaseId::new(Timestamp::now(), 99),
+        parent: None,
+        objects: vec!["base/".to_owned()],
+        written: Timestamp::now(),
+        interval_seconds: 300,
+        released: false,
+    };
+    let run = RunId::random().expect("random bytes");
+    let repository = &bed.pruner.repository;
+    repository.put_lease(run, 0, &record, &bed.pruner.writer).await.expect("stored");
+    let announced = repository.announced().await.expect("readable");
+    let during = bed.pruner.prune().await.expect("looked");
+    assert!(during.plan.leased && during.removed.objects == 0);
+    let repository = &bed.pruner.repository;
+    assert_eq!(repository.announced().await.expect("readable"), announced, "its grace goes on");
+    let released = LeaseRecord { released: true, ..record };
+    repository.put_lease(run, 1, &released, &bed.pruner.writer).await.expect("stored");
+    bed.pruner.grace = Duration::ZERO;
+    bed.pruner.prune().await.expect("it goes");
+    assert_eq!(bed.names().await, bed.expected(), "and is announced no longer");
+}
+
+#[tokio::test]
 async fn without_permission_to_delete_everything_stays_and_it_is_said() {
     let bed = Bed::new(Duration::ZERO).await;
     let before = bed.names().await;
@@ -404,7 +437,7 @@ async fn a_backup_that_is_held_while_a_prune_is_about_to_remove_it_stays() {
     let command = format!("cat > /dev/null; test ! -e {1} || mv {1} {0}", there.display(), aside.display());
     bed.pruner.command = Some(WindowCommand { command, limit: Duration::from_secs(60) });
     let pruned = bed.pruner.prune().await.expect("pruned");
-    assert_eq!((pruned.removed.objects, pruned.vetoed), (0, None));
+    assert!(pruned.removed.objects > 0 && pruned.vetoed.is_none(), "the others go");
     assert!(!bed.pruner.repository.pruned().await.expect("readable").has_base(&bed.ids[0]), "it is missed again");
     bed.pruner.prune().await.expect("pruned");
     let labels = Holdings::survey(&bed.pruner.repository, &bed.pruner.identity).await.expect("readable").bases;
