@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::sleep;
+use walseal_common::clock;
 use walseal_common::postgres::{Conninfo, PostgresError, SqlClient};
 use walseal_common::repository::{Repository, RepositoryError};
 use walseal_common::schedule::{Schedule, UnknownZone, server_zone, zone};
@@ -21,7 +22,6 @@ use crate::base_backup::TakeError;
 use crate::primary;
 use crate::stream::ProgressWatch;
 use crate::turns::{Occasion, Turns};
-use walseal_common::clock;
 
 /// First and longest pause after an attempt that failed.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));

@@ -336,7 +336,7 @@ async fn read(config: Config, streamed: Option<(Branch, Lsn)>) -> Result<Holding
     for id in repository.base_ids().await? {
         bases.push(BaseStatus::of(&repository.label(&id).await?, &proof, way.as_deref()));
     }
-    find_alone(&repository, &identity, &mut bases).await?;
+    find_alone(&repository, &listings, &mut bases).await?;
     if let (Some(way), Some((_, durable))) = (&way, streamed) {
         find_cut_off(&repository, &listings, way, durable, &mut bases).await?;
     }
@@ -364,26 +364,26 @@ fn newest(branches: &[BranchStatus], adoptions: &Adoptions) -> Option<Branch> {
 /// Marks the base backups whose WAL ends before the newest one of their branch begins.
 async fn find_alone(
     repository: &Repository,
-    identity: &RepositoryIdentity,
+    listings: &BTreeMap<Branch, WalListing>,
     bases: &mut [BaseStatus],
 ) -> Result<(), RepositoryError> {
-    let size = identity.segment_size;
     let branches: BTreeSet<Branch> = bases.iter().map(|base| base.branch).collect();
     for branch in branches {
         let on_it = || bases.iter().filter(|base| base.branch == branch).map(|base| base.start);
-        let (Some(first), Some(newest)) = (on_it().min(), on_it().max()) else { continue };
-        if first == newest {
-            continue;
-        }
-        let listing = repository.wal_listing(branch, size, Some(size.number(first))).await?;
+        let Some(newest) = on_it().max() else { continue };
         for base in bases.iter_mut().filter(|base| base.branch == branch && base.start < newest) {
-            base.alone = repository.contiguous_end(&listing, base.start).await? < newest;
+            let end = match listings.get(&branch) {
+                Some(listing) => repository.contiguous_end(listing, base.start).await?,
+                None => base.start,
+            };
+            base.alone = end < newest;
         }
     }
     Ok(())
 }
 
-/// Marks the base backups from which the WAL on the way does not reach what is known to be durable.
+/// Marks the base backups from which the WAL on the way does not reach what is known to be durable. Where retention removed what follows, the
+/// backup is kept for itself, and nothing is missing.
 async fn find_cut_off(
     repository: &Repository,
     listings: &BTreeMap<Branch, WalListing>,
@@ -399,8 +399,22 @@ async fn find_cut_off(
     let Some(size) = listings.values().next().map(|listing| listing.segment_size) else { return Ok(()) };
     let of = |step: &Step| held.get(&step.branch).map(|(extents, known)| (extents.as_slice(), *known));
     let extents = extents_along(way, size, of);
-    for base in bases.iter_mut().filter(|base| !base.given_up) {
-        base.cut_off = !extents.iter().any(|extent| extent.start <= base.start && extent.end >= durable);
+    let holder = |base: &BaseStatus| extents.iter().rfind(|extent| extent.start <= base.start);
+    let short = |base: &&mut BaseStatus| {
+        !base.given_up && !base.alone && holder(base).is_none_or(|extent| extent.end < durable)
+    };
+    let mut short: Vec<&mut BaseStatus> = bases.iter_mut().filter(short).collect();
+    if short.is_empty() {
+        return Ok(());
+    }
+    let pruned = repository.pruned().await?;
+    let went = |at: Lsn| {
+        let mut ranges = way.iter().flat_map(|step| pruned.on(step.branch));
+        ranges.any(|range| range.start <= at && at < range.end)
+    };
+    for base in &mut short {
+        base.alone = holder(base).is_some_and(|extent| went(extent.end));
+        base.cut_off = !base.alone;
     }
     Ok(())
 }

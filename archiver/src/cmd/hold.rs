@@ -61,6 +61,9 @@ pub async fn run(arguments: &Arguments, archive: Archive) -> Result<(), Failure>
         }
         let record = HoldRecord { base: id.clone(), until, written: now };
         repository.put_hold(&record, &archive.keys.writer).await.map_err(|error| failed(&error))?;
+        let ledger = archive.ledger(&repository);
+        ledger.record(Act::Held { base: id.clone(), until });
+        ledger.finish(LAST_ENTRIES).await;
         // A prune writes down what it removes, and looks for holds after that: of the two, one sees the other.
         if until.is_some() && repository.pruned().await.map_err(|error| failed(&error))?.has_base(id) {
             let why = format!(
@@ -69,9 +72,6 @@ pub async fn run(arguments: &Arguments, archive: Archive) -> Result<(), Failure>
             );
             return Err(Failure::new("hold", why));
         }
-        let ledger = archive.ledger(&repository);
-        ledger.record(Act::Held { base: id.clone(), until });
-        ledger.finish(LAST_ENTRIES).await;
     }
     let now = Timestamp::now();
     let holds = repository.holds().await.map_err(|error| failed(&error))?;

@@ -116,7 +116,10 @@ impl Lookout {
             if let Some(slot) = &view.slot {
                 self.judge_slot(slot);
             }
-            upstream.look(&self.alerts, view.upstream, now.host.as_deref(), Instant::now());
+            // Each look counts once.
+            if view.fresh {
+                upstream.look(&self.alerts, view.upstream, now.host.as_deref(), Instant::now());
+            }
             jam.look(&self.alerts, &view.archiving, view.room.map(|room| room.free), Instant::now());
             let why = now.store_trouble.as_deref().or(now.trouble.as_deref());
             let seen = view.slot.as_ref().and_then(|slot| slot.kept);

@@ -147,14 +147,19 @@ async fn read_archiving(sql: &SqlClient) -> Result<Archiving, PostgresError> {
     Ok(Archiving::Fails(Jam::at(row.try_get(0).map_err(failed)?, end, size)))
 }
 
-/// Every role sees whether there is a WAL receiver; who may not read `primary_conninfo` sees no row of it, and takes it to be set.
+/// Every role sees whether there is a WAL receiver. Who may not read `primary_conninfo` sees no row of it, and cannot tell a standby that is
+/// cut off from one that has no primary.
 async fn read_upstream(sql: &SqlClient) -> Result<Upstream, PostgresError> {
     const DOING: &str = "reading pg_stat_wal_receiver failed";
-    let query = "SELECT pg_is_in_recovery() AND NOT EXISTS (SELECT 1 FROM pg_stat_wal_receiver) \
-                 AND NOT EXISTS (SELECT 1 FROM pg_settings WHERE name = 'primary_conninfo' AND setting = '')";
+    let query = "SELECT NOT pg_is_in_recovery() OR EXISTS (SELECT 1 FROM pg_stat_wal_receiver), \
+                 (SELECT setting = '' FROM pg_settings WHERE name = 'primary_conninfo')";
     let row = sql.query_one(DOING, query, &[]).await?;
-    let cut_off: bool = row.try_get(0).map_err(|error| SqlClient::error(DOING, &error))?;
-    Ok(if cut_off { Upstream::CutOff } else { Upstream::Fine })
+    let failed = |error| SqlClient::error(DOING, &error);
+    Ok(match (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?) {
+        (true, _) | (false, Some(true)) => Upstream::Fine,
+        (false, Some(false)) => Upstream::CutOff,
+        (false, None) => Upstream::Unknown,
+    })
 }
 
 async fn read(sql: &SqlClient, slot: &str) -> Result<(Option<SlotView>, String), PostgresError> {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::Serialize;
+use walseal_common::clock;
 use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::repository::{BaseId, HeldLease};
 use walseal_common::segment::SegmentNumber;
@@ -12,7 +13,6 @@ use walseal_common::timeline::Branch;
 use super::holdings::{Base, Holdings};
 use super::path::{Path, Segments, paths};
 use super::policy::{Period, Policy};
-use walseal_common::clock;
 
 /// Why a base backup stays.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
@@ -96,8 +96,8 @@ pub fn keep(
     let paths = paths(holdings);
     let whole: BTreeSet<&BaseId> =
         holdings.bases.iter().filter(|base| holdings.is_whole(base)).map(|base| &base.id).collect();
-    let keeper = Keeper { holdings, locked, whole, begin: policy.begin(now), keep: Keep::default() };
-    keeper.decide(&paths, leases, policy, now)
+    let keeper = Keeper { holdings, locked, whole, now, begin: policy.begin(now), keep: Keep::default() };
+    keeper.decide(&paths, leases, policy)
 }
 
 struct Keeper<'a> {
@@ -106,13 +106,14 @@ struct Keeper<'a> {
     locked: &'a BTreeSet<BaseId>,
     /// Backups of which no object is missing.
     whole: BTreeSet<&'a BaseId>,
+    now: Timestamp,
     /// Where the window begins.
     begin: Timestamp,
     keep: Keep,
 }
 
 impl<'a> Keeper<'a> {
-    fn decide(mut self, paths: &[Path], leases: &[&HeldLease], policy: &Policy, now: Timestamp) -> Keep {
+    fn decide(mut self, paths: &[Path], leases: &[&HeldLease], policy: &Policy) -> Keep {
         if !self.holdings.unreadable.is_empty() {
             let labels = self.holdings.unreadable.len();
             self.keep.everything = true;
@@ -133,7 +134,7 @@ impl<'a> Keeper<'a> {
         }
         self.keep_periods(paths, policy);
         let held: Vec<BaseId> =
-            self.holdings.holds.iter().filter(|(_, until)| **until > now).map(|(id, _)| id.clone()).collect();
+            self.holdings.holds.iter().filter(|(_, until)| **until > self.now).map(|(id, _)| id.clone()).collect();
         for base in self.holdings.bases.iter().filter(|base| held.contains(&base.id)) {
             self.keep_alone(base, paths, Reason::Hold);
         }
@@ -176,8 +177,18 @@ impl<'a> Keeper<'a> {
     /// Whether the backup was ready before the window begins, by the clocks of those who took it and by the store's: one that was behind must
     /// not let the window begin later (case 44).
     fn is_before(&self, base: &Base) -> bool {
-        let stored = self.holdings.folders.get(&base.id).and_then(|folder| folder.newest);
-        base.ready <= self.begin && stored.is_none_or(|stored| stored <= self.begin.as_second())
+        base.ready <= self.begin && self.stored(base).is_none_or(|stored| stored <= self.begin.as_second())
+    }
+
+    /// Whether a clock that was ahead dates the backup, so that its time tells nothing of those after it.
+    fn is_ahead(&self, base: &Base) -> bool {
+        let latest = self.now.as_second().saturating_add(clock::APART.as_secs());
+        clock::was_wrong(base.ready, self.now) || self.stored(base).is_some_and(|stored| stored > latest)
+    }
+
+    /// When the store took the last of it; `None` where it does not tell.
+    fn stored(&self, base: &Base) -> Option<i64> {
+        self.holdings.folders.get(&base.id).and_then(|folder| folder.newest)
     }
 
     /// Backups that a restore along `path` can begin from, by their stop points.
@@ -197,7 +208,8 @@ impl<'a> Keeper<'a> {
         for extent in &path.extents {
             let inside = || usable.iter().filter(|(_, own)| own == extent).map(|(base, _)| *base);
             // By position, which is right where a clock was not: what stops after a backup within the window is within it, too (case 44).
-            let before = inside().take_while(|base| self.is_before(base)).last();
+            let told = inside().filter(|base| !self.is_ahead(base));
+            let before = told.take_while(|base| self.is_before(base)).last();
             let anchor = before.or_else(|| inside().next());
             let is_last = path.extents.last() == Some(extent);
             let reaches = is_last

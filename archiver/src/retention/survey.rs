@@ -110,7 +110,8 @@ impl Holdings {
     }
 
     async fn read_labels(&mut self, repository: &Repository) -> Result<(), RepositoryError> {
-        let proof = Proof::of(&repository.drills().await?, Timestamp::now());
+        // That it passed counts here, also by a clock that was ahead; when it did does not.
+        let proof = Proof::of(&repository.drills().await?, Timestamp::MAX);
         let labelled = self.folders.iter().filter(|(_, folder)| folder.label.is_some());
         let ids: Vec<BaseId> = labelled.map(|(id, _)| id.clone()).collect();
         let mut read = stream::iter(ids)

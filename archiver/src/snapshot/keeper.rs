@@ -8,6 +8,7 @@ use futures_util::StreamExt;
 use jiff::{SignedDuration, Timestamp};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
+use walseal_common::clock;
 use walseal_common::postgres::Conninfo;
 use walseal_common::repository::{Act, Ledger, RepositoryError, SnapshotId};
 use walseal_common::schedule::UnknownZone;
@@ -19,7 +20,6 @@ use super::retention::Keep;
 use super::timetable::{Timetable, Turn};
 use super::{Databases, Home, Order, Round, SnapshotError, Taken, removal};
 use crate::archive::Archive;
-use walseal_common::clock;
 
 /// First and longest pause after an attempt that failed.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use walseal_common::repository::{ObjectName, Repository, RepositoryError, SnapshotId, SnapshotLabel};
-
 use walseal_common::clock;
+use walseal_common::repository::{ObjectName, Repository, RepositoryError, SnapshotId, SnapshotLabel};
 
 /// What has no label and is older is what an attempt left that came to nothing (case 36): no dump takes so long.
 const DEBRIS: Duration = Duration::from_secs(7 * 86_400);

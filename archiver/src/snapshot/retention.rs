@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
-use walseal_common::repository::{SnapshotId, SnapshotLabel};
-
 use walseal_common::clock;
+use walseal_common::repository::{SnapshotId, SnapshotLabel};
 
 /// What is kept, of each series: a database, or a part of one, dumped again and again. Nothing set keeps all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -57,8 +57,8 @@ impl Streamer {
         if self.alerts.raise(AlertKind::ServerBehind, subject.clone(), Severity::Critical, text) {
             let (mut progress, alerts) = (self.progress.watch(), self.alerts.clone());
             tokio::spawn(async move {
-                // Until it streams, what is known is of another stream.
-                let begun = |later: &Progress| later.connected && later.branch == Some(branch);
+                // Until a stream runs, what is known is of one before.
+                let begun = |later: &Progress| later.connected;
                 let beyond = |later: &Progress| later.branch != Some(branch) || later.proven > frontier;
                 if progress.until(begun).await.is_ok() && progress.until(beyond).await.is_ok() {
                     let over = format!(

@@ -1,7 +1,10 @@
 //! What the report says: follows from the facts, without I/O. It is the JSON document `walseal.report/1`.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde::Serialize;
+use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::objective::{Objectives, Promises};
 use walseal_common::repository::Gap;
 
@@ -54,6 +57,9 @@ pub struct Figures {
     pub ledger_findings: Vec<String>,
     /// What else did not verify, in words.
     pub unverified: Vec<String>,
+    /// WAL that is missing after windows, which no record of any month tells of and retention did not remove.
+    #[serde(skip)]
+    pub(super) unrecorded: BTreeSet<(Lsn, Lsn)>,
     #[serde(skip)]
     pub(super) period: Period,
 }
@@ -64,6 +70,9 @@ impl Figures {
         let loss = Loss::of(facts);
         let (backups, drills) = (Backups::of(facts), Drills::of(facts));
         let gaps = facts.gaps.iter().filter(|gap| facts.period.contains(gap.found)).cloned().collect();
+        let told = |hole: &LsnRange| facts.gaps.iter().any(|gap| gap.from < hole.end && hole.start < gap.to);
+        let holes = facts.windows.iter().filter(|window| !window.gap_pruned).filter_map(|window| window.gap);
+        let unrecorded = holes.filter(|hole| !told(hole)).map(|hole| (hole.start, hole.end)).collect();
         Figures {
             repository: facts.repository.clone(),
             cluster: facts.cluster.clone(),
@@ -84,6 +93,7 @@ impl Figures {
             ledger_entries: facts.ledger.entries.len(),
             ledger_findings: facts.ledger.findings.iter().map(ToString::to_string).collect(),
             unverified: facts.unverified.clone(),
+            unrecorded,
             period: facts.period,
         }
     }

@@ -1,6 +1,7 @@
 //! What was there before: the backup that is compared with, and what attempts left.
 
 use jiff::Timestamp;
+use walseal_common::clock;
 use walseal_common::repository::{Label, Repository, RepositoryError};
 
 use super::{BackupOptions, Source};
@@ -8,7 +9,6 @@ use crate::base::decision::{Candidate, Decision, Facts, Found};
 use crate::base::error::BaseError;
 use crate::base::known::{Known, PageReader, Sources};
 use crate::base::progress::{Progress, Stage};
-use walseal_common::clock;
 
 /// What was there before.
 pub struct Earlier {

@@ -178,6 +178,16 @@ fn case_44_a_backup_of_a_clock_that_was_behind_is_no_reason_to_let_the_window_go
 }
 
 #[test]
+fn case_44_a_backup_of_a_clock_that_was_ahead_holds_nothing_behind_it() {
+    let mut history = days(10);
+    let expected = plan(&history, &NOTHING);
+    history.holdings.bases[3].ready += SignedDuration::from_hours(365 * 24);
+    let ahead = plan(&history, &NOTHING);
+    // It goes with those around it: by its position it is one of them.
+    assert_eq!((&ahead.go, &ahead.keep), (&expected.go, &expected.keep));
+}
+
+#[test]
 fn a_branch_of_unknown_descent_keeps_earlier_timelines_until_it_has_a_backup_from_before_the_window() {
     let mut events = vec![Event::Base(Fault::None, 0), Event::Wal(3), Event::Failover(0), Event::Wal(2)];
     let mut history = History::of(&events);

@@ -42,6 +42,18 @@ fn segment(number: u64) -> ObjectName {
     ObjectName::Wal(branch(), SegmentName::new(TimelineId::FIRST, SegmentNumber(number), SIZE), None)
 }
 
+/// Of a backup that may refer to any other.
+fn lease_on_all() -> LeaseRecord {
+    LeaseRecord {
+        base: "20270101T000000Z-0000002a".parse().expect("an id"),
+        parent: None,
+        objects: vec!["base/".to_owned()],
+        written: Timestamp::now(),
+        interval_seconds: 300,
+        released: false,
+    }
+}
+
 impl Bed {
     async fn new(grace: Duration) -> Bed {
         let folder = tempfile::tempdir().expect("a folder");
@@ -287,14 +299,7 @@ async fn labels_go_first_and_wal_goes_oldest_first() {
 #[tokio::test]
 async fn case_40_a_backup_that_holds_a_lease_loses_nothing_that_it_may_refer_to() {
     let bed = Bed::new(Duration::ZERO).await;
-    let record = LeaseRecord {
-        base: "20270101T000000Z-0000002a".parse().expect("an id"),
-        parent: None,
-        objects: vec!["base/".to_owned()],
-        written: Timestamp::now(),
-        interval_seconds: 300,
-        released: false,
-    };
+    let record = lease_on_all();
     let run = RunId::random().expect("random bytes");
     let repository = &bed.pruner.repository;
     repository.put_lease(run, 0, &record, &bed.pruner.writer).await.expect("stored");
@@ -316,14 +321,7 @@ async fn case_40_a_backup_that_holds_a_lease_loses_nothing_that_it_may_refer_to(
 async fn case_40_what_was_announced_stays_announced_while_a_lease_keeps_it() {
     let mut bed = Bed::new(Duration::from_secs(48 * 3600)).await;
     bed.pruner.prune().await.expect("announced");
-    let record = LeaseRecord {
-        base: BaseId::new(Timestamp::now(), 99),
-        parent: None,
-        objects: vec!["base/".to_owned()],
-        written: Timestamp::now(),
-        interval_seconds: 300,
-        released: false,
-    };
+    let record = lease_on_all();
     let run = RunId::random().expect("random bytes");
     let repository = &bed.pruner.repository;
     repository.put_lease(run, 0, &record, &bed.pruner.writer).await.expect("stored");

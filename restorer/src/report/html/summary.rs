@@ -29,11 +29,10 @@ fn complaints(figures: &Figures) -> (Vec<String>, bool) {
     if !figures.gaps.is_empty() {
         words.push(format!("WAL was lost: {} recorded.", count(figures.gaps.len(), "gap")));
     }
-    let holes = figures.windows.iter().filter(|window| window.gap.is_some() && !window.gap_pruned).count();
-    if holes > figures.gaps.len() {
+    if !figures.unrecorded.is_empty() {
         words.push(format!(
             "WAL is missing in {}, and not because retention removed it: no restore crosses that.",
-            count(holes, "place")
+            count(figures.unrecorded.len(), "place")
         ));
     }
     if objectives.outages > 0 {

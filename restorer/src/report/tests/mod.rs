@@ -2,6 +2,7 @@
 
 mod month;
 
+use jiff::SignedDuration;
 use walseal_common::objective::Trouble;
 use walseal_common::repository::FrontierRecord;
 use walseal_common::terminal::{Schema, to_json};
@@ -76,7 +77,10 @@ async fn a_month_with_two_outages_and_a_failed_drill_is_told_as_it_was() {
     }
     // A hole that nobody recorded is no smaller: somebody else has removed WAL.
     assert!(!page.contains("WAL is missing in"), "the gap on record is told already");
-    let unrecorded = html::page(&Figures { gaps: Vec::new(), ..figures.clone() });
+    let mut earlier = facts.clone();
+    earlier.gaps.iter_mut().for_each(|gap| gap.found = at(1, 0, 0) - SignedDuration::from_hours(1000));
+    assert!(!html::page(&Figures::of(&earlier)).contains("WAL is missing in"), "so is one of an earlier month");
+    let unrecorded = html::page(&Figures::of(&Facts { gaps: Vec::new(), ..facts.clone() }));
     assert!(unrecorded.contains("WAL is missing in 1 place, and not because retention removed it"), "{unrecorded}");
     case_with_a_prune(facts.clone());
     case_with_tampering(&month).await;

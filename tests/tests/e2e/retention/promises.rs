@@ -141,6 +141,10 @@ fn i10_every_promise_of_a_dry_run_is_kept_on_twenty_backups_over_three_timelines
     ensure!(gaps.iter().all(|gap| gap["pruned"] == true), "{list:#}");
     let said = site.restorer.run(&["list"])?.success()?;
     ensure!(said.stdout.contains("no gap.") && !said.stdout.contains("walseal-archiver heal"), "{said}");
+    let status = site.archiver.run(&["status", "--json"])?.json()?;
+    let bases = status["bases"].as_array().context("base backups")?;
+    ensure!(status["stream"]["connected"] == true && bases.iter().all(|base| base["cut_off"] == false), "{status:#}");
+    ensure!(bases.iter().any(|base| base["alone"] == true), "one is kept beyond the window: {status:#}");
     site.archiver.run(&["verify", "--quick"])?.success()?;
     // What was not promised is gone.
     site.restorer.run(&["plan", "--to", &marks[0].0.to_string(), "--timeline", "3"])?.exits(1)?;
