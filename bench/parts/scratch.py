@@ -22,13 +22,16 @@ class Failed(SystemExit):
 
 
 class Scratch:
-    def __init__(self, parent):
+    """`bucket` is where S3 servers keep their objects: in the same folder, or in one of its own below another `parent`."""
+
+    def __init__(self, parent, bucket=None):
         try:
             self.account = pwd.getpwnam(ACCOUNT)
         except KeyError:
             raise Failed(f"there is no user {ACCOUNT}; run: apt-get install -y postgresql-15") from None
         self.path = tempfile.mkdtemp(prefix="walseal-bench-", dir=parent)
         os.chmod(self.path, 0o755)
+        self.bucket = tempfile.mkdtemp(prefix="walseal-bench-", dir=bucket) if bucket else self.path
         self.ends = []
 
     def __enter__(self):
@@ -48,7 +51,8 @@ class Scratch:
                 end()
             except Exception as error:  # noqa: BLE001: the others must end, too.
                 say(f"while cleaning up: {error}")
-        shutil.rmtree(self.path, ignore_errors=True)
+        for path in {self.path, self.bucket}:
+            shutil.rmtree(path, ignore_errors=True)
 
     def at_end(self, end):
         """Calls `end` when all is over; it must do nothing where its work is done already."""

@@ -40,7 +40,7 @@ class S3:
 
     def __init__(self, place, tls=False):
         # Each bench of a run has its own.
-        self.folder = next(path for path in (f"{place.path}/s3-{number}" for number in itertools.count()) if not os.path.exists(path))
+        self.folder = next(path for path in (f"{place.bucket}/s3-{number}" for number in itertools.count()) if not os.path.exists(path))
         say("starting an S3 server")
         place.at_end(self.stop)
         script = os.path.join(ROOT, "scripts", "s3-server")

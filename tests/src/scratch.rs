@@ -136,12 +136,13 @@ pub fn lock_sweeper() -> Result<std::fs::File> {
     lock(&runs.join(".sweep"))
 }
 
-/// The bed's folder of this user, readable by all, since servers run as another user.
+/// The bed's folder of this user, in `WALSEAL_TEST_BED` (by default `/tmp`); readable by all, since servers run as another user.
 ///
 /// Errors: somebody else has made it.
 pub fn bed() -> Result<PathBuf> {
     let me = rustix::process::geteuid().as_raw();
-    let path = PathBuf::from(format!("/tmp/walseal-tests-{me}"));
+    let under = std::env::var_os("WALSEAL_TEST_BED").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from);
+    let path = under.join(format!("walseal-tests-{me}"));
     make_dir(&path, 0o755)?;
     let owner = std::fs::symlink_metadata(&path).with_context(|| format!("looking at {}", path.display()))?;
     if owner.uid() != me || !owner.is_dir() {

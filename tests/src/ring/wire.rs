@@ -63,15 +63,19 @@ enum Alike {
     Wal,
     /// What the archiver says of each of them.
     Status,
+    /// Rows of an answer: the names of a base backup's relations are hundreds of them.
+    Row,
 }
 
 impl Alike {
-    /// By the first byte of CopyData: chapter "Streaming Replication Protocol" of PostgreSQL's documentation; archives from version 15 on.
+    /// DataRow (a client's Describe has the same letter, and never comes twice in a row), and CopyData by its first byte: chapters
+    /// "Message Formats" and "Streaming Replication Protocol" of PostgreSQL's documentation; archives from version 15 on.
     fn of(message: &[u8]) -> Option<Alike> {
         match message {
             [b'd', _, _, _, _, b'd', ..] => Some(Alike::Archive),
             [b'd', _, _, _, _, b'w', ..] => Some(Alike::Wal),
             [b'd', _, _, _, _, b'r', ..] => Some(Alike::Status),
+            [b'D', ..] => Some(Alike::Row),
             _ => None,
         }
     }
@@ -80,7 +84,7 @@ impl Alike {
     fn counted(self) -> (u32, u32) {
         match self {
             Alike::Archive => (4, 64),
-            Alike::Wal | Alike::Status => (16, 16),
+            Alike::Wal | Alike::Status | Alike::Row => (16, 16),
         }
     }
 }
