@@ -6,7 +6,7 @@ import subprocess
 import time
 
 from .scratch import Failed, end_process, say
-from .store import ROOT, S3
+from .store import ROOT
 
 
 class Peer:
@@ -40,7 +40,7 @@ class PgBackRest(Peer):
         folder = place.folder(f"pgbackrest-{number}")
         for part in ("spool", "lock", "log"):
             place.folder(f"pgbackrest-{number}/{part}")
-        if store.name == "s3":
+        if store.is_s3:
             address = store.settings["S3_ENDPOINT"].split("://", 1)[1]
             host, port = address.rsplit(":", 1)
             repository = f"""repo1-type=s3
@@ -98,7 +98,7 @@ class WalRus(Peer):
             "WALG_LIBSODIUM_KEY_TRANSFORM": "hex", "WALG_THREADS": "2",
             "PGHOST": cluster.sockets, "PGPORT": str(cluster.port), "PGUSER": "postgres", "PGDATABASE": "postgres",
         }
-        if store.name == "s3":
+        if store.is_s3:
             settings = store.settings
             self.environment |= {
                 "WALG_S3_PREFIX": f"s3://{settings['S3_BUCKET']}/walrus-{number}", "AWS_ENDPOINT": settings["S3_ENDPOINT"],
@@ -140,7 +140,7 @@ class Peers:
 
     def __init__(self, place, cluster, chosen):
         self.place, self.cluster, self.chosen = place, cluster, [name for name in chosen.split(",") if name not in ("cp", "none")]
-        self.number, self.secure = 0, None
+        self.number = 0
         for name in self.chosen:
             if name not in ("pgbackrest", "walrus"):
                 raise Failed(f"there is no peer {name}; there are pgbackrest, walrus and none")
@@ -152,10 +152,8 @@ class Peers:
                 program = walrus()
                 yield lambda: WalRus(self.place, self.cluster, store, program, False, self.next())
                 continue
-            if store.name == "s3":
-                # It speaks TLS only.
-                self.secure = self.secure or S3(self.place, tls=True)
-            at = self.secure if store.name == "s3" else store
+            # It speaks TLS only.
+            at = store.over_tls() if store.is_s3 else store
             for level in (3, 1):
                 yield lambda level=level: PgBackRest(self.place, self.cluster, at, level, self.next())
 

@@ -1,6 +1,8 @@
 """Where repositories go: a directory, or an S3 server; a slow line to it, and one that stalls."""
+import copy
 import itertools
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -8,13 +10,13 @@ import threading
 import time
 import socket
 
-from .scratch import Failed, say
+from .scratch import Failed, end_process, say
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 class Directory:
-    name, environment = "directory", {}
+    name, environment, is_s3 = "directory", {}, False
 
     def __init__(self, place):
         self.place = place
@@ -36,19 +38,27 @@ class Directory:
 class S3:
     """scripts/s3-server, in a folder of its own."""
 
-    name = "s3"
+    name, is_s3 = "s3", True
 
     def __init__(self, place, tls=False):
-        # Each bench of a run has its own.
-        self.folder = next(path for path in (f"{place.bucket}/s3-{number}" for number in itertools.count()) if not os.path.exists(path))
-        say("starting an S3 server")
-        place.at_end(self.stop)
+        self.begin(place)
         script = os.path.join(ROOT, "scripts", "s3-server")
         started = subprocess.run([script, "start", *(["--tls"] if tls else []), self.folder], stdout=subprocess.PIPE, text=True, check=False)
         if started.returncode != 0:
             raise Failed("the S3 server did not start")
         self.settings = dict(line.split("=", 1) for line in started.stdout.split())
-        self.line = None
+
+    def begin(self, place):
+        # Each bench of a run has its own.
+        self.folder = next(path for path in (f"{place.bucket}/s3-{number}" for number in itertools.count()) if not os.path.exists(path))
+        say("starting an S3 server")
+        place.at_end(self.stop)
+        self.place, self.line, self.secure = place, None, None
+
+    def over_tls(self):
+        """One of its kind for tools that speak nothing else."""
+        self.secure = self.secure or S3(self.place, tls=True)
+        return self.secure
 
     @property
     def environment(self):
@@ -103,6 +113,84 @@ class S3:
             self.go_on()
         if os.path.isdir(self.folder):
             subprocess.run([os.path.join(ROOT, "scripts", "s3-server"), "stop", self.folder], check=True)
+
+
+class LightS3(S3):
+    """s3s-fs: a server that takes little of this machine, as a bucket elsewhere takes nothing of it. Each put is written to a folder, and
+    hashed once."""
+
+    name = "s3-light"
+
+    def __init__(self, place):  # pylint: disable=super-init-not-called
+        self.begin(place)
+        self.processes = []
+        bucket, key, secret = "bench", "bench", secrets.token_hex(16)
+        os.makedirs(f"{self.folder}/{bucket}", mode=0o700)
+        port = free_port()
+        program = [s3s_fs(), "--host", "127.0.0.1", "--port", str(port), "--access-key", key, "--secret-key", secret, self.folder]
+        self.serve(program, port)
+        self.settings = {"S3_ENDPOINT": f"http://127.0.0.1:{port}", "S3_BUCKET": bucket, "S3_ACCESS_KEY_ID": key,
+                         "S3_SECRET_ACCESS_KEY": secret, "S3_REGION": "us-east-1"}
+
+    def serve(self, command, port):
+        with open(f"{self.folder}.log", "ab") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env={"RUST_LOG": "error", "PATH": "/usr/bin:/bin"})
+        self.processes.append(process)
+        end = time.monotonic() + 10
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                return
+            except OSError:
+                if process.poll() is not None or time.monotonic() > end:
+                    raise Failed(f"{command[0]} did not start; {self.folder}.log says why") from None
+                time.sleep(0.02)
+
+    def over_tls(self):
+        """The same server, behind stunnel."""
+        if self.secure is None:
+            if shutil.which("stunnel") is None:
+                raise Failed("there is no stunnel; run: apt-get install -y stunnel4")
+            port, plain = free_port(), self.settings["S3_ENDPOINT"].rsplit(":", 1)[1]
+            key, certificate, config = (f"{self.folder}.{part}" for part in ("key", "pem", "conf"))
+            subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+                            "-subj", "/CN=127.0.0.1", "-keyout", key, "-out", certificate], check=True, stderr=subprocess.DEVNULL)
+            with open(config, "w", encoding="ascii") as file:
+                file.write(f"foreground = yes\nsyslog = no\n[s3]\naccept = 127.0.0.1:{port}\nconnect = 127.0.0.1:{plain}\n"
+                           f"cert = {certificate}\nkey = {key}\n")
+            self.serve(["stunnel", config], port)
+            self.secure = copy.copy(self)
+            self.secure.settings = {**self.settings, "S3_ENDPOINT": f"https://127.0.0.1:{port}"}
+        return self.secure
+
+    def pid(self):
+        return self.processes[0].pid
+
+    def stop(self):
+        if self.line is not None:
+            self.slow(None)
+        for process in getattr(self, "processes", []):
+            if process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+            end_process(process)
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def s3s_fs():
+    """Its program; built once, which takes minutes."""
+    tools = os.environ.get("WALSEAL_TOOLS", os.path.join(ROOT, "target", "tools"))
+    program = os.path.join(tools, "s3s-fs", "bin", "s3s-fs")
+    if not os.path.exists(program):
+        say("building s3s-fs 0.14.1; it takes some minutes")
+        build = ["cargo", "install", "--quiet", "s3s-fs", "--version", "0.14.1", "--locked", "--features", "binary",
+                 "--root", os.path.join(tools, "s3s-fs")]
+        if subprocess.run(build, check=False).returncode != 0:
+            raise Failed("s3s-fs could not be built; leave it out with --stores directory,s3")
+    return program
 
 
 class SlowLine:
@@ -196,5 +284,7 @@ def stores(place, names):
             yield Directory(place)
         elif name == "s3":
             yield S3(place)
+        elif name == "s3-light":
+            yield LightS3(place)
         else:
-            raise Failed(f"there is no store {name}; there are directory and s3")
+            raise Failed(f"there is no store {name}; there are directory, s3 and s3-light")

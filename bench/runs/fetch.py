@@ -10,7 +10,7 @@ from parts.cluster import Cluster
 from parts.figures import median
 from parts.peers import Copy, PgBackRest
 from parts.scratch import Failed, end_process, say
-from parts.store import S3, stores
+from parts.store import stores
 from runs.push import Backlog
 
 GETTER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "parts", "getter.py")
@@ -48,7 +48,7 @@ def run(place, arguments, figures):
             bench.measure("cp from a folder", "folder", lambda _data, folder=folder: f"cp {folder}/%f %p", tool.environment)
         if "pgbackrest" in chosen:
             # It speaks TLS only.
-            at = S3(place, tls=True) if store.name == "s3" else store
+            at = store.over_tls() if store.is_s3 else store
             tool = PgBackRest(place, cluster, at, 3, f"fetch-{number}")
             push(backlog, tool, cluster)
             bench.measure("pgBackRest, asynchronous", store.name,

@@ -19,7 +19,7 @@ def run(place, arguments, figures):
         cluster.start()
         cluster.fill(kind, size)
         for store in stores(place, arguments.stores):
-            troubles = arguments.trouble.split(",") if store.name == "s3" else ["none"]
+            troubles = arguments.trouble.split(",") if store.is_s3 else ["none"]
             for segments in map(int, arguments.segments.split(",")):
                 for trouble in troubles:
                     combination(place, arguments, figures, cluster, store, kind, segments, trouble, size, limit)
@@ -36,7 +36,7 @@ def combination(place, arguments, figures, cluster, store, kind, segments, troub
         cluster.stop()
     cluster.segments(segments)
     cluster.start()
-    if store.name == "s3":
+    if store.is_s3:
         store.slow(arguments.rate * 1e6 if trouble == "slow" else None)
     name = f"memory-{kind}-{store.name}-{segments}-{trouble}"
     archiver = Archiver(place, arguments, cluster, store, name)

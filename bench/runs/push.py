@@ -8,7 +8,7 @@ from parts.archiver import Archiver
 from parts.cluster import Cluster
 from parts.figures import median
 from parts.scratch import Failed, say
-from parts.store import S3, stores
+from parts.store import stores
 
 SEGMENT = 16 << 20
 HOOK = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "parts", "hook.py")
@@ -25,16 +25,13 @@ def run(place, arguments, figures):
     chosen = arguments.peers.split(",")
     number = 0
     for store in stores(place, arguments.stores):
-        secure = None
         for peer in chosen:
             for make in ways(peer, place, cluster):
                 took, largest = [], 0.0
                 for _ in range(arguments.runs):
                     number += 1
-                    if peer == "pgbackrest" and store.name == "s3" and secure is None:
-                        # It speaks TLS only.
-                        secure = S3(place, tls=True)
-                    tool = make(secure if peer == "pgbackrest" and secure else store, number)
+                    # pgBackRest speaks TLS only.
+                    tool = make(store.over_tls() if peer == "pgbackrest" and store.is_s3 else store, number)
                     if tool is None:
                         break
                     found = backlog.push(tool.command, tool.environment, segments)

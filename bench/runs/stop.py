@@ -33,7 +33,7 @@ def run(place, arguments, figures):
             else:
                 worst = max(worst, *took)
             figures.add(store=store.name, state="up", load=load, **{"median s": median(took), "slowest s": max(took)})
-        if store.name == "s3":
+        if store.is_s3:
             took = [stalled(place, cluster, archiver, store) for _ in range(arguments.runs)]
             figures.add(store=store.name, state="stalled, buffer full", load="burst",
                         **{"median s": median(took), "slowest s": max(took)})

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use walseal_common::lsn::LsnRange;
-use walseal_common::repository::ObjectName;
+use walseal_common::repository::{IntentRecord, ObjectName, RunId};
 
 use super::*;
 
@@ -310,6 +310,23 @@ async fn exclusive_is_refused_where_it_means_nothing() {
         let error = day.exclusive(target).await.expect_err("nothing lies just before it");
         assert!(error.is_usage(), "{error}");
     }
+}
+
+#[tokio::test]
+async fn case_40_a_base_backup_that_retention_is_about_to_remove_is_said_to_be() {
+    let day = Day::new().await;
+    let announce = async |names: Vec<String>| {
+        let record = IntentRecord { names, written: jiff::Timestamp::UNIX_EPOCH };
+        let run = RunId::random().expect("random bytes");
+        day.sample.repository.put_intent(run, 0, &record, &day.sample.writer).await.expect("stored");
+    };
+    let of_another: BaseId = "20261120T020000Z-9f3a01bc".parse().expect("an id");
+    announce(vec![ObjectName::Label(of_another).to_string()]).await;
+    assert_eq!(day.plan("latest").await.expect("a plan").warnings, Vec::<String>::new());
+    announce(vec![ObjectName::Label(day.base.clone()).to_string()]).await;
+    let plan = day.plan("latest").await.expect("it is all there");
+    let [warning] = plan.warnings.as_slice() else { panic!("{:?}", plan.warnings) };
+    assert!(warning.contains(&format!("walseal-archiver hold {} --until", day.base)), "{warning}");
 }
 
 #[tokio::test]
