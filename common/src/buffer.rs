@@ -89,9 +89,9 @@ impl Spares {
         spare.unwrap_or_else(|| buffer(self.size))
     }
 
-    /// Takes a buffer of this size back, whatever is in it.
+    /// Takes a buffer of this size back, whatever is in it; one that has less room is none of these.
     pub fn give(&self, mut bytes: Vec<u8>) {
-        if bytes.len() > self.largest {
+        if bytes.len() > self.largest || bytes.capacity() < self.size {
             return;
         }
         bytes.clear();
@@ -180,6 +180,12 @@ mod tests {
         much.extend(b"abcd");
         drop((little, much));
         assert_eq!(spares.free.lock().expect("nobody panicked").len(), 1);
+        // Nor one whose room went elsewhere.
+        let mut emptied = spares.take();
+        drop(std::mem::take(emptied.vec()));
+        drop(emptied);
+        assert_eq!(spares.free.lock().expect("nobody panicked").len(), 0);
+        drop(spares.take());
         spares.keep(0);
         assert_eq!(spares.free.lock().expect("nobody panicked").len(), 0);
     }

@@ -62,13 +62,27 @@ pub async fn read_segment(
     size: SegmentSize,
     identities: &[Identity],
 ) -> Result<SegmentBytes, SegmentError> {
+    read_segment_into(repository, branch, segment, size, identities, Vec::new()).await
+}
+
+/// As [`read_segment`], in the empty buffer `room` where the whole segment is one object, without a copy.
+///
+/// Errors: as there.
+pub async fn read_segment_into(
+    repository: &Repository,
+    branch: Branch,
+    segment: SegmentNumber,
+    size: SegmentSize,
+    identities: &[Identity],
+    mut room: Vec<u8>,
+) -> Result<SegmentBytes, SegmentError> {
     let name = SegmentName::new(branch.timeline, segment, size);
     let source = Source { repository, branch, range: segment.range(size), name, size, identities };
     let mut lost = Lost::default();
     let whole = ObjectName::Wal(branch, name, None);
     for _ in 0..LOOKS {
         if size.bytes() <= MAX_PLAINTEXT && !lost.holds(&whole) {
-            match source.piece(whole.clone(), source.range).await {
+            match source.piece(whole.clone(), source.range, std::mem::take(&mut room)).await {
                 Ok(piece) => return source.join(vec![piece], source.range.end).await,
                 Err(error) if is_gone(&error) => {}
                 Err(error) => lost.add(error, repository)?,
@@ -207,7 +221,8 @@ impl Source<'_> {
                 .into_iter()
                 .filter_map(|range| candidates.iter().find(|(there, _)| *there == range).map(|found| (*found).clone()))
                 .collect();
-            let mut reads = stream::iter(chosen).map(|(range, name)| self.piece(name, range)).buffered(READS_AT_ONCE);
+            let mut reads =
+                stream::iter(chosen).map(|(range, name)| self.piece(name, range, Vec::new())).buffered(READS_AT_ONCE);
             let mut pieces = Vec::new();
             while let Some(read) = reads.next().await {
                 match read {
@@ -235,8 +250,8 @@ impl Source<'_> {
         Ok(names)
     }
 
-    /// Reads and opens one object, and checks that it holds `range` of this segment.
-    async fn piece(&self, name: ObjectName, range: LsnRange) -> Result<Piece, SegmentError> {
+    /// Reads and opens one object in the empty buffer `plain`, and checks that it holds `range` of this segment.
+    async fn piece(&self, name: ObjectName, range: LsnRange, mut plain: Vec<u8>) -> Result<Piece, SegmentError> {
         let envelope = self.repository.read(&name).await?;
         let refuse = |source: SealError| RepositoryError::Object { name: name.to_string(), source };
         let Some(section) = envelope.header().wal.clone() else {
@@ -255,7 +270,8 @@ impl Source<'_> {
         if found != expected {
             return Err(SegmentError::Misplaced { name: name.to_string(), found, expected });
         }
-        let plain = envelope.read_all(self.identities).map_err(refuse)?;
+        plain.reserve_exact(usize::try_from(range.len()).unwrap_or(0));
+        envelope.read_all_into(self.identities, &mut plain).map_err(refuse)?;
         if plain.len() as u64 != range.len() {
             let found = format!("{} bytes of WAL", plain.len());
             return Err(SegmentError::Misplaced { name: name.to_string(), found, expected });
@@ -265,7 +281,8 @@ impl Source<'_> {
 
     /// Joins pieces of which each begins at or before the end of the one before.
     async fn join(&self, pieces: Vec<Piece>, known_end: Lsn) -> Result<SegmentBytes, SegmentError> {
-        let mut bytes = Vec::with_capacity(usize::try_from(self.size.bytes()).unwrap_or(0));
+        let length = usize::try_from(self.size.bytes()).unwrap_or(0);
+        let mut bytes = Vec::new();
         let mut before: Option<(ObjectName, WalSection)> = None;
         let mut compare_key = None;
         for piece in pieces {
@@ -275,12 +292,20 @@ impl Source<'_> {
                 }
                 agree(&bytes, (name, section), &piece, compare_key.as_ref())?;
             }
-            let covered = self.range.start.advance(bytes.len() as u64).bytes_since(piece.section.start);
-            bytes.extend_from_slice(piece.plain.get(usize::try_from(covered).unwrap_or(usize::MAX)..).unwrap_or(&[]));
+            if bytes.is_empty() && piece.section.start == self.range.start {
+                // The whole of it, as a rule.
+                bytes = piece.plain;
+            } else {
+                let covered = self.range.start.advance(bytes.len() as u64).bytes_since(piece.section.start);
+                bytes.reserve_exact(length.saturating_sub(bytes.len()));
+                bytes.extend_from_slice(
+                    piece.plain.get(usize::try_from(covered).unwrap_or(usize::MAX)..).unwrap_or(&[]),
+                );
+            }
             before = Some((piece.name, piece.section));
         }
         let valid_end = self.range.start.advance(bytes.len() as u64);
-        bytes.resize(usize::try_from(self.size.bytes()).unwrap_or(bytes.len()), 0);
+        bytes.resize(length, 0);
         Ok(SegmentBytes { bytes, valid_end, whole: valid_end == self.range.end, known_end, lost: Vec::new() })
     }
 }

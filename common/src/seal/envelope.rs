@@ -275,13 +275,21 @@ impl Envelope {
     ///
     /// Errors: as [`Envelope::open`], and whatever is wrong with a frame.
     pub fn read_all(&self, identities: &[Identity]) -> Result<Vec<u8>, SealError> {
-        let mut opener = self.open(identities)?;
         let mut plain = Vec::with_capacity(usize::try_from(self.trailer.plain_size).unwrap_or(0));
+        self.read_all_into(identities, &mut plain)?;
+        Ok(plain)
+    }
+
+    /// As [`Envelope::read_all`], behind what is in `plain`.
+    ///
+    /// Errors: as there; `plain` may then hold the first frames.
+    pub fn read_all_into(&self, identities: &[Identity], plain: &mut Vec<u8>) -> Result<(), SealError> {
+        let mut opener = self.open(identities)?;
         for number in 0..self.trailer.frames.len() {
             let bytes = self.frame_bytes(number).ok_or(SealError::Truncated("it ends within a frame"))?;
-            opener.frame_into(number, bytes, &mut plain)?;
+            opener.frame_into(number, bytes, plain)?;
         }
-        Ok(plain)
+        Ok(())
     }
 
     /// The plaintext of frame `number`, with an opener of this object.

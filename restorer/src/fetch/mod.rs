@@ -44,7 +44,7 @@ pub use place::WorkingDirectory;
 pub use reply::Reply;
 pub use route::Route;
 
-use crate::segment_source::{SegmentBytes, read_segment};
+use crate::segment_source::{SegmentBytes, read_segment, read_segment_into};
 
 /// Bytes of a segment that [`check_segment_header`] reads.
 const LONG_HEADER: u64 = 40;
@@ -139,12 +139,12 @@ impl Fetcher {
     }
 
     /// The segment, where all of it is there, as [`Fetcher::find`] would give it; `None` where anything else is the case, which
-    /// [`Fetcher::find`] then has to judge.
+    /// [`Fetcher::find`] then has to judge. `room` is an empty buffer for it.
     ///
     /// Errors: as there, but for those that are a proof.
-    pub async fn whole(&self, name: SegmentName) -> Result<Option<Vec<u8>>, FetchError> {
+    pub async fn whole(&self, name: SegmentName, room: Vec<u8>) -> Result<Option<Vec<u8>>, FetchError> {
         let Seat::On { branch, number, size } = self.locate(name).await? else { return Ok(None) };
-        match read_segment(&self.repository, branch, number, size, &self.identities).await {
+        match read_segment_into(&self.repository, branch, number, size, &self.identities, room).await {
             Ok(segment) if segment.whole => {
                 self.check_header(branch, name, size, &segment)?;
                 Ok(Some(segment.bytes))

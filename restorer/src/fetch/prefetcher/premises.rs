@@ -230,9 +230,9 @@ impl Ready {
 
     /// Writes a file. It is not synced: PostgreSQL syncs it before it gives it its name in `pg_wal` (`durable_rename` in
     /// `KeepFileRestoredFromArchive`), and asks again for one that it has not kept.
-    pub(super) async fn put(self: &Arc<Ready>, bytes: Vec<u8>) -> io::Result<Arc<ReadyFile>> {
+    pub(super) async fn put(self: &Arc<Ready>, bytes: impl AsRef<[u8]> + Send + 'static) -> io::Result<Arc<ReadyFile>> {
         let ready = self.clone();
-        let written = tokio::task::spawn_blocking(move || ready.write(&bytes)).await;
+        let written = tokio::task::spawn_blocking(move || ready.write(bytes.as_ref())).await;
         written.unwrap_or_else(|join| Err(io::Error::other(join)))
     }
 
