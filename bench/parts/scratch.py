@@ -29,6 +29,9 @@ class Scratch:
             self.account = pwd.getpwnam(ACCOUNT)
         except KeyError:
             raise Failed(f"there is no user {ACCOUNT}; run: apt-get install -y postgresql-15") from None
+        for folder in (parent, bucket or parent):
+            if not os.path.isdir(folder):
+                raise Failed(f"there is no folder {folder}")
         self.path = tempfile.mkdtemp(prefix="walseal-bench-", dir=parent)
         os.chmod(self.path, 0o755)
         self.bucket = tempfile.mkdtemp(prefix="walseal-bench-", dir=bucket) if bucket else self.path

@@ -143,7 +143,8 @@ class LightS3(S3):
                 return
             except OSError:
                 if process.poll() is not None or time.monotonic() > end:
-                    raise Failed(f"{command[0]} did not start; {self.folder}.log says why") from None
+                    with open(f"{self.folder}.log", encoding="utf-8", errors="replace") as log:
+                        raise Failed(f"{command[0]} did not start:\n{log.read()[-2000:]}") from None
                 time.sleep(0.02)
 
     def over_tls(self):

@@ -65,7 +65,8 @@ pub async fn read_segment(
     read_segment_into(repository, branch, segment, size, identities, Vec::new()).await
 }
 
-/// As [`read_segment`], in the empty buffer `room` where the whole segment is one object, without a copy.
+/// As [`read_segment`], in the empty buffer `room` where the whole segment is one object, without a copy. What a segment before left in
+/// its room is never seen: bytes count as they are written, and zeros are written behind a valid end (case 3).
 ///
 /// Errors: as there.
 pub async fn read_segment_into(
@@ -305,6 +306,7 @@ impl Source<'_> {
             before = Some((piece.name, piece.section));
         }
         let valid_end = self.range.start.advance(bytes.len() as u64);
+        bytes.reserve_exact(length.saturating_sub(bytes.len()));
         bytes.resize(length, 0);
         Ok(SegmentBytes { bytes, valid_end, whole: valid_end == self.range.end, known_end, lost: Vec::new() })
     }

@@ -20,6 +20,9 @@ use crate::account::Account;
 use crate::deadline::eventually;
 use crate::process::Call;
 
+/// Where scripts/test puts beds: on a disk, or in memory. Whichever it chooses, what was left in the other one goes, too.
+const BEDS: [&str; 2] = ["/tmp", "/dev/shm"];
+
 /// How long a server may take to end all its processes before it is killed.
 const SERVER_END: Duration = Duration::from_secs(10);
 
@@ -116,9 +119,29 @@ impl Drop for Scratch {
 /// Only folders whose owner is gone are touched: the process with the id *and* the start time in its name.
 pub fn sweep() -> Result<Vec<PathBuf>> {
     let _alone = lock_sweeper()?;
-    let runs = bed()?.join("runs");
+    let bed = bed()?;
     let mut removed = Vec::new();
-    for entry in std::fs::read_dir(&runs).with_context(|| format!("reading {}", runs.display()))? {
+    sweep_runs(&bed.join("runs"), &mut removed)?;
+    let name = bed.file_name().unwrap_or_default();
+    for runs in BEDS.map(|under| Path::new(under).join(name).join("runs")) {
+        if !runs.starts_with(&bed) && is_mine(&runs)? {
+            sweep_runs(&runs, &mut removed)?;
+        }
+    }
+    Ok(removed)
+}
+
+/// Whether it is a folder, and of this user.
+fn is_mine(path: &Path) -> Result<bool> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) => Ok(found.is_dir() && found.uid() == rustix::process::geteuid().as_raw()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("looking at {}", path.display())),
+    }
+}
+
+fn sweep_runs(runs: &Path, removed: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in std::fs::read_dir(runs).with_context(|| format!("reading {}", runs.display()))? {
         let entry = entry.with_context(|| format!("reading {}", runs.display()))?;
         let Some(owner) = Owner::of(&entry.file_name().to_string_lossy()) else { continue };
         if !owner.is_alive() {
@@ -126,7 +149,7 @@ pub fn sweep() -> Result<Vec<PathBuf>> {
             removed.push(entry.path());
         }
     }
-    Ok(removed)
+    Ok(())
 }
 
 /// Keeps all sweepers of this user away until the answer is dropped.
@@ -141,7 +164,10 @@ pub fn lock_sweeper() -> Result<std::fs::File> {
 /// Errors: somebody else has made it.
 pub fn bed() -> Result<PathBuf> {
     let me = rustix::process::geteuid().as_raw();
-    let under = std::env::var_os("WALSEAL_TEST_BED").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from);
+    let under = std::env::var_os("WALSEAL_TEST_BED").map_or_else(|| PathBuf::from(BEDS[0]), PathBuf::from);
+    if !under.is_absolute() {
+        bail!("WALSEAL_TEST_BED is {}; it must be an absolute path", under.display());
+    }
     let path = under.join(format!("walseal-tests-{me}"));
     make_dir(&path, 0o755)?;
     let owner = std::fs::symlink_metadata(&path).with_context(|| format!("looking at {}", path.display()))?;

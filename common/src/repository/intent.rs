@@ -5,12 +5,16 @@
 
 use std::collections::HashSet;
 
+use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{ObjectName, Repository, RepositoryError, RunId};
 use crate::seal::{Kind, WriterKey};
 use crate::store::{LARGEST_PAGE, PutOutcome};
+
+/// Pages that are read at the same time.
+const READS_AT_ONCE: usize = 4;
 
 /// A page of what a run means to remove; the body of an `intent` object.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -43,19 +47,7 @@ impl Repository {
     /// Errors: the store's.
     pub async fn intents(&self) -> Result<Vec<IntentPage>, RepositoryError> {
         let mut pages = Vec::new();
-        let mut listing = self.pages("intent/", None, LARGEST_PAGE);
-        while let Some(page) = listing.next().await? {
-            for meta in &page {
-                let Ok(name @ ObjectName::Intent(..)) = meta.key.parse() else { continue };
-                match self.intent(&name).await {
-                    Ok(record) => pages.push(IntentPage { name, record, stored: meta.modified }),
-                    // Done with while this looked.
-                    Err(error) if error.is_not_found() => {}
-                    Err(error @ RepositoryError::Object { .. }) => tracing::warn!(%error, "no page of an intent"),
-                    Err(error) => return Err(error),
-                }
-            }
-        }
+        self.each_intent(|page| pages.push(page)).await?;
         Ok(pages)
     }
 
@@ -63,7 +55,45 @@ impl Repository {
     ///
     /// Errors: the store's.
     pub async fn announced(&self) -> Result<HashSet<String>, RepositoryError> {
-        Ok(self.intents().await?.into_iter().flat_map(|page| page.record.names).collect())
+        let mut names = HashSet::new();
+        self.each_intent(|page| names.extend(page.record.names)).await?;
+        Ok(names)
+    }
+
+    /// Shows `look` each page that verifies, one after another, as many in memory as are read at once: a prune may announce millions
+    /// of names.
+    ///
+    /// Errors: the store's.
+    pub async fn each_intent(&self, mut look: impl FnMut(IntentPage)) -> Result<(), RepositoryError> {
+        let mut listing = self.pages("intent/", None, LARGEST_PAGE);
+        while let Some(page) = listing.next().await? {
+            let mut reads = Vec::new();
+            for meta in &page {
+                if let Ok(name @ ObjectName::Intent(..)) = meta.key.parse() {
+                    reads.push(self.intent_stored(name, meta.modified));
+                }
+            }
+            let mut reads = stream::iter(reads).buffered(READS_AT_ONCE);
+            while let Some((name, stored, record)) = reads.next().await {
+                match record {
+                    Ok(record) => look(IntentPage { name, record, stored }),
+                    // Done with while this looked.
+                    Err(error) if error.is_not_found() => {}
+                    Err(error @ RepositoryError::Object { .. }) => tracing::warn!(%error, "no page of an intent"),
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn intent_stored(
+        &self,
+        name: ObjectName,
+        stored: Option<i64>,
+    ) -> (ObjectName, Option<i64>, Result<IntentRecord, RepositoryError>) {
+        let record = self.intent(&name).await;
+        (name, stored, record)
     }
 
     async fn intent(&self, name: &ObjectName) -> Result<IntentRecord, RepositoryError> {

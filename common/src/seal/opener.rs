@@ -82,7 +82,7 @@ impl Opener {
         plain.reserve(length);
         let mut target = Cursor::new(&mut *plain);
         target.set_position(before as u64);
-        // The target has no more room than it had or was just made, so a compression bomb cannot inflate beyond it.
+        // The target has no more room than it had or was just made: a bomb inflates to its end, which is address space, and no further.
         match self.decompressor.decompress_to_buffer(&self.scratch, &mut target) {
             Ok(written) if written == length => Ok(()),
             _ => {

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use serde::Serialize;
 use walseal_common::show;
 use walseal_common::terminal::{Failure, Progress, printable, to_json, units};
@@ -79,6 +80,7 @@ pub async fn make(access: &Access, request: &Request) -> Result<Plan, Failure> {
     let missed = heads::missed(access, plan.segment_size).await;
     let missed = missed.map_err(|error| refusal(&plan::InventoryError::from(error).into()))?;
     plan.warnings.extend(missed.iter().map(|cut| format!("{}.", cut.words())));
+    plan.warnings.extend(plan::leaving(&access.repository, &plan, Timestamp::now()).await);
     Ok(plan)
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use walseal_common::lsn::Lsn;
-use walseal_common::repository::{BaseId, Label, ObjectName, Repository};
+use walseal_common::repository::{Label, Repository};
 use walseal_common::seal::Identity;
 use walseal_common::terminal::Progress;
 use walseal_common::time::PgTimestamp;
@@ -40,33 +40,6 @@ pub async fn plan(
 
 /// As [`plan`], waiting `between` looks at a repository that has a gap.
 pub(super) async fn plan_patiently(
-    repository: &Repository,
-    identities: &[Identity],
-    request: &Request,
-    progress: Option<&Progress>,
-    between: Duration,
-) -> Result<Plan, PlanError> {
-    let mut plan = settled_plan(repository, identities, request, progress, between).await?;
-    plan.warnings.extend(about_to_go(repository, &plan.base.id).await);
-    Ok(plan)
-}
-
-/// A warning where somebody has announced to remove the base backup, and so may do that before a restore has read it.
-async fn about_to_go(repository: &Repository, base: &BaseId) -> Option<String> {
-    let label = ObjectName::Label(base.clone()).to_string();
-    match repository.announced().await {
-        Ok(announced) if announced.contains(&label) => Some(format!(
-            "Retention is about to remove base backup {base}, perhaps before it is read; to keep it: walseal-archiver hold {base} --until 7d"
-        )),
-        Ok(_) => None,
-        Err(error) => {
-            Some(format!("Nobody can tell whether retention is about to remove base backup {base}: {error}."))
-        }
-    }
-}
-
-/// The plan of a repository in which nothing is missing that may be on its way.
-async fn settled_plan(
     repository: &Repository,
     identities: &[Identity],
     request: &Request,

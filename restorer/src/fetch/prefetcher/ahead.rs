@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
-use walseal_common::buffer::Spares;
+use walseal_common::buffer::{Spare, Spares};
 use walseal_common::seal::MAX_PLAINTEXT;
 use walseal_common::segment::{SegmentName, SegmentSize};
 use walseal_common::store::with_patience;
@@ -120,7 +120,7 @@ impl Ahead {
                 if state.lock().unwrap_or_else(PoisonError::into_inner).is_dry(name) {
                     return None;
                 }
-                let mut spare = room.take();
+                let mut spare = if size.bytes() <= MAX_PLAINTEXT { room.take() } else { Spare::alone(Vec::new()) };
                 let empty = std::mem::take(spare.vec());
                 match with_patience(PATIENCE, fetcher.whole(name, empty)).await {
                     Ok(Some(bytes)) => {

@@ -1,8 +1,10 @@
 //! Where recovery stops, and from which base backup.
 
+use jiff::ToSpan as _;
 use proptest::prelude::*;
 use walseal_common::lsn::LsnRange;
-use walseal_common::repository::{IntentRecord, ObjectName, RunId};
+use walseal_common::repository::{HoldRecord, IntentRecord, ObjectName, RunId};
+use walseal_common::segment::SegmentName;
 
 use super::*;
 
@@ -313,20 +315,35 @@ async fn exclusive_is_refused_where_it_means_nothing() {
 }
 
 #[tokio::test]
-async fn case_40_a_base_backup_that_retention_is_about_to_remove_is_said_to_be() {
+async fn case_40_what_retention_is_about_to_remove_of_a_plan_is_said_unless_it_is_held() {
     let day = Day::new().await;
-    let announce = async |names: Vec<String>| {
-        let record = IntentRecord { names, written: jiff::Timestamp::UNIX_EPOCH };
+    let now: jiff::Timestamp = at("12:00:00").parse().expect("a time");
+    let announce = async |name: ObjectName| {
+        let record = IntentRecord { names: vec![name.to_string()], written: jiff::Timestamp::UNIX_EPOCH };
         let run = RunId::random().expect("random bytes");
         day.sample.repository.put_intent(run, 0, &record, &day.sample.writer).await.expect("stored");
     };
-    let of_another: BaseId = "20261120T020000Z-9f3a01bc".parse().expect("an id");
-    announce(vec![ObjectName::Label(of_another).to_string()]).await;
-    assert_eq!(day.plan("latest").await.expect("a plan").warnings, Vec::<String>::new());
-    announce(vec![ObjectName::Label(day.base.clone()).to_string()]).await;
-    let plan = day.plan("latest").await.expect("it is all there");
-    let [warning] = plan.warnings.as_slice() else { panic!("{:?}", plan.warnings) };
-    assert!(warning.contains(&format!("walseal-archiver hold {} --until", day.base)), "{warning}");
+    let plan = day.plan(&at("10:01:30")).await.expect("a plan");
+    let said = async || leaving(&day.sample.repository, &plan, now).await;
+    let segment = |lsn| SegmentName::new(day.sample.branch().timeline, day.wal.size.number(lsn), day.wal.size);
+    let (replayed, beyond) = (segment(plan.path[0].from), segment(day.commit_706.start));
+    assert_ne!((replayed, beyond), (beyond, replayed));
+    announce(ObjectName::Label("20261120T020000Z-9f3a01bc".parse().expect("an id"))).await;
+    announce(ObjectName::Wal(day.sample.branch(), beyond, None)).await;
+    assert_eq!(said().await, None, "another backup, and WAL after the target");
+    announce(ObjectName::Label(day.base.clone())).await;
+    let warning = said().await.expect("the base backup goes");
+    assert!(warning.contains(&format!("remove base backup {}:", day.base)), "{warning}");
+    announce(ObjectName::Wal(day.sample.branch(), replayed, None)).await;
+    let warning = said().await.expect("both go");
+    assert!(
+        warning.contains(&format!("{} and WAL that this replays, from segment {replayed} on", day.base)),
+        "{warning}"
+    );
+    let hold = HoldRecord { base: day.base.clone(), until: Some(now + 1.hour()), written: now };
+    day.sample.repository.put_hold(&hold, &day.sample.writer).await.expect("stored");
+    let warning = said().await.expect("the WAL goes, and a hold does not keep it");
+    assert!(warning.contains(&format!("remove WAL that this replays, from segment {replayed} on")), "{warning}");
 }
 
 #[tokio::test]
