@@ -41,6 +41,32 @@ async fn a_whole_segment_comes_back_as_it_was() {
 }
 
 #[tokio::test]
+async fn case_03_what_a_room_held_before_is_in_no_segment() {
+    let sample = SampleRepository::new().await;
+    let bytes = content(sample.size);
+    let next = SegmentNumber(SEGMENT.0 + 1);
+    sample.put_segment(sample.branch(), SEGMENT, &bytes).await;
+    let start = next.start(sample.size);
+    sample.put_tail(sample.branch(), LsnRange { start, end: start.advance(500) }, &bytes).await;
+    let used = || {
+        let mut room = vec![0xff; 2 * bytes.len()];
+        room.clear();
+        room
+    };
+    let read = async |segment, room| {
+        let (repository, branch) = (&sample.repository, sample.branch());
+        read_segment_into(repository, branch, segment, sample.size, &sample.identities, room).await.expect("it is there")
+    };
+    let room = used();
+    let place = room.as_ptr();
+    let whole = read(SEGMENT, room).await;
+    assert!(whole.whole && whole.bytes == bytes);
+    assert_eq!(whole.bytes.as_ptr(), place, "it was copied");
+    let tail = read(next, used()).await;
+    assert!(!tail.whole && tail.bytes == zero_filled(&bytes, 500));
+}
+
+#[tokio::test]
 async fn case_18_a_segment_over_16_mib_comes_back_from_its_parts() {
     let sample = SampleRepository::with_size(32).await;
     let bytes = content(sample.size);
