@@ -55,7 +55,9 @@ async fn case_03_what_a_room_held_before_is_in_no_segment() {
     };
     let read = async |segment, room| {
         let (repository, branch) = (&sample.repository, sample.branch());
-        read_segment_into(repository, branch, segment, sample.size, &sample.identities, room).await.expect("it is there")
+        read_segment_into(repository, branch, segment, sample.size, &sample.identities, room)
+            .await
+            .expect("it is there")
     };
     let room = used();
     let place = room.as_ptr();
