@@ -5,8 +5,8 @@ import shutil
 import subprocess
 import time
 
-from .scratch import Failed, end_process, say
-from .store import ROOT
+from .scratch import Failed, end_process
+from .store import built
 
 
 class Peer:
@@ -163,12 +163,5 @@ class Peers:
 
 
 def walrus():
-    """WAL-RUS' program; built once, which takes minutes."""
-    tools = os.environ.get("WALSEAL_TOOLS", os.path.join(ROOT, "target", "tools"))
-    program = os.path.join(tools, "walrus", "bin", "walrus")
-    if not os.path.exists(program):
-        say("building WAL-RUS 0.4.1; it takes some minutes")
-        build = ["cargo", "install", "--quiet", "wal-rus", "--version", "0.4.1", "--root", os.path.join(tools, "walrus")]
-        if subprocess.run(build, check=False).returncode != 0:
-            raise Failed("WAL-RUS could not be built; leave it out with --peers cp,pgbackrest")
-    return program
+    """WAL-RUS' program."""
+    return built("wal-rus", "0.4.1", "walrus", "--peers cp,pgbackrest")

@@ -127,7 +127,8 @@ class LightS3(S3):
         bucket, key, secret = "bench", "bench", secrets.token_hex(16)
         os.makedirs(f"{self.folder}/{bucket}", mode=0o700)
         port = free_port()
-        program = [s3s_fs(), "--host", "127.0.0.1", "--port", str(port), "--access-key", key, "--secret-key", secret, self.folder]
+        server = built("s3s-fs", "0.14.1", "s3s-fs", "--stores directory,s3", "--locked", "--features", "binary")
+        program = [server, "--host", "127.0.0.1", "--port", str(port), "--access-key", key, "--secret-key", secret, self.folder]
         self.serve(program, port)
         self.settings = {"S3_ENDPOINT": f"http://127.0.0.1:{port}", "S3_BUCKET": bucket, "S3_ACCESS_KEY_ID": key,
                          "S3_SECRET_ACCESS_KEY": secret, "S3_REGION": "us-east-1"}
@@ -181,16 +182,15 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def s3s_fs():
-    """Its program; built once, which takes minutes."""
+def built(crate, version, name, instead, *how):
+    """The program `name` of a crate; built once, which takes minutes. `instead` is how to do without."""
     tools = os.environ.get("WALSEAL_TOOLS", os.path.join(ROOT, "target", "tools"))
-    program = os.path.join(tools, "s3s-fs", "bin", "s3s-fs")
+    program = os.path.join(tools, name, "bin", name)
     if not os.path.exists(program):
-        say("building s3s-fs 0.14.1; it takes some minutes")
-        build = ["cargo", "install", "--quiet", "s3s-fs", "--version", "0.14.1", "--locked", "--features", "binary",
-                 "--root", os.path.join(tools, "s3s-fs")]
+        say(f"building {crate} {version}; it takes some minutes")
+        build = ["cargo", "install", "--quiet", crate, "--version", version, "--root", os.path.join(tools, name), *how]
         if subprocess.run(build, check=False).returncode != 0:
-            raise Failed("s3s-fs could not be built; leave it out with --stores directory,s3")
+            raise Failed(f"{crate} could not be built; leave it out with {instead}")
     return program
 
 
