@@ -42,6 +42,8 @@ class S3:
 
     def __init__(self, place, tls=False):
         self.begin(place)
+        if tls:
+            self.name = "s3 over TLS"
         script = os.path.join(ROOT, "scripts", "s3-server")
         started = subprocess.run([script, "start", *(["--tls"] if tls else []), self.folder], stdout=subprocess.PIPE, text=True, check=False)
         if started.returncode != 0:
@@ -156,13 +158,15 @@ class LightS3(S3):
             port, plain = free_port(), self.settings["S3_ENDPOINT"].rsplit(":", 1)[1]
             key, certificate, config = (f"{self.folder}.{part}" for part in ("key", "pem", "conf"))
             subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-                            "-subj", "/CN=127.0.0.1", "-keyout", key, "-out", certificate], check=True, stderr=subprocess.DEVNULL)
+                            "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
+                            "-addext", "basicConstraints=critical,CA:FALSE", "-keyout", key, "-out", certificate], check=True, stderr=subprocess.DEVNULL)
             with open(config, "w", encoding="ascii") as file:
                 file.write(f"foreground = yes\nsyslog = no\n[s3]\naccept = 127.0.0.1:{port}\nconnect = 127.0.0.1:{plain}\n"
                            f"cert = {certificate}\nkey = {key}\n")
             self.serve(["stunnel", config], port)
             self.secure = copy.copy(self)
-            self.secure.settings = {**self.settings, "S3_ENDPOINT": f"https://127.0.0.1:{port}"}
+            self.secure.name = "s3-light over TLS"
+            self.secure.settings = {**self.settings, "S3_ENDPOINT": f"https://127.0.0.1:{port}", "S3_CA_FILE": certificate}
         return self.secure
 
     def pid(self):

@@ -28,10 +28,11 @@ def run(place, arguments, figures):
         for peer in chosen:
             for make in ways(peer, place, cluster):
                 took, largest = [], 0.0
+                # pgBackRest speaks TLS only.
+                at = store.over_tls() if peer == "pgbackrest" and store.is_s3 else store
                 for _ in range(arguments.runs):
                     number += 1
-                    # pgBackRest speaks TLS only.
-                    tool = make(store.over_tls() if peer == "pgbackrest" and store.is_s3 else store, number)
+                    tool = make(at, number)
                     if tool is None:
                         break
                     found = backlog.push(tool.command, tool.environment, segments)
@@ -39,14 +40,16 @@ def run(place, arguments, figures):
                     took.append(found["seconds"])
                     largest = max(largest, found["largest child MiB"])
                 if took:
-                    add(figures, tool.name, store, segments, took, largest)
-        ours(place, arguments, cluster, store, backlog, segments, figures)
+                    add(figures, tool.name, at, segments, took, largest)
+        for at in [store, store.over_tls()] if store.is_s3 and "pgbackrest" in chosen else [store]:
+            ours(place, arguments, cluster, at, backlog, segments, figures)
 
 
 def ours(place, arguments, cluster, store, backlog, segments, figures):
+    word = store.name.replace(" ", "-")
     took, largest = [], 0.0
     for attempt in range(arguments.runs):
-        archiver = Archiver(place, arguments, cluster, store, f"push-{store.name}-{attempt}")
+        archiver = Archiver(place, arguments, cluster, store, f"push-{word}-{attempt}")
         found = backlog.push(archiver.hook(), archiver.environment, segments)
         took.append(found["seconds"])
         largest = max(largest, found["largest child MiB"])
@@ -54,7 +57,7 @@ def ours(place, arguments, cluster, store, backlog, segments, figures):
     add(figures, "walseal, no daemon", store, segments, took, largest)
     took, peak = [], 0.0
     for attempt in range(arguments.runs):
-        archiver = Archiver(place, arguments, cluster, store, f"push-{store.name}-daemon-{attempt}")
+        archiver = Archiver(place, arguments, cluster, store, f"push-{word}-daemon-{attempt}")
         archiver.start()
         archiver.wait_confirmed(cluster.lsn())
         archiver.forget_peak()
@@ -63,7 +66,7 @@ def ours(place, arguments, cluster, store, backlog, segments, figures):
         archiver.stop()
         cluster.sql("select pg_drop_replication_slot('walseal_bench')")
     add(figures, "walseal, daemon", store, segments, took, peak)
-    archiver = Archiver(place, arguments, cluster, store, f"push-{store.name}-streamed")
+    archiver = Archiver(place, arguments, cluster, store, f"push-{word}-streamed")
     archiver.start()
     streamed = backlog.make(arguments.backlog)
     archiver.wait_confirmed(cluster.lsn())
