@@ -224,8 +224,8 @@ impl Piece {
         keys: &ArchiveKeys,
         room: &Room,
     ) -> Result<WalPut, ShipError> {
-        let (name, section) = (self.name(), self.section(keys));
-        match repository.compare_wal(&name, &section).await {
+        let name = self.name();
+        match repository.compare_wal(&name, &self.section(keys)).await {
             Ok(()) => return Ok(WalPut::AlreadyThere),
             Err(error) if error.is_not_found() => {}
             Err(error) if error.is_conflict() => {
@@ -234,6 +234,17 @@ impl Piece {
             }
             Err(error) => return Err(error.into()),
         }
+        self.ship_to_free_name(repository, keys, room).await
+    }
+
+    /// As [`Piece::ship_unless_there`], for a piece of which the name was free a moment ago: nothing is read before.
+    pub async fn ship_to_free_name(
+        self,
+        repository: &Repository,
+        keys: &ArchiveKeys,
+        room: &Room,
+    ) -> Result<WalPut, ShipError> {
+        let (name, section) = (self.name(), self.section(keys));
         let (name, object) = self.sealed_as(name, repository, keys, room.clone()).await?;
         room.shrink_to(object.bytes.len() as u64);
         match repository.put_wal(&name, &object, &section).await {

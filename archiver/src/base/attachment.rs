@@ -75,11 +75,11 @@ impl<'a> Attachment<'a> {
         let seal = || {
             let mut sealer = draft.seal(&self.keys.recipients, &self.keys.writer)?;
             sealer.frames_of(&plain)?;
-            sealer.finish()
+            sealer.finish().map(ObjectReference::with)
         };
-        let object = tokio::task::block_in_place(seal).map_err(|source| self.failed(source))?;
+        let (object, reference) = tokio::task::block_in_place(seal).map_err(|source| self.failed(source))?;
         put(self.repository, &name, &object).await?;
-        self.stored.push(ObjectReference::from(&object));
+        self.stored.push(reference);
         Ok(())
     }
 

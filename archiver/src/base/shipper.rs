@@ -8,7 +8,7 @@ use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use walseal_common::buffer::Spares;
 use walseal_common::repository::{self, BaseId, ObjectName, ObjectReference, Repository, ResumeObject};
 use walseal_common::seal::{
-    Assembly, Draft, FrameSealer, Kind, MAX_PLAINTEXT, ObjectDigest, SealError, SealedObject, SealedRun, Workshop,
+    Assembly, Draft, FrameSealer, Kind, MAX_PLAINTEXT, SealError, SealedObject, SealedRun, Workshop,
 };
 use walseal_common::store::PutOutcome;
 
@@ -234,11 +234,11 @@ impl Shipper {
                 let mut sealer = draft.seal(&keys.recipients, &keys.writer)?;
                 sealer.frames_of(&page.plain)?;
                 drop((page, core));
-                sealer.finish()
+                sealer.finish().map(ObjectReference::with)
             });
             let sealed = sealed.await.map_err(|error| ended(&error.to_string()))?;
-            let object = sealed.map_err(|source| BaseError::Seal { name: name.to_string(), source })?;
-            berth.store(name, object, room).await
+            let made = sealed.map_err(|source| BaseError::Seal { name: name.to_string(), source })?;
+            berth.store(name, made, room).await
         });
         Ok(())
     }
@@ -362,9 +362,9 @@ impl Berth {
             room.take_in(&more);
         }
         // The digest of all of it takes milliseconds.
-        let object = spawn_blocking(move || assembly.finish::<()>(None)).await;
-        let object = object.map_err(|error| ended(&error.to_string()))?.map_err(failed)?;
-        let stored = self.store(name, object, room).await;
+        let made = spawn_blocking(move || assembly.finish::<()>(None).map(ObjectReference::with)).await;
+        let made = made.map_err(|error| ended(&error.to_string()))?.map_err(failed)?;
+        let stored = self.store(name, made, room).await;
         drop(place);
         stored
     }
@@ -379,12 +379,12 @@ impl Berth {
             let mut sealer = keys.writer.resume()?.seal(draft, &keys.writer)?;
             sealer.frames_of(&plain)?;
             drop((plain, core));
-            sealer.finish()
+            sealer.finish().map(ObjectReference::with)
         });
         let sealed = sealed.await.map_err(|error| ended(&error.to_string()))?;
-        let object = sealed.map_err(|source| BaseError::Seal { name: name.to_string(), source })?;
-        let (cache, bytes) = (self.cache.clone(), object.bytes.clone());
-        let stored = self.store(name, object, room).await?;
+        let made = sealed.map_err(|source| BaseError::Seal { name: name.to_string(), source })?;
+        let (cache, bytes) = (self.cache.clone(), made.0.bytes.clone());
+        let stored = self.store(name, made, room).await?;
         if let ObjectName::Resume(id, number) = stored.0.clone() {
             // What cannot be kept is in the repository; only a bug ends the task.
             let kept = spawn_blocking(move || cache.put(&id, number, &bytes)).await;
@@ -393,11 +393,16 @@ impl Berth {
         Ok(stored)
     }
 
-    async fn store(self, name: ObjectName, object: SealedObject, room: Room) -> Result<Stored, BaseError> {
+    async fn store(
+        self,
+        name: ObjectName,
+        (object, reference): (SealedObject, ObjectReference),
+        room: Room,
+    ) -> Result<Stored, BaseError> {
         room.shrink_to(object.bytes.len() as u64);
         let slot = self.putting.clone().acquire_owned().await.map_err(|_| ended("the count of puts was closed"))?;
         put(&self.repository, &name, &object).await?;
-        let stored = ResumeObject { reference: ObjectReference::from(&object), plain_size: Some(object.plain_size) };
+        let stored = ResumeObject { reference, plain_size: Some(object.plain_size) };
         drop((slot, object, room));
         Ok((name, stored))
     }
@@ -418,8 +423,7 @@ pub(super) async fn put(repository: &Repository, name: &ObjectName, object: &Sea
         PutOutcome::AlreadyExists => {
             let there = repository.store().get(&name.key(repository.cluster())).await;
             let there = there.map_err(walseal_common::repository::RepositoryError::from)?;
-            let same = ObjectDigest::of(&there) == object.digest;
-            if same { Ok(()) } else { Err(BaseError::Taken(name.to_string())) }
+            if there == object.bytes { Ok(()) } else { Err(BaseError::Taken(name.to_string())) }
         }
     }
 }

@@ -140,7 +140,11 @@ impl Archivist {
                         return Ok(None);
                     }
                 }
-                if piece.ship(&self.repository, &self.keys, &room).await? == WalPut::Stored {
+                let shipped = match known {
+                    Stored::Nothing => piece.ship_to_free_name(&self.repository, &self.keys, &room).await?,
+                    _ => piece.ship(&self.repository, &self.keys, &room).await?,
+                };
+                if shipped == WalPut::Stored {
                     outcome = Pushed::Shipped;
                 }
             }

@@ -8,9 +8,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use walseal_common::buffer::Spares;
 use walseal_common::repository::{ObjectName, ObjectReference, Repository, RepositoryError, SnapshotId};
-use walseal_common::seal::{
-    Assembly, Draft, Kind, MAX_PLAINTEXT, ObjectDigest, SealError, SealedObject, SealedRun, Workshop,
-};
+use walseal_common::seal::{Assembly, Draft, Kind, MAX_PLAINTEXT, SealError, SealedObject, SealedRun, Workshop};
 use walseal_common::store::PutOutcome;
 
 use super::SnapshotError;
@@ -186,11 +184,10 @@ impl Hold {
             let frame = frame.await.map_err(|error| ended(&error.to_string()))??;
             assembly.append(&frame).map_err(failed)?;
         }
-        let object = spawn_blocking(move || assembly.finish::<()>(None)).await;
-        let object = object.map_err(|error| ended(&error.to_string()))?.map_err(failed)?;
+        let finished = spawn_blocking(move || assembly.finish::<()>(None).map(ObjectReference::with)).await;
+        let (object, reference) = finished.map_err(|error| ended(&error.to_string()))?.map_err(failed)?;
         room.shrink_to(object.bytes.len() as u64);
         put(&self.repository, &name, &object).await?;
-        let reference = ObjectReference::from(&object);
         drop((object, room));
         Ok((number, reference))
     }
@@ -231,7 +228,7 @@ pub(super) async fn put(
         return Ok(());
     }
     let there = repository.store().get(&name.key(repository.cluster())).await.map_err(RepositoryError::from)?;
-    if ObjectDigest::of(&there) == object.digest { Ok(()) } else { Err(SnapshotError::Taken(name.to_string())) }
+    if there == object.bytes { Ok(()) } else { Err(SnapshotError::Taken(name.to_string())) }
 }
 
 fn ended(why: &str) -> SnapshotError {

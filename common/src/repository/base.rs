@@ -125,9 +125,17 @@ pub struct ObjectReference {
     pub digest: ObjectDigest,
 }
 
+impl ObjectReference {
+    /// The object, and what refers to it: to be made where the object is, for its digest takes milliseconds.
+    pub fn with(object: SealedObject) -> (SealedObject, ObjectReference) {
+        let reference = ObjectReference::from(&object);
+        (object, reference)
+    }
+}
+
 impl From<&SealedObject> for ObjectReference {
     fn from(object: &SealedObject) -> Self {
-        ObjectReference { name: object.name.clone(), size: object.bytes.len() as u64, digest: object.digest }
+        ObjectReference { name: object.name.clone(), size: object.bytes.len() as u64, digest: object.digest() }
     }
 }
 

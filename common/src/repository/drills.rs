@@ -229,11 +229,11 @@ impl Repository {
         if self.put(&object).await? == PutOutcome::AlreadyExists {
             // An answer that was lost, most likely: the name holds a random number that nobody else has drawn.
             let there = self.store().get(&name.key(self.cluster())).await?;
-            if ObjectDigest::of(&there) != object.digest {
+            if there != object.bytes {
                 return Err(RepositoryError::Conflict { name: name.to_string(), writer: writer.public().to_string() });
             }
         }
-        Ok((name, object.digest))
+        Ok((name, object.digest()))
     }
 
     /// The evidence of a drill, opened: the very object that its entry in the ledger names.

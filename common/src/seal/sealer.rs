@@ -67,10 +67,15 @@ pub struct SealedObject {
     pub name: String,
     /// All its bytes.
     pub bytes: Bytes,
-    /// Their digest.
-    pub digest: ObjectDigest,
     /// Bytes of plaintext in its frames.
     pub plain_size: u64,
+}
+
+impl SealedObject {
+    /// The digest of all its bytes: some milliseconds for the largest. Nothing refers so to objects of WAL.
+    pub fn digest(&self) -> ObjectDigest {
+        ObjectDigest::of(&self.bytes)
+    }
 }
 
 #[derive(Serialize)]
@@ -268,7 +273,7 @@ fn finish<B: Serialize>(
     buffer.extend_from_slice(&checksum.finalize().to_le_bytes());
     buffer.extend_from_slice(FOOTER_MAGIC);
     let bytes = object.freeze();
-    Ok(SealedObject { name, digest: ObjectDigest::of(&bytes), bytes, plain_size })
+    Ok(SealedObject { name, bytes, plain_size })
 }
 
 /// An object that is being put together from runs of sealed frames, in order.

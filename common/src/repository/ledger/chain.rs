@@ -62,12 +62,12 @@ impl Chain {
             // An answer that was lost, most likely: the name holds a random number that nobody else has drawn.
             let key = format!("{}/{}", self.repository.cluster(), object.name);
             let there = self.repository.store().get(&key).await?;
-            if ObjectDigest::of(&there) != object.digest {
+            if there != object.bytes {
                 let writer = self.signer.writer.public().to_string();
                 return Err(RepositoryError::Conflict { name: object.name.clone(), writer });
             }
         }
-        self.previous = Some(object.digest);
+        self.previous = Some(object.digest());
         self.next += 1;
         self.pending = None;
         Ok(())
