@@ -8,10 +8,11 @@ use walseal_common::segment::SegmentName;
 use walseal_common::timeline::TimelineId;
 use walseal_tests::cluster::{Cluster, Stop};
 use walseal_tests::deadline::PATIENCE;
+use walseal_tests::port;
 use walseal_tests::site::{Daemon, Site, Store};
 use walseal_tests::workload;
 
-use crate::{flow, restored};
+use crate::{flow, metrics, restored};
 
 fn labels(site: &Site) -> Result<usize> {
     let objects = site.place.list()?;
@@ -87,6 +88,31 @@ fn lose_wal() -> Result<AfterLoss> {
     daemon.until("a base backup that nobody asked for", PATIENCE, || Ok((labels(&site)? == 2).then_some(())))?;
     assert_eq!(gaps(&site)?, 1);
     Ok(AfterLoss { site, daemon, before, within })
+}
+
+#[test]
+fn a_gap_and_the_time_that_would_be_lost_are_figures_and_the_same_as_in_status() -> Result<()> {
+    let AfterLoss { mut site, mut daemon, .. } = lose_wal()?;
+    daemon.sigterm()?.success()?;
+    let port = port::free()?;
+    site.archiver.set_text("http.listen", &port.to_string());
+    site.archiver.write_config()?;
+    let mut daemon = site.start_daemon()?;
+    insert(&site, 100)?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    daemon.until("the gap in the figures", PATIENCE, || {
+        Ok((metrics::scrape(port)?.samples.get("walseal_gaps") == Some(&1.0)).then_some(()))
+    })?;
+    assert_eq!(metrics::scrape(port)?.of("walseal_gaps_found_total")?, 0.0, "this daemon found none");
+
+    site.cluster.stop(Stop::Immediate)?;
+    let lost = || metrics::scrape(port)?.of("walseal_rpo_seconds");
+    let before =
+        daemon.until("an age of what was heard last", PATIENCE, || Ok(Some(lost()?).filter(|lost| *lost > 1.0)))?;
+    let status = site.archiver.run(&["status", "--json"])?.success()?.json()?;
+    let told = status["rpo_seconds"].as_f64().context("the daemon knows")?;
+    ensure!(status["rpo_at_most"] == true && (before..=lost()?).contains(&told), "{before} {status:#}");
+    Ok(())
 }
 
 #[test]
