@@ -119,7 +119,9 @@ class Years:
         folder = self.writer.path(f"base/{base_id}/data")
         folder.mkdir()
         for number in range(self.objects):
-            os.close(os.open(folder / f"{number:08}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            file = os.open(folder / f"{number:08}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            os.truncate(file, 6_000_000)
+            os.close(file)
 
     def wal(self, segment):
         """A segment with two commits and a switch (xlogrecord.h, xact.h); and where the first ends and the second begins."""

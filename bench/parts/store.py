@@ -49,6 +49,8 @@ class S3:
         if started.returncode != 0:
             raise Failed("the S3 server did not start")
         self.settings = dict(line.split("=", 1) for line in started.stdout.split())
+        if tls:
+            self.settings["S3_CA_FILE"] = readable(place, self.settings["S3_CA_FILE"])
 
     def begin(self, place):
         # Each bench of a run has its own.
@@ -67,6 +69,8 @@ class S3:
         settings = dict(self.settings)
         if self.line is not None:
             settings["S3_ENDPOINT"] = f"http://127.0.0.1:{self.line.port}"
+        if "S3_CA_FILE" in settings:
+            settings["AWS_CA_BUNDLE"] = settings.pop("S3_CA_FILE")
         return {key: value for key, value in settings.items() if key != "S3_BUCKET"}
 
     def url(self, name):
@@ -166,7 +170,7 @@ class LightS3(S3):
             self.serve(["stunnel", config], port)
             self.secure = copy.copy(self)
             self.secure.name = "s3-light over TLS"
-            self.secure.settings = {**self.settings, "S3_ENDPOINT": f"https://127.0.0.1:{port}", "S3_CA_FILE": certificate}
+            self.secure.settings = {**self.settings, "S3_ENDPOINT": f"https://127.0.0.1:{port}", "S3_CA_FILE": readable(self.place, certificate)}
         return self.secure
 
     def pid(self):
@@ -179,6 +183,12 @@ class LightS3(S3):
             if process.poll() is None:
                 process.send_signal(signal.SIGCONT)
             end_process(process)
+
+
+def readable(place, certificate):
+    """A copy that the server's user can read."""
+    with open(certificate, encoding="ascii") as file:
+        return place.file(f"{os.path.basename(os.path.dirname(certificate))}-{os.path.basename(certificate)}", file.read())
 
 
 def free_port():

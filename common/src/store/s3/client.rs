@@ -1,30 +1,20 @@
 //! Building the SDK's client.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
-
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
-    Builder, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient,
+    Builder, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
     StalledStreamProtectionConfig, retry::RetryConfig,
 };
-use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
 use aws_types::service_config::ServiceConfigKey;
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 
 use super::super::failure::Failure;
 use super::super::key::check_key;
+use super::http;
 use super::options::{S3Checksum, S3Credentials, S3Options};
 use super::order::ListingOrder;
 use super::whole::WholeAnswer;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Shorter than the idle times of usual servers, so that a connection they closed is rarely tried.
-const IDLE_CONNECTION: Duration = Duration::from_secs(20);
 /// What providers without regions expect.
 const DEFAULT_REGION: &str = "us-east-1";
 
@@ -41,7 +31,7 @@ pub(super) struct BuiltClient {
 
 pub(super) async fn build(options: &S3Options) -> Result<BuiltClient, Failure> {
     check(options)?;
-    let http = http_client(options)?;
+    let http = http::client(options)?;
     let (mut config, endpoint) = match &options.credentials {
         S3Credentials::Static { access_key_id, secret_access_key, session_token } => {
             let token = session_token.as_ref().map(|token| token.expose().to_owned());
@@ -81,7 +71,6 @@ pub(super) async fn build(options: &S3Options) -> Result<BuiltClient, Failure> {
         .retry_config(RetryConfig::disabled())
         // Deadlines and the stall limit of reads stand in for it; it takes back-pressure for a stall.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-        .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build())
         // The checksum that a put needs is set at the put; others confuse many providers.
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
@@ -135,44 +124,4 @@ fn check(options: &S3Options) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-fn http_client(options: &S3Options) -> Result<SharedHttpClient, Failure> {
-    let from_environment = || std::env::var_os("AWS_CA_BUNDLE").filter(|path| !path.is_empty()).map(PathBuf::from);
-    let plain = options.endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http://"));
-    let trust = if let Some(path) = options.ca_file.clone().or_else(from_environment) {
-        TrustStore::empty().with_pem_certificate(read_authorities(&path)?)
-    } else if plain && matches!(options.credentials, S3Credentials::Static { .. }) {
-        // Nothing is reached by TLS, so a machine without certificates will do.
-        TrustStore::empty()
-    } else {
-        if rustls_native_certs::load_native_certs().certs.is_empty() {
-            return Err(Failure::protocol(
-                "this machine has no certificate authorities to trust; install ca-certificates or name a PEM file in AWS_CA_BUNDLE",
-            ));
-        }
-        TrustStore::default()
-    };
-    let tls = TlsContext::builder().with_trust_store(trust).build();
-    let tls = tls.map_err(|e| Failure::protocol(format!("could not set up TLS: {e}")))?;
-    Ok(aws_smithy_http_client::Builder::new()
-        .pool_idle_timeout(IDLE_CONNECTION)
-        .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
-        .tls_context(tls)
-        .build_https())
-}
-
-/// The PEM file, after a look that it is one: the SDK panics at what it cannot parse.
-fn read_authorities(path: &Path) -> Result<Vec<u8>, Failure> {
-    let failed = |why: String| Failure::protocol(format!("could not use the CA bundle {}: {why}", path.display()));
-    let pem = std::fs::read(path).map_err(|e| failed(e.to_string()))?;
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|e| failed(e.to_string()))?;
-        roots.add(certificate).map_err(|e| failed(e.to_string()))?;
-    }
-    if roots.is_empty() {
-        return Err(failed("it holds no certificate in PEM form".to_owned()));
-    }
-    Ok(pem)
 }

@@ -2,6 +2,7 @@
 
 mod client;
 mod failure;
+mod http;
 mod list;
 mod lock;
 mod options;
