@@ -23,6 +23,7 @@ pub mod rebuild;
 pub mod record;
 pub mod report;
 pub mod segment_source;
+mod shell;
 pub mod snapshot;
 pub mod verify;
 

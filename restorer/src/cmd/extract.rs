@@ -9,7 +9,6 @@ use walseal_common::show;
 use walseal_common::terminal::{Exit, Failure, Schema, printable, to_json, units};
 
 use super::drill::until_told_to_end;
-use super::target::quoted;
 use super::{plan, restore};
 use crate::access::Access;
 use crate::extract::catalog::Kind;
@@ -17,6 +16,7 @@ use crate::extract::{ExtractError, Extracted, Extraction, Format, Part, Qualifie
 use crate::instance::Landing;
 use crate::plan::{Action, Plan, Request};
 use crate::record;
+use crate::shell::quoted;
 
 const SCHEMA: Schema = Schema { name: "extract", version: 1 };
 

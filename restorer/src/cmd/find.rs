@@ -13,12 +13,13 @@ use walseal_common::show;
 use walseal_common::terminal::{Exit, Failure, Progress, Schema, printable, to_json, units, width_of_stdout};
 use walseal_common::time::PgTimestamp;
 
-use super::target::{parse_target, quoted, refusal};
+use super::target::{parse_target, refusal};
 use super::{extract, restore};
 use crate::access::Access;
 use crate::extract::{Extraction, Format, Part, QualifiedTable};
 use crate::find::{FindError, Finding, Kind, Question, RecordLine, Searched, TablePattern, Wanted, search};
 use crate::plan::{Request, Target, TimelineChoice};
+use crate::shell::quoted;
 
 const SCHEMA: Schema = Schema { name: "find", version: 1 };
 

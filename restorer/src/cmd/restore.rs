@@ -17,7 +17,7 @@ use crate::access::Access;
 use crate::fetch::prefetcher::Serving;
 use crate::instance::{self, InstanceError, Landing};
 use crate::plan::{Plan, Request};
-use crate::rebuild::{Order, RebuildError, Restored, Swept, Traffic};
+use crate::rebuild::{Alone, Asked, Interrupted, Order, Owner, RebuildError, Recovering, Restored, Swept, Traffic};
 use crate::record;
 
 const SCHEMA: Schema = Schema { name: "restore", version: 1 };
@@ -88,14 +88,17 @@ pub async fn run(arguments: &Arguments, request: &Request, access: &Access) -> R
     let Some(destination) = destination.as_ref().filter(|_| !arguments.dry_run) else {
         return plan::run_for(destination.as_ref(), request, access, arguments.json).await;
     };
-    let mut plan = plan::make(access, request).await?;
-    if standby.is_some() {
-        follow(&mut plan);
-    }
+    let (cluster, keep_archiving, starts) = (access.repository.cluster(), arguments.keep_archiving, arguments.start);
+    let asked = Asked { request, cluster, destination, keep_archiving, starts };
+    let interrupted = Interrupted::find(&asked).map_err(|error| failure(&error))?;
+    let plan = match &interrupted {
+        Some(interrupted) => interrupted.plan.clone(),
+        None => new_plan(access, request, standby.is_some()).await?,
+    };
     // Without --start they are only named in what is printed last.
     let programs = instance::Programs::find(plan.base.postgres_version, pg_bin(arguments, &access.config));
     let programs = match programs {
-        Err(error) if arguments.start => return Err(start_failure(&error)),
+        Err(error) if starts => return Err(start_failure(&error)),
         found => found.ok(),
     };
     if !arguments.json {
@@ -105,19 +108,21 @@ pub async fn run(arguments: &Arguments, request: &Request, access: &Access) -> R
         plan: &plan,
         destination: destination.clone(),
         jobs: jobs(arguments),
-        keep_archiving: arguments.keep_archiving,
+        keep_archiving,
         program: crate::program::path().map_err(|error| Failure::from_error("find this program's path", &error))?,
         config: &access.config,
-        inherits_environment: arguments.start,
-        is_served: arguments.start && instance::ends_promoted(&plan),
+        inherits_environment: starts,
+        is_served: starts && instance::ends_promoted(&plan),
+        starts,
         standby,
     };
     let ledger = record::ledger(access);
     ledger.record(record::started(&plan, &order.destination.data));
-    let carried_out = carry_out(order, access, programs.as_ref().filter(|_| arguments.start), &ledger).await;
+    let programs_to_start = programs.as_ref().filter(|_| starts);
+    let carried_out = carry_out(order, interrupted.as_ref(), access, programs_to_start, &ledger).await;
     ledger.finish(record::LAST_ENTRIES).await;
     let (restored, landing) = carried_out?;
-    let next = instance::next_steps(&plan, &restored, landing.as_ref(), arguments.keep_archiving, programs.as_ref());
+    let next = instance::next_steps(&plan, &restored, landing.as_ref(), keep_archiving, programs.as_ref());
     show(&plan, &restored, landing.as_ref(), next, arguments)?;
     match landing.and_then(|landing| landing.missed(&plan)) {
         None => Ok(()),
@@ -126,37 +131,68 @@ pub async fn run(arguments: &Arguments, request: &Request, access: &Access) -> R
     }
 }
 
-/// Rebuilds, runs recovery where there are programs for it, and records how that went.
+async fn new_plan(access: &Access, request: &Request, is_standby: bool) -> Result<Plan, Failure> {
+    let mut plan = plan::make(access, request).await?;
+    if is_standby {
+        follow(&mut plan);
+    }
+    Ok(plan)
+}
+
+/// Rebuilds, unless a restore is gone on with that had come further, runs recovery where there are programs for it, and
+/// records how that went.
 async fn carry_out(
     order: Order<'_>,
+    interrupted: Option<&Interrupted>,
     access: &Access,
     programs: Option<&instance::Programs>,
     ledger: &Ledger,
 ) -> Result<(Restored, Option<Landing>), Failure> {
     let (begun, plan, directory) = (Instant::now(), order.plan, &order.destination.data.clone());
     let server = order.is_served.then(|| order.program.clone());
-    let progress = Progress::new("restore", None);
-    let restored = match order.carry_out(&access.repository, &access.identities, &progress).await {
+    let restored = match interrupted {
+        None => rebuild(order, access).await,
+        Some(interrupted) => take_up(interrupted, &order.destination.owner),
+    };
+    let restored = match restored {
         Ok(restored) => restored,
         Err(error) => {
-            progress.abandon();
             ledger.record(record::failed(directory, record::class(&error)));
             return Err(failure(&error));
         }
     };
-    progress.finish(&format!("files in {}{}", restored.layout.data.display(), restored.kept()));
     let landing = match programs {
         None => None,
         Some(programs) => match recover(programs, &restored, plan, access, server).await {
             Ok(landing) => Some(landing),
             Err(error) => {
                 ledger.record(record::failed(directory, FailureClass::Recovery));
-                return Err(start_failure(&error));
+                return Err(recovery_failure(&error));
             }
         },
     };
     ledger.record(record::finished(directory, restored.bytes, begun.elapsed(), landing.as_ref()));
     Ok((restored, landing))
+}
+
+async fn rebuild(order: Order<'_>, access: &Access) -> Result<Restored, RebuildError> {
+    let progress = Progress::new("restore", None);
+    match order.carry_out(&access.repository, &access.identities, &progress).await {
+        Ok(restored) => {
+            progress.finish(&format!("files in {}{}", restored.layout.data.display(), restored.kept()));
+            Ok(restored)
+        }
+        Err(error) => {
+            progress.abandon();
+            Err(error)
+        }
+    }
+}
+
+fn take_up(interrupted: &Interrupted, owner: &Owner) -> Result<Restored, RebuildError> {
+    let restored = interrupted.take_up(owner)?;
+    eprintln!("All files are in {}; recovery goes on where it was.", restored.layout.data.display());
+    Ok(restored)
 }
 
 /// Runs recovery; where `program` is given, its server gets its WAL from this process.
@@ -167,10 +203,19 @@ async fn recover(
     access: &Access,
     program: Option<PathBuf>,
 ) -> Result<Landing, InstanceError> {
-    let Some(program) = program else { return instance::recover(programs, restored, plan, None).await };
-    let serving = Serving::begin(&access.config, restored).await?;
-    let command = serving.command(&program)?;
-    instance::recover(programs, restored, plan, Some(&command)).await
+    let _alone = Alone::in_recovery(&restored.layout.data)?;
+    let landing = match program {
+        None => instance::recover(programs, restored, plan, None).await?,
+        Some(program) => {
+            let serving = Serving::begin(&access.config, restored).await?;
+            let command = serving.command(&program)?;
+            instance::recover(programs, restored, plan, Some(&command)).await?
+        }
+    };
+    if let Err(error) = Recovering::remove(&restored.layout.data) {
+        tracing::warn!("recovery has ended, and the next restore to this place is told that it has not: {error}");
+    }
+    Ok(landing)
 }
 
 pub(super) fn jobs(arguments: &Arguments) -> usize {
@@ -222,6 +267,16 @@ pub(super) fn failure(error: &RebuildError) -> Failure {
             .next("look at the reason, and give the same command again: it goes on with what is there"),
     };
     error.next().iter().fold(shown, |failure, step| failure.next(step))
+}
+
+/// A failure of recovery, which goes on where it was unless that would change nothing.
+fn recovery_failure(error: &InstanceError) -> Failure {
+    let shown = start_failure(error);
+    if error.is_gone_on_with() {
+        shown.next("give the same command again: it goes on with recovery where it was")
+    } else {
+        shown
+    }
 }
 
 fn start_failure(error: &InstanceError) -> Failure {

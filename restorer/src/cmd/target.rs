@@ -4,6 +4,7 @@ use walseal_common::repository::BaseId;
 use walseal_common::terminal::{Exit, Failure};
 
 use crate::plan::{Action, PlanError, Request, Target, TargetError, TimelineChoice};
+use crate::shell::quoted;
 
 /// Where to restore to.
 #[derive(clap::Args, Clone, Debug)]
@@ -76,15 +77,6 @@ fn with_target(command: &[String], asked: &str, instead: &str) -> String {
         });
     }
     words.join(" ")
-}
-
-/// A word as it stands in a shell's command line.
-pub fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=+,@%".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', "'\\''"))
 }
 
 /// A refusal as a person sees it.

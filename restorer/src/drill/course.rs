@@ -296,6 +296,7 @@ impl Course<'_> {
             config: &self.access.config,
             inherits_environment: true,
             is_served: true,
+            starts: false,
             standby: None,
         };
         let progress = Progress::new("restore", None);

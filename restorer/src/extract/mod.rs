@@ -151,6 +151,7 @@ impl Extraction {
             config: &access.config,
             inherits_environment: true,
             is_served: true,
+            starts: false,
             standby: None,
         };
         let progress = Progress::new("restore", None);

@@ -11,8 +11,8 @@ use std::path::Path;
 use super::InstanceError;
 use crate::rebuild::Restored;
 
-/// What starts recovery.
-const SIGNAL: &str = "recovery.signal";
+/// What starts recovery; gone as soon as recovery has ended with a promotion.
+pub(super) const SIGNAL: &str = "recovery.signal";
 
 /// What the cluster itself, and a restore, write settings to.
 const SETTINGS: &str = "postgresql.auto.conf";

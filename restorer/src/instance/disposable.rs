@@ -8,6 +8,7 @@ use walseal_common::terminal::Progress;
 
 use super::additions::Additions;
 use super::recovery::{End, SHUTDOWN, Story, follow};
+use super::replay::Replay;
 use super::server::{Server, socket_folder};
 use super::settings::{Files, Purpose};
 use super::{ControlData, InstanceError, Landing, Preload, Programs, Reached};
@@ -52,7 +53,7 @@ impl Instance {
         preload: &mut Preload,
         restore_command: &str,
     ) -> Result<(Instance, Recovered), InstanceError> {
-        let progress = Progress::new("recovery", None);
+        let progress = Replay::progress(plan);
         let (instance, story) =
             Instance::start(programs, restored, plan, preload, restore_command, Action::Promote, &progress).await?;
         let recovered = instance.recovered(story)?;
@@ -68,7 +69,7 @@ impl Instance {
         preload: &mut Preload,
         restore_command: &str,
     ) -> Result<(Instance, Paused), InstanceError> {
-        let progress = Progress::new("recovery", None);
+        let progress = Replay::progress(plan);
         let (instance, story) =
             Instance::start(programs, restored, plan, preload, restore_command, Action::Pause, &progress).await?;
         progress.finish("paused at the target");

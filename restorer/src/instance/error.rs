@@ -9,6 +9,7 @@ use walseal_common::terminal::units;
 
 use crate::fetch::prefetcher::PremisesError;
 use crate::rebuild::RebuildError;
+use crate::shell::quoted_path;
 
 /// A private server failed.
 #[derive(Debug, thiserror::Error)]
@@ -67,16 +68,35 @@ pub enum InstanceError {
         file: PathBuf,
     },
     /// A person or the system asked this program to end.
-    #[error(
-        "it was interrupted, and the server was stopped; recovery goes on where it was when the server is started again"
-    )]
-    Interrupted,
+    #[error("it was interrupted, and the server was {}", if *.stopped { "stopped" } else { "told to end" })]
+    Interrupted {
+        /// Whether the server has ended.
+        stopped: bool,
+    },
+    /// A server runs on the data directory that no restore started.
+    #[error("process {pid}, which {}/postmaster.pid names, is no server that this restore started", .data.display())]
+    Occupied {
+        /// The data directory.
+        data: PathBuf,
+        /// The process.
+        pid: u32,
+    },
+    /// There is no recovery to be run.
+    #[error("recovery in {} has ended already: it has no recovery.signal, and is {state}", .data.display())]
+    Over {
+        /// The data directory.
+        data: PathBuf,
+        /// As `pg_control` says: `in production`, `shut down`, …
+        state: String,
+        /// The log of the server that ran recovery.
+        file: PathBuf,
+    },
 }
 
 impl InstanceError {
     /// Whether the same call could not succeed later without anybody changing anything.
     pub fn is_permanent(&self) -> bool {
-        !matches!(self, InstanceError::Interrupted | InstanceError::Stalled { .. })
+        !matches!(self, InstanceError::Interrupted { .. } | InstanceError::Stalled { .. })
     }
 
     /// What to do about it.
@@ -86,8 +106,32 @@ impl InstanceError {
                 vec![format!("read the whole log, {}; the directory is kept as it is", file.display())]
             }
             InstanceError::Scratch { next, .. } => vec![next.clone()],
+            InstanceError::Owner(error) => error.next().to_vec(),
+            InstanceError::Occupied { data, pid } => vec![
+                format!("stop it first: pg_ctl stop -D {}", quoted_path(data)),
+                format!("when process {pid} is no PostgreSQL server: rm {}", quoted_path(&data.join("postmaster.pid"))),
+            ],
+            InstanceError::Over { data, file, .. } => vec![
+                format!(
+                    "when its log, {}, says that it landed where it should, go live: pg_ctl start -D {}",
+                    file.display(),
+                    quoted_path(data)
+                ),
+                "restore anew, over what is there: --delta".to_owned(),
+            ],
             _ => Vec::new(),
         }
+    }
+
+    /// Whether recovery goes on where it was when the same restore is started again.
+    pub fn is_gone_on_with(&self) -> bool {
+        !matches!(
+            self,
+            InstanceError::Over { .. }
+                | InstanceError::Occupied { .. }
+                | InstanceError::Program(_)
+                | InstanceError::Owner(RebuildError::Refused { .. })
+        )
     }
 
     /// For `map_err`.

@@ -13,7 +13,9 @@
 //! | [`control`] | what `pg_control` says |
 //! | [`settings`] | the private server's settings |
 //! | [`server`] | the process: start, log, end |
-//! | [`recovery`] | watching recovery to its end |
+//! | [`leftover`] | a server that an earlier run of the same restore left |
+//! | [`recovery`], [`replay`] | watching recovery to its end; how far it is |
+//! | [`interrupts`] | what asks this program to end meanwhile |
 //! | [`landing`] | where it landed, and what to type next |
 
 mod additions;
@@ -21,10 +23,13 @@ mod control;
 mod disposable;
 mod error;
 mod fresh;
+mod interrupts;
 mod landing;
+mod leftover;
 mod preload;
 mod programs;
 mod recovery;
+mod replay;
 mod scratch;
 mod server;
 mod settings;
@@ -33,7 +38,7 @@ pub use additions::Additions;
 pub use control::ControlData;
 pub use disposable::{Instance, Paused, Recovered};
 pub use error::InstanceError;
-pub use landing::{Landing, Reached, is_logged, next_steps};
+pub use landing::{Landing, Reached, next_steps};
 pub use preload::Preload;
 pub use programs::{Programs, command};
 pub use recovery::{ends_promoted, recover};

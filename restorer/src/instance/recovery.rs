@@ -2,13 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{SignalKind, signal};
 use walseal_common::lsn::Lsn;
 use walseal_common::terminal::Progress;
 use walseal_common::time::PgTimestamp;
 
+use super::additions::SIGNAL;
+use super::interrupts::Interrupts;
+use super::leftover::end_leftover;
+use super::replay::{Replay, redo_end, redo_start};
 use super::server::{GLANCE, Server, socket_folder};
-use super::settings::Purpose;
+use super::settings::{Purpose, log_of};
 use super::{ControlData, InstanceError, Landing, Programs, Reached};
 use crate::plan::{Action, Plan, Target};
 use crate::rebuild::{Restored, end_recovery};
@@ -24,17 +27,19 @@ pub fn ends_promoted(plan: &Plan) -> bool {
     action(plan) == Action::Promote
 }
 
-/// Runs recovery on a restored directory to its end: a promoted server is shut down again, a paused one goes on running.
-/// `restore_command` stands in for the directory's own.
+/// Runs recovery on a restored directory to its end: a promoted server is shut down again, a paused one goes on
+/// running. `restore_command` stands in for the directory's own. It goes on where an earlier run was interrupted, whose
+/// server is ended first.
 ///
-/// Errors: the server ends early, with the last lines of its log; it says nothing for half an hour; an interrupt.
+/// Errors: the server ends early, with the last lines of its log; it says nothing for half an hour; an interrupt;
+/// another server runs there; recovery has ended already.
 pub async fn recover(
     programs: &Programs,
     restored: &Restored,
     plan: &Plan,
     restore_command: Option<&str>,
 ) -> Result<Landing, InstanceError> {
-    let progress = Progress::new("recovery", None);
+    let progress = Replay::progress(plan);
     let outcome = watch(programs, restored, plan, restore_command, &progress).await;
     match &outcome {
         Ok(landing) => progress.finish(landing.word()),
@@ -59,18 +64,24 @@ async fn watch(
     progress: &Progress,
 ) -> Result<Landing, InstanceError> {
     let action = action(plan);
-    let interrupts =
-        |kind: SignalKind| signal(kind).map_err(InstanceError::io("listen for signals to", &restored.plan_file));
-    let (mut terminated, mut interrupted) =
-        (interrupts(SignalKind::terminate())?, interrupts(SignalKind::interrupt())?);
+    let data = &restored.layout.data;
+    let mut interrupts =
+        Interrupts::listen().map_err(InstanceError::io("listen for signals to end recovery in", data))?;
+    tokio::select! {
+        ended = end_leftover(data, SHUTDOWN) => ended?,
+        () = interrupts.any() => return Err(InstanceError::Interrupted { stopped: false }),
+    }
+    let control = || ControlData::read(programs, &restored.layout.owner, data);
+    if !data.join(SIGNAL).exists() {
+        let (state, file) = (control()?.state().to_owned(), log_of(data));
+        return Err(InstanceError::Over { data: data.clone(), state, file });
+    }
     let purpose = Purpose::Recovery { readable: action == Action::Pause };
     let mut server = Server::start(programs, restored, &purpose, restore_command)?;
     let followed = tokio::select! {
         followed = follow(&mut server, plan, action, Story::default(), progress) => followed,
-        _ = terminated.recv() => return interrupt(server).await,
-        _ = interrupted.recv() => return interrupt(server).await,
+        () = interrupts.any() => return interrupt(server).await,
     };
-    let control = || ControlData::read(programs, &restored.layout.owner, &restored.layout.data);
     match followed {
         Ok((End::Promoted, story)) => {
             server.stop(SHUTDOWN).await?;
@@ -121,13 +132,16 @@ pub(super) async fn follow(
     mut story: Story,
     progress: &Progress,
 ) -> Result<(End, Story), InstanceError> {
-    let mut heard = Instant::now();
+    let (mut heard, mut replay) = (Instant::now(), Replay::new(plan, &server.data, progress));
     loop {
         // Asked before the log is read: what it said last is then in the log.
         let ended = server.has_ended()?;
         for line in server.new_lines()? {
             heard = Instant::now();
-            story.hear(&line, plan, progress);
+            if let Some((_, message)) = line.split_once("LOG:  ") {
+                story.hear(message);
+                replay.hear(message);
+            }
         }
         if ended && story.shut_down_at_target && action == Action::Shutdown {
             return Ok((End::ShutDown, story));
@@ -151,7 +165,7 @@ pub(super) async fn follow(
 
 async fn interrupt(server: Server) -> Result<Landing, InstanceError> {
     server.stop(Duration::from_secs(60)).await?;
-    Err(InstanceError::Interrupted)
+    Err(InstanceError::Interrupted { stopped: true })
 }
 
 /// What the server's log has told so far. Messages are those of PostgreSQL's `xlogrecovery.c` and `postmaster.c`.
@@ -162,22 +176,20 @@ pub(super) struct Story {
     shut_down_at_target: bool,
     stopped: Option<String>,
     last_time: Option<PgTimestamp>,
+    begun: Option<Lsn>,
     last_record: Option<Lsn>,
 }
 
 impl Story {
-    fn hear(&mut self, line: &str, plan: &Plan, progress: &Progress) {
-        let Some((_, message)) = line.split_once("LOG:  ") else { return };
-        if let Some(rest) = message.strip_prefix("restored log file \"") {
-            let file = rest.split('"').next().unwrap_or_default();
-            progress.note(&format!("replaying {file}"));
-            progress.advance(plan.segment_size.bytes());
-        } else if message.starts_with("recovery stopping ") {
+    fn hear(&mut self, message: &str) {
+        if message.starts_with("recovery stopping ") {
             self.stopped = Some(message.to_owned());
         } else if let Some(time) = message.strip_prefix("last completed transaction was at log time ") {
             self.last_time = time.trim().parse().ok();
-        } else if let Some(rest) = message.strip_prefix("redo done at ") {
-            self.last_record = rest.split_whitespace().next().and_then(|lsn| lsn.parse().ok());
+        } else if let Some(lsn) = redo_start(message) {
+            self.begun = Some(lsn);
+        } else if let Some(lsn) = redo_end(message) {
+            self.last_record = Some(lsn);
         } else if message.starts_with("pausing at the end of recovery") {
             self.paused = true;
         } else if message.starts_with("shutdown at recovery target") {
@@ -199,6 +211,6 @@ impl Story {
     }
 
     pub(super) fn landing(self, reached: Reached, timeline: Option<u32>) -> Landing {
-        Landing { reached, timeline, server_said: self.stopped, last_time: self.last_time }
+        Landing { reached, timeline, server_said: self.stopped, last_time: self.last_time, begun: self.begun }
     }
 }

@@ -26,6 +26,7 @@ pub(super) const GLANCE: Duration = Duration::from_millis(100);
 pub(super) struct Server {
     child: Option<Child>,
     pub(super) files: Files,
+    pub(super) data: PathBuf,
     read_to: u64,
     partial: String,
 }
@@ -57,7 +58,7 @@ impl Server {
         // Keys pressed at this terminal are not for the server: it is stopped in order.
         call.process_group(0);
         let child = call.spawn().map_err(InstanceError::io("start", &programs.postgres))?;
-        Ok(Server { child: Some(child), files, read_to: 0, partial: String::new() })
+        Ok(Server { child: Some(child), files, data: data.clone(), read_to: 0, partial: String::new() })
     }
 
     /// Lines that were logged since the last look.

@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use super::programs::command;
 use super::{ControlData, InstanceError, Programs};
-use crate::rebuild::Owner;
+use crate::rebuild::{Owner, companion_folder};
 
 /// The files of a private server outside its data directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -20,7 +20,7 @@ pub(super) struct Files {
 
 impl Files {
     pub(super) fn log(&self) -> PathBuf {
-        self.folder.join("server.log")
+        log_in(&self.folder)
     }
 
     pub(super) fn access(&self) -> PathBuf {
@@ -38,6 +38,27 @@ impl Files {
     pub(super) fn identities(&self) -> PathBuf {
         self.folder.join("pg_ident.conf")
     }
+}
+
+fn log_in(folder: &Path) -> PathBuf {
+    folder.join("server.log")
+}
+
+/// The log of the private server that runs, or ran, on the data directory `data`.
+pub(super) fn log_of(data: &Path) -> PathBuf {
+    log_in(&companion_folder(data))
+}
+
+/// The setting by which a private server is known for one.
+const PID_FILE: &str = "external_pid_file";
+
+fn pid_file(folder: &Path) -> PathBuf {
+    folder.join("server.pid")
+}
+
+/// A word on the command line of a private server on the data directory `data`, and of no other server.
+pub(super) fn own_mark(data: &Path) -> String {
+    format!("{PID_FILE}={}", pid_file(&companion_folder(data)).to_string_lossy())
 }
 
 /// What a private server is started for.
@@ -94,7 +115,7 @@ pub(super) fn settings(
         ("hba_file", path(files.access())),
         ("ident_file", path(files.identities())),
         // An empty name would be tried, too, and leave an error in the log.
-        ("external_pid_file", path(files.folder.join("server.pid"))),
+        (PID_FILE, path(pid_file(&files.folder))),
         ("ssl", "off".to_owned()),
         ("hot_standby", if purpose.is_readable() { "on" } else { "off" }.to_owned()),
         ("restart_after_crash", "off".to_owned()),

@@ -48,6 +48,7 @@ impl Planner<'_> {
         let newer = self.inventory.unusable.iter().rev().filter(|unusable| unusable.id > base.id);
         let mut passed_over: Vec<PassedOver> =
             newer.map(|unusable| PassedOver { id: unusable.id.clone(), why: unusable.why.clone() }).collect();
+        passed_over.extend(self.elsewhere(path, &decision));
         passed_over.extend(decision.passed_over);
         let mut plan = Plan {
             version: PLAN_SCHEMA.version,
@@ -88,6 +89,12 @@ impl Planner<'_> {
         let timeline = step.map_or(path.branch(), |step| step.branch).timeline;
         plan.recovery = recovery_settings(self.request, timeline);
         Ok(plan)
+    }
+
+    /// Newer base backups that do not lie on the path, newest first.
+    fn elsewhere(&self, path: &Path<'_>, decision: &Decision<'_>) -> Vec<PassedOver> {
+        let newer = self.inventory.bases.iter().rev().filter(|other| other.id > decision.base.id);
+        newer.filter_map(|other| path.excludes(other).map(|why| PassedOver { id: other.id.clone(), why })).collect()
     }
 
     /// What is missing on the path, as far as it was listed; records of gaps in any case.

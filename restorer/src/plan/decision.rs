@@ -117,7 +117,7 @@ impl<'a> Planner<'a> {
                     return Err(self.gap(reader, wal.end, known.max(lsn)).await);
                 }
                 let branch = reader.path().branch();
-                Err(PlanError::LsnAfterEnd { target: self.request.target.clone(), branch, end: wal.end })
+                Err(PlanError::LsnAfterEnd { request: Box::new(self.request.clone()), branch, end: wal.end })
             }
         }
     }
@@ -198,7 +198,7 @@ impl<'a> Planner<'a> {
             [first, ..] if found.len() == 1 || self.request.base.is_some() => Ok(first.record.end),
             _ => {
                 let found = found.iter().map(|point| (point.record.start, point.time)).collect();
-                Err(PlanError::AmbiguousName { name: name.to_owned(), found })
+                Err(PlanError::AmbiguousName { request: Box::new(self.request.clone()), name: name.to_owned(), found })
             }
         }
     }

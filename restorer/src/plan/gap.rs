@@ -13,14 +13,14 @@ use super::path::Path;
 use super::planner::Planner;
 use super::reader::{PathReader, ReadError};
 use super::refusal::PlanError;
-use super::{Target, TransactionPoint};
+use super::{Request, TransactionPoint};
 use crate::damage::{Damage, sentence};
 
 /// WAL that cannot be had on the way to a target.
 #[derive(Clone, Debug)]
 pub struct Gap {
     /// What was asked.
-    pub target: Target,
+    pub request: Request,
     /// The bytes that cannot be had.
     pub missing: LsnRange,
     /// On which branch.
@@ -72,12 +72,12 @@ impl fmt::Display for Gap {
             self.branch
         );
         match self.damaged.as_slice() {
-            [] => write!(f, "{} cannot be reached: WAL is missing on the way, {place}", self.target)?,
+            [] => write!(f, "{} cannot be reached: WAL is missing on the way, {place}", self.request.target)?,
             damaged => write!(
                 f,
                 "{} cannot be reached: WAL on the way cannot be used, {place}: {}. If the store keeps older versions, or \
                  there is another copy of the repository, put back what was written",
-                self.target,
+                self.request.target,
                 sentence(damaged)
             )?,
         }
@@ -94,14 +94,15 @@ impl fmt::Display for Gap {
         if let Some(confirmed) = &self.confirmed {
             write!(f, ". Nothing shows that the WAL ended there: {confirmed}")?;
         }
+        let timeline = self.request.timeline_flag();
         if let Some(before) = &self.before {
-            write!(f, "\nThe last point before the gap: {before}")?;
+            write!(f, "\nThe last point before the gap: {before}{timeline}")?;
             if let Some(last) = &self.last {
                 write!(f, "   (with transaction {} of {})", last.xid, last.time)?;
             }
         }
         if let Some((id, stop)) = &self.after {
-            write!(f, "\nThe first point after the gap: --to immediate --base {id}   (at {stop})")?;
+            write!(f, "\nThe first point after the gap: --to immediate --base {id}{timeline}   (at {stop})")?;
         }
         Ok(())
     }
@@ -119,7 +120,7 @@ impl Planner<'_> {
         };
         let within = |hole: &Hole| hole.range.start < missing.end && missing.start < hole.range.end;
         PlanError::Gap(Box::new(Gap {
-            target: self.request.target.clone(),
+            request: self.request.clone(),
             missing,
             branch: path.branch_at(at),
             holes: path.holes().into_iter().filter(within).collect(),

@@ -15,9 +15,12 @@ mod pages;
 mod path;
 mod planner;
 pub mod points;
+mod presence;
 pub mod reader;
 mod recovery;
 mod refusal;
+#[cfg(test)]
+pub(crate) mod sample;
 mod scope;
 mod search;
 pub mod surplus;
@@ -46,10 +49,13 @@ pub use inventory::{Inventory, InventoryError};
 pub use leaving::leaving;
 pub use path::{Path, Step};
 pub use planner::{Planner, plan};
+pub use presence::check as check_presence;
 pub use recovery::{RecoverySetting, recovery_settings};
 pub use refusal::PlanError;
 pub use search::NamedPoint;
 pub use target::{Action, Reading, Target, TargetError, TimelineChoice};
+
+use crate::shell::quoted;
 
 /// Name and version of [`Plan`] as JSON. A reader refuses another one.
 pub const PLAN_SCHEMA: Schema = Schema { name: "plan", version: 1 };
@@ -73,6 +79,22 @@ impl Request {
     /// To `target`, everything else by default.
     pub fn to(target: Target) -> Request {
         Request { target, exclusive: false, timeline: None, base: None, action: Action::default() }
+    }
+
+    /// ` --timeline TIMELINE` where one was asked for: what an offered `--to` has to be followed by, or it would lead
+    /// to another one.
+    pub fn timeline_flag(&self) -> String {
+        self.timeline.map(|choice| format!(" --timeline {choice}")).unwrap_or_default()
+    }
+
+    /// The flags that ask for it, quoted for a shell.
+    pub fn flags(&self) -> String {
+        let exclusive = if self.exclusive { " --exclusive" } else { "" };
+        let base = self.base.as_ref().map(|id| format!(" --base {id}")).unwrap_or_default();
+        let action =
+            if self.action == Action::default() { String::new() } else { format!(" --action {}", self.action) };
+        let target = quoted(&self.target.to_string());
+        format!("--to {target}{exclusive}{}{base}{action}", self.timeline_flag())
     }
 }
 

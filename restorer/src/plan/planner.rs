@@ -346,8 +346,10 @@ impl<'a> Planner<'a> {
                     Err(error) => return error.into(),
                 };
                 format!(
-                    "The earliest point that can be reached is {}{time}: --to immediate --base {}",
-                    first.stop, first.id
+                    "The earliest point that can be reached is {}{time}: --to immediate --base {}{}",
+                    first.stop,
+                    first.id,
+                    self.request.timeline_flag()
                 )
             }
             None => "None of them has its own WAL, so that nothing on this timeline can be reached".to_owned(),

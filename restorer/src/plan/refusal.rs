@@ -39,6 +39,24 @@ pub enum PlanError {
         /// The ids that are there.
         known: Vec<BaseId>,
     },
+    /// Objects of the base backup are not there as its label says.
+    #[error(
+        "base backup {id} cannot be restored: of its {of} data objects {count} {} as its label says: {}. Find out what removes or \
+         changes objects of the bucket; what else is wrong says: walseal-restorer verify{}",
+        if *.count == 1 { "is not" } else { "are not" }, not_whole(.named, *.count), older(.instead.as_ref())
+    )]
+    BaseNotWhole {
+        /// Which.
+        id: BaseId,
+        /// The first few, in words.
+        named: Vec<String>,
+        /// How many.
+        count: usize,
+        /// Of how many.
+        of: usize,
+        /// The newest one before it that is whole.
+        instead: Option<BaseId>,
+    },
     /// The base backup that was named cannot lead to the target.
     #[error("base backup {id} cannot lead to {target}: {why}; leave out --base, and the newest one that fits is taken")]
     BaseUnfit {
@@ -114,12 +132,13 @@ pub enum PlanError {
     },
     /// No record starts at or after the position.
     #[error(
-        "{target} cannot be reached: recovery stops at the first record that starts there or later, and WAL on timeline {} \
-         ends at {end}, {}.\nTo get everything up to that end: --to latest", .branch.timeline.number(), lsn_distance(.target, *.end)
+        "{} cannot be reached: recovery stops at the first record that starts there or later, and WAL on timeline {} \
+         ends at {end}, {}.\nTo get everything up to that end: --to latest{}",
+        .request.target, .branch.timeline.number(), lsn_distance(&.request.target, *.end), .request.timeline_flag()
     )]
     LsnAfterEnd {
         /// What was asked.
-        target: Target,
+        request: Box<Request>,
         /// The branch.
         branch: Branch,
         /// Where WAL ends.
@@ -157,9 +176,14 @@ pub enum PlanError {
         others: Vec<Branch>,
     },
     /// Several restore points have the name.
-    #[error("there are {} restore points \"{name}\"; say which one by its position:{}", .found.len(), named(.found))]
+    #[error(
+        "there are {} restore points \"{name}\"; say which one by its position:{}",
+        .found.len(), named(.found, .request)
+    )]
     AmbiguousName {
         /// What was asked.
+        request: Box<Request>,
+        /// The name.
         name: String,
         /// Where and when each was made.
         found: Vec<(Lsn, PgTimestamp)>,
@@ -193,6 +217,17 @@ fn reasons(passed_over: &[PassedOver]) -> String {
     passed_over.iter().map(|base| format!("\n  {}: {}", base.id, base.why)).collect()
 }
 
+fn not_whole(named: &[String], count: usize) -> String {
+    match count.saturating_sub(named.len()) {
+        0 => named.join(", "),
+        more => format!("{}, and {more} more", named.join(", ")),
+    }
+}
+
+fn older(instead: Option<&BaseId>) -> String {
+    instead.map_or_else(String::new, |id| format!("\nAn older one is there as a whole: --base {id}"))
+}
+
 fn branches(known: &[Branch]) -> String {
     words(&known.iter().map(|branch| format!("{} ({branch})", branch.timeline.number())).collect::<Vec<_>>())
 }
@@ -222,8 +257,9 @@ fn landings(outcomes: &[(Branch, String)]) -> String {
     outcomes.iter().map(|(branch, landing)| format!("\n  --timeline {branch}   {landing}")).collect()
 }
 
-fn named(found: &[(Lsn, PgTimestamp)]) -> String {
-    found.iter().map(|(lsn, time)| format!("\n  --to lsn:{lsn}   (made {time})")).collect()
+fn named(found: &[(Lsn, PgTimestamp)], request: &Request) -> String {
+    let timeline = request.timeline_flag();
+    found.iter().map(|(lsn, time)| format!("\n  --to lsn:{lsn}{timeline}   (made {time})")).collect()
 }
 
 fn after_end(request: &Request, last: Option<&TransactionPoint>, end: Lsn) -> String {
@@ -237,7 +273,8 @@ fn after_end(request: &Request, last: Option<&TransactionPoint>, end: Lsn) -> St
     };
     format!(
         "{target} cannot be reached: PostgreSQL stops before the first transaction that ended {edge} it, and {why}; \
-         recovery would run to the end and fail.\nEverything that is known: --to latest"
+         recovery would run to the end and fail.\nEverything that is known: --to latest{}",
+        request.timeline_flag()
     )
 }
 

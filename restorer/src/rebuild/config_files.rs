@@ -7,12 +7,13 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use walseal_common::repository::ConfigEntry;
 
 use super::{Owner, RebuildError, Source, companion_folder};
 
 /// What came of them.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct ConfigFiles {
     /// Below which folder they lie, by their old paths.
     pub folder: PathBuf,

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use walseal_common::timeline::SystemIdentifier;
 
-use super::put::put;
-use super::{Layout, RebuildError, sync_folder};
+use super::put::{put, take_away};
+use super::{Layout, RebuildError};
 
 /// Its name in the data directory.
 pub(super) const MARK: &str = "walseal.unfinished";
@@ -65,10 +65,8 @@ impl Mark {
         }
     }
 
-    /// Takes it away. Durable on return.
+    /// Takes it away where it is. Durable on return.
     pub(super) fn remove(data: &Path) -> Result<(), RebuildError> {
-        let file = data.join(MARK);
-        fs::remove_file(&file).map_err(RebuildError::io("remove", &file))?;
-        sync_folder(data)
+        take_away(data, MARK)
     }
 }

@@ -22,6 +22,7 @@
 //! | [`configure`], [`recovery_command`], [`access_files`] | recovery settings |
 //! | [`config_files`] | configuration files that lay elsewhere, beside the data directory |
 //! | [`companion`], [`plan_file`] | the folder beside the data directory; the plan in it |
+//! | [`recovering`] | how a restore is marked whose recovery has not ended, and what goes on with it |
 //! | [`put`] | a small file that is put in its place, durable |
 
 mod access_files;
@@ -39,6 +40,7 @@ mod owner;
 mod placing;
 mod plan_file;
 mod put;
+mod recovering;
 mod recovery_command;
 mod retrieval;
 mod server_manifest;
@@ -53,8 +55,7 @@ mod toll;
 mod vacancy;
 mod window;
 
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
@@ -70,6 +71,7 @@ pub use layout::{Destination, Layout};
 pub use order::{Order, Restored, room_for};
 pub use owner::{Access, Accounts, Owner};
 pub use plan_file::{PlanFileError, read_plan, write_plan};
+pub use recovering::{Alone, Asked, Interrupted, Recovering};
 pub use recovery_command::{recovery_command, served_command};
 pub use space::{Need, Room, check_space, needs, rooms};
 pub use survey::Survey;
@@ -80,7 +82,7 @@ pub use vacancy::{Vacancy, live_server};
 
 use finishing::finishing;
 use mark::Mark;
-use put::sync_folder;
+use put::{sync_folder, take_away};
 use skeleton::Skeleton;
 use toll::Toll;
 use window::{Window, Windows};
@@ -167,7 +169,8 @@ pub async fn rebuild(
     Mark::of(&layout, source.repository.cluster()).put(&layout)?;
     let mut swept = Swept::default();
     if layout.stands {
-        take_control_away(&layout.data)?;
+        // From here on no server starts (case 27).
+        take_away(&layout.data.join("global"), "pg_control")?;
         progress.message("removing what is not in the backup");
         swept = sweep::sweep(source, &layout).await?;
     }
@@ -187,17 +190,6 @@ pub async fn rebuild(
     let control = skeleton.control_file().ok_or_else(|| RebuildError::backup(source.label, "it has no pg_control"))?;
     skeleton.finish(&layout)?;
     Ok(Unfinished { layout, control, traffic: toll.traffic(), swept })
-}
-
-/// From here on no server starts (case 27). Durable on return.
-fn take_control_away(data: &Path) -> Result<(), RebuildError> {
-    let folder = data.join("global");
-    let control = folder.join("pg_control");
-    match std::fs::remove_file(&control) {
-        Ok(()) => sync_folder(&folder),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(RebuildError::io("remove", &control)(error)),
-    }
 }
 
 /// Writes the files of a window: each object's frames, then what could not be placed on sight. Files are made when the first

@@ -8,9 +8,10 @@ use walseal_common::seal::Identity;
 use walseal_common::terminal::{Progress, units};
 
 use super::config_files::put_beside;
+use super::plan_file::plan_path;
 use super::{
-    Access, ConfigFiles, Destination, Layout, RebuildError, RecoveryConfig, Room, Source, Standby, Survey, Swept,
-    Traffic, check_space, companion_folder, configure, needs, rebuild, recovery_command, rooms, write_plan,
+    Access, ConfigFiles, Destination, Layout, RebuildError, Recovering, RecoveryConfig, Room, Source, Standby, Survey,
+    Swept, Traffic, check_space, configure, needs, rebuild, recovery_command, rooms, write_plan,
 };
 use crate::plan::Plan;
 
@@ -56,6 +57,8 @@ pub struct Order<'a> {
     pub inherits_environment: bool,
     /// Whether this process hands the server all its WAL, so that the owner needs no keys.
     pub is_served: bool,
+    /// Whether the same command is to go on with recovery where that is interrupted ([`Recovering`]).
+    pub starts: bool,
     /// To be a standby, where that is wanted.
     pub standby: Option<Standby>,
 }
@@ -122,9 +125,11 @@ impl Order<'_> {
         let layout = Layout::decide(&self.destination, &survey, repository.cluster())?;
         check_space(&needs(&rooms(&layout, &survey, most_wal(self.plan))?))?;
         self.check_access(repository)?;
-        let plan_file = companion_folder(&layout.data).join("plan.json");
+        let plan_file = plan_path(&layout.data);
         let restore_command = recovery_command(&self.program, self.config_file()?, &plan_file)?;
 
+        // Before the plan is another one, and before a file is written over.
+        Recovering::remove(&layout.data)?;
         write_plan(self.plan, &layout.data, &layout.owner)?;
         let config_files = put_beside(source, &layout.data, &layout.owner).await?;
         progress.set_total(survey.total_bytes());
@@ -135,8 +140,20 @@ impl Order<'_> {
         let recovery = RecoveryConfig { recovery, restore_command, keep_archiving, standby };
         let inherited = configure(&unfinished, &recovery)?;
         let (traffic, swept) = (unfinished.traffic(), unfinished.swept().clone());
-        unfinished.finish()?;
         let (has_configuration, bytes) = (survey.has_configuration, survey.total_bytes());
+        if self.starts {
+            let mark = Recovering {
+                delta: self.destination.delta,
+                keep_archiving,
+                waldir: layout.waldir.clone(),
+                tablespaces: self.destination.tablespaces.clone(),
+                has_configuration,
+                bytes,
+                config_files: config_files.clone(),
+            };
+            mark.put(&layout)?;
+        }
+        unfinished.finish()?;
         Ok(Restored {
             layout,
             plan_file,

@@ -9,8 +9,11 @@ use std::path::{Path, PathBuf};
 
 use super::companion::make_companion;
 use super::put::put;
-use super::{Owner, RebuildError};
+use super::{Owner, RebuildError, companion_folder};
 use crate::plan::{PLAN_SCHEMA, Plan};
+
+/// Its name in the folder beside the data directory.
+const PLAN: &str = "plan.json";
 
 /// A plan could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -33,13 +36,18 @@ pub enum PlanFileError {
     },
 }
 
+/// Where the plan for the data directory `data` lies.
+pub(super) fn plan_path(data: &Path) -> PathBuf {
+    companion_folder(data).join(PLAN)
+}
+
 /// Writes the plan for the data directory `data`, for `owner`'s eyes only, and says where. Replaces that of an earlier restore
 /// to the same place. Durable on return.
 pub fn write_plan(plan: &Plan, data: &Path, owner: &Owner) -> Result<PathBuf, RebuildError> {
     let folder = make_companion(data)?;
     let plan = serde_json::to_vec_pretty(plan)
         .map_err(|error| RebuildError::io("write the plan into", &folder)(error.into()))?;
-    let file = put(&folder, "plan.json", &plan, owner)?;
+    let file = put(&folder, PLAN, &plan, owner)?;
     owner.take(&folder, 0o700)?;
     Ok(file)
 }

@@ -38,6 +38,16 @@ pub(super) fn put_with(
     Ok(file)
 }
 
+/// Takes a file of `folder` away where it is there. Durable on return.
+pub(super) fn take_away(folder: &Path, name: &str) -> Result<(), RebuildError> {
+    let file = folder.join(name);
+    match fs::remove_file(&file) {
+        Ok(()) => sync_folder(folder),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(RebuildError::io("remove", &file)(error)),
+    }
+}
+
 /// Makes the entries of a folder durable.
 pub(super) fn sync_folder(folder: &Path) -> Result<(), RebuildError> {
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(RebuildError::io("sync", folder))

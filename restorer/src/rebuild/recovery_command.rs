@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::RebuildError;
+use crate::shell::quoted;
 
 /// `restore_command` for PostgreSQL's shell: absolute paths of this program, its configuration and the plan.
 ///
@@ -31,9 +32,7 @@ fn word(path: &Path) -> Result<String, RebuildError> {
         let why = format!("{} cannot stand in restore_command: it must be an absolute path in UTF-8", path.display());
         return Err(RebuildError::refused(why, ["move it to a plain path".to_owned()]));
     };
-    let text = text.replace('%', "%%");
-    let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-+:@%".contains(&byte));
-    Ok(if plain { text } else { format!("'{}'", text.replace('\'', "'\\''")) })
+    Ok(quoted(&text.replace('%', "%%")))
 }
 
 #[cfg(test)]

@@ -85,7 +85,7 @@ fn is_empty(folder: &Path) -> Result<bool, RebuildError> {
 }
 
 /// The first member of `ControlFileData` (`pg_control.h`), in every version, as the machine writes numbers.
-fn system_identifier(control: &Path) -> Result<SystemIdentifier, RebuildError> {
+pub(super) fn system_identifier(control: &Path) -> Result<SystemIdentifier, RebuildError> {
     let mut bytes = [0; 8];
     let read = File::open(control).and_then(|mut file| file.read_exact(&mut bytes));
     read.map_err(RebuildError::io("read", control))?;

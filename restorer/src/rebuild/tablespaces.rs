@@ -2,13 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::owner::resolve;
 use super::standing::Standing;
 use super::vacancy::{self, Vacancy};
 use super::{RebuildError, Survey};
 
 /// What the user said about tablespaces.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct TablespaceMapping {
     /// `--tablespace OLD=NEW`.
     pub pairs: Vec<(PathBuf, PathBuf)>,

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod layers;
+mod recovering;
 mod refusals;
 mod server_manifest;
 mod standing;

@@ -42,7 +42,7 @@ const ATTACKS: &[Attack] = &[
         name: "an object of the newest base backup is deleted",
         changes: |owner| Ok(BTreeMap::from([(owner.newest("/data/")?, None)])),
         verify: &[("missing", "base/")],
-        plan: Says::Nothing,
+        plan: Says::Fails(" is missing"),
         drill: Some(("restore", "base/")),
     },
     Attack {
@@ -74,7 +74,7 @@ const ATTACKS: &[Attack] = &[
         name: "two objects of base backups are swapped",
         changes: |owner| owner.swapped(&owner.newest("/data/")?, &owner.first("/data/")?),
         verify: &[("misplaced", "base/"), ("misplaced", "base/")],
-        plan: Says::Nothing,
+        plan: Says::Fails(" bytes instead of "),
         drill: Some(("restore", "base/")),
     },
     Attack {

@@ -16,11 +16,11 @@ use walseal_common::timeline::Branch;
 
 use super::proven_words;
 use crate::cmd::snapshot::list::{self as snapshots, Line};
-use crate::cmd::target::quoted;
 use crate::heads::CutOff;
 use crate::plan::points::{RestorePoint, wal_size};
 use crate::plan::windows::Window;
 use crate::plan::{Hole, Inventory, Path, ends, surplus};
+use crate::shell::quoted;
 
 /// Objects of no use that are named on a terminal.
 const MOST_NAMED: usize = 20;

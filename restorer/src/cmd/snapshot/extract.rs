@@ -8,11 +8,11 @@ use walseal_common::show;
 use walseal_common::terminal::{Failure, Progress, units};
 
 use super::super::drill::until_told_to_end;
-use super::super::target::quoted;
 use super::failure;
 use crate::access::Access;
 use crate::extract::ExtractError;
 use crate::extract::dump_file::DumpFile;
+use crate::shell::quoted;
 use crate::snapshot::SnapshotError;
 use crate::snapshot::pour::pour;
 

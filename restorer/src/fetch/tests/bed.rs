@@ -4,14 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use walseal_common::lsn::Lsn;
-use walseal_common::repository::{BaseId, ObjectName};
+use walseal_common::repository::ObjectName;
 use walseal_common::segment::WalFileName;
 use walseal_common::timeline::{Branch, HistoryEntry, TimelineHistory, TimelineId};
 
 use crate::fetch::{FetchError, Fetcher, Outcome, Route};
-use crate::plan::{Cost, PLAN_SCHEMA, PathStep, Plan, PlannedBase, Request, Target};
+use crate::plan::{PathStep, Plan, Request, Target};
 use crate::sample::{SYSTEM, SampleRepository, SampleWal};
 
 pub(super) const MIB: u64 = 1 << 20;
@@ -146,37 +145,11 @@ impl Desk {
 }
 
 fn plan(sample: &SampleRepository, wal: &SampleWal, path: Vec<PathStep>) -> Plan {
-    let began: Timestamp = "2026-11-21T02:30:00Z".parse().expect("a time");
+    let (repository, segment_size) = (sample.repository.describe(), sample.size);
     Plan {
-        histories: Vec::new(),
-        version: PLAN_SCHEMA.version,
-        cluster: SYSTEM,
-        repository: sample.repository.describe(),
-        segment_size: sample.size,
-        request: Request::to(Target::Latest),
-        base: PlannedBase {
-            id: BaseId::new(began, 1),
-            kind: walseal_common::repository::BaseType::Full,
-            parent: None,
-            stored_size: 0,
-            branch: sample.branch(),
-            start: wal.start,
-            stop: wal.start.advance(100),
-            start_time: began,
-            stop_time: began,
-            postgres_version: 150_018,
-            tablespaces: 0,
-            suspect: 0,
-            referenced_size: 0,
-        },
-        passed_over: Vec::new(),
+        repository,
+        segment_size,
         path,
-        stop: wal.end(),
-        recovery: Vec::new(),
-        last_before: None,
-        first_after: None,
-        gaps: Vec::new(),
-        cost: Cost::default(),
-        warnings: Vec::new(),
+        ..crate::plan::sample::plan(Request::to(Target::Latest), wal.start, wal.end())
     }
 }

@@ -5,6 +5,7 @@ mod choice;
 mod damage;
 mod gaps;
 mod oracle;
+mod presence;
 mod split;
 mod surplus;
 mod timelines;

@@ -196,6 +196,8 @@ async fn a_base_backup_of_a_branch_that_is_not_on_the_way_is_not_taken() {
     let surplus = failover.day.sample.put_label(failover.day.sample.branch(), start, stop, &at("10:03:30"), None).await;
     let plan = failover.day.plan("latest").await.expect("the older one");
     assert_eq!((&plan.base.id, plan.timeline().number()), (&failover.day.base, 2));
+    let [newer] = plan.passed_over.as_slice() else { panic!("{:?}", plan.passed_over) };
+    assert!(newer.id == surplus && newer.why.contains("after the way left timeline 1"), "{newer:?}");
     let request = Request { base: Some(surplus.clone()), ..Request::to(Target::Latest) };
     let error = failover.day.request(&request).await.expect_err("it lies beyond the fork");
     assert!(matches!(error, PlanError::BaseUnfit { .. }), "{error}");
@@ -240,4 +242,24 @@ async fn windows_are_listed_for_each_branch_that_nothing_grows_on() {
     let left = windows::windows(&sample.repository, &sample.identities, &mut without).await.expect("readable");
     assert_eq!((left.as_slice(), ends(&without).unreadable.len()), (&found[..1], 1));
     assert_eq!(found[1].to_time.map(|time| time.to_string()), Some("2026-11-21 10:07:00+00".to_owned()));
+}
+
+#[tokio::test]
+async fn case_17_what_a_refusal_offers_stays_on_the_timeline_that_was_asked_for() {
+    let failover = Failover::new().await;
+    for (target, offered) in [
+        (at("10:06:00"), "--to latest --timeline 1".to_owned()),
+        ("lsn:0/9000000".to_owned(), "--to latest --timeline 1".to_owned()),
+        (at("10:00:00"), format!("--to immediate --base {} --timeline 1", failover.day.base)),
+    ] {
+        let error = failover.day.request(&failover.on(&target, 1)).await.expect_err("it cannot be reached");
+        assert!(error.to_string().ends_with(&offered), "{target}: {error}");
+    }
+    let sample = &failover.day.sample;
+    let lost = sample.segment(sample.branch(), sample.size.number(failover.day.commit_705.start));
+    sample.remove(&ObjectName::Wal(sample.branch(), lost, None)).await;
+    let error = failover.day.request(&failover.on("latest", 1)).await.expect_err("a hole lies on the way");
+    let text = error.to_string();
+    let offered = text.lines().find(|line| line.starts_with("The last point before the gap: --to lsn:"));
+    assert!(offered.is_some_and(|line| line.contains(" --timeline 1   (with transaction")), "{text}");
 }
