@@ -1,6 +1,9 @@
 //! A daemon that begins while its store is away: it waits, and whoever hears of alerts is told.
 //!
-//! Nothing is streamed before the repository was seen. What is written meanwhile the server keeps for the slot.
+//! Nothing is streamed before the repository was seen. What is written meanwhile the server keeps for the slot: how much that is, and that
+//! it does not become too much, `guard` looks after.
+
+mod guard;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +12,9 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
+use walseal_common::config::OpenError;
 use walseal_common::postgres::Conninfo;
 use walseal_common::repository::{Ledger, Repository, RepositoryError, RepositoryIdentity};
 use walseal_common::store::{StoreError, with_patience};
@@ -19,7 +24,9 @@ use walseal_common::telemetry::{
 
 use crate::archive::{Archive, ArchiveError};
 use crate::daemon::{DaemonError, LAST_ALERTS, STANDING, Signals, couriers, notify};
+use crate::stream::Limit;
 use crate::{figures, lookout};
+use guard::Guard;
 
 /// How long the calls of one look are tried anew. An attempt has a deadline of its own, and is not cut.
 const LOOK: Duration = Duration::from_secs(10);
@@ -32,12 +39,15 @@ const AT_ONCE: Duration = Duration::from_secs(3);
 
 const KIND: AlertKind = AlertKind::StoreUnreachable;
 
+/// What is told while the daemon waits.
+const KINDS: [AlertKind; 4] = [KIND, AlertKind::Backlog, AlertKind::SlotAtRisk, AlertKind::SlotLost];
+
 /// What stands while the daemon waits, in `cluster.state_dir`, until the daemon's own board has it.
 const REMEMBERED: &str = "arrival-alerts.json";
 
 /// The repository, as [`Archive::repository`] finds it, however long its store does not answer; `None` when a signal came first. What
 /// an earlier daemon has told already, by what it left in `state_dir`, is not told again. Whoever asks at `listener` meanwhile hears
-/// what is waited for.
+/// what is waited for. Where the slot keeps more than `limit` it is dropped, also while there is no repository.
 ///
 /// Errors: those that do not pass by themselves, as a store that refuses these credentials or holds no repository.
 pub(crate) async fn repository(
@@ -47,6 +57,7 @@ pub(crate) async fn repository(
     listener: Option<&Arc<TcpListener>>,
     started: Timestamp,
     signals: &mut Signals,
+    limit: Option<&Limit>,
 ) -> Result<Option<(Repository, RepositoryIdentity)>, DaemonError> {
     let begun = Instant::now();
     let mut wait: Option<Wait> = None;
@@ -77,8 +88,9 @@ pub(crate) async fn repository(
         {
             let waiting = match &wait {
                 Some(waiting) => waiting,
-                None => wait.insert(Wait::begin(archive, state_dir, error)?),
+                None => wait.insert(Wait::begin(archive, conninfo, state_dir, error, limit)?),
             };
+            waiting.heard.send_replace(error.to_string());
             pages.hear(error, &waiting.alerts);
             if begun.elapsed() >= archive.config.alerts.store_after.value {
                 waiting.tell(lookout::store_fails(
@@ -101,8 +113,8 @@ pub(crate) fn hand_over(state_dir: &Path, alerts: &Alerts, memory: &AlertMemory)
     let remembered = remembered(state_dir);
     if remembered.recall(alerts) {
         memory.save(alerts);
-        remembered.forget();
     }
+    remembered.forget();
 }
 
 /// What a daemon that waits has told, and stands.
@@ -120,12 +132,20 @@ struct Wait {
     couriers: Couriers,
     alerts: Alerts,
     memory: AlertMemory,
-    /// Tells again what has stood for long.
-    _reminding: JoinSet<()>,
+    /// What the store said last.
+    heard: watch::Sender<String>,
+    /// Tells again what has stood for long; looks after the server.
+    beside: JoinSet<()>,
 }
 
 impl Wait {
-    fn begin(archive: &Archive, state_dir: &Path, error: &StoreError) -> Result<Wait, DaemonError> {
+    fn begin(
+        archive: &Archive,
+        conninfo: &Conninfo,
+        state_dir: &Path,
+        error: &StoreError,
+        limit: Option<&Limit>,
+    ) -> Result<Wait, DaemonError> {
         tracing::warn!(
             "the store does not answer: {error}; nothing is streamed before it does, and the server keeps the WAL for the \
              replication slot meanwhile"
@@ -136,11 +156,25 @@ impl Wait {
         let alerts = Alerts::to(couriers.outlets());
         let memory = remembered(state_dir);
         memory.recall(&alerts);
-        AlertMemory::recall_kind(&state_dir.join(STANDING), &archive.store.describe(), KIND, &alerts);
-        let (standing, after) = (alerts.clone(), archive.config.alerts.remind_after.value);
-        let mut reminding = JoinSet::new();
-        reminding.spawn(async move { match standing.remind(after).await {} });
-        Ok(Wait { couriers, alerts, memory, _reminding: reminding })
+        let (standing, place) = (state_dir.join(STANDING), archive.store.describe());
+        AlertMemory::recall_kinds(&standing, &place, &KINDS, &alerts);
+        let heard = watch::Sender::new(error.to_string());
+        let guard = Guard {
+            conninfo: conninfo.clone(),
+            slot: archive.config.need_slot().map_err(OpenError::from)?,
+            cluster: AlertMemory::owner(&standing, &place).and_then(|cluster| cluster.parse().ok()),
+            place,
+            backlog: archive.config.alerts.backlog.value,
+            limit: limit.cloned(),
+            alerts: alerts.clone(),
+            memory: memory.clone(),
+            trouble: heard.subscribe(),
+        };
+        let (stands, after) = (alerts.clone(), archive.config.alerts.remind_after.value);
+        let mut beside = JoinSet::new();
+        beside.spawn(async move { match stands.remind(after).await {} });
+        beside.spawn(async move { match guard.keep().await {} });
+        Ok(Wait { couriers, alerts, memory, heard, beside })
     }
 
     fn tell(&self, text: String) {
@@ -149,7 +183,9 @@ impl Wait {
     }
 
     /// What stands is handed over to who is told of its end. What was told may still be on its way.
-    async fn end(self, begun: Instant, answered: bool) {
+    async fn end(mut self, begun: Instant, answered: bool) {
+        // From here on nothing is written down but by who it is handed to.
+        self.beside.shutdown().await;
         notify(&[NotifyState::Status("")]);
         if answered {
             tracing::info!("the store answers, after {:.1} s", begun.elapsed().as_secs_f32());
@@ -184,7 +220,7 @@ impl WaitPages {
         if let Some((_, alerts)) = &*self.missed() {
             figures::store_failing(&mut page, true);
             // Of the others it does not know whether they stand.
-            page.alerts(alerts, &[KIND]);
+            page.alerts(alerts, &KINDS);
         }
         page.finish()
     }

@@ -196,7 +196,7 @@ async fn take_with(
 ) -> Result<Label, TakeError> {
     let Means { conninfo, repository, identity, keys, progress, ledger, manner } = means;
     let connecting = async {
-        let mut client = primary::connect(conninfo, "walseal base backup").await?;
+        let mut client = primary::connect_within(conninfo, "walseal base backup", repository.cluster()).await?;
         crate::stream::identify(&mut client, repository, identity, conninfo.target_session_attrs()).await?;
         let probe = if manner.backoff { probe(conninfo, &client).await } else { None };
         Ok::<_, TakeError>((client, probe))

@@ -137,7 +137,10 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
     let listener = listen(&config).await?;
     let dead_man = dead_man_switch(&config)?;
     let mut signals = Signals::new()?;
-    let found = arrival::repository(&archive, &conninfo, &state_dir, listener.as_ref(), started, &mut signals).await?;
+    let limit = config.wal.give_up_at.as_ref().map(|bytes| Limit::new(bytes.value));
+    let arrived =
+        arrival::repository(&archive, &conninfo, &state_dir, listener.as_ref(), started, &mut signals, limit.as_ref());
+    let found = arrived.await?;
     let Some((repository, identity)) = found else { return Ok(SessionEnd::Asked) };
     let ledger = archive.ledger(&repository);
     let couriers = couriers(&config, &ledger)?;
@@ -152,7 +155,10 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
     let keeper = Keeper::of(&archive, conninfo.clone(), alerts.clone(), Some(ledger.clone()));
     let keeper = keeper.map_err(DaemonError::SnapshotZone)?;
     lookout::dismiss_unwatched(&config, &alerts, keeper.is_some());
-    let limit = config.wal.give_up_at.as_ref().map(|bytes| Limit::new(bytes.value));
+    if limit.as_ref().is_some_and(Limit::is_without_slot) {
+        // While there was no ledger to write to.
+        ledger.record(Act::SlotDropped {});
+    }
     let (summaries, runs) = mpsc::channel(summarist::WAITING);
     let streamer = Streamer::new(
         conninfo.clone(),
@@ -202,7 +208,7 @@ pub async fn run(archive: Archive) -> Result<SessionEnd, DaemonError> {
         &config,
         alerts.clone(),
         desk.progress.clone(),
-        desk.repository.clone(),
+        (desk.repository.clone(), desk.identity.segment_size),
         desk.conninfo.clone(),
         slot,
     )

@@ -65,7 +65,7 @@ pub async fn drain(
     mut report: impl FnMut(String) + Send,
 ) -> Result<Drained, DrainError> {
     let begun = Instant::now();
-    let mut client = primary::connect(conninfo, "walseal drain").await?;
+    let mut client = primary::connect_within(conninfo, "walseal drain", repository.cluster()).await?;
     let server = stream::identify(&mut client, repository, identity, conninfo.target_session_attrs()).await?;
     client.close().await;
     let branch = server.branch();

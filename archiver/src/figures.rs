@@ -7,10 +7,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
+use walseal_common::lsn::LsnRange;
 use walseal_common::repository::{Label, ObjectName, Repository, RepositoryError, RepositoryIdentity};
 use walseal_common::store::StoreErrorKind;
 use walseal_common::telemetry::{AlertKind, Alerts, EXPOSITION_TYPE, Exposition, Labels, Page, Pages};
+use walseal_common::timeline::Branch;
 
+use crate::gaps::{self, GapStatus};
 use crate::memory::Memory;
 use crate::objectives::Kept;
 use crate::retention::RetentionStatus;
@@ -112,13 +115,14 @@ impl Figures {
         Figures { snapshots, ..self }
     }
 
-    /// Reads the repository at the start, after each gap and base backup of this process, and now and then. `taken` changes
+    /// Reads the repository at the start, after each gap and base backup of this process, when another branch is streamed, and now and
+    /// then. `taken` changes
     /// when a base backup was taken. Returns when there are none to come.
     pub async fn follow(&self, mut taken: watch::Receiver<u64>) {
         let mut progress = self.progress.clone();
         loop {
-            let gaps = progress.now().gaps;
-            match self.read().await {
+            let now = progress.now();
+            match self.read(now.branch).await {
                 Ok(holdings) => {
                     self.holdings.send_replace(Some(holdings));
                 }
@@ -126,13 +130,16 @@ impl Figures {
             }
             tokio::select! {
                 changed = taken.changed() => if changed.is_err() { return },
-                more = progress.more_gaps(gaps) => if more.is_err() { return },
+                // Which gaps count depends on the branch.
+                other = progress.once(|later| later.gaps > now.gaps || later.branch != now.branch) => {
+                    if other.is_err() { return }
+                }
                 () = tokio::time::sleep(REREAD) => {}
             }
         }
     }
 
-    async fn read(&self) -> Result<Holdings, RepositoryError> {
+    async fn read(&self, streamed: Option<Branch>) -> Result<Holdings, RepositoryError> {
         let ids = self.repository.base_ids().await?;
         let mut holdings = Holdings { bases: ids.len(), ..Holdings::default() };
         for id in ids.iter().rev() {
@@ -145,13 +152,20 @@ impl Figures {
                 Err(error) => return Err(error),
             }
         }
-        for gap in self.repository.gaps().await? {
-            if let Some(open) = self.repository.open_part(&gap, self.identity.segment_size).await? {
-                holdings.gaps += 1;
-                holdings.gap_bytes += open.end.bytes_since(open.start);
-            }
+        for open in self.gaps(streamed).await? {
+            holdings.gaps += 1;
+            holdings.gap_bytes += open.end.bytes_since(open.start);
         }
         Ok(holdings)
+    }
+
+    /// What is missing, as `status` counts it.
+    async fn gaps(&self, streamed: Option<Branch>) -> Result<Vec<LsnRange>, RepositoryError> {
+        let repository = &self.repository;
+        let branches = if streamed.is_some() { Vec::new() } else { repository.branches().await? };
+        let way = gaps::way(repository, &repository.adoptions().await?, streamed, &branches).await?;
+        let found = gaps::gaps(repository, self.identity.segment_size, way.as_deref()).await?;
+        Ok(found.iter().filter_map(GapStatus::counts).collect())
     }
 
     /// Why the store does not do its part, in words; `None` where it does.
@@ -306,7 +320,7 @@ impl Figures {
         let seconds = |time: Timestamp| time.as_millisecond() as f64 / 1e3;
         page.gauge(
             "walseal_gaps",
-            "Gaps in the repository's WAL that nobody filled.",
+            "Gaps in the repository's WAL that nobody filled, and that the cluster did not go back to before.",
             known.map(|known| known.gaps as f64),
         );
         page.gauge("walseal_gap_bytes", "WAL that is missing in them.", known.map(|known| known.gap_bytes as f64));

@@ -29,6 +29,7 @@
 //! | [`frontier_recorder`] | the frontier, written down now and then, signed |
 //! | [`heartbeat`], [`canary`] | a commit now and then on an idle cluster; a chained row for drills to find |
 //! | [`writing_connection`] | how both are written |
+//! | [`gaps`] | gaps on record, and which of them count |
 //! | [`figures`] | metrics and health over HTTP |
 //! | [`wellness`] | that all is as it should be, for somebody who misses it |
 //! | [`lookout`] | what is looked at at intervals, and becomes an alert |
@@ -65,6 +66,7 @@ pub mod drain;
 pub mod figures;
 pub mod founding;
 pub mod frontier_recorder;
+pub mod gaps;
 pub mod heal;
 pub mod heartbeat;
 pub mod hook;

@@ -1,7 +1,8 @@
 //! Which of several hosts is the primary (case 16).
 //!
 //! libpq takes the first host that fits. After a failover that may be the old primary, which came back and takes writes on
-//! the timeline that everybody else has left. So every host is asked, and the one on the newest timeline is taken.
+//! the timeline that everybody else has left. So every host is asked, and the one on the newest timeline is taken. Timelines of another
+//! cluster say nothing: a host that was made anew, or never belonged here, is left out while one of the right cluster is there.
 
 use std::cmp::Ordering;
 use std::io::ErrorKind;
@@ -12,7 +13,7 @@ use tokio::time::timeout;
 use walseal_common::postgres::conninfo::{Host, TargetSessionAttrs};
 use walseal_common::postgres::{Attempt, Conninfo, PostgresError, ReplicationClient};
 use walseal_common::telemetry::{AlertKind, Alerts, Severity};
-use walseal_common::timeline::TimelineId;
+use walseal_common::timeline::{SystemIdentifier, TimelineId};
 
 /// How long the other hosts are waited for once one would do. A host that is gone must not hold up the stream.
 const OTHERS: Duration = Duration::from_secs(2);
@@ -20,6 +21,13 @@ const OTHERS: Duration = Duration::from_secs(2);
 /// A host that takes writes.
 struct Candidate {
     client: ReplicationClient,
+    seen: Seen,
+}
+
+/// What such a host says of itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Seen {
+    cluster: SystemIdentifier,
     timeline: TimelineId,
 }
 
@@ -28,13 +36,33 @@ struct Candidate {
 ///
 /// Errors: no host is up and takes writes; the server's.
 pub async fn connect(conninfo: &Conninfo, application_name: &str) -> Result<ReplicationClient, PostgresError> {
-    connect_and_alert(conninfo, application_name, &Alerts::to_log()).await
+    choose(conninfo, application_name, None, &Alerts::to_log()).await
 }
 
-/// As [`connect`]; that several hosts take writes is an alert, until a connect finds but one.
+/// As [`connect`], to the primary of `cluster`: hosts of others are left out, unless nobody else takes writes, and whoever needs the right
+/// one finds that out (I4).
+pub async fn connect_within(
+    conninfo: &Conninfo,
+    application_name: &str,
+    cluster: SystemIdentifier,
+) -> Result<ReplicationClient, PostgresError> {
+    choose(conninfo, application_name, Some(cluster), &Alerts::to_log()).await
+}
+
+/// As [`connect_within`]; that several hosts take writes is an alert, until a connect finds but one.
 pub async fn connect_and_alert(
     conninfo: &Conninfo,
     application_name: &str,
+    cluster: SystemIdentifier,
+    alerts: &Alerts,
+) -> Result<ReplicationClient, PostgresError> {
+    choose(conninfo, application_name, Some(cluster), alerts).await
+}
+
+async fn choose(
+    conninfo: &Conninfo,
+    application_name: &str,
+    cluster: Option<SystemIdentifier>,
     alerts: &Alerts,
 ) -> Result<ReplicationClient, PostgresError> {
     let wanted = conninfo.target_session_attrs();
@@ -47,11 +75,12 @@ pub async fn connect_and_alert(
             ask(conninfo, host, wanted, application_name).await.map_err(|attempt| (at, attempt))
         })
         .collect();
-    let (mut candidates, mut attempts) = (Vec::new(), Vec::new());
+    let (mut candidates, mut attempts): (Vec<Candidate>, Vec<_>) = (Vec::new(), Vec::new());
     loop {
-        let next = match candidates.is_empty() {
-            true => asked.next().await,
-            false => timeout(OTHERS, asked.next()).await.unwrap_or(None),
+        // A host of another cluster would not do.
+        let next = match candidates.iter().any(|candidate| candidate.seen.fits(cluster)) {
+            false => asked.next().await,
+            true => timeout(OTHERS, asked.next()).await.unwrap_or(None),
         };
         match next {
             Some(Ok(candidate)) => candidates.push(candidate),
@@ -61,7 +90,7 @@ pub async fn connect_and_alert(
     }
     // In the order in which they are named: the same trouble is said in the same words.
     attempts.sort_by_key(|(at, _)| *at);
-    choose(candidates, alerts)
+    take_newest(candidates, cluster, alerts)
         .ok_or_else(|| PostgresError::NoHost(attempts.into_iter().map(|(_, attempt)| attempt).collect()))
 }
 
@@ -72,18 +101,28 @@ fn has_choice(conninfo: &Conninfo) -> bool {
 }
 
 /// Asks every host but the one that is streamed whether it takes writes: one may have come back after the last connect. That it does is
-/// an alert, which is over once it is known not to; a host that does not answer is not known.
-pub async fn ask_others(conninfo: &Conninfo, (streamed, timeline): (&str, TimelineId), name: &str, alerts: &Alerts) {
+/// an alert, which is over once it is known not to, or to be of another cluster; a host that does not answer is not known.
+pub async fn ask_others(
+    conninfo: &Conninfo,
+    cluster: SystemIdentifier,
+    (streamed, timeline): (&str, TimelineId),
+    name: &str,
+    alerts: &Alerts,
+) {
     if !has_choice(conninfo) {
         return;
     }
     for host in conninfo.hosts().iter().filter(|host| host.to_string() != streamed) {
         let subject = host.to_string();
         match ask(conninfo, host, conninfo.target_session_attrs(), name).await {
-            Ok(rival) => {
-                let text = rivalry(&subject, rival.timeline, streamed, timeline);
-                alerts.raise(AlertKind::TwoPrimaries, subject, Severity::Critical, text);
-                rival.client.close().await;
+            Ok(Candidate { client, seen }) => {
+                if seen.fits(Some(cluster)) {
+                    let text = rivalry(&subject, seen.timeline, streamed, timeline);
+                    alerts.raise(AlertKind::TwoPrimaries, subject, Severity::Critical, text);
+                } else {
+                    alerts.clear(AlertKind::TwoPrimaries, &subject, stranger(&subject, seen.cluster, cluster));
+                }
+                client.close().await;
             }
             Err(attempt) if takes_no_writes(&attempt.error) => {
                 alerts.clear(
@@ -151,23 +190,80 @@ async fn ask(
         let wanted = TargetSessionAttrs::ReadWrite.as_str();
         return Err(failed(PostgresError::WrongRole { host: host.to_string(), what, wanted }));
     }
-    let timeline = client.identify_system().await.map_err(failed)?.timeline;
-    Ok(Candidate { client, timeline })
+    let system = client.identify_system().await.map_err(failed)?;
+    Ok(Candidate { client, seen: Seen { cluster: system.system_identifier, timeline: system.timeline } })
 }
 
-/// The candidate on the newest timeline; of several on the same one, the first that answered.
-fn choose(candidates: Vec<Candidate>, alerts: &Alerts) -> Option<ReplicationClient> {
-    let newest = candidates.iter().map(|candidate| candidate.timeline).max()?;
-    let at = candidates.iter().position(|candidate| candidate.timeline == newest)?;
+impl Seen {
+    /// Whether it is of `cluster`, where that is known.
+    fn fits(self, cluster: Option<SystemIdentifier>) -> bool {
+        cluster.is_none_or(|cluster| self.cluster == cluster)
+    }
+}
+
+/// Which of them is the primary: of those of `cluster`, or where there is none of all, the one on the newest timeline; of several on the
+/// same one, the first that answered.
+fn newest(seen: &[Seen], cluster: Option<SystemIdentifier>) -> Option<usize> {
+    let cluster = cluster.filter(|_| seen.iter().any(|one| one.fits(cluster)));
+    let fitting = || seen.iter().enumerate().filter(|(_, one)| one.fits(cluster));
+    let timeline = fitting().map(|(_, one)| one.timeline).max()?;
+    fitting().find(|(_, one)| one.timeline == timeline).map(|(at, _)| at)
+}
+
+/// Takes the primary, and says what is wrong with the others.
+fn take_newest(
+    candidates: Vec<Candidate>,
+    cluster: Option<SystemIdentifier>,
+    alerts: &Alerts,
+) -> Option<ReplicationClient> {
+    let seen: Vec<Seen> = candidates.iter().map(|candidate| candidate.seen).collect();
     let mut others = candidates;
-    let chosen = others.remove(at);
+    let chosen = others.remove(newest(&seen, cluster)?);
+    let (streamed, own) = (chosen.client.host().to_string(), chosen.seen);
     let mut rivals = Vec::new();
     for other in others {
-        let (subject, streamed) = (other.client.host().to_string(), chosen.client.host().to_string());
-        let text = rivalry(&subject, other.timeline, &streamed, newest);
+        let subject = other.client.host().to_string();
+        if !other.seen.fits(Some(own.cluster)) {
+            tracing::warn!("{}", stranger(&subject, other.seen.cluster, own.cluster));
+            continue;
+        }
+        let text = rivalry(&subject, other.seen.timeline, &streamed, own.timeline);
         rivals.push(subject.clone());
         alerts.raise(AlertKind::TwoPrimaries, subject, Severity::Critical, text);
     }
-    alerts.clear_all_but(AlertKind::TwoPrimaries, &rivals, "only one host is known to take writes now");
+    alerts.clear_all_but(AlertKind::TwoPrimaries, &rivals, "only one host of the cluster is known to take writes now");
     Some(chosen.client)
+}
+
+/// What is wrong with a host of another cluster.
+fn stranger(host: &str, its: SystemIdentifier, ours: SystemIdentifier) -> String {
+    format!(
+        "{host} takes writes and is of another cluster: its system identifier is {its}, and {ours} is the one that is archived. It is left \
+         out; was it made anew? Take it out of cluster.conninfo, or make it a standby of the primary"
+    )
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn i4_case_16_a_host_of_another_cluster_is_not_the_primary_while_one_of_the_right_cluster_is_there() {
+        let seen = |cluster, timeline| Seen {
+            cluster: SystemIdentifier(cluster),
+            timeline: TimelineId::new(timeline).expect("not zero"),
+        };
+        let ours = Some(SystemIdentifier(7));
+        // Not on a newer timeline, and not as the first of two on the same one.
+        assert_eq!(newest(&[seen(8, 9), seen(7, 1)], ours), Some(1));
+        assert_eq!(newest(&[seen(8, 1), seen(7, 1)], ours), Some(1));
+        assert_eq!(newest(&[seen(7, 1), seen(8, 2), seen(7, 3), seen(7, 3)], ours), Some(2));
+        // Where there is no other, it is named as what it is.
+        assert_eq!(newest(&[seen(8, 1), seen(8, 2)], ours), Some(1));
+        assert_eq!(newest(&[seen(8, 2), seen(7, 1)], None), Some(0), "nobody knows which one is right");
+        assert_eq!(newest(&[], ours), None);
+        let text = stranger("db2", SystemIdentifier(8), SystemIdentifier(7));
+        assert!(["db2", "8", "7"].iter().all(|word| text.contains(word)), "{text}");
+    }
 }

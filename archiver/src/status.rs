@@ -11,7 +11,7 @@ use serde::Serialize;
 use walseal_common::config::{Config, OpenError, StoreUse};
 use walseal_common::lsn::{Lsn, LsnRange};
 use walseal_common::repository::{
-    Adoption, Adoptions, BaseId, BaseType, Gap, Label, Lineage, Proof, Repository, RepositoryError, RepositoryIdentity,
+    Adoption, BaseId, BaseType, Gap, Label, Lineage, Proof, Repository, RepositoryError, RepositoryIdentity,
     SnapshotId, SnapshotProof, Step, WalListing, extents_along, lies_on,
 };
 use walseal_common::store::{ObjectStore, RetryPolicy, StoreErrorKind};
@@ -22,6 +22,7 @@ use walseal_common::timeline::Branch;
 
 use crate::archive::{Archive, ArchiveError};
 use crate::arrival;
+use crate::gaps::{self, GapStatus};
 use crate::lock::StateLock;
 use crate::objectives::Kept;
 use crate::requests::Requests;
@@ -211,18 +212,6 @@ impl BaseStatus {
     }
 }
 
-/// WAL that was lost.
-#[derive(Debug, Serialize)]
-pub struct GapStatus {
-    /// What was recorded.
-    #[serde(flatten)]
-    pub gap: Gap,
-    /// What of it is still missing; `None` once it was filled.
-    pub open: Option<LsnRange>,
-    /// Whether the cluster went back to before it: the way to the branch that is streamed left its branch before it begins.
-    pub given_up: bool,
-}
-
 /// What the repository told.
 #[derive(Default)]
 struct Holdings {
@@ -325,10 +314,8 @@ async fn read(config: Config, streamed: Option<(Branch, Lsn)>) -> Result<Holding
     let listings = listings(&repository, &identity).await?;
     let branches = branches(&repository, &listings).await?;
     let adoptions = repository.adoptions().await?;
-    let way = match streamed.map(|(branch, _)| branch).or_else(|| newest(&branches, &adoptions)) {
-        Some(branch) => repository.way_to(&adoptions, branch).await?,
-        None => None,
-    };
+    let held: Vec<Branch> = branches.iter().map(|status| status.branch).collect();
+    let way = gaps::way(&repository, &adoptions, streamed.map(|(branch, _)| branch), &held).await?;
     let (of_bases, of_snapshots) = repository.drills_of_both_kinds().await?;
     let now = Timestamp::now();
     let (proof, of_snapshots) = (Proof::of(&of_bases, now), SnapshotProof::of(&of_snapshots, now));
@@ -340,7 +327,7 @@ async fn read(config: Config, streamed: Option<(Branch, Lsn)>) -> Result<Holding
     if let (Some(way), Some((_, durable))) = (&way, streamed) {
         find_cut_off(&repository, &listings, way, durable, &mut bases).await?;
     }
-    let gaps = gaps(&repository, &identity, way.as_deref()).await?;
+    let gaps = gaps::gaps(&repository, identity.segment_size, way.as_deref()).await?;
     let adoptions = adoptions.iter().map(|(_, adoption)| adoption.clone()).collect();
     let (cluster, drills) = (Some(repository.cluster().to_string()), DrillStatus::of(proof.last_passed(), proof.last));
     let ids = repository.snapshot_ids().await?;
@@ -350,15 +337,6 @@ async fn read(config: Config, streamed: Option<(Branch, Lsn)>) -> Result<Holding
         drills: DrillStatus::of(of_snapshots.last_passed(), of_snapshots.last),
     };
     Ok(Holdings { cluster, branches, bases, drills, snapshots, gaps, adoptions })
-}
-
-/// The branch of the newest timeline; `None` where there are several, and nobody has said which of them is alive.
-fn newest(branches: &[BranchStatus], adoptions: &Adoptions) -> Option<Branch> {
-    let left = |branch: Branch| adoptions.iter().any(|(_, adoption)| adoption.branch == branch);
-    let ends = || branches.iter().map(|status| status.branch).filter(|branch| !left(*branch));
-    let timeline = ends().map(|branch| branch.timeline).max()?;
-    let mut of_it = ends().filter(|branch| branch.timeline == timeline);
-    of_it.next().filter(|_| of_it.next().is_none())
 }
 
 /// Marks the base backups whose WAL ends before the newest one of their branch begins.
@@ -417,20 +395,6 @@ async fn find_cut_off(
         base.cut_off = !base.alone;
     }
     Ok(())
-}
-
-async fn gaps(
-    repository: &Repository,
-    identity: &RepositoryIdentity,
-    way: Option<&[Step]>,
-) -> Result<Vec<GapStatus>, RepositoryError> {
-    let mut found = Vec::new();
-    for gap in repository.gaps().await? {
-        let open = repository.open_part(&gap, identity.segment_size).await?;
-        let given_up = way.is_some_and(|way| !gap.breaks(way));
-        found.push(GapStatus { gap, open, given_up });
-    }
-    Ok(found)
 }
 
 /// Whether the store answers at all: one small read of what need not be there.
@@ -540,8 +504,8 @@ impl Status {
 
     /// The last gap that nobody filled, of those that the cluster did not go back to before.
     fn last_gap(&self) -> Option<&Gap> {
-        let open = self.gaps.iter().flatten().filter(|gap| gap.open.is_some() && !gap.given_up);
-        open.map(|gap| &gap.gap).max_by_key(|gap| gap.goes_on())
+        let counting = self.gaps.iter().flatten().filter(|gap| gap.counts().is_some());
+        counting.map(|gap| &gap.gap).max_by_key(|gap| gap.goes_on())
     }
 
     /// What is wrong, a clause each, the same thing once.

@@ -162,7 +162,7 @@ impl Adopter {
             let known = self.repository.trust().to_string();
             return Err(AdoptError::UnknownWriter { writer: living.to_string(), known });
         }
-        let mut client = primary::connect(&self.conninfo, NAME).await?;
+        let mut client = primary::connect_within(&self.conninfo, NAME, self.repository.cluster()).await?;
         let wanted = self.conninfo.target_session_attrs();
         let server = identify(&mut client, &self.repository, &self.identity, wanted).await.map_err(Box::new)?;
         let slot = read_slot(&mut client, &self.conninfo, &self.slot, NAME).await?.flatten();

@@ -100,8 +100,19 @@ pub async fn run(archive: Archive) -> Result<(), Failure> {
     }
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "an unknown host".to_owned());
     show!("\n{}", card(&archive.config, &identity, &archive.keys.recipients, &archive.trust, host.trim()));
-    show!("\nNext: walseal-archiver run (as a service), then walseal-archiver backup");
+    show!("\n{}", next(archive.config.base.schedule.value.is_some()));
     Ok(())
+}
+
+/// What to do after this. A daemon with a schedule takes the first base backup by itself, and refuses another one meanwhile.
+fn next(scheduled: bool) -> &'static str {
+    match scheduled {
+        true => {
+            "Next: walseal-archiver run (as a service). Where there is no base backup yet it begins one at once, by itself; walseal-archiver \
+             status says how far it is"
+        }
+        false => "Next: walseal-archiver run (as a service), then walseal-archiver backup",
+    }
 }
 
 fn unusable(archive: &Archive, error: &StoreError) -> Failure {

@@ -6,7 +6,8 @@ use walseal_common::show;
 use walseal_common::terminal::{Align, CheckExit, Failure, Look, Schema, Table, to_json, units, usage};
 use walseal_common::time::PgTimestamp;
 
-use crate::status::{self, BaseStatus, BranchStatus, GapStatus, Status, ago};
+use crate::gaps::GapStatus;
+use crate::status::{self, BaseStatus, BranchStatus, Status, ago};
 use crate::stream::Progress;
 use crate::verify::Verified;
 

@@ -53,7 +53,7 @@ impl ServerSource {
         identity: &RepositoryIdentity,
     ) -> Result<ServerSource, SourceError> {
         let describe = || format!("the server at {}", conninfo.redacted());
-        let connected = primary::connect(conninfo, NAME).await;
+        let connected = primary::connect_within(conninfo, NAME, repository.cluster()).await;
         let client = connected.map_err(|error| SourceError::Postgres { source_name: describe(), error })?;
         ServerSource::of(conninfo, client, conninfo.target_session_attrs(), repository, identity, describe()).await
     }

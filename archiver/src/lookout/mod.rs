@@ -4,7 +4,9 @@
 
 mod backlog;
 mod exposure;
+mod forks;
 mod jam;
+mod kept;
 mod recipients;
 mod rivals;
 mod server;
@@ -18,21 +20,22 @@ use tokio::sync::watch;
 use walseal_common::config::Config;
 use walseal_common::postgres::Conninfo;
 use walseal_common::repository::Repository;
+use walseal_common::segment::SegmentSize;
 use walseal_common::telemetry::{AlertKind, Alerts, Severity};
 use walseal_common::terminal::units;
 
 use crate::doctor::synchronous;
 use crate::stream::{Limit, Progress, ProgressWatch};
-use backlog::{Backlog, Sight};
 use exposure::ExposureWatch;
+use forks::ForkWatch;
 use jam::JamWatch;
+pub(crate) use kept::KeptWatch;
 pub use recipients::judge_recipients;
 use rivals::RivalWatch;
-use server::{ServerWatch, SlotView};
 use upstream::UpstreamWatch;
 
 /// How often it looks.
-const INTERVAL: Duration = Duration::from_secs(5);
+pub(crate) const INTERVAL: Duration = Duration::from_secs(5);
 
 /// What the lookout needs.
 #[derive(Debug)]
@@ -43,6 +46,8 @@ pub struct Lookout {
     pub progress: ProgressWatch,
     /// The store below.
     pub repository: Repository,
+    /// Size of the cluster's segments.
+    pub segment_size: SegmentSize,
     /// The server.
     pub conninfo: Conninfo,
     /// The slot.
@@ -67,7 +72,7 @@ impl Lookout {
         config: &Config,
         alerts: Alerts,
         progress: ProgressWatch,
-        repository: Repository,
+        (repository, segment_size): (Repository, SegmentSize),
         conninfo: Conninfo,
         slot: String,
     ) -> Lookout {
@@ -75,6 +80,7 @@ impl Lookout {
             alerts,
             progress,
             repository,
+            segment_size,
             conninfo,
             slot,
             synchronous: config.wal.synchronous.value,
@@ -97,49 +103,29 @@ impl Lookout {
     pub async fn keep(self) -> Infallible {
         let mut store = StoreWatch::default();
         let mut exposure = ExposureWatch::new(self.rpo);
-        let often = self.limit.is_some().then_some(INTERVAL);
-        let mut server = ServerWatch::new(self.conninfo.clone(), self.slot.clone(), often);
-        let mut backlog = Backlog::new(self.backlog);
+        let (alerts, conninfo, slot) = (self.alerts.clone(), self.conninfo.clone(), self.slot.clone());
+        let mut kept = KeptWatch::new(alerts, conninfo, slot, self.backlog, self.limit.clone());
         let mut jam = JamWatch::new(self.backlog);
         let mut rivals = RivalWatch::default();
+        let mut forks = ForkWatch::new(self.repository.clone(), self.segment_size);
         let mut upstream = UpstreamWatch::new(self.rpo);
         loop {
             let now = self.progress.now();
             store.look(&self, &now, Instant::now());
             exposure.look(&self.alerts, &now, Timestamp::now());
             self.ask_again(&now).await;
-            rivals.look(&self.conninfo, &self.alerts, &now, Instant::now()).await;
-            let view = server.look(&now).await;
+            rivals.look(&self.conninfo, self.repository.cluster(), &self.alerts, &now, Instant::now()).await;
+            forks.look(&self.alerts, &now, Instant::now()).await;
+            let view = kept.look(&now).await;
             if let Some(names) = &view.synchronous_standby_names {
                 self.judge_synchronous(names);
-            }
-            if let Some(slot) = &view.slot {
-                self.judge_slot(slot);
             }
             // Each look counts once.
             if view.fresh {
                 upstream.look(&self.alerts, view.upstream, now.host.as_deref(), Instant::now());
             }
             jam.look(&self.alerts, &view.archiving, view.room.map(|room| room.free), Instant::now());
-            let why = now.store_trouble.as_deref().or(now.trouble.as_deref());
-            let seen = view.slot.as_ref().and_then(|slot| slot.kept);
-            self.kept.send_replace(seen);
-            let kept = seen.unwrap_or_else(|| now.not_durable());
-            // What was seen before may be of a slot that was given up since.
-            if let Some(limit) = self.limit.as_ref().filter(|_| view.fresh || view.slot.is_none()) {
-                // A slot that is not there keeps nothing.
-                limit.look(if view.slot.is_none() && view.saw_slots { 0 } else { kept });
-            }
-            let sight = Sight {
-                kept,
-                free: view.room.map(|room| room.free),
-                allowed: view.slot.as_ref().and_then(|slot| slot.allowed),
-                why,
-            };
-            // Before anything was seen, nothing is known to be kept, and nothing to be over.
-            if seen.is_some() || !now.server_end.is_invalid() {
-                backlog.look(&self.alerts, &self.slot, &sight, Instant::now());
-            }
+            self.kept.send_replace(view.kept());
             tokio::time::sleep(INTERVAL).await;
         }
     }
@@ -171,34 +157,6 @@ impl Lookout {
         } else {
             let over = format!("synchronous_standby_names = '{names}' does not name everybody any more");
             self.alerts.clear(KIND, "", over);
-        }
-    }
-
-    fn judge_slot(&self, slot: &SlotView) {
-        let status = slot.wal_status.as_deref().unwrap_or_default();
-        let kept = units::size(slot.kept.unwrap_or_default());
-        match status {
-            "unreserved" => {
-                let text = format!(
-                    "the slot {} keeps {kept} of WAL, more than max_slot_wal_keep_size: the server's next checkpoint removes WAL \
-                     that is not in the repository; raise that setting at once, or let the daemon catch up",
-                    self.slot
-                );
-                self.alerts.raise(AlertKind::SlotAtRisk, self.slot.clone(), Severity::Critical, text);
-            }
-            "lost" => {
-                let text = format!(
-                    "the server has given up the slot {} (wal_status = lost), and removed WAL that was not in the repository; it is \
-                     made anew as soon as the server can be streamed, and what is missing is recorded",
-                    self.slot
-                );
-                self.alerts.raise(AlertKind::SlotLost, self.slot.clone(), Severity::Critical, text);
-                self.alerts.clear(AlertKind::SlotAtRisk, &self.slot, "the slot is lost");
-            }
-            _ => {
-                let over = format!("the server keeps what the slot needs (wal_status = {status})");
-                self.alerts.clear(AlertKind::SlotAtRisk, &self.slot, over);
-            }
         }
     }
 }

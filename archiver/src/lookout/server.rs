@@ -26,7 +26,7 @@ const NAME: &str = "walseal lookout";
 
 /// What was seen; what is not known is `None`.
 #[derive(Debug, Default)]
-pub(super) struct View {
+pub(crate) struct View {
     pub(super) slot: Option<SlotView>,
     pub(super) synchronous_standby_names: Option<String>,
     /// The disk of `pg_wal`.
@@ -39,6 +39,13 @@ pub(super) struct View {
     pub(super) saw_slots: bool,
     /// Whether it was seen just now.
     pub(super) fresh: bool,
+}
+
+impl View {
+    /// Bytes of WAL that the slot keeps.
+    pub(super) fn kept(&self) -> Option<u64> {
+        self.slot.as_ref().and_then(|slot| slot.kept)
+    }
 }
 
 /// The slot, by `pg_replication_slots`.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use walseal_common::lsn::Lsn;
 use walseal_common::repository::Act;
-use walseal_common::telemetry::{AlertKind, Severity};
+use walseal_common::telemetry::{AlertKind, Alerts, Severity};
 use walseal_common::terminal::units;
 
 use super::complaints::Complaints;
@@ -68,16 +68,34 @@ impl Limit {
         }
     }
 
+    /// How much the server keeps, where that is too much.
+    pub(crate) fn excess(&self) -> Option<u64> {
+        *self.0.passed.borrow()
+    }
+
     /// Whether the slot was given up, and no other made yet.
-    pub(super) fn is_without_slot(&self) -> bool {
+    pub(crate) fn is_without_slot(&self) -> bool {
         self.state().without
     }
 
-    fn given_up(&self, words: String) {
+    /// The slot, which kept `kept` bytes, was dropped, because of `why` they are so many. Returns what is said of it.
+    pub(crate) fn given_up(&self, alerts: &Alerts, slot: &str, kept: u64, why: &str) -> String {
+        let words = format!(
+            "the slot {slot} was given up at {}: the server kept {} of WAL for it, more than wal.give_up_at = {}, because: {why}",
+            jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M:%S UTC"),
+            units::size(kept),
+            units::size(self.0.bytes)
+        );
+        let text = format!(
+            "{words}. The server may remove that WAL now. When the store can be reached again, a slot is made anew, what is missing \
+             then is recorded, and a base backup follows"
+        );
+        alerts.raise(AlertKind::SlotLost, slot, Severity::Critical, text.clone());
         let mut state = self.state();
         state.without = true;
         state.words = Some(words);
         self.0.passed.send_replace(None);
+        text
     }
 
     /// A slot was made, and keeps WAL from `restart` on; the server is at `position`.
@@ -137,7 +155,8 @@ impl Streamer {
 
     /// Drops the slot, which keeps `kept` bytes, and says so.
     async fn give_up(&self, limit: &Limit, kept: u64) -> Result<StreamError, StreamError> {
-        let mut client = primary::connect(&self.conninfo, &self.application_name).await?;
+        let mut client =
+            primary::connect_within(&self.conninfo, &self.application_name, self.repository.cluster()).await?;
         // No slot of another cluster; the store, which is why there is so much, need not answer.
         resume::recognise(&mut client, &self.repository, &self.identity, self.conninfo.target_session_attrs()).await?;
         client.drop_slot(&self.slot).await?;
@@ -146,19 +165,7 @@ impl Streamer {
         let now = self.progress.watch().now();
         let why =
             now.store_trouble.or(now.trouble).unwrap_or_else(|| "it is written faster than it is shipped".to_owned());
-        let words = format!(
-            "the slot {} was given up at {}: the server kept {} of WAL for it, more than wal.give_up_at = {}, because: {why}",
-            self.slot,
-            jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M:%S UTC"),
-            units::size(kept),
-            units::size(limit.0.bytes)
-        );
-        let text = format!(
-            "{words}. The server may remove that WAL now. When the store can be reached again, a slot is made anew, what is missing \
-             then is recorded, and a base backup follows"
-        );
-        self.alerts.raise(AlertKind::SlotLost, self.slot.clone(), Severity::Critical, text.clone());
-        limit.given_up(words);
+        let text = limit.given_up(&self.alerts, &self.slot, kept, &why);
         Ok(StreamError::GivenUp(text))
     }
 }
@@ -168,7 +175,7 @@ mod tests {
     use super::*;
 
     fn is_passed(limit: &Limit) -> bool {
-        limit.0.passed.borrow().is_some()
+        limit.excess().is_some()
     }
 
     #[test]
@@ -178,7 +185,7 @@ mod tests {
         assert!(!is_passed(&limit));
         limit.look(1001);
         assert!(is_passed(&limit));
-        limit.given_up("the store was away".to_owned());
+        limit.given_up(&Alerts::to_log(), "walseal_orders", 1001, "the store was away");
         limit.look(5000);
         assert!(!is_passed(&limit) && limit.is_without_slot());
         // A new slot keeps what was written since the last checkpoint, and that much more is no reason to drop it at once.
@@ -189,7 +196,7 @@ mod tests {
         assert!(is_passed(&limit));
         limit.look(0);
         assert!(!is_passed(&limit));
-        assert_eq!(limit.words().as_deref(), Some("the store was away"));
+        assert!(limit.words().is_some_and(|words| words.ends_with("because: the store was away")));
         limit.forget();
         assert_eq!(limit.words(), None);
     }

@@ -24,13 +24,14 @@ mod start;
 mod streamer;
 mod tails;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use cut::{Cutter, OverlapDiffers};
 pub use error::StreamError;
 pub use frontier::Frontier;
 pub use limit::Limit;
 pub use progress::{Loss, Progress, ProgressSender, ProgressWatch, StreamEnded};
+pub(crate) use resume::admit;
 pub use resume::{Past, ServerPosition, identify, start_point, store_histories};
 pub use session::{SessionEnd, Timing};
 pub use slot::read_slot;

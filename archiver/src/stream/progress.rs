@@ -56,6 +56,9 @@ pub struct Progress {
     /// Gaps that this process found and recorded (I5).
     #[serde(default)]
     pub gaps: u64,
+    /// Whether the server writes the branch that is streamed itself: it is not in recovery, and the branch is its own, no ancestor's.
+    #[serde(skip)]
+    pub(crate) written_here: bool,
     /// Up to where the durable WAL is known to be what this server wrote: it was compared with what that sent, or the server's slot was
     /// told of it. The rest, up to the frontier, another server may have written.
     #[serde(skip)]

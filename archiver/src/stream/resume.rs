@@ -3,10 +3,11 @@
 use walseal_common::lsn::Lsn;
 use walseal_common::postgres::ReplicationClient;
 use walseal_common::postgres::conninfo::TargetSessionAttrs;
+use walseal_common::postgres::replication::SystemInfo;
 use walseal_common::repository::{Adoptions, Ancestry, ObjectName, Repository, RepositoryIdentity, Step, WalListing};
 use walseal_common::seal::{CompareKeyId, Draft, Kind, MAX_PLAINTEXT};
 use walseal_common::segment::{SegmentName, SegmentNumber, SegmentSize};
-use walseal_common::timeline::{Branch, TimelineHistory, TimelineId};
+use walseal_common::timeline::{Branch, SystemIdentifier, TimelineHistory, TimelineId};
 
 use super::start::{Followed, StartPoint};
 use super::{StreamError, chain};
@@ -75,18 +76,7 @@ pub(super) async fn recognise(
     identity: &RepositoryIdentity,
     wanted: TargetSessionAttrs,
 ) -> Result<(TimelineHistory, Lsn), StreamError> {
-    let system = client.identify_system().await?;
-    if system.system_identifier != repository.cluster() {
-        return Err(StreamError::OtherCluster {
-            server: system.system_identifier,
-            expected: repository.cluster(),
-            repository: repository.describe(),
-        });
-    }
-    let by_choice = matches!(wanted, TargetSessionAttrs::Standby | TargetSessionAttrs::PreferStandby);
-    if client.parameter("in_hot_standby") == Some("on") && !by_choice {
-        return Err(StreamError::Standby { host: client.host().to_string() });
-    }
+    let system = admit(client, repository.cluster(), &repository.describe(), wanted).await?;
     let segment_size = client.segment_size().await?;
     if segment_size != identity.segment_size {
         return Err(StreamError::OtherSegmentSize {
@@ -103,6 +93,26 @@ pub(super) async fn recognise(
         TimelineHistory::parse(system.timeline, &content)?
     };
     Ok((history, system.position))
+}
+
+/// Asks the server who it is, and refuses any but that of `cluster`, whose repository is in `place` (I4), and a standby that nobody
+/// chose (case 16).
+pub(crate) async fn admit(
+    client: &mut ReplicationClient,
+    cluster: SystemIdentifier,
+    place: &str,
+    wanted: TargetSessionAttrs,
+) -> Result<SystemInfo, StreamError> {
+    let system = client.identify_system().await?;
+    if system.system_identifier != cluster {
+        let (server, repository) = (system.system_identifier, place.to_owned());
+        return Err(StreamError::OtherCluster { server, expected: cluster, repository });
+    }
+    let by_choice = matches!(wanted, TargetSessionAttrs::Standby | TargetSessionAttrs::PreferStandby);
+    if client.parameter("in_hot_standby") == Some("on") && !by_choice {
+        return Err(StreamError::Standby { host: client.host().to_string() });
+    }
+    Ok(system)
 }
 
 /// Stores the history of the server's timeline and of all its ancestors (case 2). Names follow from content, so what is

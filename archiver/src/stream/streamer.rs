@@ -257,7 +257,8 @@ impl Streamer {
         let now = *past;
         (past.lost, past.done) = (None, None);
         let beginning = async {
-            let mut client = primary::connect_and_alert(&self.conninfo, &self.application_name, &self.alerts).await?;
+            let (name, cluster) = (&self.application_name, self.repository.cluster());
+            let mut client = primary::connect_and_alert(&self.conninfo, name, cluster, &self.alerts).await?;
             let beginning = self.begin(&mut client, now).await?;
             Ok::<_, StreamError>((client, beginning))
         };
@@ -427,6 +428,7 @@ impl Streamer {
     ) -> Ended {
         let pinned = client.host().clone();
         let host = pinned.to_string();
+        let takes_writes = client.parameter("in_hot_standby") != Some("on");
         let gone = |error: PostgresError| {
             if error.is_wal_removed() { StreamError::WalGone(point.start) } else { error.into() }
         };
@@ -484,6 +486,7 @@ impl Streamer {
         self.progress.update(|progress| {
             progress.begun(point.branch, point.frontier, server.position, jiff::Timestamp::now());
             progress.host = Some(host.clone());
+            progress.written_here = takes_writes && point.branch == server.branch();
         });
         let receiver = Receiver {
             stream,

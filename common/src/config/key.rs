@@ -230,7 +230,7 @@ pub const KEYS: &[Key] = &[
         "wal.give_up_at",
         Size,
         None,
-        "WAL that the server keeps for the slot beyond which the daemon drops it, recording a gap; no limit without it",
+        "WAL that the server keeps for the slot beyond which the daemon drops it, recording a gap, also while it waits at its start for a store that is away; no limit without it",
     ),
     key(
         "wal.canary",

@@ -1,5 +1,7 @@
 //! A standby becomes the primary: the stream follows it without a hand, and what the old primary had shipped is kept.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, ensure};
 
 use walseal_common::lsn::Lsn;
@@ -13,10 +15,15 @@ use walseal_tests::workload::{self, Workload};
 
 use crate::{flow, restored};
 
+/// How the cluster is connected to, with these hosts in place of its own.
+fn through(cluster: &Cluster, hosts: &str) -> String {
+    let rest = cluster.conninfo().replace(&format!("host={}", cluster.sockets().display()), "");
+    format!("host={hosts} {rest} target_session_attrs=read-write")
+}
+
 /// Both as hosts of one connection string, the first one first.
 fn both(first: &Cluster, second: &Cluster) -> String {
-    let rest = first.conninfo().replace(&format!("host={}", first.sockets().display()), "");
-    format!("host={},{} {rest} target_session_attrs=read-write", first.sockets().display(), second.sockets().display())
+    through(first, &format!("{},{}", first.sockets().display(), second.sockets().display()))
 }
 
 /// A primary under load and a standby, both known to the archiver, which streams and has taken a base backup.
@@ -83,6 +90,64 @@ fn case_16_a_switchover_is_followed_without_a_hand_and_nothing_is_lost() -> Resu
     let rows = workload::rows(&site.cluster)?;
     let latest = restored::restore(&site, "latest", "latest3")?;
     restored::holds_exactly(&latest, &rows)
+}
+
+/// An address that leads to this cluster from now on, as a virtual IP does.
+fn leads_to(address: &Path, cluster: &Cluster) -> Result<()> {
+    if address.is_symlink() {
+        std::fs::remove_file(address)?;
+    }
+    std::os::unix::fs::symlink(cluster.sockets(), address).context("an address of its own")
+}
+
+#[test]
+pub fn case_16_an_old_primary_behind_the_only_address_is_told_until_the_new_one_is_streamed() -> Result<()> {
+    let mut site = Site::new(Cluster::builder().segment_mib(1).setting("wal_keep_size", "1GB"), Store::Directory)?;
+    let standby = site.standby("standby", &site.cluster, &[])?;
+    let address = site.target("address");
+    leads_to(&address, &site.cluster)?;
+    site.archiver.set_text("cluster.conninfo", &through(&site.cluster, &address.to_string_lossy()));
+    let told = Told::by(&mut site.archiver, &site.scratch, "told")?;
+    site.archiver.write_config()?;
+    let mut daemon = site.archive()?;
+    site.cluster.sql("create table both_have_it (n int)")?;
+    follows(&site.cluster, &standby)?;
+    // Somebody promotes the standby, and the address still leads to the old primary, which takes writes.
+    standby.value("select pg_promote()")?;
+    standby.wait_promoted(PATIENCE)?;
+    site.cluster.sql("create table written_to_the_wrong_one (n int)")?;
+    standby.sql("create table written_to_the_right_one (n int)")?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    ensure!(told.states("timeline-left")?.is_empty(), "the repository has nothing of the other one yet");
+    // As its archive_command does.
+    let history = standby.data().join("pg_wal/00000002.history");
+    site.archiver.run(&["push", &history.to_string_lossy()])?.success()?;
+    told.arrives(&mut daemon, "timeline-left", &["raised"])?;
+    let check = site.archiver.run(&["status", "--check"])?.exits(2)?;
+    ensure!(check.stdout.contains("takes writes on timeline 1 "), "{check}");
+    // It is told, and nothing else: a copy that was promoted by mistake stops nobody's archiving.
+    site.cluster.sql("create table written_to_the_wrong_one_later (n int)")?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+
+    daemon.sigterm()?.success()?;
+    leads_to(&address, &standby)?;
+    let old = std::mem::replace(&mut site.cluster, standby);
+    let mut daemon = site.start_daemon()?;
+    told.arrives(&mut daemon, "timeline-left", &["raised", "cleared"])?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+
+    // The address goes back, and this time the repository knows from the first moment.
+    daemon.sigterm()?.success()?;
+    leads_to(&address, &old)?;
+    let new = std::mem::replace(&mut site.cluster, old);
+    let mut daemon = site.start_daemon()?;
+    told.arrives(&mut daemon, "timeline-left", &["raised", "cleared", "raised"])?;
+    let text = told.of("timeline-left")?.pop().context("it was told")?["text"].to_string();
+    ensure!(text.contains("to timeline 2") && text.contains("and holds WAL of it up to"), "{text}");
+    site.cluster.sql("create table written_to_the_wrong_one_again (n int)")?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    drop(new);
+    Ok(())
 }
 
 #[test]

@@ -92,7 +92,7 @@ fn lose_wal() -> Result<AfterLoss> {
 
 #[test]
 fn a_gap_and_the_time_that_would_be_lost_are_figures_and_the_same_as_in_status() -> Result<()> {
-    let AfterLoss { mut site, mut daemon, .. } = lose_wal()?;
+    let AfterLoss { mut site, daemon, .. } = lose_wal()?;
     daemon.sigterm()?.success()?;
     let port = port::free()?;
     site.archiver.set_text("http.listen", &port.to_string());

@@ -10,6 +10,7 @@ use walseal_tests::deadline::PATIENCE;
 use walseal_tests::port;
 use walseal_tests::process::Finished;
 use walseal_tests::proxy::{Line, Proxy};
+use walseal_tests::settings::ClusterBuilder;
 use walseal_tests::site::{Daemon, Site, Store};
 use walseal_tests::told::Told;
 
@@ -93,7 +94,12 @@ fn status_shows_what_the_daemon_knows_when_the_bucket_does_not_answer() -> Resul
 
 /// An installation whose store is reached through a proxy, initialised, and who is told of its alerts after 5 s.
 fn proxied() -> Result<(Site, Proxy, Told)> {
-    let mut site = Site::new(Cluster::builder().setting("wal_keep_size", "0"), Store::S3)?;
+    proxied_of(Cluster::builder())
+}
+
+/// The same of such a cluster.
+fn proxied_of(cluster: ClusterBuilder) -> Result<(Site, Proxy, Told)> {
+    let mut site = Site::new(cluster.setting("wal_keep_size", "0"), Store::S3)?;
     let (place, proxy) = site.place.behind_a_proxy()?;
     site.archiver.use_place(&place);
     site.archiver.set_text("alerts.store_after", "5s");
@@ -169,6 +175,58 @@ fn i1_a_daemon_that_begins_while_the_store_is_silent_waits_for_it_and_stops_when
     daemon.says("nothing is streamed before it does", PATIENCE)?;
     let stopped = daemon.sigterm()?.success()?;
     ensure!(stopped.stderr.contains("SIGTERM: stopping; the store has not answered since the start"), "{stopped}");
+    Ok(())
+}
+
+#[test]
+fn case_26_a_daemon_that_begins_while_the_store_is_away_tells_of_the_backlog_and_keeps_to_give_up_at() -> Result<()> {
+    let cluster = Cluster::builder().segment_mib(1).setting("min_wal_size", "2MB").setting("max_wal_size", "4MB");
+    let (mut site, proxy, told) = proxied_of(cluster)?;
+    let mut daemon = site.start_daemon()?;
+    site.archiver.run_long(&["backup"])?.success()?;
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    daemon.sigterm()?.success()?;
+    site.archiver.set_text("alerts.backlog", "4MiB");
+    site.archiver.set_text("wal.give_up_at", "32MiB");
+    site.archiver.write_config()?;
+    proxy.set(Line::Down);
+    let slots = "select count(*) from pg_replication_slots";
+    let write = |mebibytes: u32| {
+        site.cluster.sql(&format!(
+            "select pg_logical_emit_message(false, 'filler', repeat(md5(g::text), 32768)) from generate_series(1, {mebibytes}) g"
+        ))
+    };
+    write(12)?;
+    // As after a reboot: nothing but what the daemon before left behind says which cluster it is.
+    let mut daemon = site.archiver.daemon(&["run"])?;
+    told.arrives(&mut daemon, "backlog", &["raised"])?;
+    ensure!(site.cluster.value(slots)? == "1", "within the limit it is kept");
+    ensure!(told.states("slot-lost")?.is_empty(), "{:?}", told.news()?);
+    write(30)?;
+    told.arrives(&mut daemon, "slot-lost", &["raised"])?;
+    assert_eq!(site.cluster.value(slots)?, "0", "no slot is made for a store that is away");
+    // Nothing holds WAL any more.
+    for _ in 0..5 {
+        site.cluster.sql("select pg_switch_wal()")?;
+        site.cluster.sql("checkpoint")?;
+    }
+
+    proxy.set(Line::Up);
+    let count = |part: &str| -> Result<usize> {
+        Ok(site.place.list()?.iter().filter(|object| object.key.contains(part)).count())
+    };
+    daemon.until("the record of the gap", PATIENCE * 2, || Ok((count("/gap/")? == 1).then_some(())))?;
+    daemon.until("the base backup behind it", PATIENCE, || Ok((count("/label")? == 2).then_some(())))?;
+    told.arrives(&mut daemon, "slot-lost", &["raised", "cleared"])?;
+    told.arrives(&mut daemon, "backlog", &["raised", "cleared"])?;
+    let listed = site.restorer.run(&["list", "--json"])?.success()?.json()?;
+    let why = listed["gaps"][0]["record"]["why"].as_str().context("a reason")?;
+    ensure!(why.contains("wal.give_up_at = 32 MiB"), "{listed}");
+    let ledger = site.restorer.run(&["ledger", "--json"])?.success()?.json()?;
+    let acts = ledger["entries"].as_array().context("entries")?;
+    ensure!(acts.iter().any(|entry| entry["act"] == "slot-dropped"), "{ledger}");
+    flow::wait_durable(&site.cluster, &mut daemon)?;
+    daemon.sigterm()?.success()?;
     Ok(())
 }
 

@@ -8,4 +8,4 @@ mod failing;
 mod live;
 mod resuming;
 mod saying;
-mod toy;
+pub(crate) mod toy;

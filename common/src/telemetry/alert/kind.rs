@@ -57,6 +57,8 @@ kinds! {
     StoreUnreachable = "store-unreachable",
     /// Another server takes writes, too (case 17). Subject: the other host.
     TwoPrimaries = "two-primaries",
+    /// A later timeline in the repository has left the one that the server writes (case 16). Subject: the server's branch.
+    TimelineLeft = "timeline-left",
     /// The repository holds other bytes for the same WAL (case 17). Subject: the branch.
     Conflict = "conflict",
     /// The standby that is streamed is not connected to its primary (case 33). No subject.

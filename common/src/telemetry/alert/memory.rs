@@ -20,6 +20,13 @@ struct Content {
     alerts: Vec<OpenAlert>,
 }
 
+/// What was written of a repository of `place`: whose alerts they are, and these.
+fn content_in(path: &Path, place: &str) -> Option<(String, Vec<OpenAlert>)> {
+    let content = state_file::load::<Content>(path)?;
+    let owner = content.of.strip_suffix(&format!(" in {place}"))?;
+    Some((owner.to_owned(), content.alerts))
+}
+
 /// A file that remembers what stands.
 #[derive(Clone, Debug)]
 pub struct AlertMemory {
@@ -53,12 +60,16 @@ impl AlertMemory {
         content.map(|content| content.alerts).unwrap_or_default()
     }
 
-    /// Puts back what stood of one kind in a repository of `place`, for a daemon that does not know yet which one is its own.
-    pub fn recall_kind(path: &Path, place: &str, kind: AlertKind, alerts: &Alerts) {
-        let content = state_file::load::<Content>(path).filter(|content| content.of.ends_with(&format!(" in {place}")));
-        let mut standing = content.map(|content| content.alerts).unwrap_or_default();
-        standing.retain(|alert| alert.kind == kind);
+    /// Puts back what stood of these kinds in a repository of `place`, for a daemon that does not know yet which one is its own.
+    pub fn recall_kinds(path: &Path, place: &str, kinds: &[AlertKind], alerts: &Alerts) {
+        let mut standing = content_in(path, place).map(|(_, alerts)| alerts).unwrap_or_default();
+        standing.retain(|alert| kinds.contains(&alert.kind));
         alerts.recall(standing);
+    }
+
+    /// Whose alerts of a repository of `place` were written there last: what stands before ` in PLACE`.
+    pub fn owner(path: &Path, place: &str) -> Option<String> {
+        content_in(path, place).map(|(owner, _)| owner)
     }
 
     /// Writes down what stands, whenever that changes.

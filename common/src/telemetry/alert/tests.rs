@@ -65,6 +65,13 @@ fn what_stood_before_a_restart_is_not_told_anew_and_its_end_is() {
     let (of_another, paper) = board();
     AlertMemory::new(folder.path().join("alerts.json"), "8 in s3://acme-pg/orders").recall(&of_another);
     assert_eq!((of_another.standing(), paper.told()), (vec![], vec![]));
+    // A daemon that does not know yet which cluster is its own takes what it can use, and who wrote it.
+    let (some, _) = board();
+    let (path, place) = (folder.path().join("alerts.json"), "s3://acme-pg/orders");
+    AlertMemory::recall_kinds(&path, place, &[AlertKind::Backlog, AlertKind::SlotLost], &some);
+    assert_eq!(some.standing().iter().map(|alert| alert.kind).collect::<Vec<_>>(), [AlertKind::Backlog]);
+    assert_eq!(AlertMemory::owner(&path, place).as_deref(), Some("7"));
+    assert_eq!(AlertMemory::owner(&path, "s3://acme-pg/others"), None);
     let (unfound, paper) = board();
     memory.recall(&unfound);
     unfound.clear_unfound(&[AlertKind::Conflict], "not found again");

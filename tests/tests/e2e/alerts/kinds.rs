@@ -26,6 +26,9 @@ fn received_in(kind: AlertKind) -> fn() -> Result<()> {
         AlertKind::TwoPrimaries => {
             failover::case_11_a_failover_to_a_standby_that_had_less_keeps_what_the_old_primary_shipped
         }
+        AlertKind::TimelineLeft => {
+            failover::case_16_an_old_primary_behind_the_only_address_is_told_until_the_new_one_is_streamed
+        }
         AlertKind::Conflict => {
             split::case_17_the_living_server_that_came_second_is_adopted_and_everything_goes_on_with_it
         }
