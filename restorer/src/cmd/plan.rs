@@ -77,7 +77,7 @@ pub async fn make(access: &Access, request: &Request) -> Result<Plan, Failure> {
     let planned = plan::plan(&access.repository, &access.identities, request, Some(&progress)).await;
     progress.abandon();
     let mut plan = planned.map_err(|error| refusal(&error))?;
-    plan::check_presence(&access.repository, &plan.base.id).await.map_err(|error| refusal(&error))?;
+    plan::check_presence(&access.repository, &plan).await.map_err(|error| refusal(&error))?;
     let missed = heads::missed(access, plan.segment_size).await;
     let missed = missed.map_err(|error| refusal(&plan::InventoryError::from(error).into()))?;
     plan.warnings.extend(missed.iter().map(|cut| format!("{}.", cut.words())));

@@ -81,6 +81,18 @@ pub enum InstanceError {
         /// The process.
         pid: u32,
     },
+    /// A promotion was cut off before its last checkpoint.
+    #[error(
+        "recovery in {} was cut off in the last step of its promotion (pg_control: {state}): a server that is started there would replay \
+         the old timeline beyond the target",
+        .data.display()
+    )]
+    CutOff {
+        /// The data directory.
+        data: PathBuf,
+        /// As `pg_control` says.
+        state: String,
+    },
     /// There is no recovery to be run.
     #[error("recovery in {} has ended already: it has no recovery.signal, and is {state}", .data.display())]
     Over {
@@ -93,6 +105,12 @@ pub enum InstanceError {
     },
 }
 
+/// Whether a process works in `data`, as a server of it does; `None` where the system does not tell.
+fn works_in(pid: u32, data: &std::path::Path) -> Option<bool> {
+    let place = std::fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
+    Some(place == data)
+}
+
 impl InstanceError {
     /// Whether the same call could not succeed later without anybody changing anything.
     pub fn is_permanent(&self) -> bool {
@@ -102,15 +120,30 @@ impl InstanceError {
     /// What to do about it.
     pub fn next(&self) -> Vec<String> {
         match self {
-            InstanceError::Ended { file, .. } | InstanceError::Stalled { file, .. } => {
-                vec![format!("read the whole log, {}; the directory is kept as it is", file.display())]
-            }
+            InstanceError::Ended { file, .. } | InstanceError::Stalled { file, .. } => vec![
+                format!("read the whole log, {}; the directory is kept as it is", file.display()),
+                "where it ends the same way each time, restore to another folder".to_owned(),
+            ],
+            InstanceError::CutOff { .. } => vec![
+                "do not start it".to_owned(),
+                "restore anew: over what is there with --delta, or to another folder".to_owned(),
+            ],
             InstanceError::Scratch { next, .. } => vec![next.clone()],
             InstanceError::Owner(error) => error.next().to_vec(),
-            InstanceError::Occupied { data, pid } => vec![
-                format!("stop it first: pg_ctl stop -D {}", quoted_path(data)),
-                format!("when process {pid} is no PostgreSQL server: rm {}", quoted_path(&data.join("postmaster.pid"))),
-            ],
+            InstanceError::Occupied { data, pid } => match works_in(*pid, data) {
+                // pg_ctl would tell that process to end, whatever it is.
+                Some(false) => vec![format!(
+                    "that process works elsewhere, and has the number by chance: rm {}",
+                    quoted_path(&data.join("postmaster.pid"))
+                )],
+                _ => vec![
+                    format!("look first whether anybody uses it; then stop it: pg_ctl stop -D {}", quoted_path(data)),
+                    format!(
+                        "when process {pid} is no PostgreSQL server: rm {}",
+                        quoted_path(&data.join("postmaster.pid"))
+                    ),
+                ],
+            },
             InstanceError::Over { data, file, .. } => vec![
                 format!(
                     "when its log, {}, says that it landed where it should, go live: pg_ctl start -D {}",
@@ -128,6 +161,7 @@ impl InstanceError {
         !matches!(
             self,
             InstanceError::Over { .. }
+                | InstanceError::CutOff { .. }
                 | InstanceError::Occupied { .. }
                 | InstanceError::Program(_)
                 | InstanceError::Owner(RebuildError::Refused { .. })

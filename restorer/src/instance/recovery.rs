@@ -1,5 +1,6 @@
 //! Watching recovery to its end.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use walseal_common::lsn::Lsn;
@@ -14,7 +15,7 @@ use super::server::{GLANCE, Server, socket_folder};
 use super::settings::{Purpose, log_of};
 use super::{ControlData, InstanceError, Landing, Programs, Reached};
 use crate::plan::{Action, Plan, Target};
-use crate::rebuild::{Restored, end_recovery};
+use crate::rebuild::{Restored, end_recovery, live_server};
 
 /// Longer than anything that recovery does in silence: `fetch` speaks while it tries again, and each segment is logged.
 const LONGEST_SILENCE: Duration = Duration::from_secs(1800);
@@ -67,14 +68,13 @@ async fn watch(
     let data = &restored.layout.data;
     let mut interrupts =
         Interrupts::listen().map_err(InstanceError::io("listen for signals to end recovery in", data))?;
+    let control = || ControlData::read(programs, &restored.layout.owner, data);
+    if !data.join(SIGNAL).exists() {
+        return Err(ended_before(plan, data, &control()?));
+    }
     tokio::select! {
         ended = end_leftover(data, SHUTDOWN) => ended?,
         () = interrupts.any() => return Err(InstanceError::Interrupted { stopped: false }),
-    }
-    let control = || ControlData::read(programs, &restored.layout.owner, data);
-    if !data.join(SIGNAL).exists() {
-        let (state, file) = (control()?.state().to_owned(), log_of(data));
-        return Err(InstanceError::Over { data: data.clone(), state, file });
     }
     let purpose = Purpose::Recovery { readable: action == Action::Pause };
     let mut server = Server::start(programs, restored, &purpose, restore_command)?;
@@ -108,6 +108,23 @@ async fn watch(
             }
             Err(error)
         }
+    }
+}
+
+/// Why there is no recovery to be run where `recovery.signal` is gone.
+///
+/// A promotion takes that away before its last checkpoint, the first one on the new timeline (`StartupXLOG` in `xlog.c`). Cut off in
+/// between, the server would begin at a checkpoint of the old timeline, and replay it beyond the target.
+fn ended_before(plan: &Plan, data: &Path, control: &ControlData) -> InstanceError {
+    if let Some(pid) = live_server(data) {
+        return InstanceError::Occupied { data: data.to_owned(), pid };
+    }
+    let (data, state) = (data.to_owned(), control.state().to_owned());
+    match control.timeline() {
+        Some(timeline) if timeline > plan.timeline().number() => {
+            InstanceError::Over { file: log_of(&data), data, state }
+        }
+        _ => InstanceError::CutOff { data, state },
     }
 }
 
@@ -164,7 +181,8 @@ pub(super) async fn follow(
 }
 
 async fn interrupt(server: Server) -> Result<Landing, InstanceError> {
-    server.stop(Duration::from_secs(60)).await?;
+    // At once would cut a promotion off, which cannot be gone on with.
+    server.stop(SHUTDOWN).await?;
     Err(InstanceError::Interrupted { stopped: true })
 }
 

@@ -7,6 +7,7 @@ use walseal_common::repository::{BaseId, Label, ObjectName, Repository, Reposito
 
 use super::inventory::InventoryError;
 use super::refusal::PlanError;
+use super::{PathStep, Plan};
 
 /// Most objects that are named where several are not as they should be.
 const NAMED: usize = 3;
@@ -14,23 +15,30 @@ const NAMED: usize = 3;
 /// Older base backups that are looked at for one that is whole.
 const OLDER: usize = 8;
 
-/// Looks for the data objects of base backup `id`, and of those before it that it refers to: a list of names for each of them.
+/// Looks for the data objects of the base backup of `plan`, and of those before it that it refers to: a list of names for each of them.
 ///
 /// Errors: [`PlanError::BaseNotWhole`], with an older one that is; the store's.
-pub async fn check(repository: &Repository, id: &BaseId) -> Result<(), PlanError> {
+pub async fn check(repository: &Repository, plan: &Plan) -> Result<(), PlanError> {
+    let id = &plan.base.id;
     let flaws = flaws(repository, id).await.map_err(InventoryError::from)?;
     if flaws.named.is_empty() {
         return Ok(());
     }
     let Flaws { named, count, of } = flaws;
-    let instead = whole_before(repository, id).await.map_err(InventoryError::from)?;
+    let instead = whole_before(repository, plan).await.map_err(InventoryError::from)?;
     Err(PlanError::BaseNotWhole { id: id.clone(), named, count, of, instead })
 }
 
-/// The newest base backup before `id` of which all is there, if one of the next few is.
-async fn whole_before(repository: &Repository, id: &BaseId) -> Result<Option<BaseId>, RepositoryError> {
+/// The newest base backup before that of `plan`, on its way, of which all is there, if one of the next few is.
+async fn whole_before(repository: &Repository, plan: &Plan) -> Result<Option<BaseId>, RepositoryError> {
     let older = repository.base_ids().await?;
-    for older in older.into_iter().rev().filter(|older| older < id).take(OLDER) {
+    for older in older.into_iter().rev().filter(|older| *older < plan.base.id).take(OLDER) {
+        match repository.label(&older).await {
+            Ok(label) if !is_on_the_way(plan, &label) => continue,
+            Ok(_) => {}
+            Err(error) if !error.is_permanent() => return Err(error),
+            Err(_) => continue,
+        }
         match flaws(repository, &older).await {
             Ok(flaws) if flaws.named.is_empty() => return Ok(Some(older)),
             Err(error) if !error.is_permanent() => return Err(error),
@@ -39,6 +47,13 @@ async fn whole_before(repository: &Repository, id: &BaseId) -> Result<Option<Bas
         }
     }
     Ok(None)
+}
+
+/// Whether a base backup lies on a branch of the plan's path, before the path leaves it. The WAL from it on is another question.
+fn is_on_the_way(plan: &Plan, label: &Label) -> bool {
+    let last = plan.path.last().map(|step| step.branch);
+    let leads = |step: &PathStep| step.branch == label.branch && (Some(step.branch) == last || label.stop <= step.to);
+    plan.path.iter().any(leads)
 }
 
 /// What is not there as a label says.

@@ -225,7 +225,9 @@ fn not_whole(named: &[String], count: usize) -> String {
 }
 
 fn older(instead: Option<&BaseId>) -> String {
-    instead.map_or_else(String::new, |id| format!("\nAn older one is there as a whole: --base {id}"))
+    instead.map_or_else(String::new, |id| {
+        format!("\nAn older one is there as a whole; whether it leads to the target says: plan … --base {id}")
+    })
 }
 
 fn branches(known: &[Branch]) -> String {

@@ -143,6 +143,7 @@ impl Order<'_> {
         let (has_configuration, bytes) = (survey.has_configuration, survey.total_bytes());
         if self.starts {
             let mark = Recovering {
+                directory: Recovering::directory_of(&layout.data)?,
                 delta: self.destination.delta,
                 keep_archiving,
                 waldir: layout.waldir.clone(),

@@ -32,6 +32,8 @@ const MARK: &str = "recovering.json";
 /// What it says, beside the plan.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Recovering {
+    /// Device and inode of the data directory: of another one in its place it says nothing.
+    pub directory: (u64, u64),
     /// Whether an earlier state was written over (`--delta`).
     pub delta: bool,
     /// Whether archiving stays as it was (`--keep-archiving`).
@@ -72,6 +74,12 @@ impl Recovering {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
             Err(error) => Err(RebuildError::io("read", &file)(error)),
         }
+    }
+
+    /// What tells a directory from another one in its place.
+    pub(super) fn directory_of(data: &Path) -> Result<(u64, u64), RebuildError> {
+        let found = fs::metadata(data).map_err(RebuildError::io("look at", data))?;
+        Ok((found.dev(), found.ino()))
     }
 
     /// Takes it away where it is: recovery in the data directory `data` has ended as asked, or its files are written
@@ -150,8 +158,8 @@ impl Interrupted {
             let next = "write the restore over what it left: --delta".to_owned();
             RebuildError::refused(error.to_string(), [next, "restore to another folder".to_owned()])
         })?;
-        // Somebody may have put another directory in its place.
-        if system_identifier(&control)? != plan.cluster {
+        // Somebody may have put another directory in its place, also one of the same cluster.
+        if system_identifier(&control)? != plan.cluster || Recovering::directory_of(&data)? != mark.directory {
             return Ok(None);
         }
         let found = Interrupted { plan, data, mark };

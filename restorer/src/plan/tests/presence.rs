@@ -40,7 +40,12 @@ impl Backups {
     }
 
     async fn refusal(&self, backup: usize) -> Option<String> {
-        let checked = check_presence(&self.sample.repository, &self.labels[backup].id).await;
+        let (label, branch) = (&self.labels[backup], self.sample.branch());
+        let mut plan = crate::plan::sample::plan(Request::to(Target::Latest), label.start, label.stop);
+        (plan.base.id, plan.base.branch) = (label.id.clone(), branch);
+        let (timeline, from, to) = (branch.timeline, label.start, label.stop);
+        plan.path = vec![PathStep { branch, timeline, from, to, known_end: to }];
+        let checked = check_presence(&self.sample.repository, &plan).await;
         checked.err().map(|error| error.to_string())
     }
 }

@@ -46,6 +46,7 @@ impl Left {
     fn mark(&self) -> Recovering {
         let config_files = ConfigFiles { missing: vec!["hba_file: gone".to_owned()], ..ConfigFiles::default() };
         Recovering {
+            directory: Recovering::directory_of(&self.data).expect("there"),
             delta: self.destination.delta,
             keep_archiving: false,
             waldir: None,
@@ -137,6 +138,12 @@ fn case_27_a_mark_beside_a_directory_that_is_not_whole_or_another_clusters_count
     let control = left.data.join("global/pg_control");
     fs::write(&control, SystemIdentifier(7).0.to_ne_bytes()).expect("ours");
     assert_eq!(Interrupted::find(&left.asked()).expect("another one"), None);
+    fs::write(&control, SYSTEM.0.to_ne_bytes()).expect("ours");
+    assert!(Interrupted::find(&left.asked()).expect("the same again").is_some());
+    let mark = Recovering { directory: (7, 7), ..left.mark() };
+    mark.put(&left.layout()).expect("ours");
+    assert_eq!(Interrupted::find(&left.asked()).expect("another directory of the same cluster"), None);
+    left.mark().put(&left.layout()).expect("ours");
     fs::remove_file(&control).expect("ours");
     assert_eq!(Interrupted::find(&left.asked()).expect("half rebuilt"), None);
 }
