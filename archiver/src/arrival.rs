@@ -77,7 +77,9 @@ pub(crate) async fn repository(
             name = signals.next() => {
                 tracing::info!("{name}: stopping; the store has not answered since the start");
                 notify(&[NotifyState::Stopping]);
-                if let Some(wait) = wait {
+                if let Some(mut wait) = wait {
+                    // Nothing is done to the server any more.
+                    wait.beside.shutdown().await;
                     wait.couriers.finish(LAST_ALERTS).await;
                 }
                 return Ok(None);

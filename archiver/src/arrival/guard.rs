@@ -60,7 +60,11 @@ impl Guard {
             let before = self.alerts.standing();
             kept.look(&now).await;
             if let Some(limit) = &limit {
-                self.keep_to(limit, &mut ailing).await;
+                match &now.host {
+                    Some(host) => self.keep_to(limit, host, &mut ailing).await,
+                    // What another host kept is no reason to drop a slot of the next one.
+                    None => limit.look(0),
+                }
             }
             if self.alerts.standing() != before {
                 self.memory.save(&self.alerts);
@@ -92,22 +96,24 @@ impl Guard {
         Ok(client)
     }
 
-    /// Drops the slot where it keeps too much. What is missing then is recorded as soon as there is a repository (I5): the stream finds
+    /// Drops the slot where it keeps too much on `host`, which was just looked at, and on no other. What is missing then is recorded as soon as there is a repository (I5): the stream finds
     /// no slot. That it cannot be dropped is said once.
-    async fn keep_to(&self, limit: &Limit, ailing: &mut bool) {
+    async fn keep_to(&self, limit: &Limit, host: &str, ailing: &mut bool) {
         let Some(kept) = limit.excess() else { return };
         let dropping = async {
             let mut client = self.connect().await?;
-            client.drop_slot(&self.slot).await?;
-            Ok::<_, StreamError>(client)
+            let dropped = client.host().to_string() == host && client.drop_slot(&self.slot).await?;
+            client.close().await;
+            Ok::<_, StreamError>(dropped)
         };
         match dropping.await {
-            Ok(client) => {
+            Ok(true) => {
                 let why = self.trouble.borrow().clone();
                 limit.given_up(&self.alerts, &self.slot, kept, &why);
                 *ailing = false;
-                client.close().await;
             }
+            // Another host is the primary now, or the slot is gone already.
+            Ok(false) => limit.look(0),
             Err(error) if !std::mem::replace(ailing, true) => {
                 let slot = &self.slot;
                 tracing::warn!(%error, "the slot {slot} keeps more than wal.give_up_at, and cannot be dropped; trying again until it works");

@@ -25,7 +25,7 @@ const ELSEWHERE: &str = "the server that is streamed does not write that timelin
 const INTERVAL: Duration = Duration::from_secs(60);
 
 /// How long it may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A timeline of which nothing has come for so long is nobody's at the moment: a copy that was stopped cannot be taken out of the
 /// repository again, and must not hide for ever what else is critical.
@@ -124,17 +124,17 @@ impl ForkWatch {
     }
 
     /// Up to where there is WAL of `branch`, by name, and when that last was news. Whether it grows is no reason not to tell of it: where
-    /// that cannot be seen in time it is as it was.
+    /// that cannot be seen in time, it may.
     async fn growth(&mut self, branch: Branch, at: Instant) -> Growth {
         let known = self.seen.get(&branch).copied().unwrap_or(Growth { end: Lsn::INVALID, at });
-        let growth = match timeout(PATIENCE / 2, self.end_of(branch, known.end)).await {
+        let growth = match timeout(PATIENCE / 6, self.end_of(branch, known.end)).await {
             Ok(Ok(end)) if end > known.end => Growth { end, at },
             Ok(Ok(_)) => known,
             Ok(Err(error)) => {
                 tracing::debug!(%error, "whether {branch} grows is not known");
-                known
+                Growth { at, ..known }
             }
-            Err(_) => known,
+            Err(_) => Growth { at, ..known },
         };
         self.seen.insert(branch, growth);
         growth

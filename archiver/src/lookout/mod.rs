@@ -115,7 +115,6 @@ impl Lookout {
             exposure.look(&self.alerts, &now, Timestamp::now());
             self.ask_again(&now).await;
             rivals.look(&self.conninfo, self.repository.cluster(), &self.alerts, &now, Instant::now()).await;
-            forks.look(&self.alerts, &now, Instant::now()).await;
             let view = kept.look(&now).await;
             if let Some(names) = &view.synchronous_standby_names {
                 self.judge_synchronous(names);
@@ -126,6 +125,7 @@ impl Lookout {
             }
             jam.look(&self.alerts, &view.archiving, view.room.map(|room| room.free), Instant::now());
             self.kept.send_replace(view.kept());
+            forks.look(&self.alerts, &now, Instant::now()).await;
             tokio::time::sleep(INTERVAL).await;
         }
     }

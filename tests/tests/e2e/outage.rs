@@ -86,8 +86,12 @@ fn status_shows_what_the_daemon_knows_when_the_bucket_does_not_answer() -> Resul
     ensure!(told.contains(&proxy.address()), "{told}");
     proxy.set(Line::Up);
     flow::wait_durable(&site.cluster, &mut daemon)?;
-    let json = site.archiver.run(&["status", "--json"])?.success()?.json()?;
-    ensure!(json["stream"]["store_trouble"].is_null() && json["error"].is_null(), "{json}");
+    // Each call that failed tells so until it is made again.
+    let json = daemon.until("the end of the trouble", SOON, || {
+        let json = site.archiver.run(&["status", "--json"])?.success()?.json()?;
+        Ok(json["stream"]["store_trouble"].is_null().then_some(json))
+    })?;
+    ensure!(json["error"].is_null(), "{json}");
     json["bases"].as_array().context("the repository is read again")?;
     Ok(())
 }
