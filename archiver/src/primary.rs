@@ -91,11 +91,13 @@ async fn choose(
     // In the order in which they are named: the same trouble is said in the same words.
     attempts.sort_by_key(|(at, _)| *at);
     // One of ours that does not answer now may be about to: no host of another cluster stands in for it.
-    if !attempts.is_empty() && !candidates.iter().any(|candidate| candidate.seen.fits(cluster)) {
-        for (candidate, ours) in candidates.iter().zip(cluster.into_iter().cycle()) {
-            tracing::warn!("{}", stranger(&candidate.client.host().to_string(), candidate.seen.cluster, ours));
+    if let Some(ours) = cluster
+        && !attempts.is_empty()
+        && !candidates.iter().any(|candidate| candidate.seen.fits(cluster))
+    {
+        for Candidate { client, seen } in candidates.drain(..) {
+            tracing::warn!("{}", stranger(&client.host().to_string(), seen.cluster, ours));
         }
-        candidates.clear();
     }
     take_newest(candidates, cluster, alerts)
         .ok_or_else(|| PostgresError::NoHost(attempts.into_iter().map(|(_, attempt)| attempt).collect()))

@@ -20,11 +20,11 @@ const OLDER: usize = 8;
 /// Errors: [`PlanError::BaseNotWhole`], with an older one that is; the store's.
 pub async fn check(repository: &Repository, plan: &Plan) -> Result<(), PlanError> {
     let id = &plan.base.id;
-    let flaws = flaws(repository, id).await.map_err(InventoryError::from)?;
-    if flaws.named.is_empty() {
+    let label = repository.label(id).await.map_err(InventoryError::from)?;
+    let Flaws { named, count, of } = flaws(repository, &label).await.map_err(InventoryError::from)?;
+    if named.is_empty() {
         return Ok(());
     }
-    let Flaws { named, count, of } = flaws;
     let instead = whole_before(repository, plan).await.map_err(InventoryError::from)?;
     Err(PlanError::BaseNotWhole { id: id.clone(), named, count, of, instead })
 }
@@ -33,17 +33,15 @@ pub async fn check(repository: &Repository, plan: &Plan) -> Result<(), PlanError
 async fn whole_before(repository: &Repository, plan: &Plan) -> Result<Option<BaseId>, RepositoryError> {
     let older = repository.base_ids().await?;
     for older in older.into_iter().rev().filter(|older| *older < plan.base.id).take(OLDER) {
-        match repository.label(&older).await {
-            Ok(label) if !is_on_the_way(plan, &label) => continue,
-            Ok(_) => {}
-            Err(error) if !error.is_permanent() => return Err(error),
-            Err(_) => continue,
-        }
-        match flaws(repository, &older).await {
-            Ok(flaws) if flaws.named.is_empty() => return Ok(Some(older)),
+        let is_whole = async {
+            let label = repository.label(&older).await?;
+            Ok::<_, RepositoryError>(is_on_the_way(plan, &label) && flaws(repository, &label).await?.named.is_empty())
+        };
+        match is_whole.await {
+            Ok(true) => return Ok(Some(older)),
             Err(error) if !error.is_permanent() => return Err(error),
             // Its label cannot be used either.
-            Ok(_) | Err(_) => {}
+            Ok(false) | Err(_) => {}
         }
     }
     Ok(None)
@@ -65,13 +63,12 @@ struct Flaws {
     of: usize,
 }
 
-async fn flaws(repository: &Repository, id: &BaseId) -> Result<Flaws, RepositoryError> {
-    let label = repository.label(id).await?;
+async fn flaws(repository: &Repository, label: &Label) -> Result<Flaws, RepositoryError> {
     let of = label.objects.len();
     let mut expected: BTreeMap<&str, u64> =
         label.objects.iter().map(|object| (object.name.as_str(), object.size)).collect();
     let mut found = BTreeMap::new();
-    for folder in folders(&label) {
+    for folder in folders(label) {
         repository
             .for_each_data_object(&folder, |name, size| {
                 if expected.get(name) == Some(&size) {
